@@ -1,0 +1,25 @@
+"""Class activation maps, learned and post-hoc, behind one interface and under one protocol.
+
+    classifier = load_classifier("resnet50")
+    probe = Probe(classifier, images)                      # [B,3,H,W] in [0, 1]
+    heat = METHODS["grad_cam"](probe)                      # [B,h,w], raw
+
+The names below are imported when first asked for, so that the command line answers without loading torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cam_core.classifier import Classifier, load_classifier
+    from cam_core.methods import METHODS
+    from cam_core.probe import Probe
+
+_HOME = {"Classifier": "classifier", "load_classifier": "classifier", "METHODS": "methods", "Probe": "probe"}
+__all__ = ["METHODS", "Classifier", "Probe", "load_classifier"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"cam_core.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'cam_core' has no attribute {name!r}")

@@ -1,0 +1,110 @@
+"""Pictures: heat maps laid over images, grids of method x image, intervals side by side."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from torch import Tensor
+
+COLOURS = "inferno"
+
+
+def overlay(axes: Axes, image: Tensor, heat: Tensor | None, boxes: Tensor | None = None, outline: Tensor | None = None) -> None:
+    """Draw an image [3,H,W], over it a map [H,W] on the fixed scale 0..1, boxes (XYXY) and the outline of a mask [H,W]."""
+    picture = image.permute(1, 2, 0).cpu().numpy()
+    if heat is None:
+        axes.imshow(picture)
+    else:
+        grey = picture.mean(2, keepdims=True).repeat(3, 2)
+        values = heat.detach().cpu().float().numpy()
+        colours = plt.get_cmap(COLOURS)(values)[..., :3]
+        strength = 0.35 + 0.45 * values[..., None]  # the picture stays readable where the map is cold
+        axes.imshow((1 - strength) * grey + strength * colours)
+    for x0, y0, x1, y1 in [] if boxes is None else boxes.tolist():
+        axes.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor="#39d6ff", linewidth=1.4))
+    if outline is not None and outline.any():
+        axes.contour(outline.cpu().float().numpy(), levels=[0.5], colors="#39d6ff", linewidths=1.2)
+    axes.set_axis_off()
+
+
+def grid(
+    images: Tensor,
+    maps: Mapping[str, Tensor],
+    *,
+    titles: Sequence[str] = (),
+    boxes: Sequence[Tensor | None] = (),
+    outlines: Sequence[Tensor | None] = (),
+    side: float = 1.5,
+) -> Figure:
+    """Rows: images [B,3,H,W]. Columns: the image and each method's maps [B,H,W] in [0, 1]. One colour scale, ground truth drawn in."""
+    rows, columns = len(images), len(maps) + 1
+    figure, axes = plt.subplots(rows, columns, figsize=(side * columns, side * rows + 0.5), squeeze=False, layout="constrained")
+    for row, image in enumerate(images):
+        box = boxes[row] if boxes else None
+        outline = outlines[row] if outlines else None
+        overlay(axes[row, 0], image, None, box, outline)
+        if titles:
+            axes[row, 0].set_title(titles[row], fontsize=7, loc="left")
+        for column, heat in enumerate(maps.values(), start=1):
+            overlay(axes[row, column], image, heat[row], box, outline)
+    for column, name in enumerate(["", *maps]):
+        if name:
+            axes[0, column].set_title(name.replace("[", "\n["), fontsize=8)
+    scale = plt.cm.ScalarMappable(cmap=COLOURS)
+    figure.colorbar(
+        scale,
+        ax=axes,
+        location="bottom",
+        fraction=0.03,
+        aspect=60,
+        shrink=0.5,
+        pad=0.01,
+        label="map, 0 to 1, same scale everywhere",
+    )
+    return figure
+
+
+def intervals(records: pd.DataFrame, metric: str, *, setting: str = "", published: Mapping[str, float] | None = None) -> Figure:
+    """One line a method: value, 95 % interval, and the published number where there is one. Controls are drawn hollow and grey."""
+    chosen = records[(records["metric"] == metric) & (records["setting"] == setting)].sort_values("value", ascending=False)
+    figure, axes = plt.subplots(figsize=(6.4, 0.28 * len(chosen) + 0.9), layout="constrained")
+    colour = sns.color_palette("colorblind")[0]
+    columns = (chosen[name].tolist() for name in ("method", "value", "ci_low", "ci_high"))
+    for y, (method, value, low, high) in enumerate(zip(*columns, strict=True)):
+        tint: str | tuple[float, float, float] = "0.55" if is_control(method) else colour
+        axes.plot([low, high], [y, y], color=tint, linewidth=2, solid_capstyle="round")
+        axes.plot([value], [y], "o", color=tint, markerfacecolor="white" if is_control(method) else tint, zorder=3)
+        if published and method in published:
+            axes.plot([published[method]], [y], "|", color="black", markersize=12, markeredgewidth=1.6)
+    axes.set_yticks(range(len(chosen)), chosen["method"])
+    axes.set_xlabel(f"{metric.replace('_', ' ')} {setting}".strip())
+    sns.despine(figure)
+    return figure
+
+
+def is_control(method: str) -> bool:
+    """Whether a method's name is that of a control: it explains nothing, or only reshapes another map."""
+    return method in ("random_map", "center_gaussian", "mean_activation", "all_ones") or "[power=" in method
+
+
+def curves(histories: Mapping[str, Sequence[float]], label: str) -> Figure:
+    """Training curves: one line a model, a point an epoch."""
+    figure, axes = plt.subplots(figsize=(6.4, 2.6), layout="constrained")
+    for name, values in histories.items():
+        axes.plot(np.arange(1, len(values) + 1), values, marker="o", markersize=3, label=name)
+    axes.set(xlabel="epoch", ylabel=label)
+    axes.legend(frameon=False, fontsize=8)
+    sns.despine(figure)
+    return figure
+
+
+def to_array(figure: Figure) -> NDArray[np.uint8]:
+    """The figure as RGB pixels [H,W,3], for files that are not notebooks."""
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]

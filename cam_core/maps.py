@@ -1,0 +1,56 @@
+"""What happens to a raw map after a method has made it: rescaling, resizing, muting.
+
+Maps are ``[..., h, w]`` floating tensors; every function treats the leading dimensions as a batch and keeps dtype and device.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def min_max(maps: Tensor) -> Tensor:
+    """Rescale every map [..., h, w] to [0, 1]: ``(m - min m) / (max m - min m)``; constant or non-finite maps become zeros."""
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    usable = torch.isfinite(high - low) & (high > low)
+    return torch.where(usable, (maps - low) / torch.where(usable, high - low, 1.0), 0.0)
+
+
+def is_empty(maps: Tensor) -> Tensor:
+    """Which maps [..., h, w] say nothing: constant, or not finite anywhere. Bool [...]. Results report their count."""
+    low, high = maps.amin((-2, -1)), maps.amax((-2, -1))
+    return ~torch.isfinite(high - low) | (high <= low)
+
+
+def upsample(maps: Tensor, size: tuple[int, int] | torch.Size, mode: str = "bilinear") -> Tensor:
+    """Resize maps [..., h, w] to ``size`` (H, W) with half-pixel centres and no antialias, as OpenCV's INTER_LINEAR / INTER_CUBIC.
+
+    A map that already has the size is returned as it is. ``mode`` is "bilinear" or "bicubic" (a = -0.75, may overshoot).
+    """
+    if maps.shape[-2:] == tuple(size):
+        return maps
+    flat = maps.reshape(-1, 1, *maps.shape[-2:])
+    return F.interpolate(flat, tuple(size), mode=mode, align_corners=False).reshape(*maps.shape[:-2], *size)
+
+
+def top_fraction(maps: Tensor, fraction: float) -> Tensor:
+    """Mute all but the highest ``fraction`` of each map's pixels; the survivors keep their soft values.
+
+    L-CAM's form (released evaluation, section "masking"): with n pixels, values below the int(n·(1-fraction))-th smallest become 0;
+    if more than ceil(n·fraction) positive values remain, the first surplus ones equal to that value, in scan order, become 0 too.
+    A 224 x 224 map keeps 25088 pixels at 0.5 and 7527 at 0.15, fewer where the map is mostly zero. Maps [..., h, w] must be >= 0.
+    """
+    if not 0.0 < fraction <= 1.0:
+        raise ValueError(f"fraction must lie in (0, 1], got {fraction}: 0.15 keeps the highest 15 % of the pixels")
+    values = maps.flatten(-2)
+    n = values.shape[-1]
+    rank = int(n * (1.0 - fraction))
+    if rank == 0:
+        return maps
+    threshold = values.kthvalue(rank, dim=-1, keepdim=True).values
+    values = torch.where(values < threshold, 0.0, values)
+    surplus = (values > 0).sum(-1, keepdim=True) - math.ceil(n * fraction - 1e-9)
+    tied = values == threshold
+    values = torch.where(tied & (tied.cumsum(-1) <= surplus), 0.0, values)
+    return values.reshape(maps.shape)

@@ -1,0 +1,40 @@
+"""The record of a method, and what can be made of it: a power of its map."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from cam_core import maps
+from cam_core.probe import Probe
+
+
+@dataclass(frozen=True)
+class Method:
+    """A named function Probe -> raw maps [B,h,w] (signed, native resolution unless ``finished``).
+
+    ``passes``: what one explanation costs in forward passes of the whole network, in words where it depends on the layer ("K" = channels).
+    ``finished``: a control at image size in [0, 1], which skips the protocol's finishing.
+    """
+
+    name: str
+    function: Callable[[Probe], Tensor]
+    paper: str
+    year: int
+    passes: str
+    target_dependent: bool = True
+    finished: bool = False
+    control: bool = False
+
+    def __call__(self, probe: Probe) -> Tensor:
+        """Raw maps [B,h,w] of the probe's targets."""
+        return self.function(probe)
+
+    def power(self, exponent: float) -> "Method":
+        """The control that keeps the order of the pixels: the min-maxed map raised to ``exponent``."""
+        return replace(
+            self,
+            name=f"{self.name}[power={exponent:g}]",
+            function=lambda probe: maps.min_max(self.function(probe)) ** exponent,
+            control=True,
+        )

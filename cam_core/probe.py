@@ -1,0 +1,153 @@
+"""A batch under examination: activations, logits, gradients and masked scores, each computed at most once."""
+
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from cam_core import maps
+from cam_core.classifier import Classifier
+
+Finish = Callable[[Tensor], Tensor]
+PIXELS_PER_CHUNK = 8 * 224 * 224  # eight images of 224 x 224 pass fastest on a CPU; the size is fixed so that runs repeat to the bit
+
+
+class Probe:
+    """What a method may ask of a classifier about images [B,3,H,W] in [0, 1] and one target class each.
+
+    ``targets`` is a LongTensor [B] and defaults to the prediction. Every answer is detached; the classifier is left as it was.
+    ValueError if the classifier is in train mode, the images lie on another device, or a target does not exist.
+    """
+
+    def __init__(self, classifier: Classifier, images: Tensor, targets: Tensor | None = None, *, chunk: int | None = None) -> None:
+        if classifier.training:
+            raise ValueError("the classifier is in train mode, its BatchNorm and dropout would move: call classifier.eval() first")
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images must be [B, 3, H, W] in [0, 1], got {tuple(images.shape)}")
+        if images.device != classifier.mean.device:
+            raise ValueError(f"images are on {images.device}, the classifier on {classifier.mean.device}: move one of them")
+        self.classifier, self.images, self._targets, self._chunk = classifier, images, targets, chunk
+        if targets is not None:
+            if targets.shape != images.shape[:1]:
+                raise ValueError(f"targets must be one class per image [{len(images)}], got {tuple(targets.shape)}")
+            classes = self.logits.shape[1]
+            if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
+                bad = int(targets.max()) if int(targets.min()) >= 0 else int(targets.min())
+                raise ValueError(f"target {bad} is out of range: the classifier has {classes} classes (0..{classes - 1})")
+
+    def pairs(self, index: Tensor, targets: Tensor) -> "Probe":
+        """The probe of images ``index`` [N] with ``targets`` [N]: other questions to the same pass through the trunk."""
+        other = Probe.__new__(Probe)
+        other.classifier, other._chunk, other._targets = self.classifier, self._chunk, targets
+        other.images = self.images[index]
+        other.activations, other.logits = self.activations[index], self.logits[index]
+        return other
+
+    @cached_property
+    def activations(self) -> Tensor:
+        """[B,K,h,w], the output of the trunk."""
+        with torch.inference_mode(mode=False), torch.no_grad():
+            return self.classifier.activations(self.images)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """[B,C], the class scores of the unmasked images."""
+        with torch.inference_mode(mode=False), torch.no_grad():
+            logits: Tensor = self.classifier.head(self.activations)
+            return logits
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """[B,C], softmax of the logits in float64 (a float32 softmax saturates at 1 where Average Gain divides by 1 - p)."""
+        return self.logits.double().softmax(1)
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """[B], the explained class."""
+        return self.logits.argmax(1) if self._targets is None else self._targets
+
+    def gradients(self, of: str = "logit") -> Tensor:
+        """[B,K,h,w]: d score of the target / d activations. ``of`` is "logit" (pre-softmax) or "probability"."""
+        if of == "logit":
+            return self._logit_gradients
+        if of == "probability":
+            return self._probability_gradients
+        raise ValueError(f'gradients are "of" a "logit" or a "probability", got {of!r}')
+
+    @cached_property
+    def _logit_gradients(self) -> Tensor:
+        return self._differentiate(lambda logits: logits)
+
+    @cached_property
+    def _probability_gradients(self) -> Tensor:
+        return self._differentiate(lambda logits: logits.softmax(1))
+
+    def _differentiate(self, score: Finish) -> Tensor:
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            activations = self.activations.detach().requires_grad_()
+            picked = score(self.classifier.head(activations)).gather(1, self.targets[:, None])
+            return torch.autograd.grad(picked.sum(), activations)[0]
+
+    def score_masked(
+        self,
+        masks: Tensor,
+        fill: str | Tensor = "black",
+        finish: Finish | None = None,
+        *,
+        select: Tensor | None = None,
+        images: Tensor | None = None,
+        adapt: Finish | None = None,
+    ) -> Tensor:
+        """Logits [B,M,C] of the images under ``masks`` [B,M,h,w]: ``m·x + (1-m)·fill``, passed chunk by chunk.
+
+        ``fill``: "black", "mean" (the mean colour: zero after normalisation) or a tensor that broadcasts to [3,H,W]. ``finish`` brings
+        a chunk of masks [n,h,w] to the image's size (default: bilinear). ``select`` [B,M] bool: only these pass, the others' logits are NaN.
+        ``images`` [B,3,H',W'] stand in for the probe's own; ``adapt`` changes the masked images [n,3,H',W'] before the network.
+        """
+        images = self.images if images is None else images
+        colour = self._fill(fill)
+        size = images.shape[-2:]
+        chosen = torch.ones(masks.shape[:2], dtype=torch.bool) if select is None else select.cpu()
+        rows = chosen.nonzero()
+        logits: Tensor | None = None
+        passed = adapt(images[:1]).shape[-2:] if adapt else size
+        for part in rows.split(self._chunk_size(passed)):
+            image, mask = part[:, 0].to(images.device), part[:, 1].to(images.device)
+            weights = masks[image, mask]
+            weights = finish(weights) if finish else maps.upsample(weights, size)
+            masked = torch.lerp(colour.expand_as(images[image]), images[image], weights[:, None].to(images.dtype))
+            with torch.inference_mode():
+                scores = self.classifier(adapt(masked) if adapt else masked)
+            if logits is None:
+                logits = scores.new_full((*masks.shape[:2], scores.shape[1]), torch.nan).clone()
+            logits[image, mask] = scores
+        return self.logits.new_full((*masks.shape[:2], self.logits.shape[1]), torch.nan) if logits is None else logits.clone()
+
+    def score_channels(self, keep: Tensor) -> Tensor:
+        """Logits [B,M,C] with the activations' channels multiplied by ``keep`` [B,M,K]; only the head runs."""
+        batch, count, _ = keep.shape
+        logits = []
+        index = torch.arange(batch * count, device=keep.device)
+        for part in index.split(max(1, 2**24 // self.activations[0].numel())):
+            image, mask = part // count, part % count
+            with torch.inference_mode():
+                logits.append(self.classifier.head(self.activations[image] * keep[image, mask][:, :, None, None]))
+        return torch.cat(logits).reshape(batch, count, -1).clone()
+
+    def _fill(self, fill: str | Tensor) -> Tensor:
+        if isinstance(fill, Tensor):
+            return fill.to(self.images)
+        if fill == "black":
+            return self.images.new_zeros(3, 1, 1)
+        if fill == "mean":
+            return self.classifier.mean.to(self.images.dtype)
+        raise ValueError(f'fill is "black", "mean" or a colour tensor, got {fill!r}')
+
+    def _chunk_size(self, size: torch.Size) -> int:
+        if self._chunk is not None:
+            return self._chunk
+        if self.images.is_cuda:  # an eighth of the free memory, at about 100 activations an input pixel
+            free, _ = torch.cuda.mem_get_info(self.images.device)
+            return int(max(8, min(1024, free / 8 / (size[0] * size[1] * 400))))
+        return max(1, min(256, PIXELS_PER_CHUNK // (size[0] * size[1])))

@@ -1,0 +1,97 @@
+"""What a probe answers, against the plain network; what it refuses."""
+
+import pytest
+import torch
+
+from cam_core.probe import Probe
+from tests import nets
+
+
+def test_gradients_equal_a_backward_pass_through_the_whole_network():
+    classifier, x = nets.dense(), nets.images(3)
+    targets = torch.tensor([1, 4, 0])
+    a = classifier.activations(x).detach().requires_grad_()
+    logits = classifier.head(a)
+    want = torch.autograd.grad(logits[torch.arange(3), targets].sum(), a)[0]
+    probe = Probe(classifier, x, targets)
+    assert torch.allclose(probe.gradients(), want, rtol=1e-12, atol=0)
+    p = classifier.head(a).softmax(1)[torch.arange(3), targets].sum()
+    assert torch.allclose(probe.gradients("probability"), torch.autograd.grad(p, a)[0], rtol=1e-12, atol=1e-18)
+
+
+def test_masked_scores_equal_masking_by_hand():
+    classifier, x = nets.dense(), nets.images(2)
+    masks = torch.rand(2, 5, 16, 16, dtype=torch.float64)
+    for fill, colour in (
+        ("black", torch.zeros(3, 1, 1)),
+        ("mean", classifier.mean),
+        (torch.full((3, 1, 1), 0.2), torch.full((3, 1, 1), 0.2)),
+    ):
+        got = Probe(classifier, x, chunk=3).score_masked(masks, fill)
+        for b in range(2):
+            for m in range(5):
+                by_hand = masks[b, m] * x[b] + (1 - masks[b, m]) * colour
+                assert torch.allclose(got[b, m], classifier(by_hand[None])[0], rtol=1e-9, atol=1e-12)
+
+
+def test_a_mask_of_ones_changes_nothing_to_the_bit():
+    classifier, x = nets.gap(), nets.images(2)
+    assert torch.equal(Probe(classifier, x).score_masked(torch.ones(2, 1, 16, 16).double(), "mean")[:, 0], classifier(x).detach())
+
+
+def test_only_selected_masks_are_passed():
+    classifier, x = nets.gap(), nets.images(2)
+    select = torch.tensor([[True, False, True], [False, False, False]])
+    passed = []
+    classifier.trunk.register_forward_pre_hook(lambda _m, given: passed.append(len(given[0])))
+    logits = Probe(classifier, x).score_masked(torch.rand(2, 3, 4, 4).double(), select=select)
+    assert torch.equal(logits.isnan().all(-1), ~select)
+    assert sum(passed) == 2
+
+
+def test_channels_are_masked_at_the_head_alone():
+    classifier, x = nets.dense(), nets.images(2)
+    keep = (torch.rand(2, 4, 6) > 0.5).double()
+    probe = Probe(classifier, x)
+    got = probe.score_channels(keep)
+    want = classifier.head((probe.activations[1] * keep[1, 3][:, None, None])[None])
+    assert torch.allclose(got[1, 3], want[0], rtol=1e-12)
+
+
+def test_pairs_share_the_pass_through_the_trunk():
+    classifier, x = nets.gap(), nets.images(3)
+    probe = Probe(classifier, x)
+    _ = probe.logits
+    passes = []
+    classifier.trunk.register_forward_pre_hook(lambda *_: passes.append(1))
+    index, targets = torch.tensor([2, 0, 2]), torch.tensor([1, 3, 4])
+    pairs = probe.pairs(index, targets)
+    got = pairs.gradients()
+    assert not passes
+    assert torch.equal(got, Probe(classifier, x[index], targets).gradients())
+
+
+def test_it_works_under_no_grad_inference_mode_and_with_frozen_weights():
+    classifier, x = nets.gap(), nets.images(1)
+    want = Probe(classifier, x).gradients()
+    classifier.requires_grad_(False)
+    with torch.no_grad():
+        assert torch.equal(Probe(classifier, x).gradients(), want)
+    with torch.inference_mode():
+        assert torch.equal(Probe(classifier, x).gradients(), want)
+
+
+def test_what_is_refused():
+    classifier, x = nets.gap(), nets.images(2)
+    with pytest.raises(ValueError, match=r"target 9 is out of range: the classifier has 5 classes \(0..4\)"):
+        Probe(classifier, x, torch.tensor([0, 9]))
+    with pytest.raises(ValueError, match=r"one class per image \[2\]"):
+        Probe(classifier, x, torch.tensor([0]))
+    with pytest.raises(ValueError, match=r"\[B, 3, H, W\]"):
+        Probe(classifier, x[0])
+    with pytest.raises(ValueError, match="images are on meta"):
+        Probe(classifier, x.to("meta"))
+    with pytest.raises(ValueError, match='"black", "mean" or a colour'):
+        Probe(classifier, x).score_masked(torch.ones(2, 1, 2, 2), "white")
+    with pytest.raises(ValueError, match="train mode"):
+        Probe(classifier.train(), x)
