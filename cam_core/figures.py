@@ -70,6 +70,28 @@ def grid(
     return figure
 
 
+def table(records: pd.DataFrame, metrics: Sequence[str], first: int | None = None) -> pd.DataFrame:
+    """Method x (metric, setting) with "value [low, high]" in the cells, explanations first and controls after them; n is the last column.
+
+    ``first`` picks the rows on the first so many images of the list, which every method has.
+    """
+    ending = "" if first is None else f"first {first}"
+    rows = records[records["metric"].isin(metrics) & (records["setting"].str.contains("first ") == bool(ending))]
+    rows = rows[rows["setting"].str.endswith(ending)]
+    settings = rows["setting"].str.removesuffix(ending).str.strip()
+    cells = [f"{v:.1f}" + (f" [{lo:.1f}, {hi:.1f}]" if lo == lo else "") for v, lo, hi in zip(rows["value"], rows["ci_low"], rows["ci_high"])]
+    wide = rows.assign(cell=cells, column=(rows["metric"].str.replace("_", " ") + " " + settings).str.strip())
+    order = sorted(dict.fromkeys(rows["method"]), key=lambda name: (is_control(name), list(rows["method"]).index(name)))
+    columns = list(dict.fromkeys(wide.sort_values("metric", key=lambda m: m.map(list(metrics).index), kind="stable")["column"]))
+    out = wide.pivot(index="method", columns="column", values="cell").loc[order, columns].fillna("not run")
+    return out.assign(n=rows.groupby("method")["n"].max()).rename_axis(columns=None)
+
+
+def card(facts: Mapping[str, object]) -> pd.DataFrame:
+    """A run's facts as a table of two columns."""
+    return pd.DataFrame({"": [str(value) for value in facts.values()]}, index=pd.Index(list(facts), name="run card"))
+
+
 def intervals(records: pd.DataFrame, metric: str, *, setting: str = "", published: Mapping[str, float] | None = None) -> Figure:
     """One line a method: value, 95 % interval, and the published number where there is one. Controls are drawn hollow and grey."""
     chosen = records[(records["metric"] == metric) & (records["setting"] == setting)].sort_values("value", ascending=False)

@@ -28,6 +28,7 @@ PROTOCOLS = {
     for protocol in (
         Protocol("l_cam", "crop", "prediction", "min_max_bilinear", "black"),  # L-CAM's released evaluation
         Protocol("energy", "squash", "prediction", "min_max_bilinear"),
+        Protocol("energy_present", "squash", "present", "min_max_bilinear"),  # the same, for every class with a box
         Protocol("wsol", "squash", "label", "bicubic_min_max"),  # wsolevaluation, GT-known
         Protocol("pointing", "squash", "present", "none_bilinear"),  # TorchRay: maximum in pixels of the original image
         Protocol("cue", "squash", "label", "none_bilinear"),  # CALM: difference of two classes' maps, rescaled afterwards

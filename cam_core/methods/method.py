@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from cam_core import maps
@@ -14,7 +15,7 @@ class Method:
     """A named function Probe -> raw maps [B,h,w] (signed, native resolution unless ``finished``).
 
     ``passes``: what one explanation costs in forward passes of the whole network, in words where it depends on the layer ("K" = channels).
-    ``finished``: a control at image size in [0, 1], which skips the protocol's finishing.
+    ``finished``: a control at image size in [0, 1], which skips the protocol's finishing. ``all_classes``: a shorter way to all classes' maps.
     """
 
     name: str
@@ -25,10 +26,20 @@ class Method:
     target_dependent: bool = True
     finished: bool = False
     control: bool = False
+    all_classes: Callable[[Probe], Tensor] | None = None
 
     def __call__(self, probe: Probe) -> Tensor:
         """Raw maps [B,h,w] of the probe's targets."""
         return self.function(probe)
+
+    def class_maps(self, probe: Probe) -> Tensor:
+        """Raw maps [B,C,h,w] of every class, whatever the probe's targets; for what compares two classes' maps."""
+        if self.all_classes is not None:
+            return self.all_classes(probe)
+        batch, classes = probe.logits.shape
+        index = torch.arange(batch).repeat_interleave(classes)
+        heat = self(probe.pairs(index, torch.arange(classes).repeat(batch).to(probe.targets.device)))
+        return heat.reshape(batch, classes, *heat.shape[1:])
 
     def power(self, exponent: float) -> "Method":
         """The control that keeps the order of the pixels: the min-maxed map raised to ``exponent``."""
@@ -36,5 +47,6 @@ class Method:
             self,
             name=f"{self.name}[power={exponent:g}]",
             function=lambda probe: maps.min_max(self.function(probe)) ** exponent,
+            all_classes=None,
             control=True,
         )

@@ -1,0 +1,78 @@
+# Which notebook × dataset × backbone × recipe × seed: profiles/<profile>.yaml says it, this file turns it into jobs.
+# Start it with `python -m cam_core batch --profile smoke` (or make); it writes to runs/ only.
+import math
+import shlex
+import sys
+from pathlib import Path
+
+from cam_core.batch import read_profile
+
+PYTHON = shlex.quote(sys.executable)
+PROFILE = read_profile(config.get("profile", "smoke"))
+JOBS = {(job.paper, job.key): job for job in PROFILE.jobs}
+SOURCES = sorted(str(path) for folder in ("cam_core", "data_scripts") for path in Path(folder).rglob("*.py"))
+THREADS = PROFILE.threads or workflow.cores or 1
+
+
+def source(files):
+    """Code counts as input where the profile watches it; elsewhere a reworded docstring must not cost hours."""
+    return files if PROFILE.watch else ancient(files)
+
+
+def job(wildcards):
+    return JOBS[wildcards.paper, wildcards.key]
+
+
+def options(wildcards):
+    parameters = job(wildcards).parameters
+    return " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in parameters.items())
+
+
+def choice(wildcards):
+    wanted = job(wildcards)
+    names = ("paper", "dataset", "backbone", "recipe", "seed", "profile")
+    given = {name: getattr(wanted, name) for name in names}
+    return " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
+
+
+wildcard_constraints:
+    paper="[a-z_]+",
+    key="[^/]+",
+
+
+rule all:
+    input:
+        [f"{job.folder}/{name}" for job in PROFILE.jobs for name in ("notebook.ipynb", "provenance.json")],
+
+
+rule train:
+    input:
+        source(SOURCES),
+    output:
+        f"runs/models/{PROFILE.name}-{{paper}}-{{key}}.json",
+    params:
+        choice=choice,
+    threads: THREADS
+    resources:
+        runtime=lambda wildcards: math.ceil(job(wildcards).minutes * 3),
+    shell:
+        "OMP_NUM_THREADS={threads} {PYTHON} -m cam_core train {params.choice} --marker {output:q}"
+
+
+rule notebook:
+    input:
+        source(SOURCES),
+        notebook=source("notebooks/{paper}.ipynb"),
+        model=lambda wildcards: [job(wildcards).marker] if job(wildcards).train else [],
+    output:
+        f"runs/{PROFILE.name}/{{paper}}/{{key}}/notebook.ipynb",
+        f"runs/{PROFILE.name}/{{paper}}/{{key}}/metrics.csv",
+        f"runs/{PROFILE.name}/{{paper}}/{{key}}/provenance.json",
+    params:
+        options=options,
+        folder=lambda wildcards: job(wildcards).folder,
+    threads: THREADS
+    resources:
+        runtime=lambda wildcards: math.ceil(job(wildcards).minutes * 3),  # minutes; what a cluster is asked for
+    shell:
+        "{PYTHON} -m cam_core run {input.notebook:q} --out {params.folder:q} --threads {threads} {params.options}"

@@ -1,0 +1,218 @@
+"""Tables of the book, made from metrics.csv files, published.yaml and claims.yaml; nothing here computes a number."""
+
+import csv
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import yaml
+
+NAMES = {
+    "lfi_cam": "LFI-CAM",
+    "l_cam": "L-CAM",
+    "l_cam_fm": "L-CAM-Fm",
+    "l_cam_img": "L-CAM-Img",
+    "l_cam_fm*": "L-CAM-Fm, CE only",
+    "l_cam_img*": "L-CAM-Img, CE only",
+    "calm": "CALM",
+    "calm_em": "CALM-EM",
+    "calm_ml": "CALM-ML",
+    "abn": "ABN",
+    "increment_cam": "Increment-CAM",
+    "cam": "CAM",
+    "grad_cam": "Grad-CAM",
+    "grad_cam_pp": "Grad-CAM++",
+    "hires_cam": "HiResCAM",
+    "layer_cam": "LayerCAM",
+    "score_cam": "Score-CAM",
+    "rise": "RISE",
+    "plain": "plain network",
+    "grad_cam[power=2]": "Grad-CAM, squared",
+    "grad_cam[power=0.5]": "Grad-CAM, square root",
+    "random_map": "random map",
+    "center_gaussian": "centre Gaussian",
+    "mean_activation": "mean activation",
+    "average_drop": "Average Drop\N{NO-BREAK SPACE}↓",
+    "increase_in_confidence": "Increase in Confidence\N{NO-BREAK SPACE}↑",
+    "map_mean": "mean of the map",
+    "energy_pointing_game": "energy in the box\N{NO-BREAK SPACE}↑",
+    "pointing_game": "pointing game\N{NO-BREAK SPACE}↑",
+    "max_box_acc": "MaxBoxAcc\N{NO-BREAK SPACE}↑",
+    "max_box_acc_v2": "MaxBoxAccV2\N{NO-BREAK SPACE}↑",
+    "cue_localization": "cue localization\N{NO-BREAK SPACE}↑",
+    "cue_localization_box": "cue localization, cut at the box\N{NO-BREAK SPACE}↑",
+    "average_gain": "Average Gain\N{NO-BREAK SPACE}↑",
+    "stability_iou": "IoU of two trainings\N{NO-BREAK SPACE}↑",
+    "accuracy": "accuracy\N{NO-BREAK SPACE}↑",
+    "mean_average_precision": "mean AP\N{NO-BREAK SPACE}↑",
+    "drawn_imagenet": "drawn objects (ImageNet layout)",
+    "drawn_voc": "drawn scenes (VOC layout)",
+    "drawn_cub": "drawn birds (CUB layout)",
+    "imagenet": "ImageNet validation",
+    "voc07": "VOC2007 test",
+    "cub": "CUB-200-2011 test",
+    "resnet50": "ResNet-50",
+    "resnet8": "ResNet-8",
+    "resnet14": "ResNet-14",
+    "resnet20": "ResNet-20",
+    "resnet18": "ResNet-18",
+    "vgg16": "VGG-16",
+    "mobilenet_v2": "MobileNetV2",
+}
+CONTROLS = ("random_map", "center_gaussian", "mean_activation")
+PAPERS = ("increment_cam", "l_cam", "lfi_cam", "calm")
+
+
+def name(word):
+    """The printed form of an identifier; an unknown one is shown as it is."""
+    return NAMES.get(word, word)
+
+
+def is_control(method):
+    """Maps that explain nothing, and Grad-CAM raised to a power."""
+    return method in CONTROLS or "[power=" in method
+
+
+def read(folder, profile):
+    """Rows of every complete run of a profile (text as in the file; `run` and `profile` added), in the order of their folders."""
+    rows = []
+    for path in sorted((Path(folder) / profile).glob("*/*/metrics.csv")):
+        finished = not {".part", ".failed", ".old"} & set(path.parent.suffixes)
+        if finished and (path.parent / "provenance.json").exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                rows += [{**row, "run": path.parent.name, "profile": profile} for row in csv.DictReader(file)]
+    return rows
+
+
+def results(rows, paper, level=4):
+    """One table per run and protocol: method × metric, value [interval] and n. A line says so when nothing ran."""
+    rows = [row for row in rows if row["paper"] == paper]
+    if not rows:
+        return "*Not run.*\n"
+    keys = ("dataset", "split", "backbone", "weights", "recipe", "seed", "run")
+    parts = []
+    for key, found in itertools.groupby(rows, key=lambda row: tuple(row[k] for k in keys)):
+        run, group = dict(zip(keys, key, strict=True)), list(found)
+        parts.append(f"{'#' * level} {name(run['dataset'])}, {name(run['backbone'])}{_recipe(run)}\n")
+        parts.append(_where(run))
+        protocols = dict.fromkeys(row["protocol"] for row in group)
+        parts += [_table([row for row in group if row["protocol"] == protocol], protocol) for protocol in protocols]
+    return "\n".join(parts)
+
+
+def _recipe(run):
+    return f", {run['recipe']}" if run["recipe"] else ""
+
+
+def _where(run):
+    weights = f"weights `{run['weights']}`" if run["weights"] else "weights trained here"
+    text = f"Split {run['split']}, {weights}, seed {run['seed']}. Run `{run['run']}`."
+    return text + stand_in(run["weights"]) + "\n"
+
+
+def stand_in(weights):
+    """The sentence that must stand wherever a paper's network is replaced by a quantized one."""
+    if "pqf" in weights:
+        return (
+            " These ResNet weights are a quantized stand-in for the official ones, a little less accurate;"
+            " a published number beside them is no strict comparison."
+        )
+    if "onnxzoo" in weights:
+        return " These weights come from the ONNX model zoo, not from torchvision."
+    return ""
+
+
+def _table(rows, protocol):
+    columns = list(dict.fromkeys((row["metric"], row["setting"]) for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    methods.sort(key=is_control)  # stable: what explains first, controls below
+    cells = {(row["method"], row["metric"], row["setting"]): row for row in rows}
+    digits = {metric: 1 if any(abs(float(r["value"])) > 1 for r in rows if r["metric"] == metric) else 3 for metric, _ in columns}
+    lines = []
+    for method in methods:
+        own = [cells.get((method, *column)) for column in columns]
+        usual = Counter(cell["n"] for cell in own if cell).most_common(1)[0][0]
+        values = ["not run" if cell is None else _value(cell, digits[cell["metric"]], usual) for cell in own]
+        lines.append([("control: " if is_control(method) else "") + name(method), *values, _count(usual)])
+    head = ["method", *(f"{name(metric)} {setting}".strip() for metric, setting in columns), "n"]
+    return list_table(head, lines, f"Protocol {protocol}; value [95 % interval]; n images (or pairs)")
+
+
+def _value(cell, digits=1, usual=None):
+    text = f"{float(cell['value']):.{digits}f}"
+    if cell["ci_low"] and cell["ci_high"]:
+        text += f" [{float(cell['ci_low']):.{digits}f},\N{NO-BREAK SPACE}{float(cell['ci_high']):.{digits}f}]"
+    return text if usual in (None, cell["n"]) else f"{text} (n {_count(cell['n'])})"
+
+
+def _count(n):
+    return f"{int(float(n)):,}"
+
+
+def list_table(head, rows, caption="", kind="numbers"):
+    """A MyST list-table; every row has as many cells as the head, a cell that is a list becomes one."""
+    lines = [f":::{{list-table}} {caption}".rstrip(), ":header-rows: 1", f":class: {kind}", ""]
+    for row in [head, *rows]:
+        for i, cell in enumerate(row):
+            entries = cell if isinstance(cell, list) else [cell]
+            marks = ["- " if isinstance(cell, list) else ""] * len(entries)
+            begin = ["* - " if i == 0 else "  - "] + ["    "] * (len(entries) - 1)
+            lines += [b + m + str(e).replace("\n", " ") for b, m, e in zip(begin, marks, entries, strict=True)]
+    return "\n".join([*lines, ":::", ""])
+
+
+def published(entries, paper):
+    """Tables of what others printed, each with the mark that says how it is known."""
+    parts = []
+    for entry in entries:
+        if entry["paper"] != paper:
+            continue
+        parts.append(f"**{entry['title']}** ({entry['mark']}). {entry['note'].strip()}\n")
+        for backbone, methods in entry["backbones"].items():
+            head = ["method", *(f"{name(metric)} {setting}" for metric, setting in entry["columns"])]
+            rows = [[name(m), *("–" if v is None else f"{v:g}" for v in values)] for m, values in methods.items()]
+            parts.append(list_table(head, rows, f"{name(backbone)}; {entry['mark']}"))
+    return "\n".join(parts)
+
+
+def claims(entries, rows):
+    """The claims of the papers, each with what the runs at hand say to it."""
+    parts = []
+    for paper, group in itertools.groupby(sorted(entries, key=lambda e: PAPERS.index(e["paper"])), lambda e: e["paper"]):
+        parts.append(f"## {name(paper)}\n")
+        lines = [[e["statement"], e["source"], _evidence(e, rows)] for e in group]
+        parts.append(list_table(["statement", "where it stands", "here"], lines, kind="prose"))
+    return "\n".join(parts)
+
+
+def _evidence(entry, rows):
+    if "check" not in entry:
+        return f"{entry['status']}: needs runs that are not part of this book yet"
+    check = entry["check"]
+    metrics = (check["metric"], check["metric"] + "_box")
+    wanted = [row for row in rows if row["metric"] in metrics]
+    wanted = [row for row in wanted if check.get("setting") in (None, row["setting"])]
+    found = []
+    for own in (row for row in wanted if row["method"] == check["method"]):
+        same = ("paper", "run", "profile", "metric", "setting", "protocol")
+        others = [r for r in wanted if r["method"] == check["than"] and all(r[k] == own[k] for k in same)]
+        found += [_compare(check, own, other) for other in others]
+    return found or "not run"
+
+
+def _compare(check, own, other):
+    sign = 1 if check["direction"] == "higher" else -1
+    holds = sign * (float(own["value"]) - float(other["value"])) > 0
+    known = all(row[bound] for row in (own, other) for bound in ("ci_low", "ci_high"))
+    apart = known and (float(own["ci_low"]) > float(other["ci_high"]) or float(own["ci_high"]) < float(other["ci_low"]))
+    verdict = ("holds" if holds else "does not hold") + ("" if apart else ", within the intervals")
+    n = "" if own["n"] == other["n"] else f" (n {_count(own['n'])} and {_count(other['n'])})"
+    notes = [own["profile"], *(["stand-in"] if "pqf" in own["weights"] else []), *(["box"] if own["metric"].endswith("_box") else [])]
+    where = f"{name(own['dataset'])}, {name(own['backbone'])} ({', '.join(notes)})"
+    values = f"{_value(own)} against {_value(other)}"
+    return f"**{verdict}** on {where}: {values}{n}"
+
+
+def load_yaml(path):
+    """Read one of the book's yaml files."""
+    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))

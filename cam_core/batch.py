@@ -1,0 +1,229 @@
+"""Batches: a profile is read into jobs; Snakemake decides which must run, and runs them past any that fail."""
+
+import csv
+import fcntl
+import io
+import itertools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cam_core.run import LOG, is_complete
+
+PAPERS = ("increment_cam", "l_cam", "calm", "lfi_cam")
+REFERENCE_CORES = 2  # `minutes` in a profile are those of two cores
+AXES = ("dataset", "backbone", "recipe", "seed")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook with its parameters: what becomes one run folder."""
+
+    profile: str
+    paper: str
+    dataset: str
+    backbone: str
+    recipe: str | None
+    seed: int
+    minutes: float
+    train: bool  # train the model in a job of its own beforehand
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """<dataset>-<backbone>[-<recipe>]-s<seed>."""
+        return "-".join(part for part in (self.dataset, self.backbone, self.recipe, f"s{self.seed}") if part)
+
+    @property
+    def folder(self) -> str:
+        """The run folder, relative to the repository."""
+        return f"runs/{self.profile}/{self.paper}/{self.key}"
+
+    @property
+    def marker(self) -> str:
+        """The small file that says which model the training job made."""
+        return f"runs/models/{self.profile}-{self.paper}-{self.key}.json"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the notebook is called with (the runner adds out_dir)."""
+        named = {"profile": self.profile, "dataset": self.dataset, "backbone": self.backbone, "seed": self.seed}
+        return {**named, **({"recipe": self.recipe} if self.recipe else {}), **self.extra}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a batch runs. `watch`: a change of code or notebooks runs everything again. `threads`: None is all cores."""
+
+    name: str
+    jobs: list[Job]
+    watch: bool = False
+    threads: int | None = None
+    needs: tuple[str, ...] = ()
+
+
+def read_profile(name: str, folder: Path = Path("profiles")) -> Profile:
+    """Read profiles/<name>.yaml; a list under dataset, backbone, recipe or seed stands for each of its entries."""
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "none here"
+        raise FileNotFoundError(f"{path}: no such profile; there are: {known}")
+    content = yaml.safe_load(path.read_text()) or {}
+    _only(content, {"watch", "threads", "needs", "parameters", "jobs"}, path)
+    entries, common = content.get("jobs") or [], content.get("parameters", {})
+    jobs = [job for entry in entries for job in _jobs(name, entry, common, path)]
+    if not jobs:
+        raise ValueError(f"{path}: the profile has no jobs")
+    folders = [job.folder for job in jobs]
+    if twice := {folder for folder in folders if folders.count(folder) > 1}:
+        raise ValueError(f"{path}: two jobs would write {sorted(twice)[0]}; give one another seed or recipe")
+    needs, threads = tuple(content.get("needs", ())), content.get("threads", "all")
+    return Profile(name, jobs, bool(content.get("watch", False)), None if threads == "all" else int(threads), needs)
+
+
+def _jobs(profile: str, entry: Mapping[str, Any], common: Mapping[str, Any], path: Path) -> Iterator[Job]:
+    _only(entry, {"paper", *AXES, "minutes", "train", "parameters"}, path)
+    if missing := {"paper", "dataset", "backbone"} - set(entry):
+        raise ValueError(f"{path}: the job {dict(entry)} lacks {', '.join(sorted(missing))}")
+    if entry["paper"] not in PAPERS:
+        raise ValueError(f"{path}: unknown paper {entry['paper']!r}; papers are {', '.join(PAPERS)}")
+    values = [entry.get(axis, 0 if axis == "seed" else None) for axis in AXES]
+    for dataset, backbone, recipe, seed in itertools.product(*(v if isinstance(v, list) else [v] for v in values)):
+        yield Job(
+            profile=profile,
+            paper=entry["paper"],
+            dataset=dataset,
+            backbone=backbone,
+            recipe=recipe,
+            seed=seed,
+            minutes=float(entry.get("minutes", 1)),
+            train=bool(entry.get("train", False)),
+            extra={**common, **entry.get("parameters", {})},
+        )
+
+
+def _only(content: Mapping[str, Any], known: set[str], path: Path) -> None:
+    if unknown := set(content) - known:
+        raise ValueError(f"{path}: unknown key {sorted(unknown)[0]!r}; known are {', '.join(sorted(known))}")
+
+
+def batch(name: str, *, cores: int | None = None, dry_run: bool = False, passed_on: Sequence[str] = ()) -> bool:
+    """Run what a profile lacks; True if every run is complete afterwards. `passed_on` goes to Snakemake as it is."""
+    profile, cores = read_profile(name), cores or os.cpu_count() or 1
+    for variable in profile.needs:
+        if not os.environ.get(variable):
+            raise ValueError(f"profile {name} needs {variable} in the environment (profiles/{name}.yaml says what for)")
+    with _only_batch(name) as lock:
+        pending = _pending(profile, cores)
+        print(announce(profile, pending, cores), flush=True)
+        if dry_run or not pending:
+            return not pending
+        started = time.time()
+        quiet = ["rules", "host", "reason"] if passed_on else ["all"]  # a cluster's executor has things to say
+        command = _snakemake(profile, cores, "--quiet", *quiet, *passed_on)
+        process = subprocess.Popen(command, pass_fds=[lock])
+        try:
+            process.wait()
+        except KeyboardInterrupt:  # Snakemake got it too: let it end its jobs, then say what stands
+            process.wait()
+    rows = outcome(profile, pending, started)
+    print(table(rows), flush=True)
+    return process.returncode == 0 and not any(row[0] in {"failed", "not run"} for row in rows)
+
+
+def _snakemake(profile: Profile, cores: int, *more: str) -> list[str]:
+    # --nolock: the lock below does its work, and unlike Snakemake's does not outlive a hard kill
+    command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--nolock", "--rerun-incomplete"]
+    command += ["--scheduler", "greedy", "--keep-going", "--config", f"profile={profile.name}", "--rerun-triggers"]
+    return [*command, "mtime", "params", *(("input", "code") if profile.watch else ()), *more]
+
+
+def _pending(profile: Profile, cores: int) -> set[str]:
+    """Outputs that Snakemake would make, by its own judgement."""
+    done = subprocess.run(_snakemake(profile, cores, "--summary"), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"Snakemake cannot plan profile {profile.name}:\n{done.stderr.strip()}")
+    rows = csv.DictReader(io.StringIO(done.stdout[done.stdout.index("output_file") :]), delimiter="\t")
+    return {row["output_file"] for row in rows if row["plan"] == "update pending"}
+
+
+@contextmanager
+def _only_batch(name: str) -> Iterator[int]:
+    """Hold runs/.batch.lock; Snakemake inherits it, so that it is free exactly when neither lives any more."""
+    path = Path("runs/.batch.lock")
+    path.parent.mkdir(exist_ok=True)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"a batch is running here already ({path.read_text().strip()}); wait for it") from error
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"pid {os.getpid()}, profile {name}\n".encode(), 0)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def announce(profile: Profile, pending: set[str], cores: int) -> str:
+    """What a batch will run and about how long it takes, per job and in sum (its `minutes`, scaled to the cores)."""
+    waiting = [job for job in profile.jobs if f"{job.folder}/provenance.json" in pending or job.marker in pending]
+    kept = len(profile.jobs) - len(waiting)
+    if not waiting:
+        return f"profile {profile.name}: all {kept} runs are up to date"
+    each, together = profile.threads or cores, max(1, cores // (profile.threads or cores))
+    expected = {job.folder: job.minutes * REFERENCE_CORES / min(each, cores) for job in waiting}
+    total = max(sum(expected.values()) / together, *expected.values(), 0)
+    head = f"profile {profile.name}: {len(waiting)} runs to make, {kept} up to date"
+    rows = (f"  {_time(minutes):>9}  {folder}" for folder, minutes in expected.items())
+    return "\n".join([f"{head}, about {_time(total)} on {cores} cores", *rows])
+
+
+def _time(minutes: float) -> str:
+    seconds = round(minutes * 60)
+    if seconds >= 3600:
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d} h"
+    return f"{seconds // 60}:{seconds % 60:02d} min"
+
+
+def outcome(profile: Profile, pending: set[str], started: float) -> list[tuple[str, str, str]]:
+    """(state, run, log or reason) of every job; states: ok, kept (was up to date), failed, not run."""
+    rows = []
+    for job in profile.jobs:
+        folder, failed = Path(job.folder), Path(job.folder + ".failed")
+        trouble = Path(job.marker).with_suffix(".log")
+        if is_complete(folder):
+            fresh = f"{job.folder}/provenance.json" in pending
+            rows.append(("ok" if fresh else "kept", job.folder, str(folder / LOG)))
+        elif failed.exists() and failed.stat().st_mtime >= started:
+            rows.append(("failed", job.folder, f"{failed / LOG}: {_last_line(failed / LOG)}"))
+        elif trouble.exists() and trouble.stat().st_mtime >= started:
+            rows.append(("failed", job.folder, f"{trouble}: training: {_last_line(trouble)}"))
+        elif (part := Path(job.folder + ".part")).exists() and part.stat().st_mtime >= started:
+            rows.append(("failed", job.folder, f"{part / LOG}: killed (out of memory?), or in the hands of another process"))
+        else:
+            before = "its training did not end" if job.train and not Path(job.marker).exists() else "it never began"
+            rows.append(("not run", job.folder, f"{before}; an error stands above, if there was one"))
+    return rows
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
+    time_of_day, gap, sentence = lines[-1].partition("  ") if lines else ("no log", "", "")
+    return sentence if gap else time_of_day
+
+
+def table(rows: Sequence[tuple[str, str, str]]) -> str:
+    """The rows of `outcome`, aligned, under a line of counts."""
+    states = [row[0] for row in rows]
+    counts = ", ".join(f"{states.count(s)} {s}" for s in ("ok", "kept", "failed", "not run") if s in states)
+    width = max(len(row[1]) for row in rows)
+    return "\n".join([counts, *(f"  {state:<8}{run:<{width}}  {log}" for state, run, log in rows)])

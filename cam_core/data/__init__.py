@@ -1,0 +1,33 @@
+"""Readers for the official on-disk layouts of ImageNet, PASCAL VOC2007 and CUB-200-2011, all giving `Example`.
+
+dataset = VOC2007("data/drawn", "test", view="squash")
+dataset[0].image, dataset[0].boxes, dataset.classes
+"""
+
+from cam_core.data.cub import CUB200
+from cam_core.data.example import (
+    DataError,
+    Dataset,
+    Example,
+    check,
+    collate,
+    inclusive_boxes,
+    multi_hot,
+    wsol_boxes,
+)
+from cam_core.data.imagenet import ImageNet
+from cam_core.data.voc import VOC2007
+
+__all__ = [
+    "CUB200",
+    "VOC2007",
+    "DataError",
+    "Dataset",
+    "Example",
+    "ImageNet",
+    "check",
+    "collate",
+    "inclusive_boxes",
+    "multi_hot",
+    "wsol_boxes",
+]

@@ -1,0 +1,230 @@
+"""One annotated image, and what the three readers share: loading, checking, transforming, naming what they read."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+from torchvision import tv_tensors
+
+from cam_core.data import transforms
+
+View = str | Callable[..., Any]
+
+
+class DataError(ValueError):
+    """Data on disk is not what its layout promises; ``problems`` lists every finding, one line each."""
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = list(problems) or [message]
+
+
+@dataclass
+class Example:
+    """An image with its ground truth, all in the coordinates of the view (of ``image``), except the official integers.
+
+    ``boxes`` are half-open float XYXY: a box that covers pixels 3..7 is (3, 8). ``official_boxes`` are XYXY integers as the official
+    file means them (inclusive; CUB's x, y, width, height as x, y, x + w, y + h, the form of the WSOL benchmark), in pixels of the
+    original image of ``size`` (H0, W0), never filtered. ``parts`` are x, y, visible.
+    """
+
+    image_id: str
+    image: Tensor  # [3,H,W] in [0, 1]
+    label: int  # -1 where an image has several
+    boxes: tv_tensors.BoundingBoxes | None = None  # [n,4]
+    box_labels: Tensor | None = None  # [n] int64
+    difficult: Tensor | None = None  # [n] bool
+    segmentation: tv_tensors.Mask | None = None  # [H,W] bool
+    parts: Tensor | None = None  # [15,3]
+    size: tuple[int, int] = (0, 0)
+    official_boxes: Tensor | None = None  # [m,4] int64
+
+
+@dataclass
+class Annotation:
+    """What the files say about one image, before any view: the fields of `Example` in original pixels."""
+
+    path: Path
+    label: int
+    official_boxes: Tensor | None = None
+    boxes: Tensor | None = None
+    box_labels: Tensor | None = None
+    difficult: Tensor | None = None
+    segmentation: Path | None = None
+    parts: Tensor | None = None
+
+
+class Dataset(TorchDataset[Example]):
+    """The common part of the readers. A reader fills ``ids``, ``classes`` and ``annotations`` and calls `_finish`."""
+
+    def __init__(self, root: Path | str, split: str, view: View = "crop", size: int = 224, limit: int | None = None) -> None:
+        self.root, self.split, self.view, self.limit = Path(root), split, view, limit
+        self.transform = transforms.view(view, size) if isinstance(view, str) else view
+        self.classes: list[str] = []
+        self.ids: list[str] = []
+        self.annotations: list[Annotation] = []
+
+    def _finish(self) -> None:
+        self.ids, self.annotations = self.ids[: self.limit], self.annotations[: self.limit]
+        if not self.ids:
+            raise DataError(f"{self.root}: the split {self.split!r} lists no image; `python -m data_scripts.check` says what is expected")
+        folders = {path.parent for item in self.annotations for path in (item.path, item.segmentation) if path}
+        present = {path for folder in folders if folder.is_dir() for path in folder.iterdir()}
+        wanted = [path for item in self.annotations for path in (item.path, item.segmentation) if path]
+        missing = [f"{path}: listed or annotated, but the file is missing" for path in wanted if path not in present]
+        if missing:
+            raise DataError(f"{missing[0]} (and {len(missing) - 1} more of {len(wanted)} files)", missing)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Example:
+        item, image_id = self.annotations[index], self.ids[index]
+        image = read_image(item.path)
+        width, height = image.size
+        boxes = _inside(item, width, height)
+        segmentation = None if item.segmentation is None else _read_mask(item.segmentation, (height, width))
+        points = None if item.parts is None else tv_tensors.KeyPoints(item.parts[:, :2], canvas_size=(height, width))
+        view_image, view_boxes, view_mask, view_points = self.transform(image, boxes, segmentation, points)
+        example = Example(image_id, view_image.as_subclass(Tensor), item.label, size=(height, width), segmentation=view_mask)
+        example.official_boxes, example.box_labels, example.difficult = item.official_boxes, item.box_labels, item.difficult
+        if view_boxes is not None:
+            _keep_visible(example, view_boxes)
+        if view_points is not None and item.parts is not None:
+            example.parts = _visible_parts(view_points, item.parts[:, 2], example.image.shape[-2:])
+        return example
+
+    def digest(self) -> str:
+        """Sha256 over the list of images (names, file sizes) and everything annotated: goes into a run's provenance."""
+        sha = hashlib.sha256(repr((type(self).__name__, self.split, self.classes)).encode())
+        for image_id, item in zip(self.ids, self.annotations, strict=True):
+            tensors = (item.official_boxes, item.box_labels, item.difficult, item.parts)
+            facts = [None if value is None else value.tolist() for value in tensors]
+            mask = item.segmentation.stat().st_size if item.segmentation else None
+            sha.update(repr((image_id, item.label, item.path.name, item.path.stat().st_size, mask, facts)).encode())
+        return sha.hexdigest()
+
+
+def read_image(path: Path) -> Image.Image:
+    """The RGB image of a file, decoded to the last byte; `DataError` names a file that is damaged, truncated or no image."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be decoded ({error}); fetch the file again") from error
+
+
+def _read_mask(path: Path, size: tuple[int, int]) -> tv_tensors.Mask:
+    mask = tv_tensors.Mask(read_image(path)).amax(0) > 0  # official masks are soft: any annotator counts
+    if mask.shape != size:
+        raise DataError(f"{path}: the mask has {tuple(mask.shape)} pixels, its image {size}; fetch the file again")
+    return tv_tensors.Mask(mask)
+
+
+def _inside(item: Annotation, width: int, height: int) -> tv_tensors.BoundingBoxes | None:
+    """Boxes as tv_tensors; one pixel beyond the border is an official off-by-one and is cut, more is an error, and so is an empty box."""
+    if item.boxes is None:
+        return None
+    for number, (x0, y0, x1, y1) in enumerate(item.boxes.tolist()):
+        if x0 < -1 or y0 < -1 or x1 > width + 1 or y1 > height + 1:
+            raise DataError(f"{item.path}: box {number} ({x0:g}, {y0:g}, {x1:g}, {y1:g}) lies outside the image of {width} x {height}")
+        if x1 <= x0 or y1 <= y0:
+            raise DataError(f"{item.path}: box {number} ({x0:g}, {y0:g}, {x1:g}, {y1:g}) is empty; fix its annotation")
+    limit = torch.tensor([width, height, width, height])
+    inside = item.boxes.clamp(min=0).minimum(limit)
+    return tv_tensors.BoundingBoxes(inside, format="XYXY", canvas_size=(height, width))
+
+
+def _keep_visible(example: Example, boxes: tv_tensors.BoundingBoxes) -> None:
+    """Boxes cut to the view; those with less than a pixel of width or height left go, with their labels and flags."""
+    height, width = example.image.shape[-2:]
+    plain = boxes.as_subclass(Tensor).clamp(min=0).minimum(torch.tensor([width, height, width, height]))
+    keep = ((plain[:, 2:] - plain[:, :2]) >= 1).all(1)
+    example.boxes = tv_tensors.BoundingBoxes(plain[keep], format="XYXY", canvas_size=(height, width))
+    example.box_labels = None if example.box_labels is None else example.box_labels[keep]
+    example.difficult = None if example.difficult is None else example.difficult[keep]
+
+
+def _visible_parts(points: Tensor, visible: Tensor, size: Sequence[int]) -> Tensor:
+    plain = points.as_subclass(Tensor)
+    inside = ((plain >= 0) & (plain < torch.tensor([size[1], size[0]]))).all(1)
+    flag = (visible > 0) & inside
+    return torch.cat([torch.where(flag[:, None], plain, 0.0), flag[:, None].float()], 1)
+
+
+def inclusive_boxes(boxes: Tensor) -> Tensor:
+    """Half-open float boxes [n,4] -> the inclusive pixels x0, y0, x1, y1 that they touch, int64 [n,4]."""
+    plain = boxes.as_subclass(Tensor).double().mul(1e4).round().div(1e4)  # 3.0000001 touches pixel 2 last, not 3
+    first, last = plain[:, :2].floor(), plain[:, 2:].ceil() - 1
+    return torch.cat([first, last.maximum(first)], 1).long()
+
+
+def wsol_boxes(example: Example, size: int = 224) -> Tensor:
+    """The WSOL benchmark's boxes of the squashed image: int(coordinate * size / side) of the official integers; inclusive, int64 [m,4].
+
+    Its lists keep every coordinate below the side, so what reaches the side (CUB's x + w, VOC's 1-based xmax) ends in the last pixel.
+    """
+    if example.official_boxes is None:
+        raise ValueError(f"{example.image_id} has no boxes; use a split with boxes (ImageNet val, VOC2007, CUB)")
+    height, width = example.size
+    sides = torch.tensor([width, height, width, height])
+    return (example.official_boxes * size // sides).clamp(0, size - 1)  # integers: exactly the truncation of the quotient
+
+
+def multi_hot(examples: Iterable[Example], num_classes: int) -> Tensor:
+    """Targets float [B,num_classes]: 1 where the view holds an object of the class, `difficult` ones included."""
+    rows = []
+    for example in examples:
+        labels = torch.tensor([example.label]) if example.box_labels is None or example.label >= 0 else example.box_labels
+        rows.append(torch.zeros(num_classes).index_fill(0, labels, 1.0))
+    return torch.stack(rows)
+
+
+def collate(examples: Sequence[Example]) -> dict[str, Any]:
+    """A batch: images [B,3,H,W], labels int64 [B], and the examples themselves; views "crop" and "squash" (equal sizes) only."""
+    return {
+        "images": torch.stack([example.image for example in examples]),
+        "labels": torch.tensor([example.label for example in examples]),
+        "examples": list(examples),
+    }
+
+
+def check(dataset: Dataset, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> list[str]:
+    """Every finding of a full pass over the images, one line each; empty when all can be read."""
+    problems: list[str] = []
+    for index in progress(range(len(dataset))):
+        try:
+            dataset[index]
+        except DataError as error:
+            problems += error.problems
+    return problems
+
+
+def folder(root: Path | str, name: str, holds: str) -> Path:
+    """``root``/``name``, or ``root`` itself, whichever has ``holds`` in it; `FileNotFoundError` says what was looked for."""
+    for candidate in (Path(root) / name, Path(root)):
+        if (candidate / holds).exists():
+            return candidate
+    raise FileNotFoundError(
+        f"{Path(root) / name / holds} does not exist: point the data root at a folder with {name} in it,"
+        " or draw one with `python -m data_scripts.draw`"
+    )
+
+
+def table(path: Path, columns: int) -> list[list[str]]:
+    """Rows of a text file of words; `DataError` names the line that has fewer than ``columns``."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    rows = [line.split() for line in lines if line.strip()]
+    for row in rows:
+        if len(row) < columns:
+            raise DataError(f"{path}: line {' '.join(row)!r} has {len(row)} words, expected at least {columns}")
+    return rows

@@ -1,0 +1,42 @@
+"""Views (how an image reaches the network when a number is taken) and augmentation for training: image, boxes, mask, points alike."""
+
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+VIEWS = ("crop", "squash", "original")
+
+
+def view(name: str, size: int = 224) -> v2.Transform:
+    """The transform of a view; it ends in a float image [3,H,W] in [0, 1].
+
+    "crop": short side to 256/224 of ``size``, centre crop (torchvision's evaluation, L-CAM). "squash": to size x size whatever the
+    aspect (the WSOL benchmark). "original": nothing but the conversion.
+    """
+    if name == "crop":
+        geometry: list[v2.Transform] = [v2.Resize(round(size * 256 / 224), antialias=True), v2.CenterCrop(size)]
+    elif name == "squash":
+        geometry = [v2.Resize((size, size), antialias=True)]
+    elif name == "original":
+        geometry = []
+    else:
+        raise ValueError(f"unknown view {name!r}: expected one of {', '.join(VIEWS)}")
+    return v2.Compose([*geometry, *_to_float()])
+
+
+def train(size: int = 224, scale: tuple[float, float] = (0.5, 1.0), flip: bool = True, color: float = 0.0) -> v2.Transform:
+    """Augmentation: random resized crop, mirror image, optional jitter of brightness, contrast and saturation by ``color``.
+
+    A mirror image keeps the names of left and right parts as they were.
+    """
+    steps: list[v2.Transform] = [v2.RandomResizedCrop(size, scale=scale, antialias=True)]
+    if flip:
+        steps.append(v2.RandomHorizontalFlip())
+    if color:
+        steps.append(v2.ColorJitter(color, color, color))
+    return v2.Compose([*steps, *_to_float()])
+
+
+def _to_float() -> list[v2.Transform]:
+    kinds = {tv_tensors.Image: torch.float32, "others": None}  # a mask must stay what it is
+    return [v2.ToImage(), v2.ToDtype(kinds, scale=True)]

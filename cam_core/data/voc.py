@@ -1,0 +1,80 @@
+"""PASCAL VOC2007 in its official layout (the one torchvision.datasets.VOCDetection reads)."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import torch
+from PIL import Image
+
+from cam_core.data.example import Annotation, DataError, Dataset, View, folder, table
+
+
+class VOC2007(Dataset):
+    """``VOCdevkit/VOC2007/``: ``JPEGImages``, ``Annotations/*.xml``, ``ImageSets/Main``.
+
+    An image has several classes, so ``label`` is -1; `present` says what is explained in it. XML boxes are 1-based and inclusive.
+    ``classes`` are the names of the class lists in ``ImageSets/Main``, in alphabetical order (VOC's own).
+    """
+
+    def __init__(self, root: Path | str, split: str = "test", view: View = "squash", size: int = 224, limit: int | None = None) -> None:
+        home = folder(root, "VOCdevkit/VOC2007", "ImageSets/Main")
+        super().__init__(home, split, view, size, limit)
+        self._hard: dict[str, frozenset[int]] | None = None
+        lists = home / "ImageSets/Main"
+        if not (lists / f"{split}.txt").is_file():
+            raise ValueError(f"unknown split {split!r}: {lists / f'{split}.txt'} does not exist")
+        self.classes = sorted({path.stem.rsplit("_", 1)[0] for path in lists.glob("*_*.txt")})
+        for image_id, *_ in table(lists / f"{split}.txt", 1)[:limit]:
+            self.ids.append(image_id)
+            self.annotations.append(self._annotation(image_id))
+        self._finish()
+
+    def present(self, index: int) -> list[int]:
+        """Classes with at least one object that is not flagged difficult, in increasing order: the trials of the pointing game."""
+        item = self.annotations[index]
+        assert item.box_labels is not None
+        assert item.difficult is not None
+        return sorted(set(item.box_labels[~item.difficult].tolist()))
+
+    def hard(self, index: int) -> frozenset[int]:
+        """Classes whose pair with this image is in the pointing game's difficult subset (Zhang et al. 2016).
+
+        From the published list beside ``JPEGImages`` where it lies there, else by its criterion: the class's boxes cover less than
+        a quarter of the image and another class is present.
+        """
+        if self._hard is None:
+            path = self.root / "pointing_game_ebp_voc07_difficult.txt"
+            rows = table(path, 1 + len(self.classes)) if path.is_file() else []
+            self._hard = {row[0]: frozenset(c for c, flag in enumerate(row[1:]) if flag == "1") for row in rows}
+        if self.ids[index] in self._hard:
+            return self._hard[self.ids[index]]
+        item, (width, height) = self.annotations[index], Image.open(self.annotations[index].path).size
+        assert item.boxes is not None
+        assert item.box_labels is not None
+        sides = item.boxes[:, 2:] - item.boxes[:, :2]
+        area = torch.zeros(len(self.classes)).index_add(0, item.box_labels, sides.prod(1))
+        present = self.present(index)
+        return frozenset(c for c in present if area[c] < width * height / 4 and len(present) > 1)
+
+    def _annotation(self, image_id: str) -> Annotation:
+        path = self.root / "Annotations" / f"{image_id}.xml"
+        try:
+            objects = ElementTree.parse(path).getroot().findall("object")
+            corners = [[round(float(o.findtext(f"bndbox/{k}", ""))) for k in ("xmin", "ymin", "xmax", "ymax")] for o in objects]
+        except (OSError, ElementTree.ParseError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read ({error}); fetch the file again") from error
+        names = [o.findtext("name", "") for o in objects]
+        for number, (name, (x0, y0, x1, y1)) in enumerate(zip(names, corners, strict=True)):
+            if name not in self.classes:
+                raise DataError(f"{path}: object {number} is a {name!r}, which has no list in ImageSets/Main")
+            if x1 < x0 or y1 < y0:
+                raise DataError(f"{path}: box {number} ({name}) has xmin {x0}, xmax {x1}, ymin {y0}, ymax {y1}; fix the file")
+        official = torch.tensor(corners, dtype=torch.int64).reshape(-1, 4)
+        return Annotation(
+            self.root / "JPEGImages" / f"{image_id}.jpg",
+            -1,
+            official,
+            boxes=(official - torch.tensor([1, 1, 0, 0])).float(),
+            box_labels=torch.tensor([self.classes.index(name) for name in names], dtype=torch.int64),
+            difficult=torch.tensor([o.findtext("difficult", "0").strip() == "1" for o in objects], dtype=torch.bool),
+        )

@@ -1,0 +1,235 @@
+"""Data x methods x metrics -> one table of per-image rows. One pass through the trunk per batch and view; every method shares it."""
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from cam_core import maps
+from cam_core.classifier import Classifier
+from cam_core.data import VOC2007, Dataset, Example, collate, inclusive_boxes, wsol_boxes
+from cam_core.learned.batches import in_memory
+from cam_core.learned.plain import mean_average_precision
+from cam_core.learned.training import predict
+from cam_core.methods import Method
+from cam_core.metrics import Metric, Present
+from cam_core.metrics.cues import Cue, cue
+from cam_core.metrics.localization import inside
+from cam_core.metrics.statistics import Difference, bootstrap, one_by_one, paired_difference, wilson
+from cam_core.probe import Probe
+from cam_core.protocol import PROTOCOLS, Protocol, finish
+
+Data = Callable[[str], Dataset]  # view -> the same images under that view
+
+
+@dataclass
+class Table:
+    """What `evaluate` measured: for each (method, metric name, setting) the metric with its per-image rows."""
+
+    metrics: dict[tuple[str, str, str], Metric] = field(default_factory=dict)
+    empty: dict[tuple[str, str], dict[int, bool]] = field(default_factory=dict)  # (protocol, method) -> image -> whether its map is empty
+    seconds: dict[str, float] = field(default_factory=dict)  # per map of the last batch, by method
+    image_ids: list[str] = field(default_factory=list)
+
+    def records(self, first: int | None = None) -> pd.DataFrame:
+        """One row a number: protocol, method, metric, setting, value, ci_low, ci_high, n (images or trials).
+
+        ``first``: on the first images of the list only, which every method has; said in ``setting``. Maps without content are counted in
+        rows ``empty_maps``.
+        """
+        rows: list[tuple[str, str, str, str, float, float | None, float | None, int]] = []
+        for (method, name, setting), metric in self.metrics.items():
+            metric = metric if first is None else _limited(metric, first)
+            low, high = metric.interval()
+            label = setting if first is None else f"{setting} first {first}".strip()
+            rows.append((metric.protocol, method, name, label, metric.compute(), low, high, len(metric.per_image()[0])))
+        if first is None:
+            rows += [(p, m, "empty_maps", "", float(sum(e.values())), None, None, len(e)) for (p, m), e in self.empty.items()]
+        return pd.DataFrame(rows, columns=["protocol", "method", "metric", "setting", "value", "ci_low", "ci_high", "n"])
+
+    def per_image(self) -> pd.DataFrame:
+        """Every row of every metric: protocol, method, metric, setting, id, image, row (a list of numbers)."""
+        frames = []
+        for (method, name, setting), metric in self.metrics.items():
+            ids, rows = metric.per_image()
+            images = [self.image_ids[i] for i in metric.groups(ids)]
+            frame = pd.DataFrame({"id": ids, "image": images, "row": list(rows.reshape(len(rows), -1).astype("float32"))})
+            frames.append(frame.assign(protocol=metric.protocol, method=method, metric=name, setting=setting))
+        return pd.concat(frames, ignore_index=True)
+
+    def difference(self, first: str, second: str, name: str, setting: str = "") -> Difference:
+        """Method ``first`` minus ``second`` in a metric, on the images that both have, with its paired interval."""
+        a, b = self.metrics[first, name, setting], self.metrics[second, name, setting]
+        return paired_difference(a.per_image(), b.per_image(), a.value, groups=a.groups)
+
+
+def network_record(classifier: Classifier, dataset: Dataset, method: str = "plain") -> pd.DataFrame:
+    """One row about a network alone: accuracy with Wilson's interval or, with several classes an image, mean average precision; in percent."""
+    data = in_memory(dataset, progress=False)
+    logits = predict(classifier.frozen(), data["images"], batch=8)
+    if "targets" in data:
+        both = np.stack([logits.double().numpy(), data["targets"].double().numpy()], 1)
+        ap = one_by_one(lambda rows: mean_average_precision(torch.from_numpy(rows[:, 0]), torch.from_numpy(rows[:, 1])))
+        name, value, (low, high) = "mean_average_precision", float(ap(both, None)), bootstrap(both, ap, resamples=300)
+    else:
+        hits = int((logits.argmax(1) == data["labels"]).sum())
+        name, value, (low, high) = "accuracy", 100 * hits / len(logits), wilson(hits, len(logits))
+    row = {"protocol": "network", "method": method, "metric": name, "setting": "", "value": value, "ci_low": low, "ci_high": high}
+    return pd.DataFrame([{**row, "n": len(logits)}])
+
+
+def _limited(metric: Metric, first: int) -> Metric:
+    ids, rows = metric.per_image()
+    keep = metric.groups(ids) < first
+    other = copy.deepcopy(metric)
+    other.ids, other.rows = [torch.from_numpy(ids[keep])], [torch.from_numpy(rows[keep]).to(metric.row_type)]
+    return other
+
+
+def evaluate(
+    classifier: Classifier,
+    data: Data,
+    methods: Sequence[Method],
+    metrics: Sequence[Metric],
+    *,
+    limits: Mapping[str, int] | None = None,
+    batch_size: int = 8,
+    chunk: int | None = None,
+    progress: bool = True,
+) -> Table:
+    """Measure every metric, under its protocol, for every method, on a frozen copy of the classifier.
+
+    ``data(view)`` opens the images under a view. ``limits``: method name -> only the first so many images of the list. ``metrics`` are
+    copied for each method; those that share a measure are measured once. ``batch_size`` images make a probe, ``chunk`` masked ones a pass.
+    """
+    frozen, limits, table = classifier.frozen(), limits or {}, Table()
+    for method in methods:
+        table.metrics |= {(method.name, metric.name, metric.setting): copy.deepcopy(metric) for metric in metrics}
+    views = sorted({PROTOCOLS[metric.protocol].view for metric in metrics})
+    for view in views:
+        dataset = data(view)
+        table.image_ids = dataset.ids
+        wanted = [metric for metric in metrics if PROTOCOLS[metric.protocol].view == view]
+        loader: Iterable[dict[str, object]] = DataLoader(dataset, batch_size, collate_fn=collate)
+        bar = tqdm(loader, desc=f"{frozen.name} {view}", unit="batch", disable=not progress)
+        for number, batch in enumerate(bar):
+            _measure(table, frozen, dataset, batch, number * batch_size, methods, wanted, limits, chunk)
+    return table
+
+
+def _measure(
+    table: Table,
+    classifier: Classifier,
+    dataset: Dataset,
+    batch: dict[str, object],
+    start: int,
+    methods: Sequence[Method],
+    metrics: Sequence[Metric],
+    limits: Mapping[str, int],
+    chunk: int | None,
+) -> None:
+    examples: list[Example] = batch["examples"]  # type: ignore[assignment]
+    images: Tensor = batch["images"]  # type: ignore[assignment]
+    base = Probe(classifier, images.to(classifier.mean.device), chunk=chunk)
+    for rule, group in groupby(sorted(metrics, key=lambda m: PROTOCOLS[m.protocol].target), lambda m: PROTOCOLS[m.protocol].target):
+        asked = list(group)
+        index, targets = _targets(rule, base, dataset, examples, start)
+        for method in methods:
+            within = index + start < limits.get(method.name, len(dataset))
+            if not within.any():
+                continue
+            probe = base.pairs(index[within], targets[within])
+            began = time.perf_counter()
+            raw = method(probe)
+            table.seconds[method.name] = (time.perf_counter() - began) / len(raw)
+            asked_of = [examples[i] for i in index[within]]
+            _record(table, dataset, method, raw, probe, asked_of, (index[within] + start).tolist(), asked)
+
+
+def _record(
+    table: Table,
+    dataset: Dataset,
+    method: Method,
+    raw: Tensor,
+    probe: Probe,
+    examples: list[Example],
+    ids: list[int],
+    metrics: Sequence[Metric],
+) -> None:
+    for protocol in {metric.protocol: PROTOCOLS[metric.protocol] for metric in metrics}.values():
+        empties = table.empty.setdefault((protocol.name, method.name), {})
+        for i, empty in zip(ids, maps.is_empty(raw).tolist(), strict=True):
+            empties[i] = empties.get(i, False) or empty
+        finished = method.class_maps(probe) if protocol.name == "cue" else _finished(method, raw, probe, examples, protocol)
+        shared = sorted((m for m in metrics if m.protocol == protocol.name), key=lambda m: repr(m.shares))
+        for _, group in groupby(shared, lambda m: repr(m.shares)):
+            same = list(group)
+            if same[0].needs == "points":
+                present = [_present(dataset, i, int(target)) for i, target in zip(ids, probe.targets, strict=True)]
+                keep, rows = ids, same[0].measure(finished, present)
+            elif same[0].needs == "boxes":
+                classes = probe.targets.tolist() if protocol.target == "present" else [None] * len(ids)
+                boxes = [wsol_boxes(e) if protocol.name == "wsol" else _boxes(e, c) for e, c in zip(examples, classes, strict=True)]
+                held = [i for i, box in enumerate(boxes) if len(box)]  # a crop may have lost its box
+                keep = [ids[i] if classes[i] is None else ids[i] * same[0].stride + classes[i] for i in held]
+                rows = same[0].measure(finished[held], [boxes[i] for i in held])
+            elif same[0].needs == "cue":
+                keep, rows = ids, same[0].measure(finished, [_cue(example) for example in examples])
+            else:
+                keep, rows = ids, same[0].measure(finished, probe)
+            for metric in same:
+                table.metrics[method.name, metric.name, metric.setting].record(rows, keep)
+
+
+def _finished(method: Method, raw: Tensor, probe: Probe, examples: list[Example], protocol: Protocol) -> Any:
+    """Maps as the protocol wants them; for pointing a list of maps at each original image's size."""
+    if protocol.name == "pointing":
+        return [maps.upsample(one, example.size) for one, example in zip(raw, examples, strict=True)]
+    return raw if method.finished else finish(raw, probe.images.shape[-2:], protocol.finishing)
+
+
+def _boxes(example: Example, label: int | None = None) -> Tensor:
+    """Inclusive boxes [n,4] in pixels of the view, of all objects or of one class."""
+    if example.boxes is None:
+        return torch.empty(0, 4, dtype=torch.int64)
+    boxes = inclusive_boxes(example.boxes)
+    return boxes if label is None or example.box_labels is None else boxes[example.box_labels == label]
+
+
+def _cue(example: Example) -> Cue:
+    """The parts' cells of a bird, cut at its segmentation or, where there is none, at its box."""
+    assert example.parts is not None
+    bird = inside(_boxes(example), example.image.shape[-2:]) if example.segmentation is None else example.segmentation
+    return cue(example.label, example.parts, bird)
+
+
+def _present(dataset: Dataset, index: int, label: int) -> Present:
+    """A trial of the pointing game: all boxes of the class in pixels of the original image, difficult objects included."""
+    assert isinstance(dataset, VOC2007)
+    item = dataset.annotations[index]
+    assert item.boxes is not None
+    assert item.box_labels is not None
+    return Present(label, inclusive_boxes(item.boxes[item.box_labels == label]), label in dataset.hard(index))
+
+
+def _targets(rule: str, base: Probe, dataset: Dataset, examples: list[Example], start: int) -> tuple[Tensor, Tensor]:
+    """Which image of the batch each explanation is of, and its class."""
+    everyone = torch.arange(len(examples))
+    if rule == "prediction":
+        return everyone, base.targets.cpu()
+    if rule == "label":
+        return everyone, torch.tensor([example.label for example in examples])
+    if not isinstance(dataset, VOC2007):
+        raise ValueError(f"every present class is asked for, which a {type(dataset).__name__} data set does not state: take VOC2007")
+    pairs = [(i, c) for i in range(len(examples)) for c in dataset.present(start + i)]
+    index, targets = zip(*pairs, strict=True)
+    return torch.tensor(index), torch.tensor(targets)

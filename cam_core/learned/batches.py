@@ -1,0 +1,125 @@
+"""Training sets as tensors in memory, their order and augmentation, and activations cached for training.
+
+A training set is a mapping of tensors of equal length: ``images`` uint8 [N,3,H,W], ``labels`` int64 [N], ``targets`` float [N,C] where
+images have several classes, ``activations`` [N,K,h,w] where they are cached; or a `cam_core.data.Dataset`, read image by image.
+Everything random in a batch follows from (seed, epoch, number of the batch), so that a resumed training sees what it would have seen.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from cam_core.classifier import Classifier
+from cam_core.data import Dataset, Example, multi_hot
+from cam_core.learned.recipes import Recipe
+
+Tensors = Mapping[str, Tensor]
+
+
+def in_memory(dataset: Dataset, *, progress: bool = True) -> dict[str, Tensor]:
+    """Decode a data set once: ``images`` uint8 [N,3,H,W], ``labels`` int64 [N], and ``targets`` float [N,C] where labels are -1."""
+    with ThreadPoolExecutor(os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()) as pool:
+        read = pool.map(lambda index: _tensors([dataset[index]], len(dataset.classes)), range(len(dataset)))
+        rows = list(tqdm(read, "decoding", len(dataset), unit="image", disable=not progress, leave=False))
+    return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
+
+
+def _tensors(examples: list[Example], num_classes: int) -> dict[str, Tensor]:
+    images = torch.stack([example.image for example in examples])
+    labels = torch.tensor([example.label for example in examples])
+    tensors = {"images": images.mul(255).round().to(torch.uint8), "labels": labels}
+    return {**tensors, "targets": multi_hot(examples, num_classes)} if bool((labels < 0).any()) else tensors
+
+
+def size(data: Tensors | Dataset) -> int:
+    """How many examples a training set has."""
+    return len(next(iter(data.values()))) if isinstance(data, Mapping) else len(data)
+
+
+def batches(
+    data: Tensors | Dataset, recipe: Recipe, seed: int, epoch: int, *, first: int = 0, rank: int = 0, world: int = 1
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """(indices, batch) from batch number ``first`` of an epoch on; of ``world`` processes each takes every ``world``-th example."""
+    if isinstance(data, Mapping) and "activations" in data and recipe.augments:
+        raise ValueError("cached activations belong to one view: turn flip, pad and crop off in the recipe, or do not cache")
+    order = torch.randperm(size(data), generator=_generator(seed, epoch)).split(recipe.batch)
+    loader = _read(data, [part[rank::world].tolist() for part in order[first:]])
+    for number, batch in enumerate(loader, start=first):
+        draws = torch.rand(len(order[number]), 3, generator=_generator(seed, epoch, number))[rank::world]
+        if "images" in batch and recipe.augments:
+            batch["images"] = augment(batch["images"], draws, flip=recipe.flip, pad=recipe.pad, crop=recipe.crop)
+        yield order[number].tolist(), batch
+
+
+def _read(data: Tensors | Dataset, parts: list[list[int]]) -> Iterator[dict[str, Tensor]]:
+    if isinstance(data, Mapping):
+        yield from ({key: values[part] for key, values in data.items()} for part in parts)
+    else:
+        classes, workers = len(data.classes), min(8, (os.cpu_count() or 1) - 1)
+        # The workers' seeds come from a generator of their own: training must not depend on how often an iterator was made.
+        loader: DataLoader[Example] = DataLoader(
+            data, batch_sampler=parts, num_workers=workers, generator=torch.Generator(),
+            collate_fn=lambda examples: _tensors(examples, classes), pin_memory=torch.cuda.is_available(),
+        )  # fmt: skip
+        yield from loader
+
+
+def derived_seed(*numbers: int) -> int:
+    """One seed out of several numbers; neighbours give unrelated streams."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _generator(*numbers: int) -> torch.Generator:
+    return torch.Generator().manual_seed(derived_seed(*numbers))
+
+
+def augment(images: Tensor, draws: Tensor, *, flip: bool = False, pad: int = 0, crop: int | None = None) -> Tensor:
+    """Images [B,3,H,W] -> [B,3,h,w]: padded, a window cut at random, mirrored. ``draws`` [B,3] in [0, 1): mirror, row, column."""
+    height, width = (crop, crop) if crop else images.shape[-2:]
+    images = F.pad(images, [pad] * 4) if pad else images
+    room = torch.tensor([images.shape[2] - height, images.shape[3] - width])
+    if bool((room < 0).any()):
+        raise ValueError(f"a window of {height} x {width} does not fit into images of {tuple(images.shape[-2:])}: read them larger")
+    corners = (draws[:, 1:] * (room + 1)).long().tolist()
+    windows = [image[:, y : y + height, x : x + width] for image, (y, x) in zip(images, corners, strict=True)]
+    mirrored = draws[:, 0] < 0.5
+    return torch.stack([w.flip(-1) if flip and m else w for w, m in zip(windows, mirrored.tolist(), strict=True)])
+
+
+def center(images: Tensor, side: int | None) -> Tensor:
+    """The middle window of ``side`` x ``side`` pixels of images [N,3,H,W]; all of it for None."""
+    if side is None:
+        return images
+    y, x = (images.shape[2] - side) // 2, (images.shape[3] - side) // 2
+    return images[:, :, y : y + side, x : x + side]
+
+
+def as_float(images: Tensor) -> Tensor:
+    """Pixels 0..255 -> [0, 1]; floating images stay what they are."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+@torch.no_grad()
+def features(
+    classifier: Classifier, images: Tensor, *, pool: bool = False, half: bool = False, batch: int = 32, progress: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Activations [N,K,h,w] and predicted classes [N] of images [N,3,H,W], on the CPU.
+
+    ``pool``: their averages [N,K] instead; ``half``: in float16.
+    """
+    frozen, device = classifier.frozen(), classifier.mean.device
+    kept, predicted = [], []
+    parts = images.split(batch)
+    for part in tqdm(parts, "activations", unit="batch", disable=not progress, leave=False):
+        activations = frozen.activations(as_float(part.to(device)))
+        predicted.append(frozen.head(activations).argmax(1).cpu())
+        activations = activations.mean((2, 3)) if pool else activations
+        kept.append((activations.half() if half else activations).cpu().contiguous())
+    return torch.cat(kept), torch.cat(predicted)

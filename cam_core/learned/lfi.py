@@ -1,0 +1,129 @@
+"""LFI-CAM (Lee et al., ICCV 2021): a network that weighs its own channels, attends by the weighted sum, and explains by that attention.
+
+F [B,C,h,w] is the last stage's output, X [B,3,H,W] the normalised image. The numbers are the steps of the forward pass.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cam_core.classifier import CIFAR_RESNETS, Classifier, cut, default_layer, load_network
+from cam_core.learned.plain import Loss, shapes, share_correct
+from cam_core.probe import Probe
+
+# Where the Feature Importance Network rectifies: the released CIFAR files after convolutions 2 and 4, the ImageNet file after each.
+RECTIFIED = {"cifar": (False, True, False, True), "imagenet": (True, True, True, True)}
+
+
+class FeatureImportance(nn.Module):
+    """FIN: four convolutions with BatchNorm, C -> C, averaged over positions, softmax over channels (step 5).
+
+    3x3 as released has 4 (9 C² + 2 C) parameters; ``kernel`` 1 is an earlier state of the authors' code.
+    """
+
+    def __init__(self, channels: int, kernel: int = 3, rectified: Sequence[bool] = RECTIFIED["cifar"]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for rectify in rectified:
+            convolution = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, bias=False)
+            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+            layers += [convolution, nn.BatchNorm2d(channels), *([nn.ReLU()] if rectify else [])]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, masked: Tensor) -> Tensor:
+        """Guided features [B,C,h,w] -> weights [B,C], positive, summing to 1."""
+        weights: Tensor = self.layers(masked).mean((2, 3)).softmax(1)
+        return weights
+
+
+class AttendedTrunk(nn.Module):
+    """X -> Z = (1 + A) F: the trunk of an LFI-CAM network, whose attention A comes out of `attend`."""
+
+    def __init__(self, features: nn.Module, importance: FeatureImportance) -> None:
+        super().__init__()
+        self.features, self.importance = features, importance
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised images [B,3,H,W] -> Z [B,C,h,w]."""
+        return self.attend(x)[0]
+
+    def attend(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images [B,3,H,W] -> Z [B,C,h,w] and A [B,h,w] in [0, 1]."""
+        features = self.features(x)  # 1
+        grey = x.mean(1, keepdim=True)  # 2: of the normalised image, unweighted
+        guide = F.interpolate(grey, features.shape[-2:], mode="bilinear", align_corners=False)
+        weights = self.importance(scaled_channels(features) * guide)  # 4, 5
+        attention = scaled_map(torch.einsum("bc,bchw->bhw", weights, features).relu())  # 6
+        return (1 + attention[:, None]) * features, attention  # 7
+
+
+def scaled_channels(features: Tensor) -> Tensor:
+    """Step 3: every channel [B,C,h,w] min-max scaled; a constant channel becomes 1, and what was exactly 0 stays 0 (a dead channel)."""
+    low, high = features.amin((2, 3), keepdim=True), features.amax((2, 3), keepdim=True)
+    varies = high > low
+    scaled = torch.where(varies, (features - low) / torch.where(varies, high - low, 1.0), 1.0)
+    return torch.where(features == 0, 0.0, scaled)
+
+
+def scaled_map(maps: Tensor) -> Tensor:
+    """Step 6: maps [B,h,w] min-max scaled; a constant map stays what it is."""
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    varies = high > low
+    return torch.where(varies, (maps - low) / torch.where(varies, high - low, 1.0), maps)
+
+
+def lfi_backbone(name: str, num_classes: int, stem_stride: int | None = None) -> Classifier:
+    """An untrained network for LFI-CAM and for the plain baseline beside it, which must have the same stem.
+
+    ``stem_stride`` defaults to the paper's 1 for torchvision's ResNets (14x14 maps at 224, four times a stock network's cost) and to
+    2 for the CIFAR family (14x14 at 112; the paper's CIFAR images take 1).
+    """
+    network, _ = load_network(name, None, num_classes)
+    if name in CIFAR_RESNETS or name.startswith("resnet"):
+        stride = stem_stride or (2 if name in CIFAR_RESNETS else 1)
+        network.get_submodule("conv1").stride = (stride, stride)  # type: ignore[assignment]
+    layer = default_layer(name, network)
+    trunk, head = cut(network, layer)
+    return Classifier(trunk, head, name=name, layer=layer, weights="random", network=network)
+
+
+class LfiCam(nn.Module):
+    """A backbone (modules shared) with FIN between its trunk and its head. Trained from scratch, plain cross-entropy and nothing else.
+
+    The explained layer of ``classifier`` is Z. A trunk that ends before a BatchNorm and ReLU (DenseNet) needs no other code: they are
+    part of the head.
+    """
+
+    name = "lfi_cam"
+
+    def __init__(
+        self,
+        backbone: Classifier | str,
+        num_classes: int = 10,
+        *,
+        kernel: int = 3,
+        family: str | None = None,
+        stem_stride: int | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(backbone, str):
+            backbone = lfi_backbone(backbone, num_classes, stem_stride)
+        self.family = family or ("cifar" if backbone.name in CIFAR_RESNETS else "imagenet")
+        importance = FeatureImportance(shapes(backbone)[0], kernel, RECTIFIED[self.family]).to(backbone.mean)
+        trunk = AttendedTrunk(backbone.trunk, importance)
+        self.classifier = Classifier(trunk, backbone.head, name=backbone.name, layer=backbone.layer, weights=backbone.weights)
+        self.classifier.mean, self.classifier.std = backbone.mean, backbone.std
+
+    def loss(self, batch: dict[str, Tensor]) -> Loss:
+        """Cross-entropy over the batch of ``images`` [B,3,H,W] in [0, 1] and ``labels`` [B]; and what to log."""
+        logits = self.classifier(batch["images"])
+        return F.cross_entropy(logits, batch["labels"]), {"accuracy": share_correct(logits, batch["labels"])}
+
+    @torch.no_grad()
+    def explain(self, probe: Probe) -> Tensor:
+        """The attention A [B,h,w] in [0, 1], from one forward pass; the same for every class."""
+        trunk = self.classifier.trunk
+        assert isinstance(trunk, AttendedTrunk)
+        return trunk.attend(self.classifier.normalize(probe.images))[1]

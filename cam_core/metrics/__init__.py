@@ -1,0 +1,27 @@
+"""Metrics of explanations: each a measure per image and a summary, under a named protocol."""
+
+from cam_core.metrics import statistics
+from cam_core.metrics.cues import ClassPair, Cue, CueLocalization, class_pairs, cue
+from cam_core.metrics.faithfulness import AverageDrop, AverageGain, IncreaseInConfidence, MapMean
+from cam_core.metrics.localization import EnergyOfClass, EnergyPointingGame, MaxBoxAcc, MaxBoxAccV2, PointingGame, Present
+from cam_core.metrics.metric import Metric
+
+__all__ = [
+    "AverageDrop",
+    "AverageGain",
+    "ClassPair",
+    "Cue",
+    "CueLocalization",
+    "EnergyOfClass",
+    "EnergyPointingGame",
+    "IncreaseInConfidence",
+    "MapMean",
+    "MaxBoxAcc",
+    "MaxBoxAccV2",
+    "Metric",
+    "PointingGame",
+    "Present",
+    "class_pairs",
+    "cue",
+    "statistics",
+]

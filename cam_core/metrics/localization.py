@@ -1,0 +1,255 @@
+"""Does the map point at the object: energy in the box, the maximum, boxes drawn round the bright regions; pixels against a mask."""
+
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from cam_core import maps as map_ops
+from cam_core.metrics import components
+from cam_core.metrics.metric import Metric
+from cam_core.metrics.statistics import Array, mean, ratio, total
+
+# ---------------------------------------------------------------- energy and pointing
+
+
+def inside(boxes: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """Bool [H,W]: pixels in the union of ``boxes`` [n,4], inclusive x0, y0, x1, y1."""
+    mask = torch.zeros(tuple(size), dtype=torch.bool)
+    for x0, y0, x1, y1 in boxes.tolist():
+        mask[y0 : y1 + 1, x0 : x1 + 1] = True
+    return mask
+
+
+def _checked(boxes: Sequence[Tensor], count: int, size: Sequence[int], name: str) -> list[Tensor]:
+    """Boxes as int64 [n,4]; ValueError unless there is one non-empty set per map, inside it."""
+    if len(boxes) != count:
+        raise ValueError(f"{name}: got {count} maps and {len(boxes)} sets of boxes; pass one [n,4] tensor for each map")
+    whole = [torch.as_tensor(box).cpu().long().reshape(-1, 4) for box in boxes]
+    for number, box in enumerate(whole):
+        if not len(box):
+            raise ValueError(f"{name}: map {number} has no box; leave such images out")
+        if bool((box < 0).any() | (box[:, :2] > box[:, 2:]).any() | (box[:, 2:] >= torch.tensor([size[1], size[0]])).any()):
+            raise ValueError(
+                f"{name}: boxes of map {number} are not inclusive x0, y0, x1, y1 in pixels of a {size[0]} x {size[1]} map: {box.tolist()}"
+            )
+    return whole
+
+
+class EnergyPointingGame(Metric):
+    """Share of the map's energy that lies inside the union of the boxes, in percent (Score-CAM, section 4.3; higher is better).
+
+    Maps [B,H,W] must be >= 0; boxes [n,4] are inclusive x0, y0, x1, y1 in map pixels. Rows [B,2]: energy inside, energy in all.
+    A map without energy counts 0 and is reported by `empty`.
+    """
+
+    name = "energy_pointing_game"
+    protocol = "energy"
+    needs = "boxes"
+    higher_is_better = True
+
+    def _measure(self, maps: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+        if maps.numel() and float(maps.amin()) < 0:
+            raise ValueError(f"{self.name}: maps must be >= 0, got {float(maps.amin()):.4g}; rescale them with maps.min_max")
+        size = maps.shape[-2:]
+        masks = [inside(box, size) for box in _checked(boxes, len(maps), size, self.name)]
+        energy = maps.detach().cpu().double()
+        return torch.stack([torch.stack([(m * mask).sum(), m.sum()]) for m, mask in zip(energy, masks, strict=True)])
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """100 · mean(energy inside / energy)."""
+        return 100 * mean(ratio(rows[:, 0], rows[:, 1]), weights)
+
+    def empty(self) -> int:
+        """How many of the recorded maps have no energy at all."""
+        return int((self.per_image()[1][:, 1] == 0).sum())
+
+
+class EnergyOfClass(EnergyPointingGame):
+    """The same for every class present in an image, against that class's boxes alone; ids are image * stride + class."""
+
+    name = "energy_of_class"
+    protocol = "energy_present"
+    stride = 1000
+
+
+class Present(NamedTuple):
+    """A class present in an image: index, all its boxes [n,4] (inclusive, 0-based, original pixels), whether the pair counts as hard."""
+
+    label: int
+    boxes: Tensor
+    hard: bool = False
+
+
+def points_at(point: tuple[int, int], boxes: ArrayLike, tolerance: float = 15) -> bool:
+    """Whether some pixel of the boxes [n,4] (inclusive) lies strictly nearer than ``tolerance`` pixels to ``point`` (x, y)."""
+    x, y = point
+    x0, y0, x1, y1 = np.asarray(boxes).reshape(-1, 4).T
+    dx, dy = np.maximum(np.maximum(x0 - x, x - x1), 0), np.maximum(np.maximum(y0 - y, y - y1), 0)
+    return bool((dx**2 + dy**2 < tolerance**2).any())
+
+
+class PointingGame(Metric):
+    """How often the map's maximum falls on the class, mean over classes in percent (Zhang et al. 2016, TorchRay's protocol).
+
+    One trial per (image, class present); pairs whose objects are all `difficult` are no trials: pass none. Maps come at the size of the
+    original image: a tensor or a list of [H,W], one for each `Present` in ``points``. The first maximum in scan order hits if it is
+    strictly nearer than ``tolerance`` pixels to a pixel of the class's boxes. Rows [n,3]: class, hit, hard. ``hard_only``: only hard pairs.
+    The mean is over the classes that have a trial (TorchRay counts a class without any as 0; on all of VOC2007 there is none).
+    Ids are those of the images; an image's classes are told apart, and drawn together by the bootstrap. Higher is better.
+    """
+
+    name = "pointing_game"
+    protocol = "pointing"
+    needs = "points"
+    higher_is_better = True
+    stride = 1000
+
+    def __init__(self, tolerance: float = 15, hard_only: bool = False) -> None:
+        super().__init__()
+        self.tolerance, self.hard_only = tolerance, hard_only
+        self.setting = f"{tolerance:g}px" + (" difficult" if hard_only else "")
+
+    @property
+    def shares(self) -> Hashable:
+        """All pairs and the hard ones come from the same trials."""
+        return self.name, self.tolerance
+
+    def _measure(self, maps: Tensor | Sequence[Tensor], points: Sequence[Present]) -> Tensor:
+        if len(maps) != len(points):
+            raise ValueError(f"{self.name}: got {len(maps)} maps for {len(points)} (image, class) pairs; pass one map for each")
+        rows = []
+        for one, present in zip(maps, points, strict=True):
+            heat = one.detach().cpu().numpy()
+            [boxes] = _checked([present.boxes], 1, heat.shape, self.name)
+            y, x = divmod(int(heat.argmax()), heat.shape[1])
+            rows.append([present.label, points_at((x, y), boxes, self.tolerance), present.hard])
+        return torch.tensor(rows, dtype=torch.float64).reshape(-1, 3)
+
+    def _keep(self, keys: Tensor, rows: Tensor) -> None:
+        super()._keep(torch.where(keys < 0, keys, keys * self.stride + rows[:, 0].long().cpu()), rows)
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """100 · mean over classes of hits / trials."""
+        trial = rows[:, :1] == np.unique(rows[:, 0])  # [n, classes]
+        if self.hard_only:
+            trial = trial & (rows[:, 2:] > 0)
+        trials = total(trial, weights)
+        share = ratio(total(trial * rows[:, 1:2], weights), trials)
+        return 100 * ratio(share.sum(-1), (trials > 0).sum(-1))
+
+
+# ---------------------------------------------------------------- boxes round the bright regions
+
+
+def iou(boxes: ArrayLike, others: ArrayLike) -> Array:
+    """Intersection over union [m,n] of boxes [m,4] and [n,4], inclusive x0, y0, x1, y1 (a side is x1 - x0 + 1).
+
+    >>> iou([1, 2, 5, 6], [3, 1, 4, 5]) == 8 / 27
+    array([[ True]])
+    """
+    a, b = (np.asarray(each, np.int64).reshape(-1, 4).T for each in (boxes, others))
+    sides = [np.clip(np.minimum(a[i + 2, :, None], b[i + 2]) - np.maximum(a[i, :, None], b[i]) + 1, 0, None) for i in (0, 1)]
+    overlap = (sides[0] * sides[1]).astype(np.float64)
+    area_a, area_b = ((each[2] - each[0] + 1) * (each[3] - each[1] + 1) for each in (a, b))
+    return np.asarray(overlap / (area_a[:, None] + area_b - overlap))
+
+
+def quantize(maps: Tensor) -> NDArray[np.uint8]:
+    """Maps [...,h,w], min-maxed, as the official evaluator stores them: 255 times the value, truncated, in the map's own precision."""
+    return (map_ops.min_max(maps) * 255).to(torch.uint8).cpu().numpy()
+
+
+def largest_boxes(image: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The box of the contour with the largest area at each of the 255 levels (MaxBoxAcc V1), [255,4] in the evaluator's convention.
+
+    Among equal areas OpenCV lists first the one whose first pixel comes last. A level without foreground gives [0, 0, 0, 0].
+    """
+    nodes = components.components(components.fill_holes(image))
+    rank = nodes[:, components.AREA] * 2.0**31 + nodes[:, components.FIRST]  # the area decides, then the first pixel; exact in float64
+    best = components.best_node(nodes, rank)
+    boxes = np.zeros((components.LEVELS, 4), np.int64)
+    boxes[best >= 0] = _evaluator_boxes(nodes, image)[best[best >= 0]]
+    return boxes
+
+
+def best_iou(image: NDArray[np.uint8], boxes: ArrayLike, single: bool = False) -> Array:
+    """Best intersection over union with any of ``boxes`` at each level k (foreground: image > k), [255].
+
+    ``single``: only the contour with the largest area competes (V1), else all contours, holes included (V2).
+    """
+    if single:
+        return np.asarray(iou(largest_boxes(image), boxes).max(1))
+    nodes = np.concatenate([components.components(image), components.holes(image)])
+    overlap = iou(_evaluator_boxes(nodes, image), boxes).max(1)
+    best = components.best_node(nodes, overlap)
+    nothing = iou([0, 0, 0, 0], boxes).max()  # what the evaluator says where it finds no contour
+    return np.where(best >= 0, overlap[best] if len(overlap) else 0.0, nothing)
+
+
+def _evaluator_boxes(nodes: components.Nodes, image: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Boxes as the official evaluator takes them: x + w and y + h, one pixel too far except at the border, and then used inclusively."""
+    boxes = nodes[:, components.X0 : components.Y1 + 1].astype(np.int64)
+    boxes[:, 2:] = np.minimum(boxes[:, 2:] + 1, [image.shape[1] - 1, image.shape[0] - 1])
+    return boxes
+
+
+class MaxBoxAcc(Metric):
+    """Share of images (percent) whose largest region's box has an IoU >= 50 % with a ground-truth box, at the best common threshold.
+
+    Choe et al., "Evaluating weakly supervised object localization methods right" (CVPR 2020), the official evaluator to the bit. Maps
+    [B,H,W] are min-maxed and quantised here; boxes [n,4] are inclusive x0, y0, x1, y1 in map pixels (the benchmark's own: truncated from
+    the official integers). Its 1000 thresholds arange(0, 1, .001) reduce to the levels k = int(threshold * 255) = 0..254. Rows [B,255]:
+    best IoU at each level, kept in float32, which still tells an IoU from the limits. A constant map gives the box [0, 0, 0, 0].
+    """
+
+    name = "max_box_acc"
+    protocol = "wsol"
+    needs = "boxes"
+    higher_is_better = True
+    row_type = torch.float32
+    single = True
+    limits: tuple[float, ...] = (0.5,)
+
+    def _measure(self, maps: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+        whole = _checked(boxes, len(maps), maps.shape[-2:], self.name)
+        rows = [best_iou(image, box, self.single) for image, box in zip(quantize(maps), whole, strict=True)]
+        return torch.from_numpy(np.array(rows).reshape(-1, components.LEVELS))
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """100 · largest share of images, over the levels, with IoU >= limit; mean over the limits."""
+        best = [mean(rows >= float(np.float32(limit)), weights).max(-1) for limit in self.limits]
+        return np.asarray(100 * np.mean(best, axis=0))
+
+
+class MaxBoxAccV2(MaxBoxAcc):
+    """MaxBoxAcc with every contour (holes included) competing, mean over IoU limits of 30, 50 and 70 %, each at its own best threshold."""
+
+    name = "max_box_acc_v2"
+    single = False
+    limits = (0.3, 0.5, 0.7)
+
+
+# ---------------------------------------------------------------- pixels against a mask
+
+_EDGES = np.append(np.arange(0, 1, 0.001), 1.0)  # the official thresholds: not exactly i / 1000
+BINS = len(_EDGES)  # [t_i, t_i+1) ..., and one for 1 itself
+
+
+def pixel_histogram(scores: ArrayLike, positive: ArrayLike) -> NDArray[np.int64]:
+    """Counts [2, 1001] of the scores in [0, 1] at negative and positive pixels, in the official bins of PxAP with even thresholds."""
+    scores = np.asarray(scores, np.float64).ravel()
+    bins = (scores * 1000).astype(np.int64)  # off by at most one from the bin between the true edges
+    bins -= scores < _EDGES[bins]
+    bins += scores >= np.append(_EDGES[1:], np.inf)[bins]
+    return np.bincount(bins + BINS * np.asarray(positive, bool).ravel(), minlength=2 * BINS).reshape(2, BINS)
+
+
+def average_precision(negative: ArrayLike, positive: ArrayLike) -> Array:
+    """Pixel average precision [...] in percent of histograms [..., bins]: precision × gain in recall, top bin first; 0 if none positive."""
+    negative, positive = np.asarray(negative, np.float64)[..., ::-1], np.asarray(positive, np.float64)[..., ::-1]
+    hits, seen = positive.cumsum(-1), (positive + negative).cumsum(-1)
+    return 100 * ratio((ratio(hits, seen) * positive).sum(-1), hits[..., -1])

@@ -1,0 +1,113 @@
+"""The one base of all metrics: rows per image, kept by image id, summarised at the end."""
+
+from collections.abc import Hashable, Sequence
+from contextlib import nullcontext
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torchmetrics
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cam_core.metrics.statistics import Array, bootstrap
+
+
+class Metric(torchmetrics.Metric):
+    """What each image contributes (`measure`, recorded as rows [n,...]) and what the rows amount to (`value`).
+
+    A subclass says its ``name``, ``protocol`` (a name in PROTOCOLS), ``higher_is_better`` (None: neither), what it ``needs`` beside the
+    maps ("probe", "boxes", "points" or "cue") and, where it has one, its ``setting``; it implements ``_measure`` and `value`. Metrics with
+    equal ``shares`` have the same measure: measure once, `record` on each. Rows lie on the CPU, sorted by image id and each id once at
+    read-out, so that any split of the images over batches or processes gives the same bits.
+
+    A metric with several rows per image (its classes, its pairs) sets ``stride``: their ids are image * stride + index.
+    """
+
+    full_state_update = False
+    name: str = ""
+    protocol: str = ""
+    needs: str = ""
+    setting: str = ""
+    stride: int = 1
+    row_type: ClassVar[torch.dtype] = torch.float64  # float32 where rows are long and exact in it
+    ids: list[Tensor]
+    rows: list[Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"compute_with_cache": False, **kwargs})
+        self.add_state("ids", default=[], dist_reduce_fx="cat")
+        self.add_state("rows", default=[], dist_reduce_fx="cat")
+
+    @property
+    def shares(self) -> Hashable:
+        """Equal for metrics whose `measure` is the same."""
+        return type(self).__name__, self.setting
+
+    def measure(self, maps: Any, *needs: Any) -> Tensor:
+        """What each image contributes: maps [B,...] and what is needed -> float64 [B,...] on the CPU; ValueError on NaN or infinity."""
+        for part in [maps] if isinstance(maps, Tensor) else maps:
+            if not torch.isfinite(part).all():
+                raise ValueError(
+                    f"{self.name}: a map contains NaN or infinity; pass it through maps.min_max, which makes such maps zeros, and count it"
+                )
+        return self._measure(maps, *needs).detach().cpu().double()
+
+    def _measure(self, maps: Any, *needs: Any) -> Tensor:
+        raise NotImplementedError
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """The number that rows [n,...] amount to; under weights [R,n] (how often each row counts) R numbers. See `statistics`."""
+        raise NotImplementedError
+
+    def summary(self, rows: Array) -> float:
+        """The number of rows [n,...]; shares in percent, never NaN."""
+        return float(self.value(np.asarray(rows, np.float64), None))
+
+    def update(self, maps: Any, *needs: Any, ids: Tensor | Sequence[int] | None = None) -> None:
+        """Measure a batch and keep its rows under ``ids`` (int [B], >= 0); without ids, images are numbered in the order they come."""
+        self.record(self.measure(maps, *needs), ids)
+
+    def record(self, rows: Tensor, ids: Tensor | Sequence[int] | None = None) -> None:
+        """Keep what `measure` returned: of this metric or of one with equal ``shares``."""
+        keys = torch.full((len(rows),), -1) if ids is None else torch.as_tensor(ids, dtype=torch.int64).cpu()
+        if keys.shape != (len(rows),) or (ids is not None and bool((keys < 0).any())):
+            raise ValueError(f"{self.name}: ids must be one integer >= 0 for each of {len(rows)} rows, got {tuple(keys.shape)}")
+        self._keep(keys, rows)
+
+    def _keep(self, keys: Tensor, rows: Tensor) -> None:
+        self.ids.append(keys)
+        self.rows.append(rows.detach().to("cpu", self.row_type))
+        self._update_count = max(self._update_count, 1)  # recorded by another metric's pass: torchmetrics must not warn
+
+    def per_image(self) -> tuple[NDArray[np.int64], Array]:
+        """(ids int64 [n], rows float64 [n,...]) over all processes, sorted by id; an id recorded twice (padded samplers) counts once."""
+        with nullcontext() if self._is_synced else self.sync_context():
+            keys, rows = _joined(self.ids), _joined(self.rows)
+        if not len(keys):
+            raise ValueError(f"{self.name}: nothing was recorded; call update(maps, ...) before reading a result")
+        if keys.min() < 0:
+            if keys.max() >= 0:
+                raise ValueError(f"{self.name}: some batches came with ids and some without; pass ids always or never")
+            return np.arange(len(keys)) * self.stride, rows.astype(np.float64)
+        ids, first = np.unique(keys.astype(np.int64), return_index=True)
+        return ids, rows[first].astype(np.float64)
+
+    def groups(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The image of every row: what a bootstrap draws."""
+        return ids // self.stride
+
+    def compute(self) -> float:
+        """The summary of everything recorded."""
+        return self.summary(self.per_image()[1])
+
+    def interval(self, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+        """Interval (low, high) of the summary over the images."""
+        ids, rows = self.per_image()
+        return bootstrap(rows, self.value, groups=self.groups(ids), level=level, resamples=resamples, seed=seed)
+
+
+def _joined(state: Any) -> NDArray[Any]:
+    """A state's batches in one array; a synchronised state is one tensor already, and empty ones have no shape of their own."""
+    parts = [part.cpu() for part in ([state] if isinstance(state, Tensor) else state) if len(part)]
+    return torch.cat(parts).numpy() if parts else np.zeros(0)

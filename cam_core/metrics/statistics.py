@@ -1,0 +1,160 @@
+"""How sure a number is: intervals over images, rates, paired comparisons.
+
+Everything is built on a *value*: ``value(rows [n,...], weights)`` is the number that n per-image rows give. ``weights`` None counts every
+row once; weights [R,n] say how often each row counts in each of R resamples and give R answers at once. A mean is then one matrix product,
+and a maximum over thresholds or a class mean is resampled as a whole. A plain function of rows becomes a value by `one_by_one`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Array = NDArray[np.float64]
+Value = Callable[[Array, Array | None], Array]
+
+
+def total(rows: ArrayLike, weights: Array | None = None) -> Array:
+    """Sum of rows [n,...] over the images, [...]; under weights [R,n]: [R,...]."""
+    rows = np.asarray(rows, np.float64)
+    if weights is None:
+        return np.asarray(rows.sum(0), np.float64)
+    return np.asarray((weights @ rows.reshape(len(rows), -1)).reshape(len(weights), *rows.shape[1:]))
+
+
+def mean(rows: ArrayLike, weights: Array | None = None) -> Array:
+    """Mean of rows [n,...] over the images, [...]; under weights [R,n]: [R,...]. Itself a value."""
+    rows = np.asarray(rows, np.float64)
+    count = np.float64(len(rows)) if weights is None else weights.sum(1).reshape(-1, *[1] * (rows.ndim - 1))
+    return ratio(total(rows, weights), count)
+
+
+def ratio(numerator: ArrayLike, denominator: ArrayLike) -> Array:
+    """Element-wise quotient, 0 where the denominator is 0."""
+    numerator, denominator = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
+    return np.asarray(np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator != 0), np.float64)
+
+
+def one_by_one(summary: Callable[[Array], float]) -> Value:
+    """The value of any function of rows, for what is no sum over images (a median, a rank): slower, one call per resample."""
+
+    def value(rows: Array, weights: Array | None = None) -> Array:
+        if weights is None:
+            return np.asarray(summary(rows))
+        return np.array([summary(np.repeat(rows, weight.astype(int), axis=0)) for weight in weights])
+
+    return value
+
+
+def bootstrap(
+    rows: ArrayLike,
+    value: Value = mean,
+    *,
+    groups: ArrayLike | None = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Bootstrap interval (low, high) of ``value`` over n rows [n,...]; rows of one group (an image's classes or pairs) are drawn together.
+
+    BCa (Efron 1987), its tails widened so that the mean of few normal values gets its t interval (Hesterberg, "What teachers should know
+    about the bootstrap", 2015, section 3.3). Not plain percentiles: the resampled maximum over thresholds lies above the maximum itself,
+    and for skewed drops the interval must lean. In simulation 95 % meant, by percentiles and by this: Average Drop with 3 of 4 images
+    without any drop, n = 128: 92 and 94 %; MaxBoxAcc, n = 128: 84 and 92 %. Acceleration by leaving out one image at a time, above 1000
+    images every thousandth. Where all resamples agree, and with one group, both ends are that value.
+    """
+    rows = np.asarray(rows, np.float64)
+    if not len(rows):
+        raise ValueError("an interval needs rows, got none: record images first")
+    found = float(value(rows, None))
+    members = np.arange(len(rows)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    count = int(members.max()) + 1
+    if count == 1:
+        return found, found
+    generator, step = np.random.default_rng(seed), max(1, 2**22 // len(rows))
+    sizes = [min(step, resamples - start) for start in range(0, resamples, step)]
+    values = np.concatenate([value(rows, _counts(generator, size, count)[:, members]) for size in sizes])
+    left_out = np.arange(count) % 1000
+    blocks = np.array_split(np.arange(left_out.max() + 1), -(-(left_out.max() + 1) // step))
+    without = np.concatenate([value(rows, (left_out != block[:, None])[:, members].astype(np.float64)) for block in blocks])
+    tail = np.sqrt(count / (count - 1)) * stats.t.ppf((1 - level) / 2, count - 1) * np.array([1, -1])
+    low, high = np.quantile(values, _bca(values, found, without, tail))
+    return float(low), float(high)
+
+
+def _bca(values: Array, found: float, without: Array, z: Array) -> Array:
+    """Where to cut the resampled ``values``: normal quantiles ``z``, corrected for bias and acceleration."""
+    close = 1e-9 * max(1.0, abs(found))  # rounding: a resample that agrees is a tie
+    below = np.mean(values < found - close) + 0.5 * np.mean(np.abs(values - found) <= close)
+    bias = np.clip(stats.norm.ppf(below), -1, 1)  # further off, no correction is to be trusted, and the interval would shrink to a point
+    deviation = without.mean() - without
+    acceleration = ratio((deviation**3).sum(), 6 * (deviation**2).sum() ** 1.5)
+    return np.asarray(stats.norm.cdf(bias + (bias + z) / np.maximum(1 - acceleration * (bias + z), 1e-3)))
+
+
+def _counts(generator: np.random.Generator, resamples: int, count: int) -> Array:
+    """How often each of ``count`` groups is drawn in ``count`` draws with replacement, [resamples, count]."""
+    drawn = generator.integers(count, size=(resamples, count)) + count * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * count).reshape(resamples, count).astype(np.float64)
+
+
+class Difference(NamedTuple):
+    """First minus second, on the ``n`` images that both have, with its interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+Rows = tuple[ArrayLike, ArrayLike]
+
+
+def common(first: Rows, second: Rows) -> tuple[NDArray[np.int64], Array, Array]:
+    """The ids that two (ids, rows) share, sorted, with both sets of rows; ValueError if they share none."""
+    ids, at_first, at_second = np.intersect1d(np.asarray(first[0]), np.asarray(second[0]), return_indices=True)
+    if not len(ids):
+        raise ValueError("the two methods share no image: compare runs on the same list")
+    return ids, np.asarray(first[1], np.float64)[at_first], np.asarray(second[1], np.float64)[at_second]
+
+
+def paired_difference(
+    first: Rows,
+    second: Rows,
+    value: Value = mean,
+    *,
+    groups: Callable[[NDArray[np.int64]], ArrayLike] | None = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Difference:
+    """``value(first) - value(second)`` on the common ids; first and second are (ids [n], rows [n,...]) of `Metric.per_image()`.
+
+    Both are resampled together, image by image, so what makes an image hard for both cancels. ``groups`` maps ids to what is drawn
+    (`Metric.groups`).
+    """
+    ids, rows_first, rows_second = common(first, second)
+
+    def difference(rows: Array, weights: Array | None) -> Array:
+        return value(rows[:, 0], weights) - value(rows[:, 1], weights)
+
+    both = np.stack([rows_first, rows_second], 1)
+    low, high = bootstrap(both, difference, groups=None if groups is None else groups(ids), level=level, resamples=resamples, seed=seed)
+    return Difference(float(difference(both, None)), low, high, len(ids))
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a rate, in percent; sensible for rare events, where resampling zeros gives an interval of no width."""
+    interval = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
+    return 100 * float(interval.low), 100 * float(interval.high)
+
+
+def sign_or_mcnemar(first: ArrayLike, second: ArrayLike) -> float:
+    """Two-sided exact p-value that neither of two paired columns [n] tends to be larger; ties are set aside.
+
+    For 0/1 outcomes (increase in confidence, hits) this is McNemar's exact test, for other numbers the sign test.
+    """
+    larger, smaller = np.sum(np.asarray(first) > np.asarray(second)), np.sum(np.asarray(first) < np.asarray(second))
+    return float(stats.binomtest(int(larger), int(larger + smaller)).pvalue) if larger + smaller else 1.0

@@ -1,0 +1,306 @@
+"""Results on disk: the schema of a record, provenance, atomic writes, loading, publishing (without torch)."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+TEXT = ("paper", "dataset", "split", "backbone", "weights", "recipe", "protocol", "method", "metric", "setting")
+NUMBERS = ("value", "ci_low", "ci_high", "n", "seed")
+COLUMNS = (*TEXT, *NUMBERS)
+KEY = (*TEXT, "seed")  # what names a record; the other columns are what was measured
+MAY_BE_EMPTY = ("weights", "recipe", "setting")
+
+METRICS, PER_IMAGE, FACTS, PROVENANCE, NOTEBOOK = (
+    "metrics.csv",
+    "per_image.parquet",
+    "run_facts.json",
+    "provenance.json",
+    "notebook.ipynb",
+)
+PACKAGES = (
+    *("torch", "torchvision", "torchmetrics", "lightning-fabric", "safetensors", "numpy", "scipy", "pandas"),
+    *("pyarrow", "pillow", "papermill", "cam-core"),
+)
+CODE = ("cam_core", "data_scripts", "notebooks", "requirements.lock")  # what can move a number; prose cannot
+
+
+# ---------------------------------------------------------------- records
+
+
+def check_records(frame: pd.DataFrame) -> None:
+    """Raise ValueError, in one sentence, unless these are records: the 15 columns, filled and typed, no key twice."""
+    if tuple(frame.columns) != COLUMNS:
+        missing, surplus = sorted(set(COLUMNS) - set(frame.columns)), sorted(set(frame.columns) - set(COLUMNS))
+        raise ValueError(f"records have the wrong columns: missing {missing}, unknown {surplus}; expected {COLUMNS}")
+    if frame.empty:
+        raise ValueError("records are empty: a run without a number is no result")
+    for column in TEXT:
+        wrong = [not isinstance(entry, str) or (not entry and column not in MAY_BE_EMPTY) for entry in frame[column].array]
+        if any(wrong):
+            row = wrong.index(True)
+            expected = "text" if column in MAY_BE_EMPTY else "non-empty text"
+            raise ValueError(f"record {row}: {column} is {frame[column].iloc[row]!r}, expected {expected}")
+    for column in NUMBERS:
+        if not pd.api.types.is_numeric_dtype(frame[column]) or pd.api.types.is_bool_dtype(frame[column]):
+            raise ValueError(f"records: {column} is of type {frame[column].dtype}, expected numbers")
+    interval = frame.ci_low.notna() | frame.ci_high.notna()  # a row without an interval leaves both empty
+    checks = {
+        "value is not finite": ~frame.value.abs().lt(float("inf")),
+        "the interval is not ci_low <= ci_high": interval & ~(frame.ci_low <= frame.ci_high),
+        "n is not a count of at least 1": ~((frame.n >= 1) & (frame.n % 1 == 0)),
+        "seed is not a whole number": ~(frame.seed % 1 == 0),
+        "the same key stands twice": frame.duplicated(list(KEY)),
+    }
+    for what, wrong_rows in checks.items():
+        if wrong_rows.any():
+            row = int(wrong_rows.to_numpy().argmax())
+            raise ValueError(f"record {row} ({_named(frame.iloc[row])}): {what}")
+
+
+def _named(record: "pd.Series[Any]") -> str:
+    return " ".join(str(record[column]) for column in ("method", "metric", "setting")).strip()
+
+
+def read_records(path: Path | str) -> pd.DataFrame:
+    """Read a metrics.csv to the bit: text stays text ("", "50%"), floats are parsed exactly; checked."""
+    try:
+        frame = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(TEXT, "str"),
+            na_values={column: [""] for column in NUMBERS},
+            keep_default_na=False,
+            float_precision="round_trip",
+        )
+        check_records(frame)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return frame
+
+
+def load(root: Path | str) -> pd.DataFrame:
+    """All records of the complete runs under `root` (runs, runs/subset, results, one run folder, ...) in one table.
+
+    Columns: profile, key (the last three folder names are profile/paper/key), then the record's.
+    A folder without provenance, `<key>.part` and `<key>.failed` are no results. No run at all: an empty table.
+    """
+    frames = []
+    for folder in complete(root):
+        frame = read_records(folder / METRICS)
+        frame.insert(0, "profile", folder.parts[-3])
+        frame.insert(1, "key", folder.name)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["profile", "key", *COLUMNS])
+
+
+def complete(root: Path | str) -> list[Path]:
+    """The folders of complete runs under `root`, sorted: metrics and provenance are there, the name is final."""
+    folders = (path.parent for path in sorted(Path(root).resolve().rglob(METRICS)))
+    return [folder for folder in folders if (folder / PROVENANCE).exists() and not _unfinished(folder)]
+
+
+def _unfinished(folder: Path) -> bool:
+    return folder.suffix in {".part", ".failed", ".old"}
+
+
+# ---------------------------------------------------------------- writing
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        flush(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Force a file or folder to the disk, so that a rename after it never outlives the content."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
+    """Write JSON atomically: readers see the old file or the whole new one."""
+    with _replacing(Path(path)) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, default=_plain) + "\n")
+
+
+def _plain(value: object) -> object:
+    return value.item() if hasattr(value, "item") else str(value)  # numpy and torch scalars; paths
+
+
+def write_table(path: Path | str, frame: pd.DataFrame) -> None:
+    """Write a table atomically as .csv (floats to the bit) or .parquet (vectors as list columns)."""
+    path = Path(path)
+    with _replacing(path) as temporary:
+        if path.suffix == ".csv":
+            frame.to_csv(temporary, index=False, lineterminator="\n")
+        elif path.suffix == ".parquet":
+            frame.to_parquet(temporary, index=False)
+        else:
+            raise ValueError(f"{path}: a table is written as .csv or .parquet")
+
+
+def replace_folder(new: Path, final: Path) -> None:
+    """Give the finished folder `new` its final name; a folder that had the name makes room first."""
+    flush(new)
+    old = final.with_name(final.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    new.rename(final)
+    flush(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def save(
+    out_dir: Path | str | None,
+    records: pd.DataFrame | Sequence[Mapping[str, Any]],
+    per_image: pd.DataFrame | None = None,
+    provenance_extra: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """What a notebook calls at its end: write metrics.csv, per_image.parquet and run_facts.json into `out_dir`.
+
+    records: the 15 columns in any order. per_image: one row per image and measure, vectors as lists.
+    provenance_extra: what only the notebook knows (device, chunk, data_digest, weights_digest, ...).
+    `out_dir=None` (a notebook opened by hand) checks and writes nothing. Returns the checked records.
+    """
+    frame = pd.DataFrame(records)
+    frame = frame[[column for column in COLUMNS if column in frame] + [c for c in frame if c not in COLUMNS]]
+    for column in ("ci_low", "ci_high"):
+        if column in frame and frame[column].isna().all():
+            frame[column] = float("nan")  # a column of None has no number type of its own
+    check_records(frame)
+    if out_dir is not None:
+        write_table(Path(out_dir) / METRICS, frame)
+        if per_image is not None:
+            write_table(Path(out_dir) / PER_IMAGE, per_image)
+        write_json(Path(out_dir) / FACTS, public({**process_facts(), **(provenance_extra or {})}))
+    return frame
+
+
+# ---------------------------------------------------------------- provenance
+
+
+def process_facts() -> dict[str, Any]:
+    """Threads, device and peak memory (MiB) of this process; torch is asked only where it is already loaded."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    facts: dict[str, Any] = {"device": "cpu", "threads": os.cpu_count(), "peak_memory_mib": round(peak, 1)}
+    if torch := sys.modules.get("torch"):
+        facts["threads"] = torch.get_num_threads()
+        if torch.cuda.is_initialized():
+            facts["device"] = torch.cuda.get_device_name()
+            facts["peak_device_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return facts
+
+
+def provenance(parameters: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
+    """Everything needed to judge or repeat a run; `facts` (from the notebook and the runner) come on top.
+
+    Absolute paths are cut to their last component: a published file says nothing about anyone's disk.
+    """
+    commit, dirty = git_state(Path(__file__).resolve().parent.parent)
+    unknown = dict.fromkeys(("device", "threads", "chunk", "data_digest", "weights_digest"))
+    content = {
+        **unknown,
+        "parameters": dict(parameters),
+        "seed": parameters.get("seed"),
+        "commit": commit,
+        "dirty": dirty,
+        "packages": versions(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        **facts,
+    }
+    return {name: public(value) for name, value in content.items()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that can move a number, as installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state(folder: Path) -> tuple[str | None, bool | None]:
+    """(commit, whether code, notebooks or lock differ from it) of the repository `folder`; (None, None) without git."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    changes = git("status", "--porcelain", "--", *CODE)
+    return git("rev-parse", "--verify", "HEAD"), None if changes is None else bool(changes)
+
+
+def public(value: Any) -> Any:
+    """The same value with every absolute path, in whatever depth, cut to its last component."""
+    if isinstance(value, Mapping):
+        return {str(name): public(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [public(entry) for entry in value]
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str) and re.match(r"[/~]|[A-Za-z]:[\\/]", value):
+        return re.split(r"[\\/]", value.rstrip("\\/"))[-1]
+    return value
+
+
+# ---------------------------------------------------------------- publishing
+
+
+def publish(profile: str, *, runs: Path, results: Path, allow_dirty: bool = False) -> tuple[list[Path], list[str]]:
+    """Copy metrics and provenance of the complete runs of a profile into results/<profile>/<paper>/<key>/.
+
+    Each folder is swapped in whole; nothing else under `results` is touched. Returns (published folders, one sentence
+    per refused run): a run is refused that does not come from a committed state of the code, unless `allow_dirty`
+    (its provenance then says `dirty`). FileNotFoundError if the profile has no complete run.
+    """
+    folders = complete(runs / profile)
+    if not folders:
+        raise FileNotFoundError(f"{runs / profile} holds no complete run: run the profile `{profile}` first")
+    published, refused = [], []
+    for folder in folders:
+        name = "/".join(folder.parts[-2:])
+        facts = json.loads((folder / PROVENANCE).read_text())
+        if facts.get("dirty") is not False and not allow_dirty:
+            why = "its code differed from the commit" if facts.get("dirty") else "its commit is unknown"
+            refused.append(f"{name}: not published, {why}; commit and run again, or allow it with --allow-dirty")
+            continue
+        read_records(folder / METRICS)
+        final = results / profile / name
+        part = final.with_name(final.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for file in (METRICS, PROVENANCE):
+            shutil.copyfile(folder / file, part / file)
+            flush(part / file)
+        replace_folder(part, final)
+        published.append(final)
+    return published, refused

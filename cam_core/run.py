@@ -1,0 +1,230 @@
+"""One notebook, executed: works in `<out>.part/`, checks what came out, and only then gives the folder its name.
+
+A run folder under its final name is complete. A failing run ends as `<out>.failed/` with its log and partial notebook;
+a killed one leaves `<out>.part/`, which the next attempt replaces.
+"""
+
+import ast
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cam_core import results
+
+LOG = "run.log"
+
+
+class RunError(RuntimeError):
+    """A run that produced no result; the message is one sentence."""
+
+
+def is_complete(out: Path) -> bool:
+    """Whether `out` holds a finished run: provenance is written last."""
+    return (out / results.PROVENANCE).exists() and (out / results.NOTEBOOK).exists()
+
+
+def run(notebook: Path, out: Path, parameters: Mapping[str, Any], *, force: bool = False, threads: int | None = None) -> bool:
+    """Execute `notebook` with `parameters` (and out_dir) into the folder `out`; False if it was complete already.
+
+    threads: CPU threads of the kernel (default: the environment's). Raises RunError, in one sentence, with everything
+    up to the failure kept in `<out>.failed/`; ValueError or FileNotFoundError for a wrong call, before anything runs.
+    """
+    if is_complete(out) and not force:
+        return False
+    _check_call(notebook, out, parameters)
+    if out.exists() and not is_complete(out):
+        shutil.rmtree(out)  # left by a batch system that removes single outputs; half a run must not keep a final name
+    part, failed = out.with_name(out.name + ".part"), out.with_name(out.name + ".failed")
+    if threads:
+        os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))  # the kernel inherits it
+    with _claimed(part), _logged(part / LOG) as log:
+        try:
+            _execute(notebook, part, out, parameters)
+        except BaseException as error:
+            sentence = f"{notebook.name}: {error if isinstance(error, RunError) else _one_line(error)}"
+            log.exception("the run failed")
+            log.error(sentence)
+            shutil.rmtree(failed, ignore_errors=True)
+            part.rename(failed)
+            if isinstance(error, Exception):
+                raise RunError(f"{sentence}; log and partial notebook are in {failed}") from error
+            raise
+        results.replace_folder(part, out)
+        shutil.rmtree(failed, ignore_errors=True)
+    return True
+
+
+def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any]) -> None:
+    import papermill  # takes seconds to import; a complete run is recognised without it
+
+    started, clock = datetime.now(UTC), time.monotonic()
+    known = results.provenance(parameters)  # git's state before hours go by, not after
+    target = part / results.NOTEBOOK
+    try:
+        papermill.execute_notebook(
+            notebook,
+            target,
+            parameters={**parameters, "out_dir": str(part)},
+            kernel_name="python3",
+            kernel_manager_class=_same_interpreter(),
+            progress_bar=True,
+            log_output=True,
+            stderr_file=sys.stderr if sys.stderr.isatty() else None,  # the notebook's own progress bars
+        )
+    except Exception as error:
+        raise RunError(_where(target, error)) from error
+    written = json.loads(target.read_text())
+    meta = written["metadata"].get("papermill", {})
+    if meta.get("exception") or not meta.get("end_time"):
+        raise RunError("the executed notebook has no end time or carries an exception: it did not run to its end")
+    if not (part / results.METRICS).exists():
+        raise RunError(f"the notebook wrote no {results.METRICS}; call results.save(out_dir, ...) in its last cell")
+    try:
+        results.read_records(part / results.METRICS)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    results.write_json(target, _tidy(written, part, out))
+    for file in part.iterdir():
+        results.flush(file)
+    facts = json.loads((part / results.FACTS).read_text()) if (part / results.FACTS).exists() else {}
+    facts |= {
+        "notebook": notebook.name,
+        "notebook_digest": hashlib.sha256(notebook.read_bytes()).hexdigest(),
+        "started": started.isoformat(timespec="seconds"),
+        "wall_seconds": round(time.monotonic() - clock, 1),
+    }
+    results.write_json(part / results.PROVENANCE, known | results.public(facts))
+
+
+def _check_call(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> None:
+    import papermill
+
+    if not notebook.is_file():
+        raise FileNotFoundError(f"{notebook}: no such notebook")
+    if out.suffix in {".part", ".failed", ".old"}:
+        raise ValueError(f"{out}: a run folder may not end in {out.suffix}, that marks an unfinished run")
+    try:
+        tags = [_tags(cell) for cell in json.loads(notebook.read_text())["cells"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{notebook} is no notebook of format 4 ({_one_line(error)})") from error
+    if not any("parameters" in names for names in tags):
+        raise ValueError(f"{notebook} has no cell tagged `parameters`; tag the cell that holds them")
+    accepted = sorted(papermill.inspect_notebook(str(notebook)))
+    unknown = sorted({*parameters, "out_dir"} - set(accepted))
+    if unknown:
+        raise ValueError(f"{notebook} has no parameter {', '.join(unknown)}; it takes {', '.join(accepted)}")
+
+
+def _same_interpreter() -> Any:
+    """A kernel manager that starts this very Python, whatever kernelspecs lie on the machine."""
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    class SameInterpreter(AsyncKernelManager):  # type: ignore[misc, unused-ignore]
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            argv = [sys.executable, "-m", "ipykernel_launcher", "--log-level=CRITICAL", "-f", "{connection_file}"]
+            return KernelSpec(argv=argv, display_name="Python 3", language="python", name="python3")
+
+    return SameInterpreter
+
+
+@contextmanager
+def _claimed(part: Path) -> Iterator[None]:
+    """An empty `part`, held by this process: a live holder is respected, what a dead one left is replaced."""
+    if part.exists():
+        stale = os.open(part, os.O_RDONLY)
+        try:
+            fcntl.flock(stale, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"{part} is being written by another process; wait for it or end it") from error
+        finally:
+            os.close(stale)
+        shutil.rmtree(part)
+    try:
+        part.mkdir(parents=True)
+    except FileExistsError as error:
+        raise RunError(f"{part} was just begun by another process; wait for it or end it") from error
+    held = os.open(part, os.O_RDONLY)  # a lock on the folder itself leaves no file behind and dies with the process
+    fcntl.flock(held, fcntl.LOCK_EX)
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cancelled job fails like any other
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        os.close(held)
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[logging.Logger]:
+    log = logging.getLogger("papermill")
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
+    handler.addFilter(lambda record: not record.getMessage().startswith("\r"))  # a progress bar's every redraw
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield log
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def _where(target: Path, error: Exception) -> str:
+    """Cell number and exception, in one line, from the partial notebook."""
+    name, value = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+    what = f"{name}: {_one_line(value)}" + (" (out of memory?)" if name == "DeadKernelError" else "")
+    if not target.exists():
+        return f"the kernel did not start ({what})"
+    cells = [c for c in json.loads(target.read_text())["cells"] if not _error_banner(c)]
+    states = [cell["metadata"].get("papermill", {}).get("status", "pending") for cell in cells]
+    begun = [number for number, state in enumerate(states, start=1) if state != "pending"]
+    number = states.index("failed") + 1 if "failed" in states else max(begun, default=0)  # a dead kernel fails no cell
+    return f"cell {number} of {len(cells)} stopped with {what}" if number else what
+
+
+def _tags(cell: Mapping[str, Any]) -> list[str]:
+    return list(cell["metadata"].get("tags", []))
+
+
+def _error_banner(cell: Mapping[str, Any]) -> bool:
+    return any(tag.startswith("papermill-error-cell") for tag in _tags(cell))
+
+
+def _tidy(notebook: dict[str, Any], part: Path, out: Path) -> dict[str, Any]:
+    """The executed notebook, speaking of its final folder and of nobody's disk."""
+    meta = notebook["metadata"]["papermill"]
+    meta["output_path"] = str(out / results.NOTEBOOK)
+    meta["parameters"]["out_dir"] = str(out)
+    notebook["metadata"]["papermill"] = results.public(meta)
+    for cell in notebook["cells"]:
+        if "injected-parameters" in _tags(cell):
+            cell["source"] = "".join(cell["source"]).replace(str(part), results.public(str(out)))
+    return notebook
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def parse_value(text: str) -> Any:
+    """A parameter from the command line: a Python literal (0, 0.5, None, True, [1, 2]), else the text itself."""
+    if text.lower() in {"true", "false"}:
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

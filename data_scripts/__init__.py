@@ -1,0 +1,1 @@
+"""Making and checking data: `draw` (three drawn datasets in the official layouts), `check` (a data root, drawn or real)."""

@@ -1,0 +1,78 @@
+"""Check a data root: every image of the three layouts is decoded, every annotation held against its image; findings are listed at once.
+
+python -m data_scripts.check --root data/drawn
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cam_core.data import CUB200, VOC2007, DataError, Dataset, ImageNet, check
+
+WHERE = """where the official archives come from, and how they are laid out below ROOT:
+
+  ILSVRC2012/            https://image-net.org (account needed): ILSVRC2012_img_val.tar unpacked flat into val/,
+                         ILSVRC2012_img_train.tar (a tar per class) into train/<wnid>/;
+                         https://www.kaggle.com/c/imagenet-object-localization-challenge/data:
+                         LOC_synset_mapping.txt and LOC_val_solution.csv (classes and boxes; needed), LOC_train_solution.csv
+  VOCdevkit/VOC2007/     http://host.robots.ox.ac.uk/pascal/VOC/voc2007/: VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar,
+                         unpacked where VOCdevkit is to lie
+  CUB_200_2011/          https://data.caltech.edu/records/65de6-vp158: CUB_200_2011.tgz (attributes.txt comes out beside the folder;
+                         leave it there or move it into attributes/); https://data.caltech.edu/records/w9d68-gec53:
+                         segmentations.tgz unpacked inside CUB_200_2011
+
+A dataset that is not there is skipped. Instead of downloading anything: python -m data_scripts.draw
+"""
+
+READERS: dict[str, tuple[type[Dataset], tuple[str, ...]]] = {
+    "ILSVRC2012": (ImageNet, ("val", "train", "train256")),
+    "VOCdevkit/VOC2007": (VOC2007, ("trainval", "test")),
+    "CUB_200_2011": (CUB200, ("train", "test")),
+}
+
+
+def findings(root: Path, progress: bool = True) -> Iterator[tuple[str, int, list[str]]]:
+    """(dataset and split, number of images, problems) of every split below ``root``."""
+    for folder, (reader, splits) in READERS.items():
+        for split in splits:
+            if not _has(root / folder, split):
+                continue
+            try:
+                dataset = reader(root, split, view="original")
+            except (DataError, FileNotFoundError) as error:
+                yield f"{folder} {split}", 0, getattr(error, "problems", [str(error)])
+            else:
+                bar: Callable = lambda steps, name=f"{folder} {split}": tqdm(steps, desc=name, unit="image", disable=not progress)  # noqa: E731
+                yield f"{folder} {split}", len(dataset), check(dataset, bar)
+
+
+def _has(home: Path, split: str) -> bool:
+    if home.name == "ILSVRC2012":
+        return any((place / split).is_dir() for place in (home, home / "ILSVRC/Data/CLS-LOC"))
+    return (home / f"ImageSets/Main/{split}.txt").is_file() if home.name == "VOC2007" else home.is_dir()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_scripts.check",
+        description="Decode every image below a data root and hold the annotations against them; exit 1 with a list if anything is wrong.",
+        epilog=WHERE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--root", type=Path, default=Path("data/drawn"), help="data root (default: %(default)s)")
+    root: Path = parser.parse_args(arguments).root
+    problems, seen = [], 0
+    for name, count, found in findings(root):
+        print(f"{name}: {count} images, {len(found)} problems")
+        problems += found
+        seen += 1
+    if not seen:
+        parser.exit(1, f"{root}: none of {', '.join(READERS)} is there; see --help, or draw one with `python -m data_scripts.draw`\n")
+    if problems:
+        parser.exit(1, "\n".join([*problems, f"{len(problems)} problems below {root}", ""]))
+
+
+if __name__ == "__main__":
+    main()

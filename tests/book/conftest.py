@@ -1,0 +1,93 @@
+"""The scripts of book/ are no package; a small book with invented runs, built once."""
+
+import base64
+import csv
+import io
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from nbformat import v4
+
+BOOK = Path(__file__).resolve().parents[2] / "book"
+sys.path.insert(0, str(BOOK))
+
+RUNS = {
+    "increment_cam": ["drawn_imagenet-resnet8-s0", "drawn_voc-resnet8-s0"],
+    "l_cam": ["drawn_imagenet-resnet8-s0"],
+    "lfi_cam": ["drawn_imagenet-resnet8-s0"],
+    "calm": ["drawn_cub-resnet8-s0"],
+}
+COLUMNS = [
+    *("paper", "dataset", "split", "backbone", "weights", "recipe", "protocol", "method", "metric", "setting"),
+    *("value", "ci_low", "ci_high", "n", "seed"),
+]
+
+
+def row(**given):
+    base = dict.fromkeys(COLUMNS, "") | {"split": "val", "protocol": "energy", "metric": "energy_pointing_game", "n": "40", "seed": "0"}
+    return base | {"ci_low": "1.0", "ci_high": "99.0"} | given
+
+
+def write_run(folder, rows):
+    folder.mkdir(parents=True)
+    (folder / "provenance.json").write_text("{}")
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def picture():
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4, 2))
+    figure.subplots().imshow(np.eye(7))
+    file = io.BytesIO()
+    figure.savefig(file)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def executed(title, alt="The identity as a heat map"):
+    """An executed notebook with an equation, parameters, a progress bar and one picture."""
+    metadata = {"image/png": {"alt": alt}} if alt else {}
+    outputs = [
+        v4.new_output("stream", name="stderr", text="100%|####|"),
+        v4.new_output("display_data", data={"image/png": picture(), "text/plain": "<Figure>"}, metadata=metadata),
+    ]
+    cells = [
+        v4.new_markdown_cell(f"# {title}\n\nOf {{cite:p}}`kim2021calm`, with $\\alpha_k$ and\n\n$$L = \\sum_k \\alpha_k A_k$$"),
+        v4.new_code_cell("seed = 0  # random seed", metadata={"tags": ["parameters"]}, execution_count=1),
+        v4.new_code_cell("show()", outputs=outputs, execution_count=2),
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    return v4.new_notebook(cells=cells, metadata=kernel)
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory):
+    """runs/smoke with all four papers and results/subset with one."""
+    root = tmp_path_factory.mktemp("book")
+    for paper, keys in RUNS.items():
+        for key in keys:
+            folder = root / "runs" / "smoke" / paper / key
+            dataset, backbone, _ = key.split("-")
+            rows = [
+                row(paper=paper, dataset=dataset, backbone=backbone, method=m, value=v) for m, v in (("grad_cam", "40.0"), (paper, "50.0"))
+            ]
+            write_run(folder, rows)
+            nbformat.write(executed(f"{paper}, {dataset}"), folder / "notebook.ipynb")
+    real = {"paper": "l_cam", "dataset": "imagenet", "backbone": "resnet50", "weights": "resnet50_pqf_large"}
+    write_run(root / "results/subset/l_cam/imagenet-resnet50-s0", [row(**real, method="grad_cam", value="12.34")])
+    return root
+
+
+@pytest.fixture(scope="session")
+def site(root):
+    """The folder of the finished pages of that book, built with warnings as errors."""
+    import assemble
+
+    assert assemble.main(["--runs", str(root / "runs"), "--results", str(root / "results"), "--out", str(root / "_site")]) == 0
+    return root / "_site" / "html"

@@ -1,0 +1,98 @@
+"""The whole book with invented runs: assembled, built, checked, and opened in a browser without a network."""
+
+import json
+import shutil
+import subprocess
+
+import assemble
+import pytest
+
+from .conftest import executed
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+
+def opened(page, *options):
+    """DOM after the scripts ran, and what the console complained about; every network address is refused."""
+    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--enable-logging=stderr"]
+    command += ["--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=6000", *options, "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
+    chatter = ("[PST]: Changed to", "[PST]: Scrolled", "[togglebutton]: Adding")
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line and not any(words in line for words in chatter)]
+    return done.stdout, console
+
+
+def test_pages_keep_the_names_of_the_notebooks(site):
+    names = {page.name for page in site.glob("*.html")}
+    assert {"index.html", "l_cam.html", "lfi_cam.html", "calm.html", "increment_cam.html", "results.html", "claims.html"} <= names
+    assert "increment_cam-drawn_voc-resnet8-s0.html" in names
+
+
+def test_numbers_of_the_files_stand_on_the_page(site):
+    text = (site / "results.html").read_text()
+    assert "12.3 [1.0,\N{NO-BREAK SPACE}99.0]" in text
+    assert "quantized stand-in for the official ones" in text
+    assert "Not run." in text
+
+
+def test_pictures_are_described_and_progress_bars_gone(site):
+    text = (site / "l_cam.html").read_text()
+    assert 'alt="The identity as a heat map"' in text
+    assert "####" not in text
+
+
+def test_one_search_field_one_style_and_no_thebe(site):
+    text = (site / "index.html").read_text()
+    assert text.count("search-button-field") == 1
+    assert "THEBE_JS_URL" not in text
+    assert text.count("book.css") == 1
+    assert "cdn." not in text
+
+
+def test_nothing_changed_nothing_done(site, root, capsys):
+    before = (site / "index.html").stat().st_mtime_ns
+    assert assemble.main(["--runs", str(root / "runs"), "--results", str(root / "results"), "--out", str(root / "_site")]) == 0
+    assert "Nothing changed" in capsys.readouterr().out
+    assert (site / "index.html").stat().st_mtime_ns == before
+
+
+def test_a_paper_without_a_run_stops_the_build(tmp_path, capsys):
+    assert assemble.main(["--runs", str(tmp_path), "--results", str(tmp_path), "--out", str(tmp_path / "_site")]) == 1
+    assert "has no executed notebook" in capsys.readouterr().err
+
+
+def test_alt_text_comes_from_output_or_cell():
+    notebook = json.loads(json.dumps(executed("x")))
+    assert assemble.alt_text(notebook["cells"][2]) == "The identity as a heat map"
+    silent = json.loads(json.dumps(executed("x", alt="")))
+    assert assemble.alt_text(silent["cells"][2]) == ""
+    silent["cells"][2]["metadata"]["alt"] = "told by the cell"
+    page = assemble.prepare(silent, "run")
+    assert page["cells"][2]["metadata"]["mystnb"]["image"]["alt"] == "told by the cell"
+
+
+@in_a_browser
+@pytest.mark.browser
+@pytest.mark.parametrize("page", ["index", "l_cam", "protocol", "results"])
+def test_pages_open_without_network_and_without_errors(site, page):
+    dom, console = opened(site / f"{page}.html")
+    assert console == []
+    if page in {"l_cam", "protocol"}:
+        assert "<mjx-math" in dom
+        assert "<mjx-merror" not in dom
+
+
+@in_a_browser
+@pytest.mark.browser
+def test_dark_mode_leaves_the_colours_alone(site):
+    script = "const style = getComputedStyle(document.querySelector('.cell_output img'));"
+    script += "const seen = [document.documentElement.dataset.theme, style.filter, style.backgroundColor, style.opacity];"
+    probe = f"<script>addEventListener('load', () => {{ {script} document.body.dataset.seen = seen.join('|'); }})</script>"
+    page = site / "probe.html"
+    page.write_text((site / "l_cam.html").read_text().replace("</body>", probe + "</body>"))
+    try:
+        dom, _ = opened(page, "--blink-settings=preferredColorScheme=0")
+    finally:
+        page.unlink()
+    assert 'data-seen="dark|none|rgb(255, 255, 255)|1"' in dom

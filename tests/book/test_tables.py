@@ -1,0 +1,104 @@
+"""Tables say what the files say, mark what is missing, and warn where a stand-in was used."""
+
+import re
+
+import pytest
+import tables
+
+from .conftest import BOOK, row
+
+CLAIM = {"id": "x", "paper": "l_cam", "statement": "S.", "source": "abstract", "status": "tested"}
+CHECK = {"metric": "energy_pointing_game", "method": "l_cam_img", "than": "grad_cam", "direction": "higher"}
+
+
+def rows(*methods, **given):
+    base = {"paper": "l_cam", "dataset": "imagenet", "backbone": "resnet50", "run": "r", "profile": "subset"}
+    return [row(**(base | {"method": m, "value": v, "ci_low": low, "ci_high": high} | given)) for m, v, low, high in methods]
+
+
+def test_a_table_gives_value_interval_and_n():
+    text = tables.results(rows(("grad_cam", "41.26", "40.04", "42.55")), "l_cam")
+    assert "  - 41.3 [40.0,\N{NO-BREAK SPACE}42.5]" in text or "  - 41.3 [40.0,\N{NO-BREAK SPACE}42.6]" in text
+    assert "  - 40\n" in text
+
+
+def test_a_cell_without_a_row_says_so_and_another_n_is_shown():
+    base = rows(("grad_cam", "41", "40", "42"), ("score_cam", "30", "29", "31"))
+    extra = [r | {"metric": "average_drop", "n": "7"} for r in base[:1]]
+    text = tables.results(base + extra, "l_cam")
+    assert "  - not run" in text
+    assert "(n 7)" in text
+
+
+def test_controls_stand_below():
+    text = tables.results(rows(("random_map", "1", "0", "2"), ("grad_cam[power=2]", "2", "1", "3"), ("cam", "3", "2", "4")), "l_cam")
+    assert re.findall(r"^\* - (.*)$", text, re.M) == ["method", "CAM", "control: random map", "control: Grad-CAM, squared"]
+
+
+def test_nothing_ran():
+    assert "Not run" in tables.results([], "calm")
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"), [("resnet50_pqf_large", "quantized stand-in"), ("IMAGENET1K_V1", "`IMAGENET1K_V1`, seed 0. Run `r`.\n")]
+)
+def test_quantized_weights_are_named_as_such(weights, said):
+    text = tables.results(rows(("cam", "1", "0", "2"), weights=weights), "l_cam")
+    assert said in text
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "verdict"),
+    [
+        (("50", "45", "55"), ("30", "25", "35"), "**holds**"),
+        (("50", "45", "55"), ("48", "43", "53"), "**holds, within the intervals**"),
+        (("30", "25", "35"), ("50", "45", "55"), "**does not hold**"),
+    ],
+)
+def test_claims_are_judged_by_direction_and_interval(own, other, verdict):
+    found = rows(("l_cam_img", *own), ("grad_cam", *other), weights="resnet50_pqf_large")
+    text = tables.claims([CLAIM | {"check": CHECK}], found)
+    assert verdict in text
+    assert "stand-in" in text
+    flipped = tables.claims([CLAIM | {"check": CHECK | {"direction": "lower"}}], found)
+    assert ("does not hold" in flipped) != ("does not hold" in text)
+
+
+def test_claims_compare_only_within_a_run():
+    a, b = rows(("l_cam_img", "50", "45", "55")), rows(("grad_cam", "30", "25", "35"), run="other")
+    assert "not run" in tables.claims([CLAIM | {"check": CHECK}], a + b)
+    assert "untested" in tables.claims([CLAIM | {"status": "untested"}], a)
+
+
+def test_unfinished_runs_do_not_count(root, tmp_path):
+    import shutil
+
+    shutil.copytree(root / "results/subset/l_cam", tmp_path / "subset/l_cam")
+    (tmp_path / "subset/l_cam/imagenet-resnet50-s0").rename(tmp_path / "subset/l_cam/imagenet-resnet50-s0.part")
+    assert len(tables.read(root / "results", "subset")) == 1
+    assert tables.read(tmp_path, "subset") == []
+
+
+def test_published_numbers_are_complete_and_marked():
+    entries = tables.load_yaml(BOOK / "published.yaml")
+    for entry in entries:
+        assert all(len(v) == len(entry["columns"]) for methods in entry["backbones"].values() for v in methods.values())
+        assert entry["mark"] in tables.published([entry], entry["paper"])
+
+
+def test_recalled_increases_are_whole_images():
+    """Every recalled Increase in Confidence is a whole number of 2000 images; weighted means of CALM's table add up."""
+    l_cam, _, cue, _ = tables.load_yaml(BOOK / "published.yaml")
+    increases = [v for methods in l_cam["backbones"].values() for values in methods.values() for v in values[1::2]]
+    assert all(abs(v * 20 - round(v * 20)) < 1e-9 for v in increases)
+    for one, two, three, mean in cue["backbones"]["resnet50"].values():
+        assert abs((31 * one + 64 * two + 96 * three) / 191 - mean) < 0.06
+
+
+def test_every_claim_can_be_tested_or_says_that_it_is_not():
+    entries = tables.load_yaml(BOOK / "claims.yaml")
+    assert len({e["id"] for e in entries}) == len(entries)
+    for entry in entries:
+        assert entry["paper"] in tables.PAPERS
+        assert ("check" in entry) == (entry["status"] == "tested")
+        assert entry.get("check", {"direction": "higher"})["direction"] in {"higher", "lower"}

@@ -1,0 +1,199 @@
+"""Profiles and batches: Snakemake on notebooks that take no time, in a folder of their own."""
+
+import fcntl
+import json
+import os
+import shutil
+import sys
+import types
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from cam_core import batch
+from cam_core.__main__ import main
+
+ROOT = Path(__file__).parent.parent
+PARAMETERS = """
+profile = ""  # profile
+dataset = ""  # data
+backbone = ""  # network
+seed = 0  # seed
+limit = None  # images
+out_dir = None  # where to write
+"""
+SAVE = """
+from cam_core import results
+if seed == 7:
+    raise ValueError("seven is refused")
+text = dict.fromkeys(results.TEXT, dataset)
+results.save(out_dir, [text | dict(value=limit, ci_low=None, ci_high=None, n=4, seed=seed)])
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An empty project with the repository's Snakefile, one notebook and one profile."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "Snakefile", tmp_path)
+    Path("notebooks").mkdir()
+    Path("profiles").mkdir()
+    cells = [new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), new_code_cell(SAVE)]
+    spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": spec}), "notebooks/l_cam.ipynb")
+    write_profile("jobs: [{paper: l_cam, dataset: d, backbone: r, seed: [0, 7], minutes: 3, parameters: {limit: 2.5}}]")
+    return tmp_path
+
+
+def write_profile(text):
+    Path("profiles/tiny.yaml").write_text(text)
+
+
+def test_lists_in_a_profile_stand_for_their_entries(project):
+    write_profile("""
+parameters: {device: cpu, limit: 5}
+jobs:
+  - {paper: l_cam, dataset: [a, b], backbone: r, seed: [0, 1], parameters: {limit: 9}}
+  - {paper: calm, dataset: c, backbone: [r, s], recipe: long, train: true}
+""")
+    jobs = batch.read_profile("tiny").jobs
+    assert [job.folder.removeprefix("runs/tiny/") for job in jobs] == [
+        "l_cam/a-r-s0",
+        "l_cam/a-r-s1",
+        "l_cam/b-r-s0",
+        "l_cam/b-r-s1",
+        "calm/c-r-long-s0",
+        "calm/c-s-long-s0",
+    ]
+    named = {"profile": "tiny", "dataset": "b", "backbone": "r", "seed": 1}
+    assert jobs[3].parameters == named | {"device": "cpu", "limit": 9}
+    assert jobs[4].parameters["recipe"] == "long"
+    assert jobs[4].parameters["limit"] == 5
+    assert jobs[4].marker == "runs/models/tiny-calm-c-r-long-s0.json"
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("jobs: []", "no jobs"),
+        ("jobs: [{paper: l_cam, dataset: d}]", "lacks backbone"),
+        ("jobs: [{paper: x_cam, dataset: d, backbone: r}]", "unknown paper 'x_cam'"),
+        ("jobs: [{paper: calm, dataset: d, backbones: r}]", "unknown key 'backbones'"),
+        ("jobs: [{paper: calm, dataset: [d, d], backbone: r}]", "two jobs would write runs/tiny/calm/d-r-s0"),
+    ],
+)
+def test_a_wrong_profile_is_refused(project, text, sentence):
+    write_profile(text)
+    with pytest.raises(ValueError, match=f"profiles/tiny.yaml: .*{sentence}"):
+        batch.read_profile("tiny")
+
+
+def test_an_unknown_profile_lists_the_known(project):
+    with pytest.raises(FileNotFoundError, match="there are: tiny"):
+        batch.read_profile("tinny")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml")))
+def test_the_profiles_of_the_project_are_sound(name):
+    profile = batch.read_profile(name, ROOT / "profiles")
+    assert all(job.minutes > 0 for job in profile.jobs)
+    assert profile.watch == (name == "smoke")
+    assert ("CAM_DATA" in profile.needs) == (not any(job.dataset.startswith("drawn") for job in profile.jobs))
+
+
+@pytest.mark.parametrize(
+    "threads, cores, total, each",
+    [
+        ("all", 2, "about 1:20 h", "40:00 min"),
+        ("all", 4, "about 40:00 min", "20:00 min"),  # one after the other, each twice as fast
+        (1, 4, "about 1:20 h", "1:20 h"),  # both at once, each on one core
+        (1, 1, "about 2:40 h", "1:20 h"),
+    ],
+)
+def test_the_announcement_scales_to_the_cores(project, threads, cores, total, each):
+    write_profile(f"threads: {threads}\njobs: [{{paper: calm, dataset: [a, b], backbone: r, minutes: 40}}]")
+    profile = batch.read_profile("tiny")
+    text = batch.announce(profile, {f"{job.folder}/provenance.json" for job in profile.jobs}, cores).splitlines()
+    assert total in text[0]
+    assert [line.split("  runs")[0].strip() for line in text[1:]] == [each, each]
+    assert "all 2 runs are up to date" in batch.announce(profile, set(), cores)
+
+
+def test_a_profile_says_what_it_needs_and_a_second_batch_waits(project, monkeypatch, capsys):
+    Path("runs").mkdir()
+    with Path("runs/.batch.lock").open("w+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("pid 1, profile other")
+        lock.flush()
+        assert main(["batch", "--profile", "tiny"]) == 1
+    assert "already (pid 1, profile other)" in capsys.readouterr().err
+    monkeypatch.delenv("CAM_NOWHERE", raising=False)
+    write_profile("needs: [CAM_NOWHERE]\njobs: [{paper: calm, dataset: d, backbone: r}]")
+    assert main(["batch", "--profile", "tiny"]) == 1
+    assert "needs CAM_NOWHERE in the environment" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_batch_goes_on_past_a_failure_and_makes_only_what_is_missing(project, capfd):
+    def start(*options):
+        code = main(["batch", "--profile", "tiny", "--cores", "2", *options])
+        return code, capfd.readouterr().out
+
+    Path(".snakemake/locks").mkdir(parents=True)  # as left by a hard kill
+    Path(".snakemake/locks/0.output.lock").write_text("runs/tiny/l_cam/d-r-s0/provenance.json\n")
+    code, text = start()
+    assert code == 1
+    assert "2 runs to make, 0 up to date, about 6:00 min on 2 cores" in text
+    assert "1 ok, 1 failed" in text
+    reason = "d-r-s7.failed/run.log: l_cam.ipynb: cell 3 of 3 stopped with ValueError: seven is refused"
+    assert reason in text
+    assert sorted(path.name for path in Path("runs/tiny/l_cam").iterdir()) == ["d-r-s0", "d-r-s7.failed"]
+    write_profile("jobs: [{paper: l_cam, dataset: d, backbone: r, parameters: {limit: 2.5}}]")
+    assert start() == (0, "profile tiny: all 1 runs are up to date\n")
+    Path("runs/tiny/l_cam/d-r-s0/notebook.ipynb").unlink()
+    assert "1 runs to make, 0 up to date" in start("--dry-run")[1]
+
+
+def test_the_table_tells_apart_how_a_run_ended(project):
+    write_profile("jobs: [{paper: calm, dataset: [ok, kept, raised, killed, untrained, old], backbone: r, train: true}]")
+    profile = batch.read_profile("tiny")
+    jobs = {job.dataset: job for job in profile.jobs}
+    for name in ("ok", "kept"):
+        Path(jobs[name].folder).mkdir(parents=True)
+        for file in ("provenance.json", "notebook.ipynb"):
+            Path(jobs[name].folder, file).touch()
+    for name in ("raised", "old"):
+        Path(jobs[name].folder + ".failed").mkdir()
+        Path(jobs[name].folder + ".failed", "run.log").write_text("12:00:00  first\n12:00:01  calm.ipynb: why\n")
+    os.utime(jobs["old"].folder + ".failed", (0, 0))  # of an earlier batch
+    Path(jobs["killed"].folder + ".part").mkdir()
+    Path("runs/models").mkdir()
+    Path(jobs["untrained"].marker).with_suffix(".log").write_text("Traceback\nValueError: no data\n")
+    pending = {f"{job.folder}/provenance.json" for job in profile.jobs} - {f"{jobs['kept'].folder}/provenance.json"}
+    rows = batch.outcome(profile, pending, started=1.0)
+    assert [row[0] for row in rows] == ["ok", "kept", "failed", "failed", "failed", "not run"]
+    assert rows[2][2].endswith("raised-r-s0.failed/run.log: calm.ipynb: why")
+    assert "killed" in rows[3][2]
+    assert rows[4][2].endswith("untrained-r-s0.log: training: ValueError: no data")
+    assert batch.table(rows).startswith("1 ok, 1 kept, 3 failed, 1 not run\n")
+
+
+def test_training_leaves_a_marker_or_its_traceback(project, monkeypatch, capsys):
+    def train(*, paper, dataset, backbone, recipe, seed, data_root, profile):
+        if seed == 7:
+            raise ValueError("seven is refused")
+        return Path("/somewhere/runs/models") / f"{paper}-digest.safetensors"
+
+    learned = types.ModuleType("cam_core.learned")
+    learned.jobs = types.SimpleNamespace(train=train)
+    monkeypatch.setitem(sys.modules, "cam_core.learned", learned)
+    command = ["train", "--paper", "calm", "--dataset", "d", "--backbone", "r", "--marker", "runs/models/m.json"]
+    assert main([*command, "--seed", "7"]) == 1
+    assert "seven is refused" in capsys.readouterr().err
+    assert Path("runs/models/m.log").read_text().endswith("ValueError: seven is refused\n")
+    assert main(command) == 0
+    assert sorted(path.name for path in Path("runs/models").iterdir()) == ["m.json"]
+    written = json.loads(Path("runs/models/m.json").read_text())
+    assert (written["digest"], written["model"]) == ("calm-digest", "calm-digest.safetensors")

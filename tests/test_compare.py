@@ -1,0 +1,85 @@
+"""Comparing two folders of runs: hand-made numbers whose verdict is plain."""
+
+import pandas as pd
+
+from cam_core import compare, results
+from cam_core.__main__ import main
+
+NAMES = ("paper", "dataset", "split", "backbone", "weights", "recipe", "protocol", "metric", "setting")
+COMMON = dict.fromkeys(NAMES, "x") | {"ci_low": 10.0, "ci_high": 20.0, "n": 8, "seed": 0}
+
+
+def write(root, *rows, key="d-r-s0"):
+    folder = root / "subset" / "l_cam" / key
+    results.write_table(folder / "metrics.csv", pd.DataFrame([COMMON | row for row in rows])[list(results.COLUMNS)])
+    results.write_json(folder / "provenance.json", {})
+    return root / "subset"
+
+
+def test_verdicts(tmp_path):
+    published = write(
+        tmp_path / "results",
+        {"method": "same", "value": 15.0},
+        {"method": "last_bit", "value": 15.0},
+        {"method": "edge", "value": 15.0},
+        {"method": "beyond", "value": 15.0},
+        {"method": "no_interval", "value": 15.0, "ci_low": None, "ci_high": None},
+        {"method": "other_n", "value": 15.0, "n": 9},
+        {"method": "theirs", "value": 15.0},
+    )
+    ours = write(
+        tmp_path / "runs",
+        {"method": "same", "value": 15.0},
+        {"method": "last_bit", "value": 15.000000000000002},
+        {"method": "edge", "value": 20.0, "ci_low": 12.0, "ci_high": 25.0},
+        {"method": "beyond", "value": 20.5},
+        {"method": "no_interval", "value": 15.1},
+        {"method": "other_n", "value": 15.0},
+        {"method": "ours", "value": 15.0},
+    )
+    joined = compare.compare(results.load(ours), results.load(published)).set_index("method").verdict.to_dict()
+    assert joined == {
+        "same": "identical",
+        "last_bit": "within",
+        "edge": "within",
+        "beyond": "outside",
+        "no_interval": "outside",
+        "other_n": "within",
+        "ours": "only ours",
+        "theirs": "only published",
+    }
+    text, agree = compare.report(ours, published)
+    assert not agree
+    head, *rest = text.split("\n\n")
+    assert [line.split()[0] for line in head.splitlines()] == ["6", "1", "3", "2"]
+    assert "beyond" in rest[0]
+    assert "20.5" in rest[0]
+    assert "last_bit" not in text
+
+
+def test_exit_code_says_whether_they_agree(tmp_path, capsys):
+    published = write(tmp_path / "results", {"method": "cam", "value": 15.0})
+    assert main(["compare", str(write(tmp_path / "runs", {"method": "cam", "value": 11.0})), str(published)]) == 0
+    assert main(["compare", str(write(tmp_path / "far", {"method": "cam", "value": 9.0})), str(published)]) == 1
+    assert "1 outside of it" in capsys.readouterr().out
+
+
+def test_nothing_shared_is_said_and_other_weights_are_recognised(tmp_path, capsys):
+    ours = write(tmp_path / "runs", {"method": "cam", "value": 15.0, "weights": "mine"})
+    published = write(tmp_path / "results", {"method": "cam", "value": 15.0, "weights": "theirs"})
+    assert main(["compare", str(ours), str(published)]) == 1
+    text = capsys.readouterr().out
+    assert "share no record" in text
+    assert "1 records differ in nothing but the weights" in text
+    assert main(["compare", str(tmp_path / "empty"), str(published)]) == 1
+    assert "holds no complete run" in capsys.readouterr().out
+
+
+def test_profiles_are_told_apart_where_a_folder_holds_several(tmp_path):
+    row = {"method": "cam", "value": 15.0}
+    ours = results.load(write(tmp_path / "runs", row))
+    theirs = results.load(write(tmp_path / "results", row))
+    assert compare.compare(ours, theirs.assign(profile="paper")).verdict.tolist() == ["identical"]
+    both = pd.concat([theirs.assign(profile="paper"), theirs], ignore_index=True)
+    verdicts = compare.compare(ours, both).set_index("profile").verdict.to_dict()
+    assert verdicts == {"paper": "only published", "subset": "identical"}

@@ -1,0 +1,148 @@
+"""Running notebooks: what ends under a final name is complete, what does not is kept under another."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from cam_core import results, run
+
+PARAMETERS = "seed = 0  # seed\nvalue = 1.0  # number to report\nout_dir = None  # where to write"
+SAVE = """
+from cam_core import results
+text = dict.fromkeys(results.TEXT, "x")
+results.save(out_dir, [text | dict(value=value, ci_low=0.0, ci_high=9.0, n=4, seed=seed)], None, {"chunk": 8})
+"""
+
+
+def notebook(folder, *cells, parameters=PARAMETERS):
+    path = folder / "l_cam.ipynb"
+    head = new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(new_notebook(cells=[head, *map(new_code_cell, cells)], metadata={"kernelspec": spec}), path)
+    return path
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_run_is_complete_under_its_name_and_runs_once(tmp_path, monkeypatch):
+    spec = tmp_path / "jupyter" / "kernels" / "python3"  # a stranger's kernelspec must not be started
+    spec.mkdir(parents=True)
+    (spec / "kernel.json").write_text(json.dumps({"argv": ["/bin/false"], "display_name": "no", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    source = notebook(tmp_path, "import sys; print(sys.executable)\nimport os; print(os.environ['OMP_NUM_THREADS'])", SAVE)
+    out = tmp_path / "runs" / "key"
+    (tmp_path / "runs" / "key.part").mkdir(parents=True)  # a killed run's leftovers
+    (tmp_path / "runs" / "key.part" / "stale.txt").write_text("old")
+    (tmp_path / "runs" / "key.failed").mkdir()
+    (out / "metrics.csv").parent.mkdir()
+    (out / "metrics.csv").write_text("half")  # a final name without provenance is no run
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(variable, "1")  # restored afterwards
+    assert run.run(source, out, {"seed": 3, "value": 0.1 + 0.2}, threads=2)
+    assert names(out) == ["metrics.csv", "notebook.ipynb", "provenance.json", "run.log", "run_facts.json"]
+    assert names(out.parent) == ["key"]
+    assert results.read_records(out / "metrics.csv").value.tolist() == [0.1 + 0.2]
+    facts = json.loads((out / "provenance.json").read_text())
+    assert (facts["seed"], facts["chunk"], facts["notebook"]) == (3, 8, "l_cam.ipynb")
+    assert 0 < facts["wall_seconds"] < 60
+    executed = (out / "notebook.ipynb").read_text()
+    assert nbformat.validate(nbformat.reads(executed, as_version=4)) is None
+    printed = [o["text"] for cell in json.loads(executed)["cells"] for o in cell.get("outputs", []) if "text" in o]
+    assert "".join(printed[0]).split() == [sys.executable, "2"]
+    assert str(tmp_path) not in executed
+    assert str(tmp_path) not in json.dumps(facts)
+    before = (out / "provenance.json").stat().st_mtime_ns
+    assert not run.run(source, out, {"seed": 3})
+    assert (out / "provenance.json").stat().st_mtime_ns == before
+    assert run.run(source, out, {"seed": 4}, force=True)
+    assert results.read_records(out / "metrics.csv").seed.tolist() == [4]
+    assert names(out.parent) == ["key"]
+
+
+@pytest.mark.parametrize(
+    "cells, sentence",
+    [
+        (("1 + 1", "raise KeyError('lost')"), "l_cam.ipynb: cell 4 of 4 stopped with KeyError: 'lost'; log and"),
+        (("1 + 1",), "wrote no metrics.csv"),
+        ((SAVE, "open(f'{out_dir}/metrics.csv', 'a').write('torn,row')"), "metrics.csv"),
+        (("import os; os._exit(1)",), "cell 3 of 3 stopped with DeadKernelError"),
+    ],
+)
+def test_a_failing_run_keeps_its_log_under_another_name(tmp_path, cells, sentence):
+    out = tmp_path / "key"
+    with pytest.raises(run.RunError, match=sentence) as caught:
+        run.run(notebook(tmp_path, *cells), out, {"seed": 1})
+    assert "\n" not in str(caught.value)
+    assert not out.exists()
+    assert {"run.log", "notebook.ipynb"} <= set(names(tmp_path / "key.failed"))
+    assert "provenance.json" not in names(tmp_path / "key.failed")
+    assert sentence.split(":")[-1].split(";")[0] in (tmp_path / "key.failed" / "run.log").read_text()
+
+
+def test_wrong_calls_stop_before_anything_runs(tmp_path):
+    source = notebook(tmp_path, SAVE)
+    with pytest.raises(ValueError, match="no parameter sed; it takes out_dir, seed, value"):
+        run.run(source, tmp_path / "key", {"sed": 1})
+    with pytest.raises(FileNotFoundError, match="no such notebook"):
+        run.run(tmp_path / "none.ipynb", tmp_path / "key", {})
+    with pytest.raises(ValueError, match=r"may not end in \.part"):
+        run.run(source, tmp_path / "key.part", {})
+    (tmp_path / "text.ipynb").write_text("text")
+    with pytest.raises(ValueError, match="is no notebook"):
+        run.run(tmp_path / "text.ipynb", tmp_path / "key", {})
+    assert names(tmp_path) == ["l_cam.ipynb", "text.ipynb"]
+
+
+def test_a_killed_run_leaves_no_final_folder_and_a_live_one_is_respected(tmp_path):
+    gate = tmp_path / "gate"
+    wait = f"import time, pathlib\nwhile not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.05)"
+    source, out = notebook(tmp_path, SAVE, "print('half way')", wait), tmp_path / "key"
+    command = [sys.executable, "-m", "cam_core", "run", str(source), "--out", str(out), "-p", "seed", "5"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 40
+        while "half way" not in _text(tmp_path / "key.part" / "run.log") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        with pytest.raises(run.RunError, match="being written by another process"):
+            run.run(source, out, {"seed": 5})
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert names(tmp_path) == ["key.part", "l_cam.ipynb"]
+    assert (tmp_path / "key.part" / "metrics.csv").exists()  # numbers were there: still no result
+    assert results.load(tmp_path).empty
+    gate.touch()
+    assert run.run(source, out, {"seed": 5})
+    assert names(tmp_path) == ["gate", "key", "l_cam.ipynb"]
+
+
+def _text(path):
+    return path.read_text() if path.exists() else ""
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("3", 3),
+        ("1e-3", 0.001),
+        ("None", None),
+        ("true", True),
+        ("False", False),
+        ("[1, 2]", [1, 2]),
+        ("{'score_cam': 16}", {"score_cam": 16}),
+        ("resnet50", "resnet50"),
+        ("data/drawn", "data/drawn"),
+    ],
+)
+def test_parameters_from_the_command_line_get_their_type(text, value):
+    assert run.parse_value(text) == value
+    assert type(run.parse_value(text)) is type(value)
