@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from cam_core.run import LOG, is_complete
+from cam_core.run import ALLOCATOR, LOG, is_complete
 
 PAPERS = ("increment_cam", "l_cam", "calm", "lfi_cam")
 REFERENCE_CORES = 2  # `minutes` in a profile are those of two cores
@@ -129,7 +129,7 @@ def batch(name: str, *, cores: int | None = None, dry_run: bool = False, passed_
         started = time.time()
         quiet = ["rules", "host", "reason"] if passed_on else ["all"]  # a cluster's executor has things to say
         command = _snakemake(profile, cores, "--quiet", *quiet, *passed_on)
-        process = subprocess.Popen(command, pass_fds=[lock])
+        process = subprocess.Popen(command, pass_fds=[lock], env={**os.environ, **ALLOCATOR})
         try:
             process.wait()
         except KeyboardInterrupt:  # Snakemake got it too: let it end its jobs, then say what stands

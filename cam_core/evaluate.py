@@ -57,9 +57,11 @@ class Table:
         return pd.DataFrame(rows, columns=["protocol", "method", "metric", "setting", "value", "ci_low", "ci_high", "n"])
 
     def per_image(self) -> pd.DataFrame:
-        """Every row of every metric: protocol, method, metric, setting, id, image, row (a list of numbers)."""
+        """Rows of the metrics: protocol, method, metric, setting, id, image, row (a list of numbers); cue histograms, 2004 a row, left out."""
         frames = []
         for (method, name, setting), metric in self.metrics.items():
+            if metric.needs == "cue":
+                continue
             ids, rows = metric.per_image()
             images = [self.image_ids[i] for i in metric.groups(ids)]
             frame = pd.DataFrame({"id": ids, "image": images, "row": list(rows.reshape(len(rows), -1).astype("float32"))})
@@ -178,7 +180,7 @@ def _record(
                 keep, rows = ids, same[0].measure(finished, present)
             elif same[0].needs == "boxes":
                 classes = probe.targets.tolist() if protocol.target == "present" else [None] * len(ids)
-                boxes = [wsol_boxes(e) if protocol.name == "wsol" else _boxes(e, c) for e, c in zip(examples, classes, strict=True)]
+                boxes = [wsol_boxes(e, e.image.shape[-1]) if protocol.name == "wsol" else _boxes(e, c) for e, c in zip(examples, classes, strict=True)]
                 held = [i for i, box in enumerate(boxes) if len(box)]  # a crop may have lost its box
                 keep = [ids[i] if classes[i] is None else ids[i] * same[0].stride + classes[i] for i in held]
                 rows = same[0].measure(finished[held], [boxes[i] for i in held])

@@ -23,6 +23,8 @@ from typing import Any
 from cam_core import results
 
 LOG = "run.log"
+# glibc gives every large activation's pages back and faults them in anew; told to keep them, a forward pass takes up to a third less.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "17179869184", "MALLOC_TOP_PAD_": "268435456"}
 
 
 class RunError(RuntimeError):
@@ -46,6 +48,7 @@ def run(notebook: Path, out: Path, parameters: Mapping[str, Any], *, force: bool
     if out.exists() and not is_complete(out):
         shutil.rmtree(out)  # left by a batch system that removes single outputs; half a run must not keep a final name
     part, failed = out.with_name(out.name + ".part"), out.with_name(out.name + ".failed")
+    os.environ.update(ALLOCATOR)
     if threads:
         os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))  # the kernel inherits it
     with _claimed(part), _logged(part / LOG) as log:

@@ -1,10 +1,13 @@
 """Backgrounds and distractors of the drawn images: textures that hold stripes, spots, edges and bright colours, but no class."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from data_scripts.paint import (
     Array,
+    Color,
     Pose,
     blob,
     dots,
@@ -185,12 +188,14 @@ def stone(rng: Rng, shape: Shape) -> Array:
 TEXTURES = (foliage, autumn, meadow, pebbles, bokeh, water, sand, wood, sky, stone)
 
 
-def distractor(rng: Rng, pixels: Array, x: float, y: float, radius: float) -> None:
-    """One thing that is no object of any class, with shading; some carry stripes or spots."""
+def distractor(rng: Rng, pixels: Array, x: float, y: float, radius: float, palette: Sequence[Color] = ()) -> None:
+    """One thing that is no object of any class, with shading; some carry stripes or spots. Colours: of the palette, else any."""
     part, pose = near(pixels, Pose(x, y, radius, rng.uniform(0, 2 * np.pi)), 1.7)
     pixels = pixels[part]
     shape = pixels.shape[:2]
     color = hsv(rng.random(), rng.uniform(0.3, 0.8), rng.uniform(0.45, 0.95))
+    if palette:
+        color = palette[rng.integers(len(palette))]
     kind = rng.choice(["stone", "leaf", "berries", "ribbon", "twig", "pebble"])
     if kind == "berries":
         for _ in range(rng.integers(3, 6)):

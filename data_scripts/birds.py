@@ -108,17 +108,20 @@ def scene(stream: Stream, label: int, target: int | None = None) -> Drawing:
     layout = stream("layout", cue=True)
     shape = canvas_shape(layout)
     short = min(shape)
-    scale = short * layout.uniform(0.3, 0.42)
+    scale = short * layout.uniform(0.2, 0.38)
     x = layout.uniform(min(1.15 * scale, shape[1] / 2), max(shape[1] - 1.15 * scale, shape[1] / 2))
     y = layout.uniform(0.95 * scale, shape[0] - 1.0 * scale)
     pose = Pose(x, y, scale, layout.uniform(-0.3, 0.3), bool(layout.random() < 0.5), layout.uniform(0.9, 1.08))
     around = stream("background")
     pixels = background(around, shape)
-    for _ in range(around.integers(2, 6)):
-        distractor(around, pixels, around.uniform(0, shape[1]), around.uniform(0, shape[0]), short * around.uniform(0.06, 0.14))
+    plumage = [COLORS[name] for name in ("red", "yellow", "blue", "black", "white", "buff", "rufous", "grey", "brown")]
+    for _ in range(around.integers(4, 9)):  # in the birds' own colours, or a count of colours would tell the species
+        distractor(around, pixels, around.uniform(0, shape[1]), around.uniform(0, shape[0]), short * around.uniform(0.06, 0.15), plumage)
     _perch(around, pixels, pose)
     label = label if target is None else target
+    daylight = layout.uniform(0.76, 1.12) * (1 + layout.uniform(-0.12, 0.12) * np.array([1.0, 0.1, -1.0], np.float32))
     regions, alpha, points = paint_bird(stream, pixels, pose, label)
+    pixels *= daylight.astype(np.float32)
     body = alpha >= 0.5
     return Drawing(
         pixels,
@@ -226,7 +229,7 @@ def _silhouettes(pose: Pose, shape: tuple[int, int]) -> dict[str, Array]:
 def _plumage(rng: Rng, region: str, color: str, pattern: str, barbs: Array, frame: tuple[Array, Array], scale: float) -> Array:
     """The feathers of a region: its colour with a little variation between birds, its pattern, fine barbs."""
     u, v = frame
-    tint, phase = 1 + rng.normal(0, 0.05, 3), rng.random()
+    tint, phase = 1 + rng.normal(0, 0.09, 3), rng.random()
     base = np.asarray(COLORS[color], np.float32) * tint.astype(np.float32)
     feathers = barbs[..., None] * base
     ink = COLORS["white"] if sum(COLORS[color]) < 0.9 else (0.16, 0.1, 0.08)

@@ -25,7 +25,7 @@ Tensors = Mapping[str, Tensor]
 
 def in_memory(dataset: Dataset, *, progress: bool = True) -> dict[str, Tensor]:
     """Decode a data set once: ``images`` uint8 [N,3,H,W], ``labels`` int64 [N], and ``targets`` float [N,C] where labels are -1."""
-    with ThreadPoolExecutor(os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()) as pool:
+    with ThreadPoolExecutor() as pool:
         read = pool.map(lambda index: _tensors([dataset[index]], len(dataset.classes)), range(len(dataset)))
         rows = list(tqdm(read, "decoding", len(dataset), unit="image", disable=not progress, leave=False))
     return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}

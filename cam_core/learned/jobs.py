@@ -66,7 +66,7 @@ def images(dataset: str, root: Path | str, split: str = "test", limit: int | Non
 
 def drawn_recipe(recipe: Recipe, epochs: int | None = None, **changes: Any) -> Recipe:
     """A paper's recipe cut to what drawn data needs: a minute on two cores."""
-    return recipe.shortened(epochs or 12, **{"batch": 64, "pad": 8, "flip": True, "crop": None, **changes})
+    return recipe.shortened(epochs or 10, **{"batch": 64, "pad": 8, "flip": True, "crop": None, **changes})
 
 
 # --- networks that are explained -------------------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def lfi_cam(
 
 # Few images need a higher rate; what was chosen was chosen on drawn data and on the first hundred images of another list (l_cam page).
 L_CAM_FEW = {"lr": 0.1, "flip": False, "crop": None}
-L_CAM_EPOCHS = (20, 20)
+L_CAM_EPOCHS = (8, 8)
 
 
 def l_cam(

@@ -61,10 +61,10 @@ class LCam(nn.Module):
         terms = f"entropy={self.entropy}, area={self.area}, variation={self.variation}, power={self.power}"
         return f"variant={self.variant}, masks={self.masks}, cached={self.cached}, {terms}"
 
-    def prepare(self, data: Tensors, recipe: Recipe) -> dict[str, Tensor]:
+    def prepare(self, data: Tensors, recipe: Recipe, *, progress: bool = True) -> dict[str, Tensor]:
         """The training set with the classifier's predictions on centre views for labels and, if ``cached``, float16 activations."""
         images = center(data["images"], recipe.crop)
-        activations, predicted = features(self.classifier, images, pool=not self.cached, half=True)
+        activations, predicted = features(self.classifier, images, pool=not self.cached, half=True, progress=progress)
         if not self.cached:
             return {"images": data["images"], "labels": predicted}
         return {"activations": activations, "labels": predicted, **({"images": images} if self.variant == "img" else {})}

@@ -26,11 +26,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from cam_core import networks
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset
 from cam_core.learned.batches import Tensors, as_float, batches, derived_seed, in_memory, size
 from cam_core.learned.recipes import PAPERS, Recipe
-from cam_core.networks import resnet_cifar
 from cam_core.results import flush, write_json
 
 CHECKPOINT, WEIGHTS, SUMMARY = "checkpoint.safetensors", "model.safetensors", "summary.json"
@@ -240,7 +240,7 @@ def trained(
 
     It is kept in ``store`` under a digest of: the model as built under ``seed`` (its text and its tensors, a frozen classifier's among
     them), recipe, training set, seed, ``extra``, and the code of the loop and the model. A data set is decoded into memory; a model with
-    ``prepare(data, recipe)`` then makes its own training set of it. ``summary``: history, seconds, accuracy (percent on ``test``, an
+    ``prepare`` then makes its own training set of it. ``summary``: history, seconds, accuracy (percent on ``test``, an
     image counted right by the largest logit), deviations from the paper's recipe, digest. Two processes never train the same model at once.
     """
     with torch.random.fork_rng():
@@ -253,7 +253,7 @@ def trained(
         model.to(device_used)
         prepared = in_memory(data, progress=progress) if isinstance(data, Dataset) else data
         prepare = getattr(model, "prepare", None)
-        prepared = prepare(prepared, recipe) if prepare else prepared
+        prepared = prepare(prepared, recipe, progress=progress) if prepare else prepared
         summary = fit(model, recipe, prepared, out=part, seed=seed, device=device, progress=progress)
         paper = PAPERS.get(recipe.name)
         summary |= {"recipe": recipe.record(), "deviations": recipe.differs_from(paper) if paper else [], "seed": seed}
@@ -306,9 +306,8 @@ def digest(model: nn.Module, *facts: Any) -> str:
     total = hashlib.sha256(repr(model).encode())
     for key, value in sorted(model.state_dict().items()):
         total.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    for part in (type(model), fit, batches, resnet_cifar):
-        text = Path(inspect.getsourcefile(part) or "").read_text()
-        total.update(ast.dump(ast.parse(text)).encode())  # comments and layout do not count
+    for file in (inspect.getsourcefile(type(model)), __file__, batches.__code__.co_filename, networks.__file__):
+        total.update(ast.dump(ast.parse(Path(str(file)).read_text())).encode())  # comments and layout do not count
     total.update(json.dumps(facts, sort_keys=True, default=str).encode())
     return total.hexdigest()
 

@@ -3,7 +3,7 @@
 from cam_core.metrics import statistics
 from cam_core.metrics.cues import ClassPair, Cue, CueLocalization, class_pairs, cue
 from cam_core.metrics.faithfulness import AverageDrop, AverageGain, IncreaseInConfidence, MapMean
-from cam_core.metrics.localization import EnergyOfClass, EnergyPointingGame, MaxBoxAcc, MaxBoxAccV2, PointingGame, Present
+from cam_core.metrics.localization import EnergyPointingGame, MaxBoxAcc, MaxBoxAccV2, PointingGame, Present
 from cam_core.metrics.metric import Metric
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "ClassPair",
     "Cue",
     "CueLocalization",
-    "EnergyOfClass",
     "EnergyPointingGame",
     "IncreaseInConfidence",
     "MapMean",

@@ -1,4 +1,4 @@
-"""Cue localization on CUB (CALM, section 4.2): does the difference of two classes' maps lie on the parts in which the classes differ?"""
+"""Cue localization on CUB (CALM): does the difference of two classes' maps lie on the parts in which the classes differ?"""
 
 from collections.abc import Collection, Hashable, Sequence
 from typing import NamedTuple

@@ -49,7 +49,7 @@ class Masked(Metric):
 
 
 class AverageDrop(Masked):
-    """Mean of max(0, Y - O) / Y in percent (Grad-CAM++, section 4.1; lower is better). Hiding little wins: read `MapMean` beside it."""
+    """Mean of max(0, Y - O) / Y in percent (Grad-CAM++; lower is better). Hiding little wins: read `MapMean` beside it."""
 
     name = "average_drop"
     higher_is_better = False

@@ -12,6 +12,7 @@ from cam_core import maps as map_ops
 from cam_core.metrics import components
 from cam_core.metrics.metric import Metric
 from cam_core.metrics.statistics import Array, mean, ratio, total
+from cam_core.protocol import PROTOCOLS
 
 # ---------------------------------------------------------------- energy and pointing
 
@@ -40,16 +41,21 @@ def _checked(boxes: Sequence[Tensor], count: int, size: Sequence[int], name: str
 
 
 class EnergyPointingGame(Metric):
-    """Share of the map's energy that lies inside the union of the boxes, in percent (Score-CAM, section 4.3; higher is better).
+    """Share of the map's energy that lies inside the union of the boxes, in percent (Score-CAM; higher is better).
 
     Maps [B,H,W] must be >= 0; boxes [n,4] are inclusive x0, y0, x1, y1 in map pixels. Rows [B,2]: energy inside, energy in all.
-    A map without energy counts 0 and is reported by `empty`.
+    A map without energy counts 0 and is reported by `empty`. Under ``protocol`` "energy_present" every class with a box is a row of its
+    own, with the boxes of that class, kept under image * stride + class.
     """
 
     name = "energy_pointing_game"
-    protocol = "energy"
     needs = "boxes"
     higher_is_better = True
+
+    def __init__(self, protocol: str = "energy") -> None:
+        super().__init__()
+        self.protocol = protocol
+        self.stride = 1000 if PROTOCOLS[protocol].target == "present" else 1
 
     def _measure(self, maps: Tensor, boxes: Sequence[Tensor]) -> Tensor:
         if maps.numel() and float(maps.amin()) < 0:
@@ -68,14 +74,6 @@ class EnergyPointingGame(Metric):
         return int((self.per_image()[1][:, 1] == 0).sum())
 
 
-class EnergyOfClass(EnergyPointingGame):
-    """The same for every class present in an image, against that class's boxes alone; ids are image * stride + class."""
-
-    name = "energy_of_class"
-    protocol = "energy_present"
-    stride = 1000
-
-
 class Present(NamedTuple):
     """A class present in an image: index, all its boxes [n,4] (inclusive, 0-based, original pixels), whether the pair counts as hard."""
 
@@ -84,7 +82,7 @@ class Present(NamedTuple):
     hard: bool = False
 
 
-def points_at(point: tuple[int, int], boxes: ArrayLike, tolerance: float = 15) -> bool:
+def points_at(point: tuple[float, float], boxes: ArrayLike, tolerance: float = 15) -> bool:
     """Whether some pixel of the boxes [n,4] (inclusive) lies strictly nearer than ``tolerance`` pixels to ``point`` (x, y)."""
     x, y = point
     x0, y0, x1, y1 = np.asarray(boxes).reshape(-1, 4).T

@@ -60,7 +60,7 @@ def bootstrap(
     """Bootstrap interval (low, high) of ``value`` over n rows [n,...]; rows of one group (an image's classes or pairs) are drawn together.
 
     BCa (Efron 1987), its tails widened so that the mean of few normal values gets its t interval (Hesterberg, "What teachers should know
-    about the bootstrap", 2015, section 3.3). Not plain percentiles: the resampled maximum over thresholds lies above the maximum itself,
+    about the bootstrap", 2015). Not plain percentiles: the resampled maximum over thresholds lies above the maximum itself,
     and for skewed drops the interval must lean. In simulation 95 % meant, by percentiles and by this: Average Drop with 3 of 4 images
     without any drop, n = 128: 92 and 94 %; MaxBoxAcc, n = 128: 84 and 92 %. Acceleration by leaving out one image at a time, above 1000
     images every thousandth. Where all resamples agree, and with one group, both ends are that value.

@@ -40,9 +40,8 @@ def literal(made: Calm, b: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     location = torch.zeros(A.shape[1:], dtype=torch.float64)
     for i in range(A.shape[1]):
         for j in range(A.shape[2]):
-            location[i, j] = max(
-                0.0, float(head.location_head.weight[0, :, 0, 0].detach() @ A[:, i, j] + head.location_head.bias[0].detach())
-            )
+            a = head.location_head.weight[0, :, 0, 0] @ A[:, i, j] + head.location_head.bias[0]
+            location[i, j] = max(0.0, a.item())
     location /= location.sum()
     for i in range(A.shape[1]):
         for j in range(A.shape[2]):
@@ -83,7 +82,7 @@ def test_em_and_ml_have_the_same_gradient(detach_scale):
     """Fisher's identity: the posterior at the current parameters gives the gradient of the marginal likelihood; the values differ."""
     em, ml = (model(o, epsilon=0.0, detach_scale=detach_scale) for o in ("em", "ml"))
     torch.testing.assert_close(gradients(em), gradients(ml), rtol=1e-11, atol=1e-14)
-    assert float(em.loss(batch())[0]) > float(ml.loss(batch())[0]) + 0.5
+    assert em.loss(batch())[0].item() > ml.loss(batch())[0].item() + 0.5
 
 
 def test_released_epsilon_switches_unlikely_images_off():

@@ -152,13 +152,13 @@ def test_labels_are_the_classifiers_own():
     classifier = small()
     images = torch.randint(0, 256, (6, 3, 72, 72), dtype=torch.uint8)
     recipe = L_CAM.shortened(1, crop=64, flip=False)
-    data = LCam(classifier, "img").prepare({"images": images, "labels": torch.full((6,), 99)}, recipe)
+    data = LCam(classifier, "img").prepare({"images": images, "labels": torch.full((6,), 99)}, recipe, progress=False)
     view = images[:, :, 4:68, 4:68]
     assert torch.equal(data["labels"], classifier(view / 255).argmax(1))
     assert torch.equal(data["images"], view)
     assert data["activations"].dtype == torch.float16
     torch.testing.assert_close(data["activations"].float(), classifier.activations(view / 255), rtol=2e-3, atol=2e-3)
-    kept = LCam(classifier, cached=False).prepare({"images": images, "labels": torch.zeros(6)}, recipe)
+    kept = LCam(classifier, cached=False).prepare({"images": images, "labels": torch.zeros(6)}, recipe, progress=False)
     assert set(kept) == {"images", "labels"}
     assert kept["images"].shape == images.shape
 

@@ -62,9 +62,8 @@ def literal(model: LfiCam, image: torch.Tensor, relu_after: tuple[int, ...]):
     for number, (conv, norm) in enumerate(zip(convolutions, norms, strict=True), start=1):
         state = F.conv2d(state, conv.weight.detach(), padding=conv.kernel_size[0] // 2)
         for k in range(C):
-            state[0, k] = (state[0, k] - norm.running_mean[k]) / torch.sqrt(norm.running_var[k] + norm.eps) * norm.weight[
-                k
-            ].item() + norm.bias[k].item()
+            standard = (state[0, k] - norm.running_mean[k]) / torch.sqrt(norm.running_var[k] + norm.eps)
+            state[0, k] = standard * norm.weight[k].item() + norm.bias[k].item()
         if number in relu_after:
             state = state.clamp(min=0)
     pooled = [float(state[0, k].sum()) / (h * w) for k in range(C)]

@@ -1,0 +1,148 @@
+"""Cue localization: pairs, cells and the score, against CUB's facts and small drawings."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from cam_core import metrics
+from cam_core.metrics.cues import PARTS, part_of
+
+CUB_POINTS = ["back", "beak", "belly", "breast", "crown", "forehead", "left_eye", "left_leg"]
+CUB_POINTS += ["left_wing", "nape", "right_eye", "right_leg", "right_wing", "tail", "throat"]
+
+
+def points(**visible):
+    rows = torch.zeros(15, 3)
+    for name, (x, y) in visible.items():
+        rows[CUB_POINTS.index(name)] = torch.tensor([x, y, 1.0])
+    return rows
+
+
+def test_parts_by_the_words_of_an_attribute():
+    expected = {
+        "has_bill_shape::dagger": "head",
+        "has_nape_color::red": "head",
+        "has_under_tail_color::red": "tail",
+        "has_wing_pattern::solid": "wing",
+        "has_leg_color::grey": "leg",
+        "has_back_pattern::striped": "back",
+        "has_shape::long-legged-like": "leg",
+        "has_upperparts_color::blue": None,
+        "has_underparts_color::blue": None,
+        "has_primary_color::black": None,
+        "has_size::medium_(9_-_16_in)": None,
+    }
+    assert {name: part_of(name) for name in expected} == expected
+
+
+def test_pairs_differ_by_parts_not_by_attributes():
+    names = ["has_bill_shape::dagger", "has_crown_color::red", "has_wing_color::red", "has_primary_color::red"]
+    levels = [[60, 10, 50, 90], [10, 70, 50, 10], [10, 70, 49.9, 10], [10, 70, 49, 10]]
+    pairs = metrics.class_pairs(levels, names)
+    assert [(p.first, p.second, sorted(p.parts)) for p in pairs] == [
+        (0, 1, ["head"]),
+        (1, 2, ["wing"]),
+        (1, 3, ["wing"]),
+        (0, 2, ["head", "wing"]),
+        (0, 3, ["head", "wing"]),
+    ]
+
+
+@pytest.mark.real_data
+def test_pair_counts_of_the_official_attributes(cam_data):
+    home = cam_data / "CUB_200_2011/attributes"
+    levels = np.loadtxt(home / "class_attribute_labels_continuous.txt")
+    names = [line.split(" ", 1)[1] for line in (home / "attributes.txt").read_text().splitlines()]
+    pairs = metrics.class_pairs(levels, names, counts=range(8))
+    assert Counter(len(p.parts) for p in pairs) == {0: 1, 1: 31, 2: 64, 3: 96, 4: 445, 5: 1564, 6: 5988, 7: 11711}
+    assert Counter(next(iter(p.parts)) for p in pairs if len(p.parts) == 1) == {"head": 27, "wing": 3, "back": 1}
+    first_ten = metrics.class_pairs(levels[:10], names)
+    assert [(p.first + 1, p.second + 1, len(p.parts)) for p in first_ten] == [(4, 9, 2), (4, 10, 2), (9, 10, 2), (1, 3, 3)]
+
+
+def test_cells_are_the_nearest_visible_point_within_the_bird():
+    bird = torch.zeros(40, 50, dtype=torch.bool)
+    bird[5:35, 5:45] = True
+    where = points(beak=(6, 10), crown=(10, 6.9), tail=(44.9, 30), left_wing=(25, 12), right_wing=(25, 28), belly=(24.2, 20))
+    cue = metrics.cue(3, where, bird)
+    named = [("head", (8, 8)), ("belly", (24, 20)), ("tail", (44, 30)), ("wing", (25, 12)), ("wing", (25, 28))]
+    for y in range(40):
+        for x in range(50):
+            nearest = min(named, key=lambda item: (x - item[1][0]) ** 2 + (y - item[1][1]) ** 2)[0]  # min keeps the first of equals
+            assert cue.cells[y, x] == (PARTS.index(nearest) if bird[y, x] else -1)
+    assert cue.visible == {"head", "belly", "tail", "wing"}
+    assert (metrics.cue(0, torch.zeros(15, 3), bird).cells == -1).all()
+
+
+def brute_ap(score, truth):
+    """Precision times gain in recall over the thousand thresholds, from the top."""
+    low, high = score.min(), score.max()
+    score = (score - low) / (high - low)
+    edges, area, recall = [*np.arange(0, 1, 0.001), 1.0], 0.0, 0.0
+    for threshold in reversed(edges):
+        chosen = score >= threshold
+        if chosen.any():
+            gained = (chosen & truth).sum() / truth.sum()
+            area, recall = area + (chosen & truth).sum() / chosen.sum() * (gained - recall), gained
+    return 100 * area
+
+
+PAIRS = [
+    metrics.ClassPair(0, 1, frozenset({"head"})),
+    metrics.ClassPair(0, 2, frozenset({"tail", "wing"})),
+    metrics.ClassPair(1, 2, frozenset({"back"})),
+]
+
+
+def two_birds():
+    bird = torch.zeros(30, 30, dtype=torch.bool)
+    bird[4:26, 3:27] = True
+    first = metrics.cue(0, points(beak=(5, 5), tail=(25, 25), left_wing=(15, 14)), bird)
+    second = metrics.cue(1, points(beak=(8, 20), tail=(20, 6), belly=(14, 14)), bird)
+    return first, second
+
+
+def test_the_score_of_one_image_is_the_pixel_precision_of_the_difference():
+    first, second = two_birds()
+    maps = torch.rand(2, 3, 30, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    metric = metrics.CueLocalization(PAIRS)
+    metric.update(maps, [first, second], ids=[4, 9])
+    ids, rows = metric.per_image()
+    assert ids.tolist() == [12, 13, 27]  # image * 3 + pair; the second bird shows no back, so its third pair is left out
+    assert metric.groups(ids).tolist() == [4, 4, 9]
+    tail_or_wing = np.isin(first.cells.numpy(), [PARTS.index("tail"), PARTS.index("wing")])
+    difference = (maps[0, 0] - maps[0, 2]).abs().numpy()
+    assert metric.by_pair()[PAIRS[1]] == (pytest.approx(brute_ap(difference, tail_or_wing), rel=1e-9), 1)
+    assert rows[:, 2:].sum(1).tolist() == [900.0] * 3  # every pixel counts, zeros too
+    two_parts = metrics.CueLocalization(PAIRS, parts=2)
+    two_parts.update(maps, [first, second], ids=[4, 9])
+    assert two_parts.compute() == metric.by_pair()[PAIRS[1]][0]
+    assert metric.compute() == pytest.approx(np.mean([ap for ap, _ in metric.by_pair().values()]))
+
+
+def test_the_true_cue_scores_100_and_a_constant_map_its_share():
+    first, second = two_birds()
+    head = torch.stack([(c.cells == PARTS.index("head")).double() for c in (first, second)])
+    maps = torch.zeros(2, 3, 30, 30, dtype=torch.float64)
+    maps[:, 0] = head
+    metric = metrics.CueLocalization(PAIRS, parts=1)
+    metric.update(maps, [first, second])
+    assert metric.by_pair()[PAIRS[0]] == (100.0, 2)
+    constant = metrics.CueLocalization(PAIRS, parts=1)
+    constant.update(torch.ones(2, 3, 7, 7), [first, second])
+    assert constant.compute() == pytest.approx(100 * head.mean().item())
+    assert constant.interval(resamples=100)[0] <= constant.compute()
+
+
+def test_names_settings_and_refusals():
+    assert (metrics.CueLocalization(PAIRS).name, metrics.CueLocalization(PAIRS, inside="box").name) == (
+        "cue_localization",
+        "cue_localization_box",
+    )
+    assert [metrics.CueLocalization(PAIRS, parts=n).setting for n in (None, 1, 2)] == ["all pairs", "1 part", "2 parts"]
+    with pytest.raises(ValueError, match="no pair of classes differs in 3 parts"):
+        metrics.CueLocalization(PAIRS, parts=3)
+    with pytest.raises(ValueError, match=r"points \[15,3\]"):
+        metrics.cue(0, torch.zeros(14, 3), torch.ones(4, 4))

@@ -1,0 +1,114 @@
+"""Average Drop, Increase in Confidence, Average Gain and the map's mean against formulas written out."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from cam_core import metrics
+from cam_core.probe import Probe
+from tests.nets import dense, images
+
+
+def muted(heat, drop):
+    """L-CAM's released muting of one map, as a loop: rank, threshold, surplus in scan order."""
+    flat = heat.flatten().tolist()
+    n = len(flat)
+    rank = int(n * drop)
+    if rank == 0:
+        return heat
+    threshold = sorted(flat)[rank - 1]
+    kept = [0.0 if v < threshold else v for v in flat]
+    surplus = sum(v > 0 for v in kept) - math.ceil((1 - drop) * n - 1e-9)
+    for i, v in enumerate(kept):
+        if surplus > 0 and v == threshold:
+            kept[i], surplus = 0.0, surplus - 1
+    return torch.tensor(kept, dtype=heat.dtype).reshape(heat.shape)
+
+
+def softmax(logits):
+    e = [math.exp(v - max(logits)) for v in logits]
+    return [v / sum(e) for v in e]
+
+
+@pytest.mark.parametrize("fill", ["black", "mean"])
+@pytest.mark.parametrize("keep", [1.0, 0.5, 0.15])
+def test_all_four_equal_their_formulas_image_by_image(keep, fill):
+    classifier, batch = dense(), images(5)
+    probe = Probe(classifier, batch)
+    heat = torch.rand(5, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    heat[1] = (heat[1] * 4).floor() / 4  # ties
+    heat[2, 4:] = 0
+    found = {
+        m.name: m
+        for m in (k(keep, fill) for k in (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.AverageGain, metrics.MapMean))
+    }
+    for metric in found.values():
+        metric.update(heat, probe)
+    rows = []
+    for image, one in zip(batch, heat, strict=True):
+        full = softmax(classifier(image[None])[0].tolist())
+        target = max(range(len(full)), key=full.__getitem__)
+        shown = muted(one, 1 - keep)
+        background = 0 if fill == "black" else classifier.mean.reshape(3, 1, 1).double()
+        hidden = softmax(classifier((image * shown + (1 - shown) * background)[None])[0].tolist())
+        rows.append((full[target], hidden[target], shown.mean().item()))
+    y, o, m = np.array(rows).T
+    assert found["average_drop"].compute() == pytest.approx(100 / 5 * sum(max(0, a - b) / a for a, b in zip(y, o, strict=True)), rel=1e-9)
+    assert found["increase_in_confidence"].compute() == pytest.approx(100 / 5 * sum(b > a for a, b in zip(y, o, strict=True)))
+    assert found["average_gain"].compute() == pytest.approx(
+        100 / 5 * sum(max(0, b - a) / (1 - a) for a, b in zip(y, o, strict=True)), rel=1e-9
+    )
+    assert found["map_mean"].compute() == pytest.approx(100 * m.mean(), rel=1e-9)
+
+
+@pytest.mark.parametrize(("keep", "survivors"), [(0.5, 25088), (0.15, 7527), (1.0, 50176)])
+def test_survivors_at_224_pixels(keep, survivors):
+    """A map of distinct positive values: the network sees exactly the survivors (here it answers with their number)."""
+    heat = (torch.randperm(50176, generator=torch.Generator().manual_seed(0)) + 1).reshape(1, 224, 224) / 50177
+    seen = []
+    probe = SimpleNamespace(
+        images=torch.ones(1, 3, 224, 224),
+        targets=torch.tensor([0]),
+        probabilities=torch.tensor([[0.5, 0.5]]),
+        score_masked=lambda masks, _fill: seen.append(int((masks > 0).sum())) or torch.zeros(1, 1, 2),
+    )
+    metrics.AverageDrop(keep).update(heat, probe)
+    assert seen == [survivors]
+
+
+def test_the_numbers_of_three_known_images():
+    """Y = .8, .5, 1 and O = .4, .75, 1: drops .5, 0, 0; gains 0, .5, and one image that cannot gain."""
+    rows = torch.tensor([[0.8, 0.4, 0.2], [0.5, 0.75, 0.4], [1.0, 1.0, 0.6]], dtype=torch.float64)
+    expected = {metrics.AverageDrop: 50 / 3, metrics.IncreaseInConfidence: 100 / 3, metrics.AverageGain: 25.0, metrics.MapMean: 40.0}
+    for kind, number in expected.items():
+        metric = kind()
+        metric.record(rows)
+        assert metric.compute() == pytest.approx(number, rel=1e-12)
+    zero = metrics.AverageDrop()
+    zero.record(torch.tensor([[0.0, 0.0, 0.5]]))
+    assert zero.compute() == 0.0
+
+
+def test_unmasked_and_all_black():
+    """The all-ones map loses nothing; the all-zeros map leaves the network's answer to a black image."""
+    classifier, batch = dense(), images(4)
+    probe = Probe(classifier, batch)
+    ones, zeros = metrics.AverageDrop(), metrics.AverageDrop()
+    ones.update(torch.ones(4, 16, 16), probe)
+    assert ones.compute() == pytest.approx(0, abs=1e-10)
+    zeros.update(torch.zeros(4, 16, 16), probe)
+    black = classifier(torch.zeros(1, 3, 16, 16).double()).detach().softmax(1)[0]
+    y = classifier(batch).detach().softmax(1)
+    drops = [max(0.0, float(1 - black[int(row.argmax())] / row.max())) for row in y]
+    assert zeros.compute() == pytest.approx(100 * sum(drops) / 4, rel=1e-9)
+
+
+def test_maps_of_the_wrong_size_or_range_are_refused():
+    probe = Probe(dense(), images(2))
+    with pytest.raises(ValueError, match=r"images' size \(16, 16\), got \(2, 8, 8\)"):
+        metrics.AverageDrop().update(torch.zeros(2, 8, 8), probe)
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\], got 0 to 2"):
+        metrics.MapMean().update(torch.linspace(0, 2, 512).reshape(2, 16, 16), probe)

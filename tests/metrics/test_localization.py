@@ -1,0 +1,191 @@
+"""Energy, pointing, boxes and pixel precision: worked facts and brute force."""
+
+import tarfile
+from collections import defaultdict
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from cam_core import metrics
+from cam_core.metrics.localization import average_precision, best_iou, iou, pixel_histogram, points_at, quantize
+from tests.metrics.test_components import contour_boxes, plain_iou
+
+
+def test_iou_of_the_worked_example():
+    assert iou([[1, 2, 5, 6]], [[3, 1, 4, 5]])[0, 0] == 8 / 27
+    assert iou([0, 0, 0, 0], [[0, 0, 0, 0], [1, 1, 2, 2]]).tolist() == [[1.0, 0.0]]
+
+
+def test_energy_is_the_share_inside_the_union():
+    heat = torch.zeros(3, 6, 8)
+    heat[0, 1:3, 1:4] = 1
+    heat[0, 5, 7] = 2
+    heat[1] = 1
+    boxes = [torch.tensor([[1, 1, 2, 2], [2, 1, 3, 2]]), torch.tensor([[0, 0, 3, 5]]), torch.tensor([[0, 0, 7, 5]])]
+    metric = metrics.EnergyPointingGame()
+    metric.update(heat, boxes)
+    assert metric.per_image()[1].tolist() == [[6.0, 8.0], [24.0, 48.0], [0.0, 0.0]]
+    assert metric.compute() == pytest.approx(100 * (0.75 + 0.5 + 0) / 3)
+    assert metric.empty() == 1
+
+
+def test_energy_refuses_negative_maps_and_boxes_outside():
+    with pytest.raises(ValueError, match="must be >= 0, got -1"):
+        metrics.EnergyPointingGame().update(-torch.ones(1, 4, 4), [torch.tensor([[0, 0, 1, 1]])])
+    for box in ([[0, 0, 4, 1]], [[2, 0, 1, 1]], [[-1, 0, 1, 1]]):
+        with pytest.raises(ValueError, match="boxes of map 0 are not inclusive"):
+            metrics.EnergyPointingGame().update(torch.ones(1, 4, 4), [torch.tensor(box)])
+    with pytest.raises(ValueError, match="map 0 has no box"):
+        metrics.MaxBoxAcc().update(torch.ones(1, 4, 4), [torch.zeros(0, 4)])
+
+
+def test_a_point_hits_within_a_disc_of_697_pixels():
+    hits = [(x, y) for x in range(81) for y in range(81) if points_at((x, y), [[40, 40, 40, 40]])]
+    assert len(hits) == 697
+    assert not points_at((25, 40), [[40, 40, 60, 60]])  # exactly 15 away
+    assert points_at((26, 40), [[40, 40, 60, 60]])
+    mask = np.zeros((50, 60), np.uint8)
+    mask[20:31, 10:21] = mask[5:9, 40:46] = 1
+    near = cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) ** 2 < 225 - 1e-3
+    boxes = [[10, 20, 20, 30], [40, 5, 45, 8]]
+    assert all(points_at((x, y), boxes) == near[y, x] for x in range(60) for y in range(50))
+
+
+def test_pointing_counts_classes_equally_and_takes_the_first_maximum():
+    heat = torch.zeros(100, 120)
+    heat[10, 10] = heat[90, 110] = 1  # a tie: scan order decides for the first
+    near, far = torch.tensor([[12, 12, 20, 20]]), torch.tensor([[100, 80, 115, 95]])
+    points = [metrics.Present(3, near), metrics.Present(3, far, hard=True), metrics.Present(7, near, hard=True)]
+    everything, hard = metrics.PointingGame(), metrics.PointingGame(hard_only=True)
+    rows = everything.measure([heat] * 3, points)
+    for metric in (everything, hard):
+        metric.record(rows, [0, 1, 0])
+    assert everything.compute() == pytest.approx(100 * (0.5 + 1) / 2)
+    assert hard.compute() == pytest.approx(100 * (0 + 1) / 2)
+    ids, _ = everything.per_image()
+    assert everything.groups(ids).tolist() == [0, 0, 1]  # drawn by image
+
+
+@pytest.mark.real_data
+def test_the_centre_of_all_voc_test_images_scores_as_published(cam_data):
+    """69.6 % on all pairs, 42.4 % on the difficult ones (TorchRay), from the annotations alone."""
+    trees, hard = {}, {}
+    with tarfile.open(cam_data / "VOC2007_test_annotations.tar.gz") as archive:
+        for member in archive:
+            if member.name.endswith(".xml"):
+                trees[member.name.rsplit("/", 1)[-1][:-4]] = ElementTree.parse(archive.extractfile(member)).getroot()
+            elif "difficult" in member.name:
+                for line in archive.extractfile(member).read().decode().splitlines():
+                    name, *flags = line.replace(",", " ").split()
+                    hard[name.rsplit("/")[-1].split(".")[0]] = [flag == "1" for flag in flags]
+    classes = sorted({o.findtext("name") for tree in trees.values() for o in tree.findall("object")})
+    everything, difficult, pairs = metrics.PointingGame(), metrics.PointingGame(hard_only=True), 0
+    for name, tree in sorted(trees.items()):
+        boxes, easy = defaultdict(list), set()
+        for item in tree.findall("object"):
+            label = classes.index(item.findtext("name"))
+            box = [int(float(item.findtext(f"bndbox/{corner}"))) - 1 for corner in ("xmin", "ymin", "xmax", "ymax")]
+            boxes[label].append(box)
+            easy |= {label} if item.findtext("difficult") == "0" else set()
+        width, height = int(tree.findtext("size/width")), int(tree.findtext("size/height"))
+        trials = [[label, points_at((width / 2, height / 2), boxes[label]), hard[name][label]] for label in sorted(easy)]
+        pairs += len(trials)
+        for metric in (everything, difficult):
+            metric.record(torch.tensor(trials, dtype=torch.float64), [int(name)] * len(trials))
+    assert len(trees) == 4952
+    assert pairs == 7013
+    assert round(everything.compute(), 2) == 69.63
+    assert round(difficult.compute(), 2) == 42.44
+
+
+def test_max_box_acc_over_a_thousand_thresholds_of_the_plain_evaluator():
+    """The official loop (thresholds, truncation, strict comparison, accuracy per threshold) on maps of several kinds."""
+    rng = np.random.default_rng(0)
+    side, maps, boxes = 24, [], []
+    for number in range(12):
+        coarse = rng.random((3 + number % 4,) * 2).astype(np.float32)
+        maps.append(cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC) * (5.0 if number % 2 else 1.0))
+        corner = rng.integers(0, side // 2, 2)
+        boxes.append(torch.tensor([[*corner, *(corner + rng.integers(5, side // 2, 2))]]))
+    maps[3][:] = 0.4
+    stack = torch.from_numpy(np.stack(maps).astype(np.float32))
+    thresholds = np.arange(0, 1, 0.001)
+    for metric, single, limits in ((metrics.MaxBoxAcc(), True, [50]), (metrics.MaxBoxAccV2(), False, [30, 50, 70])):
+        correct = np.zeros((3, len(thresholds)))
+        for heat, truth in zip(stack.numpy(), boxes, strict=True):
+            low, high = heat.min(), heat.max()
+            scaled = (heat - low) / (high - low) if high > low else np.zeros_like(heat)
+            image = (scaled * 255).astype(np.uint8)
+            known = {}
+            for t, threshold in enumerate(thresholds):
+                level = int(threshold * image.max())
+                if level not in known:
+                    known[level] = max(plain_iou(box, truth[0].tolist()) for box in contour_boxes(image, level, single))
+                for d, limit in enumerate(limits):
+                    correct[d, t] += known[level] >= limit / 100
+        expected = np.mean([100 * correct[d].max() / 12 for d in range(len(limits))])
+        metric.update(stack, boxes)
+        assert metric.compute() == pytest.approx(expected, rel=1e-12)
+
+
+def test_thresholds_reduce_to_the_255_levels():
+    assert sorted({int(t * 255) for t in np.arange(0, 1, 0.001)}) == list(range(255))
+
+
+def test_quantisation_truncates_in_the_maps_own_precision():
+    for kind in (np.float32, np.float64):
+        heat = np.random.default_rng(0).random((50, 50)).astype(kind) * 3 - 1
+        scaled = (heat - heat.min()) / (heat.max() - heat.min())
+        assert np.array_equal(quantize(torch.from_numpy(heat)), (scaled * 255).astype(np.uint8))
+
+
+def test_limits_are_met_at_equality_though_rows_are_float32():
+    for limit, (part, whole) in {0.3: (3, 10), 0.5: (1, 2), 0.7: (7, 10)}.items():
+        metric = metrics.MaxBoxAccV2()
+        metric.record(torch.tensor([[part / whole] * 255, [np.nextafter(limit, 0) - 1e-6] * 255], dtype=torch.float64))
+        rows = metric.per_image()[1]
+        passing = [(rows[:, 0] >= float(np.float32(x))).tolist() for x in (limit,)]
+        assert passing == [[True, False]]
+
+
+def test_a_perfect_map_and_a_shifted_one():
+    """A box of ones: the evaluator's box is one pixel too large on two sides, so a 10 x 10 object gives 100/121."""
+    heat = torch.zeros(1, 20, 20)
+    heat[0, 5:15, 5:15] = 1
+    assert best_iou(quantize(heat)[0], [[5, 5, 14, 14]])[0] == 100 / 121
+    heat = torch.zeros(1, 20, 20)
+    heat[0, 10:, 10:] = 1  # at the border it is exact
+    assert best_iou(quantize(heat)[0], [[10, 10, 19, 19]])[254] == 1.0
+
+
+def test_pixel_histogram_equals_numpy_with_the_official_edges():
+    thresholds = np.arange(0, 1, 0.001)
+    edges = np.array([*thresholds, 1.0, 2.0, 3.0])
+    rng = np.random.default_rng(0)
+    scores = np.concatenate(
+        [rng.random(5000), thresholds, np.nextafter(thresholds[1:], 0), [0, 1, np.nextafter(1, 0)], rng.integers(0, 1001, 500) / 1000]
+    )
+    positive = rng.random(len(scores)) < 0.4
+    ours = pixel_histogram(scores, positive)
+    for row, part in ((1, scores[positive]), (0, scores[~positive])):
+        assert np.array_equal(ours[row], np.histogram(part, edges)[0][:1001])
+
+
+def test_average_precision_of_known_maps():
+    rng = np.random.default_rng(0)
+    truth = rng.random((224, 224)) < 0.3
+    assert average_precision(*pixel_histogram(truth.astype(float), truth)) == 100
+    for constant in (0.0, 0.5, 1.0):
+        assert average_precision(*pixel_histogram(np.full(truth.shape, constant), truth)) == pytest.approx(100 * truth.mean(), rel=1e-12)
+    assert average_precision(*pixel_histogram(rng.random(10), np.zeros(10, bool))) == 0
+    scores = rng.integers(0, 9, truth.shape) / 10
+    found = average_precision(*pixel_histogram(scores, truth))
+    order, area, recall = sorted(set(scores.ravel()), reverse=True), 0.0, 0.0
+    for value in order:
+        chosen = scores >= value
+        gained = (chosen & truth).sum() / truth.sum()
+        area, recall = area + (chosen & truth).sum() / chosen.sum() * (gained - recall), gained
+    assert found == pytest.approx(100 * area, rel=1e-12)

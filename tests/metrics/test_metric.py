@@ -1,0 +1,179 @@
+"""What all metrics share: rows kept by id, merging, refusal of NaN."""
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cam_core import metrics
+from cam_core.metrics.localization import BINS
+from cam_core.probe import Probe
+from cam_core.protocol import PROTOCOLS
+from tests.nets import gap, images
+
+PAIRS = [metrics.ClassPair(0, 1, frozenset({"head"})), metrics.ClassPair(1, 2, frozenset({"wing", "tail"}))]
+
+
+def rows_of(metric, n, seed):
+    """Rows as the metric's measure gives them, for n images."""
+    rng = np.random.default_rng(seed)
+    if isinstance(metric, metrics.MaxBoxAcc):
+        return torch.from_numpy(rng.random((n, 255)))
+    if isinstance(metric, metrics.PointingGame):
+        return torch.from_numpy(np.stack([rng.integers(0, 4, n), rng.integers(0, 2, n), rng.integers(0, 2, n)], 1).astype(float))
+    if isinstance(metric, metrics.CueLocalization):
+        head = np.stack([np.arange(n), rng.integers(0, 2, n)], 1)
+        return torch.from_numpy(np.concatenate([head, rng.integers(0, 50, (n, 2 * BINS))], 1).astype(float))
+    columns = 2 if isinstance(metric, metrics.EnergyPointingGame) else 3
+    rows = torch.from_numpy(rng.random((n, columns)))
+    return rows.cumsum(1) if columns == 2 else rows
+
+
+def every_metric():
+    return [
+        *(
+            kind(keep)
+            for kind in (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.AverageGain, metrics.MapMean)
+            for keep in (1.0, 0.15)
+        ),
+        *(
+            metrics.EnergyPointingGame(),
+            metrics.PointingGame(),
+            metrics.PointingGame(hard_only=True),
+            metrics.MaxBoxAcc(),
+            metrics.MaxBoxAccV2(),
+        ),
+        *(metrics.CueLocalization(PAIRS), metrics.CueLocalization(PAIRS, parts=2)),
+    ]
+
+
+NUMBER = len(every_metric())
+
+
+def part(rows, index):
+    """Some images' rows; a cue's first column is the position in the batch."""
+    chosen = rows[index].clone()
+    if chosen.shape[1] == 2 + 2 * BINS:
+        chosen[:, 0] = torch.arange(len(chosen))
+    return chosen
+
+
+@settings(max_examples=12)
+@given(st.data())
+@pytest.mark.parametrize("which", range(NUMBER))
+def test_any_split_gives_the_bits_of_one_pass(which, data):
+    n = data.draw(st.integers(3, 24))
+    order = torch.tensor(data.draw(st.permutations(range(n))))
+    cuts = sorted(data.draw(st.lists(st.integers(0, n), max_size=4)))
+    one = every_metric()[which]
+    rows, ids = rows_of(one, n, data.draw(st.integers(0, 99))), torch.arange(n) * 7
+    one.record(rows, ids)
+    batches = [b for b in np.split(np.arange(n), cuts) if len(b)]
+    batches.append(batches[0])  # a sampler that pads shows some images twice
+    pieces = []
+    for batch in batches:
+        piece = every_metric()[which]
+        piece.record(part(rows, order[batch]), ids[order[batch]])
+        pieces.append(piece)
+    merged = pieces[0]
+    for piece in pieces[1:]:
+        merged.merge_state(piece)
+    for a, b in zip(one.per_image(), merged.per_image(), strict=True):
+        assert np.array_equal(a[:, 1:] if a.shape[-1] == 2 + 2 * BINS else a, b[:, 1:] if b.shape[-1] == 2 + 2 * BINS else b)
+    assert one.compute() == merged.compute()
+    assert one.interval(resamples=50) == merged.interval(resamples=50)
+    low, high = one.interval(resamples=50)
+    assert 0 <= low <= high <= 100
+    assert 0 <= one.compute() <= 100
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+@pytest.mark.parametrize("which", range(NUMBER))
+def test_every_metric_states_what_it_is(which):
+    metric = every_metric()[which]
+    assert metric.protocol in PROTOCOLS
+    assert metric.needs in {"probe", "boxes", "points", "cue"}
+    assert metric.name == metric.name.lower().replace(" ", "_")
+    with pytest.raises(ValueError, match="nothing was recorded"):
+        metric.compute()
+    hash(metric.shares)
+
+
+def test_settings_share_a_measure_exactly_when_it_is_the_same():
+    drop, gain, half = metrics.AverageDrop(), metrics.AverageGain(), metrics.AverageDrop(0.5)
+    assert drop.shares == gain.shares != half.shares
+    assert metrics.AverageDrop(fill="mean").shares != drop.shares
+    assert (drop.setting, half.setting, metrics.MapMean(0.15, fill="mean").setting) == ("100%", "50%", "15% mean fill")
+    assert metrics.PointingGame().shares == metrics.PointingGame(hard_only=True).shares
+    assert metrics.MaxBoxAcc().shares != metrics.MaxBoxAccV2().shares
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_maps_that_are_not_finite_are_refused_in_one_sentence(bad):
+    maps = torch.zeros(2, 8, 8)
+    maps[1, 3, 3] = bad
+    box = [torch.tensor([[0, 0, 1, 1]])] * 2
+    for metric in (metrics.EnergyPointingGame(), metrics.MaxBoxAcc(), metrics.AverageDrop()):
+        with pytest.raises(ValueError, match=f"{metric.name}: a map contains NaN or infinity"):
+            metric.update(maps, box)
+    with pytest.raises(ValueError, match="pointing_game: a map contains NaN"):
+        metrics.PointingGame().update([maps[0], maps[1]], [metrics.Present(0, box[0])] * 2)
+
+
+def test_without_ids_images_are_numbered_and_mixing_is_refused():
+    metric = metrics.MapMean()
+    rows = torch.rand(3, 3, dtype=torch.float64)
+    metric.record(rows[:2])
+    metric.record(rows[2:])
+    assert metric.per_image()[0].tolist() == [0, 1, 2]
+    assert metric.compute() == 100 * rows[:, 2].numpy().mean()
+    metric.record(rows, [5, 6, 7])
+    with pytest.raises(ValueError, match="always or never"):
+        metric.compute()
+    with pytest.raises(ValueError, match="ids must be one integer"):
+        metric.record(rows, [1, 2])
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+def test_torchmetrics_forward_and_reset_keep_working():
+    probe_images = images(4)
+    probe, heat = Probe(gap(), probe_images), torch.rand(4, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    one, forward = metrics.AverageDrop(), metrics.AverageDrop()
+    one.update(heat, probe)
+    halves = [
+        forward(heat[i : i + 2], probe.pairs(torch.arange(i, i + 2), probe.targets[i : i + 2]), ids=torch.arange(i, i + 2)) for i in (0, 2)
+    ]
+    assert forward.compute() == one.compute()
+    assert np.mean(halves) == pytest.approx(one.compute())
+    forward.reset()
+    with pytest.raises(ValueError, match="nothing was recorded"):
+        forward.compute()
+
+
+def _two_processes(rank, file, queue):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    metric = metrics.AverageDrop()
+    rows = torch.arange(15, dtype=torch.float64).reshape(5, 3) / 15
+    metric.record(rows[rank::2], torch.arange(5)[rank::2])
+    queue.put((rank, metric.compute(), metric.per_image()[1].tolist()))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_read_the_same_number(tmp_path):
+    context = torch.multiprocessing.get_context("fork")
+    queue = context.Queue()
+    workers = [context.Process(target=_two_processes, args=(rank, tmp_path / "meet", queue)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    answers = [queue.get(timeout=60) for _ in workers]
+    for worker in workers:
+        worker.join(timeout=60)
+    one = metrics.AverageDrop()
+    one.record(torch.arange(15, dtype=torch.float64).reshape(5, 3) / 15, torch.arange(5))
+    for _, value, rows in answers:
+        assert value == one.compute()
+        assert rows == one.per_image()[1].tolist()
