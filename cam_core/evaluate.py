@@ -180,7 +180,10 @@ def _record(
                 keep, rows = ids, same[0].measure(finished, present)
             elif same[0].needs == "boxes":
                 classes = probe.targets.tolist() if protocol.target == "present" else [None] * len(ids)
-                boxes = [wsol_boxes(e, e.image.shape[-1]) if protocol.name == "wsol" else _boxes(e, c) for e, c in zip(examples, classes, strict=True)]
+                boxes = [
+                    wsol_boxes(e, e.image.shape[-1]) if protocol.name == "wsol" else _boxes(e, c)
+                    for e, c in zip(examples, classes, strict=True)
+                ]
                 held = [i for i, box in enumerate(boxes) if len(box)]  # a crop may have lost its box
                 keep = [ids[i] if classes[i] is None else ids[i] * same[0].stride + classes[i] for i in held]
                 rows = same[0].measure(finished[held], [boxes[i] for i in held])

@@ -79,7 +79,9 @@ def table(records: pd.DataFrame, metrics: Sequence[str], first: int | None = Non
     rows = records[records["metric"].isin(metrics) & (records["setting"].str.contains("first ") == bool(ending))]
     rows = rows[rows["setting"].str.endswith(ending)]
     settings = rows["setting"].str.removesuffix(ending).str.strip()
-    cells = [f"{v:.1f}" + (f" [{lo:.1f}, {hi:.1f}]" if lo == lo else "") for v, lo, hi in zip(rows["value"], rows["ci_low"], rows["ci_high"])]
+    cells = [
+        f"{v:.1f}" + (f" [{lo:.1f}, {hi:.1f}]" if lo == lo else "") for v, lo, hi in zip(rows["value"], rows["ci_low"], rows["ci_high"])
+    ]
     wide = rows.assign(cell=cells, column=(rows["metric"].str.replace("_", " ") + " " + settings).str.strip())
     order = sorted(dict.fromkeys(rows["method"]), key=lambda name: (is_control(name), list(rows["method"]).index(name)))
     columns = list(dict.fromkeys(wide.sort_values("metric", key=lambda m: m.map(list(metrics).index), kind="stable")["column"]))

@@ -65,8 +65,9 @@ def images(dataset: str, root: Path | str, split: str = "test", limit: int | Non
 
 
 def drawn_recipe(recipe: Recipe, epochs: int | None = None, **changes: Any) -> Recipe:
-    """A paper's recipe cut to what drawn data needs: a minute on two cores."""
-    return recipe.shortened(epochs or 10, **{"batch": 64, "pad": 8, "flip": True, "crop": None, **changes})
+    """A paper's recipe cut to what drawn data needs: a minute on two cores, one cycle of the learning rate."""
+    few = {"batch": 32, "schedule": "cycle", "nesterov": True, "weight_decay": 5e-4, "pad": 8, "flip": True, "crop": None}
+    return recipe.shortened(epochs or 10, **{**few, **changes})
 
 
 # --- networks that are explained -------------------------------------------------------------------------------------------------------
@@ -152,7 +153,7 @@ def calm(
     """CALM trained by EM and by ML from the same start; an image without any attention is looked at everywhere alike (``uniform``)."""
     classes = _classes(dataset, root)
     if dataset.startswith("drawn_"):
-        recipe = drawn_recipe(CALM, epochs, lr=0.1, groups=(), milestones=drawn_recipe(PLAIN, epochs).milestones)
+        recipe = drawn_recipe(CALM, epochs, lr=0.1, groups=())
         trunk = partial(lfi_backbone, name, classes)
     else:
         recipe, trunk = cub_recipe(epochs), partial(calm_trunk, name)
@@ -170,8 +171,9 @@ def lfi_cam(
     return _fit(build, drawn_recipe(LFI_CAM, epochs), dataset, root, seed, store, device)
 
 
-# Few images need a higher rate; what was chosen was chosen on drawn data and on the first hundred images of another list (l_cam page).
-L_CAM_FEW = {"lr": 0.1, "flip": False, "crop": None}
+# A thousand images are 16 batches an epoch, the paper's 1.28 million 20,000: the rate is raised to the one of .003, .01, .03, .1, .3 and 1
+# whose objective on the *training* images is lowest after ten epochs (MobileNetV2: 3.28, 2.85, 2.75, 3.60, 4.11, 5.07).
+L_CAM_FEW = {"lr": 0.03, "flip": False, "crop": None}
 L_CAM_EPOCHS = (8, 8)
 
 
