@@ -57,7 +57,7 @@ class Table:
         return pd.DataFrame(rows, columns=["protocol", "method", "metric", "setting", "value", "ci_low", "ci_high", "n"])
 
     def per_image(self) -> pd.DataFrame:
-        """Rows of the metrics: protocol, method, metric, setting, id, image, row (a list of numbers); cue histograms, 2004 a row, left out."""
+        """Rows of the metrics: protocol, method, metric, setting, id, image, row (a list of numbers); without the cue histograms."""
         frames = []
         for (method, name, setting), metric in self.metrics.items():
             if metric.needs == "cue":
@@ -75,7 +75,7 @@ class Table:
 
 
 def network_record(classifier: Classifier, dataset: Dataset, method: str = "plain") -> pd.DataFrame:
-    """One row about a network alone: accuracy with Wilson's interval or, with several classes an image, mean average precision; in percent."""
+    """One row about a network alone, in percent: accuracy (Wilson's interval) or, with several classes an image, mean average precision."""
     data = in_memory(dataset, progress=False)
     logits = predict(classifier.frozen(), data["images"], batch=8)
     if "targets" in data:
@@ -179,7 +179,7 @@ def _record(
                 present = [_present(dataset, i, int(target)) for i, target in zip(ids, probe.targets, strict=True)]
                 keep, rows = ids, same[0].measure(finished, present)
             elif same[0].needs == "boxes":
-                classes = probe.targets.tolist() if protocol.target == "present" else [None] * len(ids)
+                classes: list[Any] = probe.targets.tolist() if protocol.target == "present" else [None] * len(ids)
                 boxes = [
                     wsol_boxes(e, e.image.shape[-1]) if protocol.name == "wsol" else _boxes(e, c)
                     for e, c in zip(examples, classes, strict=True)

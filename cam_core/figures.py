@@ -80,12 +80,13 @@ def table(records: pd.DataFrame, metrics: Sequence[str], first: int | None = Non
     rows = rows[rows["setting"].str.endswith(ending)]
     settings = rows["setting"].str.removesuffix(ending).str.strip()
     cells = [
-        f"{v:.1f}" + (f" [{lo:.1f}, {hi:.1f}]" if lo == lo else "") for v, lo, hi in zip(rows["value"], rows["ci_low"], rows["ci_high"])
+        f"{v:.1f}" + (f" [{lo:.1f}, {hi:.1f}]" if np.isfinite(lo) else "")
+        for v, lo, hi in zip(rows["value"], rows["ci_low"], rows["ci_high"], strict=True)
     ]
     wide = rows.assign(cell=cells, column=(rows["metric"].str.replace("_", " ") + " " + settings).str.strip())
     order = sorted(dict.fromkeys(rows["method"]), key=lambda name: (is_control(name), list(rows["method"]).index(name)))
     columns = list(dict.fromkeys(wide.sort_values("metric", key=lambda m: m.map(list(metrics).index), kind="stable")["column"]))
-    out = wide.pivot(index="method", columns="column", values="cell").loc[order, columns].fillna("not run")
+    out = wide.set_index(["method", "column"])["cell"].unstack().loc[order, columns].fillna("not run")  # noqa: PD010
     return out.assign(n=rows.groupby("method")["n"].max()).rename_axis(columns=None)
 
 

@@ -102,7 +102,7 @@ class Probe:
         """Logits [B,M,C] of the images under ``masks`` [B,M,h,w]: ``m·x + (1-m)·fill``, passed chunk by chunk.
 
         ``fill``: "black", "mean" (the mean colour: zero after normalisation) or a tensor that broadcasts to [3,H,W]. ``finish`` brings
-        a chunk of masks [n,h,w] to the image's size (default: bilinear). ``select`` [B,M] bool: only these pass, the others' logits are NaN.
+        a chunk of masks [n,h,w] to the image's size (default: bilinear). ``select`` [B,M] bool: only these pass, the others get NaN.
         ``images`` [B,3,H',W'] stand in for the probe's own; ``adapt`` changes the masked images [n,3,H',W'] before the network.
         """
         images = self.images if images is None else images

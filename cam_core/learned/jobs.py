@@ -157,10 +157,11 @@ def calm(
         trunk = partial(lfi_backbone, name, classes)
     else:
         recipe, trunk = cub_recipe(epochs), partial(calm_trunk, name)
-    return {
-        f"calm_{objective}": _fit(lambda o=objective: Calm(trunk(), classes, o, uniform=True), recipe, dataset, root, seed, store, device)
-        for objective in ("em", "ml")
-    }
+
+    def build(objective: str) -> Calm:
+        return Calm(trunk(), classes, objective, uniform=True)
+
+    return {f"calm_{o}": _fit(partial(build, o), recipe, dataset, root, seed, store, device) for o in ("em", "ml")}
 
 
 def lfi_cam(
@@ -187,7 +188,7 @@ def l_cam(
     store: Path | str = STORE,
     device: str = "cpu",
 ) -> dict[str, tuple[LCam, Summary]]:
-    """L-CAM-Fm and L-CAM-Img on a frozen classifier, from cached centre views, for ``epochs`` (Fm, Img): an epoch of Img passes the network."""
+    """L-CAM-Fm and L-CAM-Img on a frozen classifier, from cached centre views, for ``epochs`` (Fm, Img); one of Img passes the network."""
     return {
         f"l_cam_{variant}": _fit(
             partial(LCam, classifier, variant), L_CAM.shortened(count, **L_CAM_FEW), dataset, root, seed, store, device, "crop"
@@ -200,7 +201,7 @@ def l_cam(
 
 
 def train(paper: str, dataset: str, backbone: str, recipe: str | None, seed: int, data_root: Path | str | None, profile: str) -> Path:
-    """Train (or find) everything that a run of ``paper`` needs; the folder of the last model. What the notebook does, without its pictures."""
+    """Train (or find) all that a run of ``paper`` needs; the folder of the last model. What the notebook does, without its pictures."""
     root = find_root(dataset, data_root)
     options: Any = {"seed": seed, "store": STORE}
     learned: dict[str, tuple[Any, Summary]] = {}
@@ -218,7 +219,7 @@ def train(paper: str, dataset: str, backbone: str, recipe: str | None, seed: int
     last = list(learned.values())[-1][1] if learned else plain
     if "digest" not in last:
         raise ValueError(f"{paper} on {dataset} trains nothing: leave `train` out of its entry in the profile {profile!r}")
-    return STORE / last["digest"][:20]
+    return STORE / str(last["digest"])[:20]
 
 
 def epochs(recipe: str | None) -> tuple[int, ...]:

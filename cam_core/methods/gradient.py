@@ -15,8 +15,8 @@ def grad_cam(probe: Probe) -> Tensor:
 def grad_cam_pp(probe: Probe) -> Tensor:
     """Grad-CAM++ (Chattopadhay et al., WACV 2018, eq. 5, 11-12, 19), on Y = exp(logit).
 
-    ``alpha = g² / (2 g² + g³ sum A)`` (denominator 0 counts as 1), ``w_k = sum alpha ReLU(g)``, ``ReLU(sum_k w_k A_k)``; in float64, g² being
-    about 4e-7 on a ResNet. The factor exp(logit) scales the whole map and is left out. Not free of the scale of g, as the paper has it.
+    ``alpha = g² / (2 g² + g³ sum A)`` (denominator 0 counts as 1), ``w_k = sum alpha ReLU(g)``, ``ReLU(sum_k w_k A_k)``; in float64,
+    g² being about 4e-7 on a ResNet. The factor exp(logit) scales the whole map and is left out. Not free of the scale of g.
     """
     g, a = probe.gradients().double(), probe.activations.double()
     denominator = 2 * g**2 + g**3 * a.sum((2, 3), keepdim=True)

@@ -15,7 +15,7 @@ class Method:
     """A named function Probe -> raw maps [B,h,w] (signed, native resolution unless ``finished``).
 
     ``passes``: what one explanation costs in forward passes of the whole network, in words where it depends on the layer ("K" = channels).
-    ``finished``: a control at image size in [0, 1], which skips the protocol's finishing. ``all_classes``: a shorter way to all classes' maps.
+    ``finished``: a control at image size in [0, 1], which skips the finishing. ``all_classes``: a shorter way to all classes' maps.
     """
 
     name: str

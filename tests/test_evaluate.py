@@ -1,0 +1,118 @@
+"""Data x methods x metrics on drawn images: shared passes, targets, limits, and the same numbers as by hand."""
+
+import pytest
+import torch
+
+from cam_core import METHODS, Probe, maps, metrics
+from cam_core.data import VOC2007, ImageNet, inclusive_boxes
+from cam_core.evaluate import evaluate, network_record
+from cam_core.learned import lfi_backbone
+from cam_core.methods import Method, method
+from data_scripts.draw import draw
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return draw(tmp_path_factory.mktemp("data") / "drawn", small=True, progress=False)
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    torch.manual_seed(0)
+    return lfi_backbone("resnet8", 8).eval()
+
+
+def imagenet(root, limit=6):
+    return lambda view: ImageNet(root, "val", view, 64, limit)
+
+
+def test_the_table_holds_what_the_metrics_give_by_hand(root, classifier):
+    measured = [metrics.AverageDrop(0.5), metrics.IncreaseInConfidence(0.5), metrics.EnergyPointingGame()]
+    table = evaluate(classifier, imagenet(root), [METHODS["grad_cam"]], measured, batch_size=4, progress=False)
+    records = table.records().set_index("metric")
+    frozen = classifier.frozen()
+    drops, energy = [], []
+    for index in range(6):
+        crop, squash = ImageNet(root, "val", "crop", 64)[index], ImageNet(root, "val", "squash", 64)[index]
+        probe = Probe(frozen, crop.image[None])
+        heat = maps.top_fraction(maps.upsample(maps.min_max(METHODS["grad_cam"](probe)), (64, 64)), 0.5)
+        before = frozen(crop.image[None]).softmax(1)[0, probe.targets[0]]
+        after = frozen(heat * crop.image[None]).softmax(1)[0, probe.targets[0]]
+        drops.append(float((before - after).clamp(min=0) / before))
+        heat = maps.upsample(maps.min_max(METHODS["grad_cam"](Probe(frozen, squash.image[None]))), (64, 64))[0]
+        inside = torch.zeros(64, 64, dtype=torch.bool)
+        for x0, y0, x1, y1 in inclusive_boxes(squash.boxes).tolist():
+            inside[y0 : y1 + 1, x0 : x1 + 1] = True
+        energy.append(float(heat[inside].sum() / heat.sum()))
+    assert records.loc["average_drop", "value"] == pytest.approx(100 * sum(drops) / 6, rel=1e-3, abs=1e-4)
+    assert records.loc["energy_pointing_game", "value"] == pytest.approx(100 * sum(energy) / 6, rel=1e-4)
+    assert set(records["n"]) == {6}
+
+
+def test_metrics_that_share_a_measure_share_the_masked_pass(root, classifier):
+    passes = []
+
+    def counting(fraction_metrics):
+        passes.clear()
+        original = Probe.score_masked
+
+        def counted(self, *args, **options):
+            passes.append(1)
+            return original(self, *args, **options)
+
+        Probe.score_masked = counted
+        try:
+            evaluate(classifier, imagenet(root, 4), [METHODS["grad_cam"]], fraction_metrics, batch_size=4, progress=False)
+        finally:
+            Probe.score_masked = original
+        return len(passes)
+
+    one = counting([metrics.AverageDrop(0.5)])
+    three = counting([metrics.AverageDrop(0.5), metrics.IncreaseInConfidence(0.5), metrics.MapMean(0.5)])
+    assert one == three == 1
+
+
+def test_a_limited_method_runs_on_the_first_images_and_is_compared_there(root, classifier):
+    chosen = [METHODS["grad_cam"], METHODS["score_cam"]]
+    table = evaluate(classifier, imagenet(root), chosen, [metrics.AverageDrop()], limits={"score_cam": 3}, batch_size=2, progress=False)
+    counts = table.records().query("metric == 'average_drop'").set_index("method")["n"]
+    assert counts.to_dict() == {"grad_cam": 6, "score_cam": 3}
+    assert table.difference("score_cam", "grad_cam", "average_drop", "100%").n == 3
+    first = table.records(first=3).set_index("method")
+    assert set(first["n"]) == {3}
+    assert (
+        first.loc["score_cam", "value"] == table.records().query("metric == 'average_drop'").set_index("method").loc["score_cam", "value"]
+    )
+
+
+def test_every_present_class_is_explained(root):
+    torch.manual_seed(0)
+    classifier = lfi_backbone("resnet8", 6).eval()
+    data = lambda view: VOC2007(root, "test", view, 64, 5)  # noqa: E731
+    pairs = [(i, c) for i in range(5) for c in data("squash").present(i)]
+    asked = []
+
+    def spy(probe):
+        asked.extend(probe.targets.tolist())
+        return METHODS["grad_cam"](probe)
+
+    measured = [metrics.PointingGame(), metrics.EnergyPointingGame("energy_present")]
+    table = evaluate(classifier, data, [Method("spy", spy, "", 0, "1")], measured, batch_size=2, progress=False)
+    assert asked == [c for _, c in pairs]
+    assert set(table.records().query("metric != 'empty_maps'")["n"]) == {len(pairs)}
+    ids, rows = table.metrics["spy", "pointing_game", "15px"].per_image()
+    assert [(int(i) // 1000, int(r[0])) for i, r in zip(ids, rows, strict=True)] == pairs
+
+
+def test_the_batch_size_moves_no_number(root, classifier):
+    chosen, measured = [method("grad_cam"), method("random_map")], [metrics.MaxBoxAccV2(), metrics.AverageDrop()]
+    one, four = (evaluate(classifier, imagenet(root), chosen, measured, batch_size=b, progress=False).records() for b in (1, 4))
+    assert (one["value"] - four["value"]).abs().max() < 1e-3
+
+
+def test_a_network_alone_is_recorded_with_its_interval(root, classifier):
+    row = network_record(classifier, imagenet(root)("squash")).iloc[0]
+    assert row["metric"] == "accuracy"
+    assert row["ci_low"] <= row["value"] <= row["ci_high"]
+    with pytest.raises(ValueError, match="take VOC2007"):
+        evaluate(classifier, imagenet(root), [METHODS["cam"]], [metrics.PointingGame()], progress=False)

@@ -1,0 +1,51 @@
+"""Pictures and tables keep what they are given."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+import torch
+
+from cam_core import figures
+
+
+def records():
+    rows = [
+        ("grad_cam", "average_drop", "100%", 30.0, 28.0, 32.0, 9),
+        ("grad_cam[power=2]", "average_drop", "100%", 40.0, 38.0, 42.0, 9),
+        ("increment_cam", "average_drop", "100%", 20.0, 18.0, 22.0, 9),
+        ("increment_cam", "average_drop", "100% first 3", 21.0, 11.0, 31.0, 3),
+        ("grad_cam", "empty_maps", "", 0.0, None, None, 9),
+    ]
+    return pd.DataFrame(rows, columns=["method", "metric", "setting", "value", "ci_low", "ci_high", "n"])
+
+
+def test_the_table_puts_controls_last_and_keeps_the_first_images_apart():
+    table = figures.table(records(), ["average_drop"])
+    assert list(table.index) == ["grad_cam", "increment_cam", "grad_cam[power=2]"]
+    assert table.loc["grad_cam", "average drop 100%"] == "30.0 [28.0, 32.0]"
+    assert figures.table(records(), ["average_drop"], first=3).loc["increment_cam", "average drop 100%"] == "21.0 [11.0, 31.0]"
+
+
+def test_the_overlay_uses_one_scale_and_draws_boxes_where_they_are():
+    _, axes = plt.subplots()
+    image, heat = torch.full((3, 8, 8), 0.5), torch.zeros(8, 8)
+    heat[2, 5] = 1.0
+    figures.overlay(axes, image, heat, torch.tensor([[1.0, 2.0, 4.0, 6.0]]))
+    drawn = axes.images[0].get_array()
+    assert drawn[2, 5].sum() == drawn.sum(-1).max()
+    [box] = axes.patches
+    assert (box.get_x(), box.get_y(), box.get_width(), box.get_height()) == (0.5, 1.5, 3.0, 4.0)
+    half = torch.full((8, 8), 0.5)
+    figures.overlay(axes, image, half)  # a constant map of 0.5 must not be stretched to the ends of the scale
+    colour = plt.get_cmap(figures.COLOURS)(0.5)[:3]
+    expected = (1 - 0.575) * 0.5 + 0.575 * colour[0]
+    assert float(axes.images[1].get_array()[0, 0, 0]) == pytest.approx(expected, abs=1e-3)
+    plt.close("all")
+
+
+def test_a_grid_has_a_row_an_image_and_a_column_a_method():
+    figure = figures.grid(torch.rand(2, 3, 8, 8), {"a": torch.rand(2, 8, 8), "b": torch.rand(2, 8, 8)}, boxes=[None, None])
+    assert len(figure.axes) == 2 * 3 + 1  # and the scale
+    figure = figures.intervals(records(), "average_drop", setting="100%", published={"grad_cam": 13.6})
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["grad_cam[power=2]", "grad_cam", "increment_cam"]
+    plt.close("all")
