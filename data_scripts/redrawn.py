@@ -1,5 +1,7 @@
 """What a network trained on drawn data really uses: redraw test images with one thing changed and see whether its answer moves."""
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 import torch
@@ -9,9 +11,11 @@ from cam_core.data import VOC2007, Dataset
 from cam_core.metrics.statistics import wilson
 from data_scripts.draw import redraw
 
+_drawn = cache(redraw)  # every network of a page is asked about the same pictures
+
 
 @torch.no_grad()
-def follows_cue(classifier: Classifier, dataset: Dataset, name: str, count: int = 96, seed: int = 0) -> pd.DataFrame:
+def follows_cue(classifier: Classifier, dataset: Dataset, name: str, count: int = 64, seed: int = 0) -> pd.DataFrame:
     """Two shares in percent with Wilson's interval, over ``count`` images of a drawn data set ("drawn_imagenet", "drawn_voc", "drawn_cub").
 
     ``follows_cue``: with another class's cue drawn in and all else equal, the answer becomes that class (several classes: the new one is
@@ -29,9 +33,9 @@ def follows_cue(classifier: Classifier, dataset: Dataset, name: str, count: int 
         absent = [c for c in range(len(dataset.classes)) if c not in here]
         target = int(random.choice(absent)) if absent else source
         variants = [
-            redraw(name, image_id),
-            redraw(name, image_id, "cue", target=target, source=source) if several else redraw(name, image_id, "cue", target=target),
-            redraw(name, image_id, "rest"),
+            _drawn(name, image_id, None),
+            _drawn(name, image_id, "cue", target, source if several else None),
+            _drawn(name, image_id, "rest"),
         ]
         before, other, moved = frozen(torch.stack([dataset.transform(v, None, None, None)[0] for v in variants]))
         if several:
