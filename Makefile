@@ -70,6 +70,7 @@ reproduce: .venv/.ready data  ## run a profile: make reproduce PROFILE=subset (n
 
 publish: .venv/.ready  ## copy a profile's numbers from runs/ to results/
 	$(BIN)/python -m cam_core publish --profile $(PROFILE)
+	$(BIN)/python book/headline.py
 
 lock: .venv/.ready  ## compile the locks anew from pyproject.toml
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras pyproject.toml -o requirements.lock

@@ -30,6 +30,10 @@ NAMES = {
     "grad_cam[power=2]": "Grad-CAM, squared",
     "grad_cam[power=0.5]": "Grad-CAM, square root",
     "random_map": "random map",
+    "random_l_cam": "untrained L-CAM",
+    "follows_cue": "follows the cue ↑",
+    "keeps_class": "keeps its answer ↑",
+    "empty_maps": "empty maps",
     "center_gaussian": "centre Gaussian",
     "mean_activation": "mean activation",
     "average_drop": "Average Drop\N{NO-BREAK SPACE}↓",
@@ -59,7 +63,7 @@ NAMES = {
     "vgg16": "VGG-16",
     "mobilenet_v2": "MobileNetV2",
 }
-CONTROLS = ("random_map", "center_gaussian", "mean_activation")
+CONTROLS = ("random_map", "center_gaussian", "mean_activation", "random_l_cam")
 PAPERS = ("increment_cam", "l_cam", "lfi_cam", "calm")
 
 

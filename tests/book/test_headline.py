@@ -1,0 +1,18 @@
+"""The README's table is the one of the published results."""
+
+import headline
+from tests.book.conftest import row
+
+
+def test_the_readme_is_current():
+    assert headline.main(["--check"]) == 0, "run `python book/headline.py` and commit README.md"
+
+
+def test_a_row_a_method_with_controls_in_italics():
+    base = {"paper": "l_cam", "dataset": "imagenet", "backbone": "resnet50", "run": "r", "metric": "average_drop", "setting": "50%"}
+    rows = [row(**(base | {"method": m, "value": "41.26"})) for m in ("grad_cam", "grad_cam[power=2]", "layer_cam")]
+    text = headline.table(rows)
+    assert "| L-CAM, ResNet-50 | Grad-CAM | 41.3" in text
+    assert "*Grad-CAM, squared*" in text
+    assert "LayerCAM" not in text
+    assert headline.table([]).startswith("*No run")
