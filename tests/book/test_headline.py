@@ -1,6 +1,7 @@
 """The README's table is the one of the published results."""
 
 import headline
+
 from tests.book.conftest import row
 
 

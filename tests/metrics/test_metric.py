@@ -1,5 +1,9 @@
 """What all metrics share: rows kept by id, merging, refusal of NaN."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -152,28 +156,29 @@ def test_torchmetrics_forward_and_reset_keep_working():
         forward.compute()
 
 
-def _two_processes(rank, file, queue):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
-    metric = metrics.AverageDrop()
-    rows = torch.arange(15, dtype=torch.float64).reshape(5, 3) / 15
-    metric.record(rows[rank::2], torch.arange(5)[rank::2])
-    queue.put((rank, metric.compute(), metric.per_image()[1].tolist()))
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+RANK = """
+import json, sys
+import torch
+from cam_core import metrics
+rank = int(sys.argv[1])
+torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
+metric = metrics.AverageDrop()
+rows = torch.arange(15, dtype=torch.float64).reshape(5, 3) / 15
+metric.record(rows[rank::2], torch.arange(5)[rank::2])
+print(json.dumps([metric.compute(), metric.per_image()[1].tolist()]))
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
+"""
 
 
 @pytest.mark.slow
 def test_two_processes_read_the_same_number(tmp_path):
-    context = torch.multiprocessing.get_context("fork")
-    queue = context.Queue()
-    workers = [context.Process(target=_two_processes, args=(rank, tmp_path / "meet", queue)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    answers = [queue.get(timeout=60) for _ in workers]
-    for worker in workers:
-        worker.join(timeout=60)
+    # Fresh interpreters: a fork of one whose thread pools are running can hang.
+    command = [sys.executable, "-c", RANK]
+    workers = [subprocess.Popen([*command, str(rank), str(tmp_path / "meet")], stdout=subprocess.PIPE, text=True) for rank in range(2)]
+    answers = [json.loads(worker.communicate(timeout=120)[0]) for worker in workers]
     one = metrics.AverageDrop()
     one.record(torch.arange(15, dtype=torch.float64).reshape(5, 3) / 15, torch.arange(5))
-    for _, value, rows in answers:
+    for value, rows in answers:
         assert value == one.compute()
         assert rows == one.per_image()[1].tolist()
