@@ -33,8 +33,8 @@ def filled(text, rows):
     """The README with the table between its marks."""
     begin, end = (re.escape(mark) for mark in MARKS)
     body = (
-        "\n\nReal ImageNet validation images, value [95 % interval]. Controls, which explain nothing, in italics; ResNet weights are quantized"
-        f" stand-ins.\n\n{table(rows)}\n\n"
+        "\n\nReal ImageNet validation images, value [95 % interval]. Controls, which explain nothing, in italics; ResNet weights are"
+        f" quantized stand-ins.\n\n{table(rows)}\n\n"
     )
     return re.sub(f"({begin}).*?({end})", lambda m: m[1] + body + m[2], text, flags=re.DOTALL)
 
