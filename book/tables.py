@@ -195,7 +195,7 @@ def _evidence(entry, rows):
     check = entry["check"]
     metrics = (check["metric"], check["metric"] + "_box")
     wanted = [row for row in rows if row["metric"] in metrics]
-    wanted = [row for row in wanted if check.get("setting") in (None, row["setting"])]
+    wanted = [row for row in wanted if check.get("setting") in (None, row["setting"]) and " first " not in f" {row['setting']} "]
     found = []
     for own in (row for row in wanted if row["method"] == check["method"]):
         same = ("paper", "run", "profile", "metric", "setting", "protocol")
