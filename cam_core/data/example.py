@@ -1,5 +1,6 @@
 """One annotated image, and what the three readers share: loading, checking, transforming, naming what they read."""
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -99,6 +100,13 @@ class Dataset(TorchDataset[Example]):
         if view_points is not None and item.parts is not None:
             example.parts = _visible_parts(view_points, item.parts[:, 2], example.image.shape[-2:])
         return example
+
+    def part(self, wanted: slice) -> "Dataset":
+        """The images of the list that a slice takes."""
+        other = copy.copy(self)
+        other.ids, other.annotations = self.ids[wanted], self.annotations[wanted]
+        other._finish()
+        return other
 
     def digest(self) -> str:
         """Sha256 over the list of images (names, file sizes) and everything annotated: goes into a run's provenance."""

@@ -99,6 +99,11 @@ class Calm(nn.Module):
         assert isinstance(head, CalmHead)
         return head
 
+    @property
+    def deviations(self) -> list[str]:
+        """What differs from the release beyond the recipe."""
+        return ["attention dead everywhere: every place alike instead of NaN"] if self.head.uniform else []
+
     def extra_repr(self) -> str:
         """The options, for the digest under which a trained model is kept."""
         return f"objective={self.objective}, epsilon={self.epsilon}"

@@ -56,6 +56,11 @@ class LCam(nn.Module):
         assert self.attention.bias is not None
         return self.attention.bias
 
+    @property
+    def deviations(self) -> list[str]:
+        """What differs from the release beyond the recipe."""
+        return ["masks: those of the image's own class instead of all classes of the batch"] if self.masks == "own" else []
+
     def extra_repr(self) -> str:
         """The options, for the digest under which a trained model is kept."""
         terms = f"entropy={self.entropy}, area={self.area}, variation={self.variation}, power={self.power}"

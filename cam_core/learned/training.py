@@ -256,7 +256,8 @@ def trained(
         prepared = prepare(prepared, recipe, progress=progress) if prepare else prepared
         summary = fit(model, recipe, prepared, out=part, seed=seed, device=device, progress=progress)
         paper = PAPERS.get(recipe.name)
-        summary |= {"recipe": recipe.record(), "deviations": recipe.differs_from(paper) if paper else [], "seed": seed}
+        summary |= {"recipe": recipe.record(), "seed": seed}
+        summary["deviations"] = [*(recipe.differs_from(paper) if paper else []), *getattr(model, "deviations", [])]
         if test is not None:
             held_out = in_memory(test, progress=progress) if isinstance(test, Dataset) else test
             summary["accuracy"] = accuracy(cast("Classifier", model.classifier), held_out)
