@@ -63,7 +63,7 @@ NAMES = {
     "vgg16": "VGG-16",
     "mobilenet_v2": "MobileNetV2",
 }
-CONTROLS = ("random_map", "center_gaussian", "mean_activation", "random_l_cam")
+CONTROLS = ("random_map", "center_gaussian", "mean_activation", "random_l_cam", "all_ones", "fake_cam", "edges")
 PAPERS = ("increment_cam", "l_cam", "lfi_cam", "calm")
 
 

@@ -6,6 +6,7 @@ The cut is a node of the network's ``torch.fx`` graph that lies on every path fr
 
 import copy
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 DEFAULT_LAYER = {
     "resnet": "layer4", "resnext": "layer4", "wide_resnet": "layer4", "densenet": "relu", "squeezenet": "features",
     "mobilenet": "features", "efficientnet": "features", "convnext": "features", "mnasnet": "layers", "shufflenet": "conv5",
+    "vit_b": "encoder.layers.encoder_layer_10", "vit_l": "encoder.layers.encoder_layer_22",  # the last block's patches get no gradient
     "regnet": "trunk_output", "googlenet": "inception5b", "inception": "Mixed_7c", "alexnet": "features.11", "swin": "permute",
     "vgg11": "features.19", "vgg13": "features.23", "vgg16": "features.29", "vgg19": "features.35",
     "vgg11_bn": "features.27", "vgg13_bn": "features.33", "vgg16_bn": "features.42", "vgg19_bn": "features.51",
@@ -64,30 +66,41 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.name, self.layer, self.weights = name, layer, weights
         self._network = [network]  # in a list, so that its parameters are not registered a second time
+        self._folded, self._cuts = False, dict[str, Classifier]()
 
     def normalize(self, images: Tensor) -> Tensor:
         """Images [B,3,H,W] in [0, 1] -> zero-mean, unit-variance input of the network."""
         return (images - self.mean) / self.std
 
+    def look(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Images [B,3,H,W] in [0, 1] -> activations [B,K,h,w] and what the head needs beside them: nothing, or a class token."""
+        return _apart(self.trunk(self.normalize(images)))
+
     def activations(self, images: Tensor) -> Tensor:
         """Images [B,3,H,W] in [0, 1] -> activations [B,K,h,w] of the explained layer."""
-        activations: Tensor = self.trunk(self.normalize(images))
-        return activations
+        return self.look(images)[0]
+
+    def scores(self, inputs: Tensor) -> Tensor:
+        """Normalised images [B,3,H,W] -> logits [B,C]."""
+        activations, beside = _apart(self.trunk(inputs))
+        logits: Tensor = self.head(activations, *beside)
+        return logits
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B,3,H,W] in [0, 1] -> logits [B,C]."""
-        logits: Tensor = self.head(self.activations(images))
-        return logits
+        return self.scores(self.normalize(images))
 
     def at(self, layer: str) -> "Classifier":
         """The same network cut at another layer, weights shared. ValueError if the layer is no cut."""
         network = self._network[0]
         if network is None:
             raise ValueError("a classifier handed over as (trunk, head) has one cut only; hand it over cut at the layer you want")
-        trunk, head = cut(network, layer)
-        other = Classifier(trunk, head, name=self.name, layer=layer, weights=self.weights, network=network)
-        other.mean, other.std = self.mean, self.std
-        return other.train(self.training)
+        if layer not in self._cuts:
+            trunk, head = split(network, layer)
+            other = Classifier(trunk, head, name=self.name, layer=layer, weights=self.weights, network=network)
+            other.mean, other.std = self.mean, self.std
+            self._cuts[layer] = other.frozen() if self._folded else other
+        return self._cuts[layer].to(self.mean.device).train(self.training)
 
     def frozen(self) -> "Classifier":
         """A copy for measuring: eval mode, BatchNorm folded into the convolutions, channels_last, no parameter gradients.
@@ -100,8 +113,9 @@ class Classifier(nn.Module):
             part = fuse(part) if isinstance(part, fx.GraphModule) else part
             return part.to(memory_format=torch.channels_last)
 
-        other = Classifier(fixed(self.trunk), fixed(self.head), name=self.name, layer=self.layer, weights=self.weights)
-        other.mean, other.std = self.mean, self.std
+        trunk, head = fixed(self.trunk), fixed(self.head)
+        other = Classifier(trunk, head, name=self.name, layer=self.layer, weights=self.weights, network=self._network[0])
+        other.mean, other.std, other._folded = self.mean, self.std, True
         return other.eval().requires_grad_(requires_grad=False)
 
     def digest(self) -> str:
@@ -110,6 +124,10 @@ class Classifier(nn.Module):
         for key, value in sorted(self.state_dict().items()):
             total.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
         return total.hexdigest()
+
+
+def _apart(seen: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    return (seen, ()) if isinstance(seen, Tensor) else (seen[0], tuple(seen[1:]))
 
 
 def load_classifier(
@@ -126,7 +144,7 @@ def load_classifier(
     """
     network, source = load_network(name, weights, num_classes)
     layer = layer or default_layer(name, network)
-    trunk, head = cut(network, layer)
+    trunk, head = split(network, layer)
     return Classifier(trunk, head, name=name, layer=layer, weights=source, network=network).eval().to(device)
 
 
@@ -197,6 +215,37 @@ def default_layer(name: str, network: nn.Module) -> str:
         return "layer3"
     family = max((key for key in DEFAULT_LAYER if name.startswith(key)), key=len, default=None)
     return DEFAULT_LAYER[family] if family else cuts(network)[-1]
+
+
+def split(network: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:
+    """`cut`, and a ViT's tokens [B,1+hw,K] between trunk and head turned into a map [B,K,h,w] with the class token beside it."""
+    trunk, head = cut(network, layer)
+    return (_Grid(trunk), _Tokens(head)) if isinstance(network, torchvision.models.VisionTransformer) else (trunk, head)
+
+
+class _Grid(nn.Module):
+    """Tokens -> (grid [B,K,h,w], class token [B,1,K]); the patches of a square image."""
+
+    def __init__(self, trunk: nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        tokens: Tensor = self.trunk(inputs)
+        side = math.isqrt(tokens.shape[1] - 1)
+        return tokens[:, 1:].mT.unflatten(2, (side, side)), tokens[:, :1]
+
+
+class _Tokens(nn.Module):
+    """(grid [B,K,h,w], class token [B,1,K]) -> what ``head`` makes of the tokens."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, grid: Tensor, token: Tensor) -> Tensor:
+        logits: Tensor = self.head(torch.cat([token, grid.flatten(2).mT], 1))
+        return logits
 
 
 def cut(network: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:

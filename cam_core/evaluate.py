@@ -169,7 +169,7 @@ def _record(
 ) -> None:
     for protocol in {metric.protocol: PROTOCOLS[metric.protocol] for metric in metrics}.values():
         empties = table.empty.setdefault((protocol.name, method.name), {})
-        for i, empty in zip(ids, maps.is_empty(raw).tolist(), strict=True):
+        for i, empty in zip(ids, (maps.is_empty(raw) & (not method.finished)).tolist(), strict=True):  # all ones is no failure
             empties[i] = empties.get(i, False) or empty
         finished = method.class_maps(probe) if protocol.name == "cue" else _finished(method, raw, probe, examples, protocol)
         shared = sorted((m for m in metrics if m.protocol == protocol.name), key=lambda m: repr(m.shares))

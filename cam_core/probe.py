@@ -41,21 +41,32 @@ class Probe:
         other = Probe.__new__(Probe)
         other.classifier, other._chunk, other._targets = self.classifier, self._chunk, targets
         other.images = self.images[index]
-        other.activations, other.logits = self.activations[index], self.logits[index]
+        other._seen = self.activations[index], tuple(part[index] for part in self._seen[1])
+        other.logits = self.logits[index]
         return other
 
     @cached_property
+    def _seen(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The activations, and what the head needs beside them (a transformer's class token; nothing elsewhere)."""
+        with torch.inference_mode(mode=False), torch.no_grad():
+            return self.classifier.look(self.images)
+
+    @property
     def activations(self) -> Tensor:
         """[B,K,h,w], the output of the trunk."""
-        with torch.inference_mode(mode=False), torch.no_grad():
-            return self.classifier.activations(self.images)
+        return self._seen[0]
 
     @cached_property
     def logits(self) -> Tensor:
         """[B,C], the class scores of the unmasked images."""
         with torch.inference_mode(mode=False), torch.no_grad():
-            logits: Tensor = self.classifier.head(self.activations)
+            logits: Tensor = self.classifier.head(self.activations, *self._seen[1])
             return logits
+
+    @property
+    def inputs(self) -> Tensor:
+        """[B,3,H,W], the images as the network gets them: normalised, 0 is the mean colour."""
+        return self.classifier.normalize(self.images)
 
     @cached_property
     def probabilities(self) -> Tensor:
@@ -86,8 +97,19 @@ class Probe:
     def _differentiate(self, score: Finish) -> Tensor:
         with torch.inference_mode(mode=False), torch.enable_grad():
             activations = self.activations.detach().requires_grad_()
-            picked = score(self.classifier.head(activations)).gather(1, self.targets[:, None])
+            picked = score(self.classifier.head(activations, *self._seen[1])).gather(1, self.targets[:, None])
             return torch.autograd.grad(picked.sum(), activations)[0]
+
+    def pixel_gradients(self, inputs: Tensor) -> Tensor:
+        """[B,3,H,W]: d logit of each image's target / d normalised image, at ``inputs`` [B,3,H,W] in place of the probe's own."""
+        size = self._chunk_size(inputs.shape[-2:])
+        gradients = []
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            for part, targets in zip(inputs.split(size), self.targets.split(size), strict=True):
+                x = part.detach().clone().requires_grad_()
+                picked = self.classifier.scores(x).gather(1, targets[:, None])
+                gradients.append(torch.autograd.grad(picked.sum(), x)[0])
+        return torch.cat(gradients)
 
     def score_masked(
         self,
@@ -101,12 +123,12 @@ class Probe:
     ) -> Tensor:
         """Logits [B,M,C] of the images under ``masks`` [B,M,h,w]: ``m·x + (1-m)·fill``, passed chunk by chunk.
 
-        ``fill``: "black", "mean" (the mean colour: zero after normalisation) or a tensor that broadcasts to [3,H,W]. ``finish`` brings
+        ``fill``: "black", "mean" (the mean colour: zero after normalisation) or a tensor that broadcasts to [B,3,H,W]. ``finish`` brings
         a chunk of masks [n,h,w] to the image's size (default: bilinear). ``select`` [B,M] bool: only these pass, the others get NaN.
         ``images`` [B,3,H',W'] stand in for the probe's own; ``adapt`` changes the masked images [n,3,H',W'] before the network.
         """
         images = self.images if images is None else images
-        colour = self._fill(fill)
+        colour = self._fill(fill).expand_as(images)
         size = images.shape[-2:]
         chosen = torch.ones(masks.shape[:2], dtype=torch.bool) if select is None else select.cpu()
         rows = chosen.nonzero()
@@ -116,7 +138,7 @@ class Probe:
             image, mask = part[:, 0].to(images.device), part[:, 1].to(images.device)
             weights = masks[image, mask]
             weights = finish(weights) if finish else maps.upsample(weights, size)
-            masked = torch.lerp(colour.expand_as(images[image]), images[image], weights[:, None].to(images.dtype))
+            masked = torch.lerp(colour[image], images[image], weights[:, None].to(images.dtype))
             with torch.inference_mode():
                 scores = self.classifier(adapt(masked) if adapt else masked)
             if logits is None:
@@ -132,7 +154,8 @@ class Probe:
         for part in index.split(max(1, 2**24 // self.activations[0].numel())):
             image, mask = part // count, part % count
             with torch.inference_mode():
-                logits.append(self.classifier.head(self.activations[image] * keep[image, mask][:, :, None, None]))
+                beside = (part[image] for part in self._seen[1])
+                logits.append(self.classifier.head(self.activations[image] * keep[image, mask][:, :, None, None], *beside))
         return torch.cat(logits).reshape(batch, count, -1).clone()
 
     def _fill(self, fill: str | Tensor) -> Tensor:

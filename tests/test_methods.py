@@ -1,5 +1,8 @@
 """One battery over every method of the table, the papers' formulas transcribed literally, and the identities that must hold."""
 
+from dataclasses import replace
+from functools import partial
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -8,11 +11,13 @@ from hypothesis import given, settings
 
 from cam_core import maps
 from cam_core.methods import METHODS, method
+from cam_core.methods.gradient import layer_cam_fused
 from cam_core.methods.increment import phases
 from cam_core.probe import Probe
 from tests import nets, reference
 
-ANY = [*METHODS.values(), METHODS["grad_cam"].power(2), METHODS["grad_cam"].power(0.5)]
+FUSED = replace(METHODS["layer_cam[fused]"], function=partial(layer_cam_fused, layers=["relu1", "relu2"]))
+ANY = [*{**METHODS, FUSED.name: FUSED}.values(), METHODS["grad_cam"].power(2), METHODS["grad_cam"].power(0.5), METHODS["cam"].at_mean(0.3)]
 by_name = pytest.mark.parametrize("any_method", ANY, ids=lambda m: m.name)
 
 
@@ -197,7 +202,7 @@ def test_a_power_keeps_the_order_of_the_pixels(exponent):
 
 def test_an_unknown_method_is_refused_with_the_names_that_exist():
     assert method("grad_cam[power=0.5]").name == "grad_cam[power=0.5]"
-    with pytest.raises(ValueError, match=r"unknown method 'gradcam': expected one of cam, grad_cam"):
+    with pytest.raises(ValueError, match=r"unknown method 'gradcam': expected one of cam, eigen_cam"):
         method("gradcam")
 
 

@@ -1,35 +1,84 @@
-"""Every method in one explicit table: name -> `Method`; calling it with a `Probe` gives raw maps [B,h,w]."""
+"""Every method in one explicit table: name -> `Method`; calling it with a `Probe` gives raw maps [B,h,w] or, of pixels, [B,H,W].
 
-from cam_core.methods.activation import cam, mean_activation
-from cam_core.methods.control import center_gaussian, random_map
-from cam_core.methods.gradient import grad_cam, grad_cam_pp, hires_cam, layer_cam
-from cam_core.methods.increment import increment_cam
+Where a paper, its code and the comparing papers disagree, the plain name is the paper's form (Score-CAM: the authors' code, because the
+paper contradicts itself), and the others stand beside it with the difference in brackets.
+"""
+
+from functools import partial
+
+from cam_core.methods import activation, control, gradient, increment, perturbation, pixel
 from cam_core.methods.method import Method
-from cam_core.methods.perturbation import score_cam
+
+_general = partial(Method, target_dependent=False)
+_control = partial(_general, control=True)
+_image = partial(_control, finished=True)
 
 METHODS = {
     method.name: method
     for method in (
-        Method("cam", cam, "Zhou et al., CVPR", 2016, "1"),
-        Method("grad_cam", grad_cam, "Selvaraju et al., ICCV", 2017, "1 + head"),
-        Method("grad_cam_pp", grad_cam_pp, "Chattopadhay et al., WACV", 2018, "1 + head"),
-        Method("hires_cam", hires_cam, "Draelos & Carin, arXiv", 2020, "1 + head"),
-        Method("layer_cam", layer_cam, "Jiang et al., TIP", 2021, "1 + head"),
-        Method("score_cam", score_cam, "Wang et al., CVPRW", 2020, "1 + K"),
-        Method("increment_cam", increment_cam, "IEEE Access", 2024, "1 + head + about K/2 at map resolution"),
-        Method("mean_activation", mean_activation, "control", 0, "1", target_dependent=False, control=True),
-        Method("random_map", random_map, "control", 0, "0", target_dependent=False, control=True),
-        Method("center_gaussian", center_gaussian, "control", 0, "0", target_dependent=False, finished=True, control=True),
+        # activations alone
+        Method("cam", activation.cam, "Zhou et al., CVPR", 2016, "1"),
+        _general("eigen_cam", activation.eigen_cam, "Muhammad & Yeasin, IJCNN", 2020, "1"),
+        _general("eigen_cam[centred]", partial(activation.eigen_cam, centred=True), "pytorch-grad-cam", 2021, "1"),
+        # a gradient of the head
+        Method("grad_cam", gradient.grad_cam, "Selvaraju et al., ICCV", 2017, "1 + head"),
+        Method("grad_cam_pp", gradient.grad_cam_pp, "Chattopadhay et al., WACV", 2018, "1 + head"),
+        Method("grad_cam_pp[authors]", gradient.grad_cam_pp_authors, "Chattopadhay et al., released code", 2018, "1 + head"),
+        Method("grad_cam_pp[l_cam]", gradient.grad_cam_pp_l_cam, "as in Gkartzonika et al., ECCVW", 2022, "1 + head"),
+        Method("xgrad_cam", gradient.xgrad_cam, "Fu et al., BMVC", 2020, "1 + head"),
+        Method("hires_cam", gradient.hires_cam, "Draelos & Carin, arXiv", 2020, "1 + head"),
+        Method("layer_cam", gradient.layer_cam, "Jiang et al., TIP", 2021, "1 + head"),
+        Method("layer_cam[fused]", gradient.layer_cam_fused, "Jiang et al., TIP", 2021, "1 + a gradient from each layer"),
+        # masked images, masked channels
+        Method("score_cam", perturbation.score_cam, "Wang et al., CVPRW", 2020, "1 + K"),
+        Method("score_cam[softmax]", perturbation.score_cam_softmax, "as in pytorch-grad-cam, TorchCAM", 2020, "1 + K"),
+        Method("score_cam[l_cam]", perturbation.score_cam_l_cam, "as in Gkartzonika et al., ECCVW", 2022, "1 + K"),
+        Method("ss_cam", perturbation.ss_cam, "Naidu & Michael, arXiv", 2020, "1 + 35 K"),
+        Method("is_cam", perturbation.is_cam, "Naidu et al., arXiv", 2020, "1 + 10 K"),
+        Method("is_cam[cumulative]", partial(perturbation.is_cam, cumulative=True), "as in TorchCAM", 2020, "1 + 10 K"),
+        Method("ablation_cam", perturbation.ablation_cam, "Desai & Ramaswamy, WACV", 2020, "1 + K heads"),
+        Method("fd_cam", perturbation.fd_cam, "Li et al., ICPR", 2022, "1 + 2 K heads"),
+        Method("group_cam", perturbation.group_cam, "Zhang et al., arXiv", 2021, "1 + head + 33"),
+        Method("group_cam[head]", perturbation.group_cam_head, "Zhang et al., latest code", 2021, "1 + head + 33"),
+        Method("rise", perturbation.rise, "Petsiuk et al., BMVC", 2018, "4000"),
+        Method("opti_cam", perturbation.opti_cam, "Zhang et al., CVIU", 2024, "1 + 50 with gradient"),
+        # pixels
+        Method("saliency", pixel.saliency, "Simonyan et al., ICLRW", 2014, "1 with gradient"),
+        Method("smooth_grad", pixel.smooth_grad, "Smilkov et al., arXiv", 2017, "25 with gradient"),
+        Method("smooth_grad[calm]", pixel.smooth_grad_calm, "as in Kim et al., ICCV", 2021, "50 with gradient"),
+        Method("var_grad", pixel.var_grad, "Adebayo et al., ICLRW", 2018, "25 with gradient"),
+        Method("var_grad[calm]", pixel.var_grad_calm, "as in Kim et al., ICCV", 2021, "50 with gradient"),
+        Method("integrated_gradients", pixel.integrated_gradients, "Sundararajan et al., ICML", 2017, "50 with gradient"),
+        Method("integrated_gradients[calm]", pixel.integrated_gradients_calm, "as in Kim et al., ICCV", 2021, "51 with gradient"),
+        Method("guided_backprop", pixel.guided_backprop, "Springenberg et al., ICLRW", 2015, "1 with gradient"),
+        # Increment-CAM and its readings
+        *(
+            Method(name, partial(increment.increment_cam, **options), "IEEE Access", 2024, "1 + head + about K/2 " + at)
+            for name, options, at in increment.READINGS
+        ),
+        # controls
+        _control("mean_activation", activation.mean_activation, "control", 0, "1"),
+        _control("random_map", control.random_map, "control", 0, "0"),
+        _control("edges", control.edges, "control", 0, "0"),
+        _image("center_gaussian", control.center_gaussian, "control", 0, "0"),
+        _image("all_ones", control.all_ones, "control", 0, "0"),
+        _image("fake_cam", control.fake_cam, "Poppi et al., CVPRW, a control", 2021, "0"),
     )
 }
 
 
 def method(name: str) -> Method:
-    """A method by name; ``grad_cam[power=0.5]`` is one raised to a power. ValueError names those that exist."""
-    plain, _, option = name.partition("[")
-    if plain not in METHODS or (option and not option.startswith("power=")):
-        raise ValueError(f"unknown method {name!r}: expected one of {', '.join(METHODS)}, or one of them with [power=p]")
-    return METHODS[plain].power(float(option[len("power=") : -1])) if option else METHODS[plain]
+    """A method by name; ``grad_cam[power=0.5]`` is one raised to a power, ``grad_cam[mean=0.3]`` one brought to that mean.
+
+    ValueError names those that exist.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    plain, _, option = name.removesuffix("]").rpartition("[")
+    kind, _, number = option.partition("=")
+    if plain not in METHODS or kind not in ("power", "mean"):
+        raise ValueError(f"unknown method {name!r}: expected one of {', '.join(METHODS)}, or one of them with [power=p] or [mean=m]")
+    return METHODS[plain].power(float(number)) if kind == "power" else METHODS[plain].at_mean(float(number))
 
 
 __all__ = ["METHODS", "Method", "method"]

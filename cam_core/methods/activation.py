@@ -16,6 +16,25 @@ def cam(probe: Probe) -> Tensor:
     return torch.einsum("bk,bkhw->bhw", weights, probe.activations)
 
 
+def eigen_cam(probe: Probe, *, centred: bool = False) -> Tensor:
+    """Eigen-CAM (Muhammad & Yeasin, IJCNN 2020): the activations [hw,K] projected on their first principal vector, whatever the class.
+
+    From the smaller of the two Gram matrices, in float64. A singular vector has no sign: the map's sum is made positive (with A >= 0 it
+    is then nowhere negative). ``centred``: as pytorch-grad-cam, each channel's mean taken off first; the larger extreme is made positive.
+    """
+    a = probe.activations.double().flatten(2).mT  # [B,hw,K]
+    a = a - a.mean(1, keepdim=True) if centred else a
+    if a.shape[1] <= a.shape[2]:
+        squares, vectors = torch.linalg.eigh(a @ a.mT)
+        projected = vectors[..., -1] * squares[..., -1:].clamp_min(0).sqrt()
+    else:
+        projected = (a @ torch.linalg.eigh(a.mT @ a)[1][..., -1:])[..., 0]
+    towards = projected.amax(1) + projected.amin(1) if centred else projected.sum(1)
+    signed = torch.where(towards < 0, -1.0, 1.0)[:, None] * projected
+    heat: Tensor = signed.unflatten(1, probe.activations.shape[-2:]).to(probe.activations.dtype)
+    return heat
+
+
 def mean_activation(probe: Probe) -> Tensor:
     """Control: the plain mean over channels. It knows where the network is active and nothing of the class."""
     return probe.activations.mean(1)

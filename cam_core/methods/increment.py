@@ -4,18 +4,35 @@ Phase 1 is Grad-CAM. Phase 2 scores the channels that Grad-CAM weights positivel
 Phase 3 merges the two. Expects rectified activations (A >= 0), so that min-max removes the weight: s(alpha A) = s(A) for alpha > 0.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
 
 from cam_core import maps
+from cam_core.methods.control import image_seeds
 from cam_core.methods.gradient import grad_cam
 from cam_core.probe import Probe
 
 # The smallest square input that a network answers (measured); ResNets and MobileNets take the reduced image as it is.
 SMALLEST_INPUT = {"vgg": 32, "densenet": 32, "googlenet": 16, "alexnet": 64, "resnet": 0, "mobilenet_v2": 0}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the network says of masked, reduced images: of nothing [:, 0], of the whole one [:, 1], and under each channel [:, 2:].
+
+    ``probability`` and ``logit`` [B,2+K] of the target, NaN for channels that are not ``selected`` [B,K].
+    """
+
+    selected: Tensor
+    probability: Tensor
+    logit: Tensor
+    rank_low: Tensor  # [B], how many classes the unmasked reduced image scores above the target
 
 
 @dataclass(frozen=True)
@@ -27,50 +44,172 @@ class Phases:
     merged: Tensor
     increments: Tensor
     probability_low: Tensor  # [B], p_c of the unmasked reduced image
-    rank_low: Tensor  # [B], how many classes it scores above the target
+    rank_low: Tensor
 
     def effective_channels(self) -> Tensor:
         """[B], (sum |w|)² / sum w² over the scored channels: 1 = a single channel decides, the number scored = all alike."""
         w = self.increments.nan_to_num(0.0).abs().double()
         return w.sum(1) ** 2 / (w**2).sum(1).clamp_min(torch.finfo(torch.float64).tiny)
 
+    def correlation(self) -> Tensor:
+        """[B], Pearson's correlation of the two maps that are merged; NaN where one is constant."""
+        pair = torch.stack([self.grad_cam, self.low_resolution_score_cam], 1).flatten(2).double()
+        centred = pair - pair.mean(2, keepdim=True)
+        together: Tensor = (centred[:, 0] * centred[:, 1]).sum(1) / centred.norm(dim=2).prod(1)
+        return together
 
-def increment_cam(probe: Probe) -> Tensor:
-    """Preset LIT, the headline: the reduced image enters the network at h x w, or the smallest size it answers. [B,h,w] in [0, 1]."""
-    return phases(probe).merged
+
+# Names, options and cost of the readings in the table of methods. LIT, the headline, keeps the plain name whatever a study finds.
+READINGS: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("increment_cam", {}, "at map resolution"),
+    ("increment_cam[mid]", {"resolution": 112}, "at 112 x 112"),
+    ("increment_cam[full]", {"resolution": "image"}, "at image resolution"),
+    ("increment_cam[gated]", {"masks": "gated"}, "at map resolution"),  # R2'
+    ("increment_cam[channels]", {"merge": "channels"}, "at map resolution"),  # R3
+)
 
 
-def phases(probe: Probe, *, resolution: int | None = None, weight_grad_cam: float = 0.5, weight_score: float = 0.5) -> Phases:
-    """All three phases. ``resolution``: side of the square that the reduced image is brought to (bilinear); None is preset LIT, 0 none.
+def increment_cam(probe: Probe, **options: Any) -> Tensor:
+    """The merged map [B,h,w] in [0, 1]; preset LIT, or the options of `phases`."""
+    return phases(probe, **options).merged
 
-    Masks multiply the normalised image (mean-colour fill). Channels with a positive Grad-CAM weight that are not constant are scored by
-    the signed increment of the post-softmax probability over the all-masked image.
+
+def phases(
+    probe: Probe,
+    *,
+    resolution: int | str = "literal",
+    path: str = "map",
+    masks: str = "channel",
+    select: str = "positive",
+    reduce: str = "area",
+    weight: str = "increment",
+    merge: str = "sum",
+    weight_grad_cam: float = 0.5,
+    weight_score: float = 0.5,
+    sigma: float = 0.0,
+) -> Phases:
+    """All three phases; the first five options are those of `score`, the others those of `combine`."""
+    found = score(probe, resolution=resolution, path=path, masks=masks, select=select, reduce=reduce)
+    return combine(probe, found, weight=weight, merge=merge, weight_grad_cam=weight_grad_cam, weight_score=weight_score, sigma=sigma)
+
+
+def score(
+    probe: Probe,
+    *,
+    resolution: int | str = "literal",
+    path: str = "map",
+    masks: str = "channel",
+    select: str = "positive",
+    reduce: str = "area",
+) -> Scores:
+    """Phase 2's passes. Masks multiply the normalised reduced image x_d (mean-colour fill).
+
+    ``resolution``: side of the square that enters the network: "literal" (preset LIT: h x w, or the smallest size it answers), 0 (h x w),
+    "image" (preset FULL) or pixels. ``path`` "map": image and masks meet at h x w and are enlarged together, bilinearly; "direct": both
+    come to the resolution straight. ``masks`` "channel": s(A_k); "gated": s(L1 · A_k). ``select`` "positive": Grad-CAM's weight is
+    positive; "all". A constant channel is never scored. ``reduce``: how the image is made small, "area" or "bilinear".
     """
-    a = probe.activations
-    size = a.shape[-2:]
-    resolution = _literal(probe) if resolution is None else resolution
-
-    # Phase 1
-    alpha = probe.gradients().mean((2, 3))
-    first = grad_cam(probe)
-
-    # Phase 2: w_k = p_c(E_r(s(A_k) · x_d)) - p_c(E_r(0))
-    low = F.interpolate(probe.images, size, mode="area")
-    enter = (lambda x: F.interpolate(x, _sides(size, resolution), mode="bilinear", align_corners=False)) if resolution else None
-    selected = (alpha > 0) & (a.amax((2, 3)) - a.amin((2, 3)) > 1e-12)
+    a, size = probe.activations, probe.activations.shape[-2:]
+    side = _literal(probe) if resolution == "literal" else max(probe.images.shape[-2:]) if resolution == "image" else int(resolution)
+    _known("path", path, "map", "direct")
+    _known("masks", masks, "channel", "gated")
+    _known("select", select, "positive", "all")
+    _known("reduce", reduce, "area", "bilinear")
+    entered = _sides(size, side) if side else size
+    meet = entered if path == "direct" else size
+    options = {} if reduce == "area" else {"align_corners": False}
+    low = F.interpolate(probe.images, meet, mode=reduce, **options)
+    enter = None if meet == entered else lambda x: F.interpolate(x, entered, mode="bilinear", align_corners=False)
+    gated = a * grad_cam(probe)[:, None] if masks == "gated" else a
+    selected = gated.amax((2, 3)) - gated.amin((2, 3)) > 1e-12
+    if select == "positive":
+        selected &= probe.gradients().mean((2, 3)) > 0
     nothing, everything = torch.zeros_like(a[:, :1]), torch.ones_like(a[:, :1])
-    masks = torch.cat([nothing, everything, maps.min_max(a)], 1)
-    needed = F.pad(selected, (2, 0), value=True)
-    logits = probe.score_masked(masks, "mean", select=needed, images=low, adapt=enter)
-    p = logits.double().softmax(-1).gather(-1, probe.targets[:, None, None].expand(-1, logits.shape[1], 1))[..., 0]
-    increments = p[:, 2:] - p[:, :1]
-    second = torch.einsum("bk,bkhw->bhw", torch.where(selected, increments, 0.0).to(a.dtype), a).relu()
-
-    # Phase 3
-    merged = maps.min_max((weight_grad_cam * maps.min_max(first) + weight_score * maps.min_max(second)).relu())
+    stacked = torch.cat([nothing, everything, maps.min_max(gated)], 1)
+    # upsampling lowers a mask's maximum, so that at another size it is rescaled again; nothing and everything are constant and stay
+    finish = (
+        (lambda m: torch.where(maps.is_empty(m)[:, None, None], m[:, :1, :1], maps.min_max(maps.upsample(m, meet))))
+        if meet != size
+        else None
+    )
+    logits = probe.score_masked(stacked, "mean", finish, select=F.pad(selected, (2, 0), value=True), images=low, adapt=enter).double()
+    column = probe.targets[:, None, None].expand(-1, logits.shape[1], 1)
     whole = logits[:, 1]
     rank = (whole > whole.gather(1, probe.targets[:, None])).sum(1)
-    return Phases(first, second, merged, increments, p[:, 1], rank)
+    return Scores(selected, logits.softmax(-1).gather(-1, column)[..., 0], logits.gather(-1, column)[..., 0], rank)
+
+
+def combine(
+    probe: Probe,
+    scores: Scores,
+    *,
+    weight: str = "increment",
+    merge: str = "sum",
+    weight_grad_cam: float = 0.5,
+    weight_score: float = 0.5,
+    sigma: float = 0.0,
+) -> Phases:
+    """Weights of the channels, ``L2 = ReLU(sum_k w_k A_k)``, and the merge with Grad-CAM; no pass.
+
+    ``weight``: "increment" of the probability over the all-masked image, signed; "probability"; "softmax" over the channels of the
+    logits; the controls "equal" (all ones) and "permuted" (the increments dealt anew to the scored channels, by a seed of the image).
+    ``merge``: "sum" with the two weights; "product"; "max"; "channels": one sum with both weights of a channel, each over its largest
+    magnitude (reading R3). ``sigma``: a Gaussian of that width, in cells, over the merged map; 0 none.
+    """
+    a, alpha = probe.activations, probe.gradients().mean((2, 3))
+    w = _weights(probe, scores, weight)
+    used = torch.where(scores.selected, w, 0.0).to(a.dtype)
+    first = grad_cam(probe)
+    second = torch.einsum("bk,bkhw->bhw", used, a).relu()
+    one, two = maps.min_max(first), maps.min_max(second)
+    if merge == "sum":
+        merged = weight_grad_cam * one + weight_score * two
+    elif merge == "product":
+        merged = one * two
+    elif merge == "max":
+        merged = torch.maximum(one, two)
+    elif merge == "channels":
+        both = sum(weights / _nonzero(weights.abs().amax(1, keepdim=True)) for weights in (alpha, used))
+        merged = torch.einsum("bk,bkhw->bhw", both, a)
+    else:
+        raise ValueError(f'merge is "sum", "product", "max" or "channels", got {merge!r}')
+    merged = _blur(merged, sigma) if sigma else merged
+    return Phases(first, second, maps.min_max(merged.relu()), w, scores.probability[:, 1], scores.rank_low)
+
+
+def _weights(probe: Probe, scores: Scores, weight: str) -> Tensor:
+    """w [B,K] in float64, NaN for channels that were not scored."""
+    increment = scores.probability[:, 2:] - scores.probability[:, :1]
+    if weight == "increment":
+        return increment
+    if weight == "probability":
+        return scores.probability[:, 2:]
+    if weight == "softmax":
+        return scores.logit[:, 2:].masked_fill(~scores.selected, -torch.inf).softmax(1).masked_fill(~scores.selected, torch.nan)
+    if weight == "equal":
+        return torch.ones_like(increment).masked_fill(~scores.selected, torch.nan)
+    if weight == "permuted":
+        dealt = increment.clone()
+        for row, chosen, seed in zip(dealt, scores.selected, image_seeds(probe, 0), strict=True):
+            order = torch.randperm(int(chosen.sum()), generator=torch.Generator().manual_seed(seed)).to(row.device)
+            row[chosen] = row[chosen][order]
+        return dealt
+    raise ValueError(f'weight is "increment", "probability", "softmax", "equal" or "permuted", got {weight!r}')
+
+
+def _blur(heat: Tensor, sigma: float) -> Tensor:
+    reach = min(max(1, math.ceil(3 * sigma)), min(heat.shape[-2:]) - 1)
+    blurred: Tensor = gaussian_blur(heat[:, None], [2 * reach + 1] * 2, [sigma, sigma])
+    return blurred[:, 0]
+
+
+def _nonzero(values: Tensor) -> Tensor:
+    return torch.where(values == 0, 1.0, values)
+
+
+def _known(option: str, value: str, *known: str) -> None:
+    if value not in known:
+        raise ValueError(f"{option} is {' or '.join(map(repr, known))}, got {value!r}")
 
 
 def _literal(probe: Probe) -> int:
@@ -89,7 +228,7 @@ def _smallest_that_runs(probe: Probe) -> int:
         except RuntimeError:
             continue
         return side
-    raise ValueError(f"{probe.classifier.name or 'the network'} answers no input of 96 x 96 or less: pass resolution= to increment.phases")
+    raise ValueError(f"{probe.classifier.name or 'the network'} answers no input of 96 x 96 or less: pass resolution=")
 
 
 def _sides(size: torch.Size, resolution: int) -> tuple[int, int]:
