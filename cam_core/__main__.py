@@ -1,4 +1,4 @@
-"""`python -m cam_core run | batch | train | publish | compare`: run notebooks, compare numbers."""
+"""`python -m cam_core run | batch | train | publish | compare | explain`: run notebooks, compare numbers, explain one's own images."""
 
 import argparse
 import sys
@@ -71,6 +71,18 @@ def _compare(options: argparse.Namespace) -> int:
     return 0 if agree else 1
 
 
+def _explain(options: argparse.Namespace) -> int:
+    from cam_core.explain import explain
+
+    given = vars(options)
+    names = ("model", "weights", "classes", "layer", "target", "crop", "device")
+    pictures, problems = explain(options.images, options.out, methods=options.method.split(","), **{name: given[name] for name in names})
+    print(f"{len(pictures)} pictures and explained.json in {options.out}")
+    for problem in problems:
+        print(f"not explained: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m cam_core", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -111,6 +123,19 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("ours", type=Path)
     compare.add_argument("published", type=Path)
     compare.set_defaults(do=_compare)
+
+    explain = commands.add_parser("explain", help="heat maps of your own images, as pictures and JSON")
+    explain.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    explain.add_argument("--out", type=Path, required=True, help="folder of the pictures and explained.json")
+    explain.add_argument("--model", default="resnet50", help="a torchvision classification network (default: resnet50)")
+    explain.add_argument("--method", default="grad_cam", help="one or several, with commas: grad_cam,increment_cam")
+    explain.add_argument("--weights", default="imagenet", help="imagenet, or a .safetensors state dict of that network")
+    explain.add_argument("--classes", type=Path, help="text file with one class name a line, for one's own network")
+    explain.add_argument("--layer", help="the layer to explain (default: the last convolutional map)")
+    explain.add_argument("--target", help="class to explain, by name or number (default: the prediction)")
+    explain.add_argument("--crop", choices=("squash", "crop"), default="squash", help="the whole image, or the middle of it")
+    explain.add_argument("--device", default="cpu")
+    explain.set_defaults(do=_explain)
     return parser
 
 

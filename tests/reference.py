@@ -108,3 +108,240 @@ def increment_cam(classifier: Classifier, image: torch.Tensor, target: int, reso
         if g[k].mean() > 0 and a[k].max() - a[k].min() > 1e-12:
             second += (score(small * torch.tensor(_unit(a[k]))) - score(torch.zeros_like(small))) * a[k]
     return _unit(np.maximum(0.5 * _unit(first) + 0.5 * _unit(np.maximum(second, 0)), 0))
+
+
+# --- further activation and gradient methods ---------------------------------------------------------------------------------------------
+
+
+def _weighted(weights: Map, a: Map) -> Map:
+    return np.maximum(sum((w * one for w, one in zip(weights, a, strict=True)), np.zeros(a.shape[1:])), 0)
+
+
+def eigen_cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    a, _ = _parts(classifier, image, target)
+    matrix = a.reshape(len(a), -1).T
+    left, values, _ = np.linalg.svd(matrix, full_matrices=False)
+    projected = left[:, 0] * values[0]
+    return (projected * np.sign(projected.sum())).reshape(a.shape[1:])
+
+
+def eigen_cam_centred(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    a, _ = _parts(classifier, image, target)
+    matrix = a.reshape(len(a), -1).T
+    matrix = matrix - matrix.mean(0)
+    _, _, right = np.linalg.svd(matrix, full_matrices=False)
+    projected = matrix @ right[0]
+    return (projected if projected.max() > -projected.min() else -projected).reshape(a.shape[1:])
+
+
+def xgrad_cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    a, g = _parts(classifier, image, target)
+    return _weighted(np.array([(g[k] * a[k]).sum() / a[k].sum() if a[k].sum() else 0.0 for k in range(len(a))]), a)
+
+
+def grad_cam_pp_authors(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    a, g = _parts(classifier, image, target)
+    weights = []
+    for k in range(len(a)):
+        alpha = np.zeros(a.shape[1:])
+        for i, j in np.ndindex(*alpha.shape):
+            below = 2 * g[k, i, j] ** 2 + g[k, i, j] ** 3 * a[k].sum()
+            alpha[i, j] = g[k, i, j] ** 2 / (below if below else 1.0)
+        total = sum(alpha[i, j] for i, j in np.ndindex(*alpha.shape) if g[k, i, j] > 0)
+        weights.append((alpha / (total if total else 1.0) * np.maximum(g[k], 0)).sum())
+    return _weighted(np.array(weights), a)
+
+
+def grad_cam_pp_l_cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    a = classifier.trunk(((image - classifier.mean) / classifier.std)[None]).detach().requires_grad_()
+    classifier.head(a).softmax(1)[0, target].backward()
+    a, g = a.detach()[0].numpy(), a.grad[0].numpy()
+    weights = []
+    for k in range(len(a)):
+        below = 2 * g[k] ** 2 + (a[k] * g[k] ** 3).sum()
+        weights.append((g[k] ** 2 / (np.where(below == 0, 1.0, below) + 1e-7) * np.maximum(g[k], 0)).sum())
+    return _weighted(np.array(weights), a)
+
+
+# --- masked images -----------------------------------------------------------------------------------------------------------------------
+
+
+def _large(m: Map, size: torch.Size) -> Map:
+    return F.interpolate(torch.tensor(m)[None, None], tuple(size), mode="bilinear", align_corners=False)[0, 0].numpy()
+
+
+def _logit(classifier: Classifier, normalised: torch.Tensor, target: int) -> float:
+    with torch.no_grad():
+        return float(classifier.head(classifier.trunk(normalised[None]))[0, target])
+
+
+def _softmax(scores: list[float]) -> Map:
+    e = np.exp(np.array(scores) - max(scores))
+    return e / e.sum()
+
+
+def _over_channels(classifier: Classifier, image: torch.Tensor, target: int, changes: list) -> Map:
+    a, _ = _parts(classifier, image, target)
+    x = (image - classifier.mean) / classifier.std
+    kept = [k for k in range(len(a)) if a[k].max() > a[k].min()]
+    masks = {k: _unit(_large(a[k], image.shape[1:])) for k in kept}
+    scores = [sum(_logit(classifier, x * torch.tensor(change(masks[k])), target) for change in changes) / len(changes) for k in kept]
+    return _weighted(_softmax(scores), a[kept])
+
+
+def score_cam_softmax(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    return _over_channels(classifier, image, target, [lambda m: m])
+
+
+def score_cam_l_cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    a, _ = _parts(classifier, image, target)
+    x = (image - classifier.mean) / classifier.std
+    total = np.zeros(a.shape[1:])
+    for k in range(len(a)):
+        large = _large(np.maximum(a[k], 0), image.shape[1:])
+        span = large.max() - large.min()
+        if span > 0:
+            total += _probability(classifier, x * torch.tensor(large / span), target) * a[k] / span
+    return np.maximum(total, 0)
+
+
+def is_cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    return _over_channels(classifier, image, target, [lambda m, i=i: (i + 1) / 10 * m for i in range(10)])
+
+
+def is_cam_cumulative(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    return _over_channels(classifier, image, target, [lambda m, i=i: sum(range(1, i + 2)) / 10 * m for i in range(10)])
+
+
+def ss_cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    generator = torch.Generator().manual_seed(0)
+    noise = [2.0 * torch.randn(image.shape[1:], generator=generator, dtype=torch.float64).numpy() for _ in range(35)]
+    return _over_channels(classifier, image, target, [lambda m, n=n: m + n for n in noise])
+
+
+def ablation_cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    a, _ = _parts(classifier, image, target)
+
+    def logit(features: Map) -> float:
+        with torch.no_grad():
+            return float(classifier.head(torch.tensor(features)[None])[0, target])
+
+    weights = []
+    for k in range(len(a)):
+        without = a.copy()
+        without[k] = 0
+        weights.append((logit(a) - logit(without)) / abs(logit(a)))
+    return _weighted(np.array(weights), a)
+
+
+def fd_cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    a, g = _parts(classifier, image, target)
+
+    def logit(keep: Map) -> float:
+        with torch.no_grad():
+            return float(classifier.head(torch.tensor(a * keep[:, None, None])[None])[0, target])
+
+    flat = a.reshape(len(a), -1)
+    scores = []
+    for k in range(len(a)):
+        norms = [np.linalg.norm(flat[k]) * np.linalg.norm(flat[j]) for j in range(len(a))]
+        cosine = np.array([flat[k] @ flat[j] / norms[j] if norms[j] else 0.0 for j in range(len(a))])
+        group = (cosine > np.quantile(cosine, 0.95)).astype(float)
+        scores.append(logit(group) + logit(np.ones(len(a))) - logit(1 - group))
+    return _weighted(np.exp(_unit(np.array(scores))) * _unit(g.mean((1, 2))) - 0.5, a)
+
+
+def _group_cam(classifier: Classifier, image: torch.Tensor, target: int, *, latest: bool) -> Map:
+    from torchvision.transforms.functional import gaussian_blur
+
+    a, g = _parts(classifier, image, target)
+    side = 2 * ((min(image.shape[1:]) - 1) // 2) + 1
+    blurred = gaussian_blur(image[None], [min(51, side)] * 2, [50.0, 50.0])[0]
+    per = -(-len(a) // 32)
+    base = _probability(classifier, (blurred - classifier.mean) / classifier.std, target)
+    total = np.zeros(image.shape[1:])
+    for first in range(0, len(a), per):
+        m = np.maximum(sum(g[k].mean() * a[k] for k in range(first, min(first + per, len(a)))), 0)
+        if not latest:
+            m = np.where(m > np.quantile(m, 0.7), m, 0.0)
+        if m.max() == m.min():
+            continue
+        h = torch.tensor(_unit(_large(m, image.shape[1:])))
+        gain = _probability(classifier, (image * h + blurred * (1 - h) - classifier.mean) / classifier.std, target) - base
+        total += max(gain, 0.0) * _large(m, image.shape[1:]) if latest else gain * h.numpy()
+    return np.maximum(total, 0)
+
+
+def group_cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    return _group_cam(classifier, image, target, latest=False)
+
+
+def group_cam_head(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    return _group_cam(classifier, image, target, latest=True)
+
+
+def opti_cam(classifier: Classifier, image: torch.Tensor, target: int, steps: int = 50, lr: float = 0.1) -> Map:
+    """Adam written out (Kingma & Ba, algorithm 1); its gradient by autograd."""
+    a, _ = _parts(classifier, image, target)
+    a = torch.tensor(np.maximum(a, 0))
+    u, m, v = torch.full((len(a),), 0.5, dtype=torch.float64), torch.zeros(len(a)), torch.zeros(len(a))
+    for t in range(1, steps + 1):
+        u = u.detach().requires_grad_()
+        shown = F.interpolate((u.softmax(0)[:, None, None] * a).sum(0)[None, None], image.shape[1:], mode="bilinear")[0, 0]
+        shown = (shown - shown.min()) / (shown.max() - shown.min())
+        loss = -classifier((shown * image)[None])[0, target]
+        loss.backward()
+        m, v = 0.9 * m + 0.1 * u.grad, 0.999 * v + 0.001 * u.grad**2
+        u = u.detach() - lr * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+    return (u.softmax(0)[:, None, None] * a).sum(0).numpy()
+
+
+# --- pixels ------------------------------------------------------------------------------------------------------------------------------
+
+
+def _pixel_gradient(classifier: Classifier, normalised: torch.Tensor, target: int) -> Map:
+    x = normalised[None].clone().requires_grad_()
+    classifier.head(classifier.trunk(x))[0, target].backward()
+    classifier.zero_grad()
+    return x.grad[0].numpy()
+
+
+def _normalised(classifier: Classifier, image: torch.Tensor) -> torch.Tensor:
+    return (image - classifier.mean) / classifier.std
+
+
+def saliency(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    return np.abs(_pixel_gradient(classifier, _normalised(classifier, image), target)).max(0)
+
+
+def integrated_gradients_calm(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    x = _normalised(classifier, image)
+    return sum(np.abs(_pixel_gradient(classifier, x * (s / 50), target)).max(0) for s in range(51)) / 50
+
+
+def _under_noise(classifier: Classifier, image: torch.Tensor, target: int, samples: int, spread: float) -> list[Map]:
+    import zlib
+
+    x = _normalised(classifier, image)
+    sigma = spread * (x.max() - x.min())
+    generator = torch.Generator().manual_seed(zlib.crc32(image.numpy().tobytes(), 0))
+    noise = [torch.randn(x.shape, generator=generator, dtype=torch.float64) for _ in range(samples)]
+    return [_pixel_gradient(classifier, x + sigma * one, target) for one in noise]
+
+
+def smooth_grad(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    return np.abs(np.mean(_under_noise(classifier, image, target, 25, 0.15), 0)).max(0)
+
+
+def var_grad(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    found = np.array(_under_noise(classifier, image, target, 25, 0.15))
+    return ((found**2).mean(0) - found.mean(0) ** 2).max(0)
+
+
+def smooth_grad_calm(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    return np.mean([np.abs(g).max(0) for g in _under_noise(classifier, image, target, 50, 0.25)], 0)
+
+
+def var_grad_calm(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    found = np.array([np.abs(g).max(0) for g in _under_noise(classifier, image, target, 50, 0.25)])
+    return (found**2).mean(0) - found.mean(0) ** 2

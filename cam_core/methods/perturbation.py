@@ -168,13 +168,12 @@ def rise(probe: Probe, samples: int = 4000, cells: int = 7, share: float = 0.5, 
 def rise_masks(size: torch.Size, samples: int, cells: int = 7, share: float = 0.5, seed: int = 0, block: int = 100) -> Iterator[Tensor]:
     """RISE's masks [<= ``block``,H,W] in [0, 1], one block after the other."""
     generator = torch.Generator().manual_seed(seed)
-    step = [math.ceil(side / cells) for side in size]
-    for start in range(0, samples, block):
-        count = min(block, samples - start)
-        grid = (torch.rand(count, cells, cells, generator=generator) < share).float()
-        large = maps.upsample(grid, ((cells + 1) * step[0], (cells + 1) * step[1]))
-        shifts = (torch.rand(count, 2, generator=generator) * torch.tensor(step)).long().tolist()
-        yield torch.stack([one[y : y + size[0], x : x + size[1]] for one, (y, x) in zip(large, shifts, strict=True)])
+    step = torch.tensor([math.ceil(side / cells) for side in size])
+    grids = (torch.rand(samples, cells, cells, generator=generator) < share).float()
+    shifts = (torch.rand(samples, 2, generator=generator) * step).long()
+    for grid, shift in zip(grids.split(block), shifts.split(block), strict=True):
+        large = maps.upsample(grid, tuple(((cells + 1) * step).tolist()))
+        yield torch.stack([one[y : y + size[0], x : x + size[1]] for one, (y, x) in zip(large, shift.tolist(), strict=True)])
 
 
 def opti_cam(probe: Probe, steps: int = 50, lr: float = 0.1) -> Tensor:

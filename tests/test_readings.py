@@ -1,0 +1,257 @@
+"""What ties the methods to each other and to known answers: identities, completeness, quadrature, masks, transformers, refusals."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cam_core import load_classifier, maps
+from cam_core.methods import METHODS, method
+from cam_core.methods import increment as inc
+from cam_core.methods.activation import eigen_cam
+from cam_core.methods.gradient import layer_cam, layer_cam_fused
+from cam_core.methods.perturbation import opti_cam, rise, rise_masks
+from cam_core.methods.pixel import integrated_gradients
+from cam_core.probe import Probe
+from tests import nets
+from tests.test_methods import close
+
+
+def logit_of(probe: Probe, inputs: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return probe.classifier.scores(inputs).gather(1, probe.targets[:, None])[:, 0]
+
+
+class TestIdentities:
+    def test_ablation_weights_in_closed_form_on_pooling_and_a_linear_layer(self):
+        probe = Probe(nets.gap(), nets.images(3), torch.tensor([0, 1, 2]))
+        weight = probe.classifier.head.fc.weight.detach()[probe.targets]
+        y = probe.logits.gather(1, probe.targets[:, None]).abs()
+        want = torch.einsum("bk,bkhw->bhw", weight * probe.activations.mean((2, 3)) / y, probe.activations).relu()
+        close(METHODS["ablation_cam"](probe), want)
+
+    def test_authors_grad_cam_pp_is_the_positive_weights_sum_there(self):
+        probe = Probe(nets.gap(), nets.images(3))
+        weight = probe.classifier.head.fc.weight.detach()[probe.targets].relu()
+        want = torch.einsum("bk,bkhw->bhw", weight, probe.activations)
+        close(maps.min_max(METHODS["grad_cam_pp[authors]"](probe)), maps.min_max(want))
+
+    def test_eigen_cam_takes_either_gram_matrix(self):
+        wide, narrow = Probe(nets.gap(channels=80), nets.images(2)), Probe(nets.gap(channels=6), nets.images(2))
+        for probe in (wide, narrow):
+            a = probe.activations.flatten(2).mT
+            left, values, _ = torch.linalg.svd(a, full_matrices=False)
+            want = left[..., 0] * values[:, :1]
+            close(eigen_cam(probe).flatten(1), want * want.sum(1, keepdim=True).sign())
+            assert float(eigen_cam(probe).min()) >= -1e-12  # Perron-Frobenius
+
+    def test_layer_cam_of_one_layer_is_fused_to_itself(self):
+        probe = Probe(nets.gap(), nets.images(2))
+        plain = layer_cam(probe)
+        close(layer_cam_fused(probe, ["relu2"]), plain / plain.amax((1, 2), keepdim=True))
+
+    def test_fused_layer_cam_is_the_maximum_of_its_scaled_layers(self):
+        classifier, x = nets.gap(), nets.images(2)
+        parts = [layer_cam(Probe(classifier.at(layer), x)) for layer in ("relu1", "relu2")]
+        shallow, deep = (p / p.amax((1, 2), keepdim=True) for p in parts)
+        close(layer_cam_fused(Probe(classifier, x), ["relu1", "relu2"]), torch.maximum((2 * shallow).tanh(), deep))
+
+    def test_fused_layer_cam_asks_for_layers_it_does_not_know(self):
+        with pytest.raises(ValueError, match="pass layers="):
+            METHODS["layer_cam[fused]"](Probe(nets.gap(), nets.images(1)))
+
+
+class TestIntegratedGradients:
+    def test_it_adds_up_to_the_score_difference(self):
+        probe = Probe(nets.dense(), nets.images(3), torch.tensor([0, 3, 4]))
+        gained = logit_of(probe, probe.inputs) - logit_of(probe, torch.zeros_like(probe.inputs))
+        total = integrated_gradients(probe, steps=2000).sum((1, 2))
+        assert torch.allclose(total, gained, rtol=1e-3)  # kinks of the ReLUs limit the quadrature
+
+    def test_on_a_linear_network_one_point_is_exact(self):
+        classifier = nets.gap()
+        classifier = type(classifier)(torch.nn.Identity(), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 256, 5))).double()
+        probe = Probe(classifier.eval(), nets.images(2))
+        gained = logit_of(probe, probe.inputs) - logit_of(probe, torch.zeros_like(probe.inputs))
+        close(integrated_gradients(probe, steps=1).sum((1, 2)), gained)
+
+
+class TestGuidedBackprop:
+    def test_it_is_the_gradient_of_a_network_whose_relus_are_guided_by_hooks(self):
+        classifier, x = nets.gap(), nets.images(2)
+        hooked = copy.deepcopy(classifier)
+        for module in hooked.modules():
+            if isinstance(module, torch.nn.ReLU):
+                module.inplace = False
+                module.register_full_backward_hook(lambda _m, _into, out: (out[0].clamp_min(0) * (_into[0] != 0),))
+        inputs = classifier.normalize(x).requires_grad_()
+        targets = classifier(x).argmax(1)
+        hooked.scores(inputs).gather(1, targets[:, None]).sum().backward()
+        close(METHODS["guided_backprop"](Probe(classifier, x)), inputs.grad.abs().amax(1))
+
+    def test_relu6_and_functions_are_guided_too(self):
+        mobile = load_classifier("mobilenet_v2", weights=None, num_classes=5)
+        probe = Probe(mobile, torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+        guided, plain = METHODS["guided_backprop"](probe), METHODS["saliency"](probe)
+        assert not torch.allclose(maps.min_max(guided), maps.min_max(plain), atol=0.1)
+        assert torch.equal(METHODS["saliency"](probe), plain)  # nothing of it stays
+
+
+class TestRise:
+    def test_masks_are_bilinear_lie_in_the_unit_interval_and_have_the_stated_mean(self):
+        size = torch.Size([28, 28])
+        masks = torch.cat(list(rise_masks(size, 400)))
+        assert masks.shape == (400, 28, 28)
+        assert 0 <= float(masks.min()) <= float(masks.max()) <= 1
+        assert float(masks.mean()) == pytest.approx(0.5, abs=0.02)
+        assert torch.equal(masks, torch.cat(list(rise_masks(size, 400, block=7))))
+
+    def test_a_score_that_no_mask_moves_gives_the_mean_mask(self):
+        classifier = nets.gap()
+        with torch.no_grad():
+            classifier.head.fc.weight.zero_()
+        probe = Probe(classifier, nets.images(1))
+        p = float(probe.probabilities[0, probe.targets[0]])
+        masks = torch.cat(list(rise_masks(torch.Size([16, 16]), 300))).double()
+        close(rise(probe, samples=300)[0], p * masks.mean(0) / 0.5)
+
+
+def test_opti_cam_raises_the_score_of_its_mask():
+    probe = Probe(nets.dense(seed=3), nets.images(3), torch.tensor([1, 2, 3]))
+
+    def shown(heat: torch.Tensor) -> torch.Tensor:
+        mask = maps.min_max(maps.upsample(heat, probe.images.shape[-2:]))
+        return probe.score_masked(mask[:, None])[:, 0].gather(1, probe.targets[:, None])[:, 0]
+
+    assert (shown(opti_cam(probe, steps=50)) > shown(opti_cam(probe, steps=0))).all()
+
+
+class TestAtMean:
+    def test_a_map_is_brought_to_the_mean_and_keeps_its_order(self):
+        probe = Probe(nets.gap(), nets.images(3))
+        heat = method("grad_cam[mean=0.3]")(probe)
+        assert torch.allclose(heat.mean((1, 2)), torch.tensor(0.3, dtype=torch.float64), atol=1e-9)
+        plain = maps.upsample(maps.min_max(METHODS["grad_cam"](probe)), (16, 16))
+        assert (heat[0].flatten()[plain[0].flatten().argsort()].diff() >= 0).all()
+
+    def test_an_empty_map_stays_empty_and_an_impossible_mean_is_refused(self):
+        nothing = replace(METHODS["grad_cam"], function=lambda probe: torch.zeros_like(probe.activations[:, 0]))
+        assert not nothing.at_mean(0.3)(Probe(nets.gap(), nets.images(1))).any()
+        with pytest.raises(ValueError, match=r"between 0 and 1, got 1\.5"):
+            METHODS["cam"].at_mean(1.5)(Probe(nets.gap(), nets.images(1)))
+
+
+class TestControls:
+    def test_fake_cam_hides_one_pixel(self):
+        heat = METHODS["fake_cam"](Probe(nets.gap(), nets.images(2)))
+        assert heat.shape == (2, 16, 16)
+        assert (heat == 0).sum((1, 2)).tolist() == [1, 1]
+        assert bool((METHODS["all_ones"](Probe(nets.gap(), nets.images(2))) == 1).all())
+
+    def test_edges_of_a_step_lie_on_the_step(self):
+        x = torch.zeros(1, 3, 16, 16, dtype=torch.float64)
+        x[..., 8:] = 1
+        heat = METHODS["edges"](Probe(nets.gap(), x))[0]
+        assert set(heat.nonzero()[:, 1].tolist()) == {7, 8}
+        assert torch.allclose(heat[:, 7:9], torch.tensor(0.5, dtype=torch.float64))
+
+
+class TestIncrementReadings:
+    def test_scored_once_every_reading_follows_without_a_pass(self, monkeypatch):
+        probe = Probe(nets.dense(seed=3), nets.images(3), torch.tensor([0, 1, 2]))
+        found = inc.score(probe)
+        expected = {w: inc.phases(probe, weight=w).merged for w in ("increment", "probability", "softmax", "equal", "permuted")}
+        monkeypatch.setattr(probe, "score_masked", None)
+        for weight, merged in expected.items():
+            assert torch.equal(inc.combine(probe, found, weight=weight).merged, merged)
+
+    def test_without_selection_from_the_whole_image_it_is_score_cam_of_definition_5(self):
+        probe = Probe(nets.dense(seed=3), nets.images(2), torch.tensor([0, 1]))
+        second = inc.phases(probe, resolution="image", path="direct", select="all").low_resolution_score_cam
+        masks = maps.min_max(maps.upsample(probe.activations, probe.images.shape[-2:]))
+        both = torch.cat([torch.zeros_like(masks[:, :1]), masks], 1)
+        p = probe.score_masked(both, "mean").softmax(-1)[torch.arange(2), :, probe.targets]
+        close(second, torch.einsum("bk,bkhw->bhw", p[:, 1:] - p[:, :1], probe.activations).relu())
+
+    def test_merges_are_what_they_say(self):
+        probe = Probe(nets.dense(seed=3), nets.images(2))
+        found = inc.phases(probe)
+        one, two = maps.min_max(found.grad_cam), maps.min_max(found.low_resolution_score_cam)
+        close(inc.phases(probe, merge="product").merged, maps.min_max(one * two))
+        close(inc.phases(probe, merge="max").merged, maps.min_max(torch.maximum(one, two)))
+        alpha, w = probe.gradients().mean((2, 3)), found.increments.nan_to_num(0.0)
+        both = alpha / alpha.abs().amax(1, keepdim=True) + w / w.abs().amax(1, keepdim=True)
+        close(inc.phases(probe, merge="channels").merged, maps.min_max(torch.einsum("bk,bkhw->bhw", both, probe.activations).relu()))
+
+    def test_permuted_weights_are_the_same_weights_elsewhere(self):
+        probe = Probe(nets.dense(seed=3, channels=12), nets.images(2))
+        plain, dealt = (inc.phases(probe, weight=w).increments for w in ("increment", "permuted"))
+        assert torch.equal(plain.isnan(), dealt.isnan())
+        for a, b in zip(plain, dealt, strict=True):
+            assert torch.equal(a[~a.isnan()].sort().values, b[~b.isnan()].sort().values)
+        assert not torch.equal(plain.nan_to_num(0.0), dealt.nan_to_num(0.0))
+
+    def test_a_gated_mask_is_the_channel_under_grad_cam(self):
+        probe = Probe(nets.dense(seed=3), nets.images(2))
+        gated = probe.activations * METHODS["grad_cam"](probe)[:, None]
+        low = torch.nn.functional.interpolate(probe.images, probe.activations.shape[-2:], mode="area")
+        masks = torch.cat([torch.zeros_like(gated[:, :1]), maps.min_max(gated)], 1)
+        p = probe.score_masked(masks, "mean", images=low).softmax(-1)[torch.arange(2), :, probe.targets]
+        w = inc.phases(probe, masks="gated").increments
+        close(w.nan_to_num(0.0), torch.where(w.isnan(), 0.0, p[:, 1:] - p[:, :1]))
+
+    @pytest.mark.parametrize(
+        "wrong", [{"path": "round"}, {"masks": "x"}, {"select": "x"}, {"reduce": "x"}, {"weight": "x"}, {"merge": "x"}], ids=str
+    )
+    def test_an_unknown_option_is_refused_with_the_known_ones(self, wrong):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} is "):
+            inc.phases(Probe(nets.gap(), nets.images(1)), **wrong)
+
+    def test_a_blur_keeps_the_range_and_smooths(self):
+        probe = Probe(nets.dense(seed=3), nets.images(2))
+        plain, soft = (inc.phases(probe, sigma=s).merged for s in (0.0, 1.0))
+        assert float(soft.min()) == 0.0
+        assert float(soft.max()) == 1.0
+        assert float(soft.diff(dim=2).abs().mean()) < float(plain.diff(dim=2).abs().mean())
+
+
+class TestTransformers:
+    @pytest.fixture(scope="class")
+    def vit(self):
+        torch.manual_seed(0)
+        classifier = load_classifier("vit_b_16", weights=None, num_classes=4)
+        with torch.no_grad():  # torchvision starts the last layer at zero
+            torch.nn.init.normal_(classifier._network[0].heads.head.weight, std=0.1)
+        return classifier
+
+    def test_the_cut_is_the_network_and_the_map_a_grid(self, vit):
+        x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+        probe = Probe(vit, x)
+        assert probe.activations.shape == (2, 768, 14, 14)
+        with torch.no_grad():
+            assert torch.equal(vit(x), vit._network[0].eval()(vit.normalize(x)))
+        other = probe.pairs(torch.tensor([1, 0]), torch.tensor([2, 3]))
+        assert torch.allclose(other.gradients().mean(), other.gradients().mean())
+        for name in ("grad_cam", "hires_cam", "layer_cam", "xgrad_cam", "eigen_cam", "mean_activation"):
+            heat = METHODS[name](other)
+            assert heat.shape == (2, 14, 14)
+            assert torch.isfinite(heat).all()
+        assert float(METHODS["hires_cam"](other).abs().max()) > 0
+        keep = torch.ones(2, 1, 768)
+        assert torch.allclose(other.score_channels(keep)[:, 0], other.logits, atol=1e-5)
+
+    def test_gradients_are_those_of_the_whole_network(self, vit):
+        x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+        kept = {}
+        network = vit._network[0].eval()
+        hook = network.encoder.layers.encoder_layer_10.register_forward_hook(lambda _m, _i, out: kept.update(out=out))
+        logits = network(vit.normalize(x))
+        hook.remove()
+        gradient = torch.autograd.grad(logits[0, logits.argmax()], kept["out"])[0]
+        close(Probe(vit, x).gradients().flatten(2), gradient[:, 1:].mT, tolerance=1e-4)
+
+    def test_swin_needs_nothing_beside_its_map(self):
+        probe = Probe(load_classifier("swin_t", weights=None, num_classes=4), torch.rand(1, 3, 64, 64))
+        assert probe.activations.shape[1] == 768
+        assert METHODS["grad_cam"](probe).shape == (1, 2, 2)
