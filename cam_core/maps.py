@@ -54,3 +54,11 @@ def top_fraction(maps: Tensor, fraction: float) -> Tensor:
     tied = values == threshold
     values = torch.where(tied & (tied.cumsum(-1) <= surplus), 0.0, values)
     return values.reshape(maps.shape)
+
+
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson's correlation [B] of maps [B,h,w]; NaN where one is constant."""
+    pair = torch.stack([a, b], 1).flatten(2).double()
+    centred = pair - pair.mean(2, keepdim=True)
+    out: Tensor = (centred[:, 0] * centred[:, 1]).sum(1) / centred.norm(dim=2).prod(1)
+    return out

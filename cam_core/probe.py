@@ -17,17 +17,27 @@ class Probe:
     """What a method may ask of a classifier about images [B,3,H,W] in [0, 1] and one target class each.
 
     ``targets`` is a LongTensor [B] and defaults to the prediction. Every answer is detached; the classifier is left as it was.
-    ValueError if the classifier is in train mode, the images lie on another device, or a target does not exist.
+    ``chunk``: how many masked images pass at once. ``autocast``: a dtype such as torch.bfloat16 in which masked images pass, for speed;
+    everything else stays exact. ValueError if the classifier is in train mode, the images lie on another device, or a target does not
+    exist.
     """
 
-    def __init__(self, classifier: Classifier, images: Tensor, targets: Tensor | None = None, *, chunk: int | None = None) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        images: Tensor,
+        targets: Tensor | None = None,
+        *,
+        chunk: int | None = None,
+        autocast: torch.dtype | None = None,
+    ) -> None:
         if classifier.training:
             raise ValueError("the classifier is in train mode, its BatchNorm and dropout would move: call classifier.eval() first")
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be [B, 3, H, W] in [0, 1], got {tuple(images.shape)}")
         if images.device != classifier.mean.device:
             raise ValueError(f"images are on {images.device}, the classifier on {classifier.mean.device}: move one of them")
-        self.classifier, self.images, self._targets, self._chunk = classifier, images, targets, chunk
+        self.classifier, self.images, self._targets, self._chunk, self._autocast = classifier, images, targets, chunk, autocast
         if targets is not None:
             if targets.shape != images.shape[:1]:
                 raise ValueError(f"targets must be one class per image [{len(images)}], got {tuple(targets.shape)}")
@@ -39,7 +49,7 @@ class Probe:
     def pairs(self, index: Tensor, targets: Tensor) -> "Probe":
         """The probe of images ``index`` [N] with ``targets`` [N]: other questions to the same pass through the trunk."""
         other = Probe.__new__(Probe)
-        other.classifier, other._chunk, other._targets = self.classifier, self._chunk, targets
+        other.classifier, other._chunk, other._autocast, other._targets = self.classifier, self._chunk, self._autocast, targets
         other.images = self.images[index]
         other._seen = self.activations[index], tuple(part[index] for part in self._seen[1])
         other.logits = self.logits[index]
@@ -139,8 +149,8 @@ class Probe:
             weights = masks[image, mask]
             weights = finish(weights) if finish else maps.upsample(weights, size)
             masked = torch.lerp(colour[image], images[image], weights[:, None].to(images.dtype))
-            with torch.inference_mode():
-                scores = self.classifier(adapt(masked) if adapt else masked)
+            with torch.inference_mode(), torch.autocast(images.device.type, self._autocast, enabled=self._autocast is not None):
+                scores = self.classifier(adapt(masked) if adapt else masked).to(masked.dtype)
             if logits is None:
                 logits = scores.new_full((*masks.shape[:2], scores.shape[1]), torch.nan).clone()
             logits[image, mask] = scores

@@ -6,7 +6,7 @@ paper contradicts itself), and the others stand beside it with the difference in
 
 from functools import partial
 
-from cam_core.methods import activation, control, gradient, increment, perturbation, pixel
+from cam_core.methods import activation, budget, control, gradient, increment, perturbation, pixel
 from cam_core.methods.method import Method
 
 _general = partial(Method, target_dependent=False)
@@ -33,6 +33,10 @@ METHODS = {
         Method("score_cam", perturbation.score_cam, "Wang et al., CVPRW", 2020, "1 + K"),
         Method("score_cam[softmax]", perturbation.score_cam_softmax, "as in pytorch-grad-cam, TorchCAM", 2020, "1 + K"),
         Method("score_cam[l_cam]", perturbation.score_cam_l_cam, "as in Gkartzonika et al., ECCVW", 2022, "1 + K"),
+        *(
+            Method(f"score_cam[budget={m}]", partial(budget.score_cam_budget, passes=m), "ours, after Wang et al.", 2026, f"1 + {m}")
+            for m in (32, 64, 128, 256)
+        ),
         Method("ss_cam", perturbation.ss_cam, "Naidu & Michael, arXiv", 2020, "1 + 35 K"),
         Method("is_cam", perturbation.is_cam, "Naidu et al., arXiv", 2020, "1 + 10 K"),
         Method("is_cam[cumulative]", partial(perturbation.is_cam, cumulative=True), "as in TorchCAM", 2020, "1 + 10 K"),

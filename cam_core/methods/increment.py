@@ -53,10 +53,7 @@ class Phases:
 
     def correlation(self) -> Tensor:
         """[B], Pearson's correlation of the two maps that are merged; NaN where one is constant."""
-        pair = torch.stack([self.grad_cam, self.low_resolution_score_cam], 1).flatten(2).double()
-        centred = pair - pair.mean(2, keepdim=True)
-        together: Tensor = (centred[:, 0] * centred[:, 1]).sum(1) / centred.norm(dim=2).prod(1)
-        return together
+        return maps.correlation(self.grad_cam, self.low_resolution_score_cam)
 
 
 # Names, options and cost of the readings in the table of methods. LIT, the headline, keeps the plain name whatever a study finds.

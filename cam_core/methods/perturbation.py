@@ -21,8 +21,12 @@ def score_cam(probe: Probe) -> Tensor:
     p_c is the softmax probability, without the baseline of Definition 4 and without the softmax over channels of Algorithm 1, which
     contradict each other. Constant channels are skipped. The sum is taken before upsampling, which is the same, both being linear.
     """
-    a, useful = probe.activations, ~maps.is_empty(probe.activations)
-    return _weighted(torch.where(useful, _target(_masked(probe, useful).softmax(-1), probe), 0.0), a).relu()
+    return _weighted(channel_scores(probe, ~maps.is_empty(probe.activations)), probe.activations).relu()
+
+
+def channel_scores(probe: Probe, useful: Tensor) -> Tensor:
+    """p_c(x · H_k) [B,K] of the channels that are ``useful`` [B,K], 0 for the others."""
+    return torch.where(useful, _target(_masked(probe, useful).softmax(-1), probe), 0.0)
 
 
 def score_cam_softmax(probe: Probe) -> Tensor:

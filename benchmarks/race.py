@@ -1,0 +1,138 @@
+"""Contenders in processes of their own, called in turn: what one leaves behind (threads, memory, environment) is not the other's.
+
+A contender is a function ``prepare(*words) -> call`` written ``module:function:word,word``; its process prepares once and then times
+``call`` whenever it is asked.
+"""
+
+import gc
+import importlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from cam_core.results import process_facts, versions, write_table
+from cam_core.run import ALLOCATOR
+
+HOME = Path(__file__).resolve().parents[1]
+
+
+class Contender:
+    """A process that waits to be asked; ``ours`` is started with the allocator's settings, as every process of ours is."""
+
+    def __init__(self, name: str, prepare: str, *, ours: bool) -> None:
+        self.name = name
+        environment = {**os.environ, **(ALLOCATOR if ours else {})}
+        command = [sys.executable, "-m", "benchmarks.race", prepare]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=HOME)
+        self._answer()  # prepared
+
+    def measure(self) -> dict[str, float]:
+        """Seconds, CPU seconds and megabytes above the level before the call."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, float]:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                return dict(json.loads(line))
+        raise RuntimeError(f"{self.name} stopped with code {self.process.wait()}; its error stands above")
+
+    def close(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def race(group: str, contenders: Mapping[str, tuple[str, bool]], rounds: int) -> pd.DataFrame:
+    """Call every contender (name -> (module:function:words, ours)) once to warm up, then ``rounds`` times in turn; one row a contender.
+
+    Columns: group, contender, seconds (the least), cpu_seconds (the least), median_seconds, extra_mb (the most), rounds.
+    """
+    running = [Contender(name, prepare, ours=ours) for name, (prepare, ours) in contenders.items()]
+    taken: dict[str, list[dict[str, float]]] = {one.name: [] for one in running}
+    try:
+        for turn in tqdm(range(rounds + 1), desc=group, unit="round"):
+            for one in running:
+                measured = one.measure()
+                if turn or rounds == 1:
+                    taken[one.name].append(measured)
+    finally:
+        for one in running:
+            one.close()
+    rows = []
+    for name, found in taken.items():
+        frame = pd.DataFrame(found)
+        least, most = frame.min(), frame.max()
+        rows.append({"group": group, "contender": name, "seconds": least.seconds, "cpu_seconds": least.cpu, "extra_mb": most.mb,
+                     "median_seconds": frame.seconds.median(), "rounds": len(frame)})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def write(frames: list[pd.DataFrame], name: str) -> None:
+    """results/benchmarks/<name>.csv, with the machine and the versions in every row."""
+    facts = process_facts()
+    machine = f"{os.cpu_count()} cores, {_processor()}"
+    packages = " ".join(f"{k} {v}" for k, v in versions().items() if k in ("torch", "torchvision"))
+    table = pd.concat(frames, ignore_index=True).assign(machine=machine, device=facts.get("device", "cpu"), packages=packages)
+    write_table(HOME / f"results/benchmarks/{name}.csv", table)
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown processor")
+
+
+class _Peak:
+    """Highest resident memory while it lasts, looked at every 2 ms, in megabytes above the start."""
+
+    def __enter__(self) -> "_Peak":
+        self.start = self.top = _resident()
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self.done.wait(0.002):
+            self.top = max(self.top, _resident())
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.thread.join()
+        self.extra = self.top - self.start
+
+
+def _resident() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def _serve(prepare: str) -> None:
+    module, function, words = prepare.split(":")
+    call: Any = getattr(importlib.import_module(module), function)(*filter(None, words.split(",")))
+    print("{}", flush=True)
+    for _ in sys.stdin:
+        gc.collect()
+        with _Peak() as memory:
+            began, cpu = time.perf_counter(), time.process_time()
+            call()
+            seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+        print(json.dumps({"seconds": seconds, "cpu": cpu, "mb": memory.extra}), flush=True)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])
