@@ -4,7 +4,7 @@
 
 Every channel is passed once; each way to spend m passes is then computed from those scores. Its map's correlation with the exact map
 stands beside two floors: all weights equal (no pass), and m channels without prediction. Results:
-results/studies/score_cam_budget-<backbone>.csv, one row an image, way and m.
+results/studies/score_cam_budget-<backbone>.csv, one row a way and m.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from cam_core import Probe, load_classifier, maps
 from cam_core.learned import jobs
 from cam_core.methods import budget
 from cam_core.methods.perturbation import channel_scores
+from cam_core.metrics.statistics import bootstrap
 from cam_core.results import write_table
 
 BUDGETS = (16, 32, 64, 128, 256, 512)
@@ -52,8 +53,16 @@ def measured(probe: Probe, image: str) -> list[dict[str, object]]:
         heat = torch.einsum("bk,bkhw->bhw", weights.double(), a.double()).relu()
         used = ~maps.is_empty(a)[0]
         both = torch.stack([weights[0, used].double(), scores[0, used]])
-        rows.append({"image": image, "way": way, "m": m, "correlation": float(maps.correlation(heat, full)),
-                     "weights": float(torch.corrcoef(both)[0, 1]), "promised": promise})  # fmt: skip
+        rows.append(
+            {
+                "image": image,
+                "way": way,
+                "m": m,
+                "correlation": float(maps.correlation(heat, full)),
+                "weight_correlation": float(torch.corrcoef(both)[0, 1]),
+                "promised": promise,
+            }
+        )
 
     masks = maps.min_max(a).flatten(2).double()
     add("equal weights", 0, torch.ones_like(scores))
@@ -67,6 +76,29 @@ def measured(probe: Probe, image: str) -> list[dict[str, object]]:
     return rows
 
 
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a way and m: mean and worst correlation of the maps with a bootstrap interval, that of the weights, what was promised."""
+    rows = []
+    for (way, m), part in frame.groupby(["way", "m"], sort=False):
+        low, high = bootstrap(part.correlation.to_numpy())
+        off = (part.promised - part.correlation).abs().mean() if part.promised.notna().any() else None
+        rows.append(
+            {
+                "way": way,
+                "m": m,
+                "mean": part.correlation.mean(),
+                "ci_low": low,
+                "ci_high": high,
+                "worst": part.correlation.min(),
+                "weight_correlation": part.weight_correlation.mean(),
+                "promised": part.promised.mean(),
+                "promise_off": off,
+                "n": len(part),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def main() -> None:
     """Run the study for one network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -78,9 +110,9 @@ def main() -> None:
     rows = []
     for example in tqdm((data[i] for i in range(len(data))), given.backbone, len(data), unit="image"):
         rows += measured(Probe(frozen, example.image[None]), example.image_id)
-    frame = pd.DataFrame(rows).assign(backbone=given.backbone, weights=classifier.weights)
+    frame = summary(pd.DataFrame(rows)).assign(backbone=given.backbone, weights=classifier.weights)
     write_table(jobs.HOME / f"results/studies/score_cam_budget-{given.backbone}.csv", frame)
-    print(frame.groupby(["way", "m"], sort=False).correlation.agg(["mean", "min"]).round(4).to_string())
+    print(frame.round(4).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,85 @@
+"""What the difference between two forms of one method does to its maps.
+
+    CAM_DATA=... CAM_WEIGHTS=... python -m studies.forms resnet18
+
+For each pair: Pearson's correlation of the two native maps of an image (mean with a bootstrap interval, and worst), and the share of the
+finished map inside the boxes. The last column of names says whom the second form belongs to. Results: results/studies/forms-<backbone>.csv.
+"""
+
+import argparse
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from cam_core import METHODS, Probe, load_classifier, maps
+from cam_core.data import inclusive_boxes
+from cam_core.learned import jobs
+from cam_core.metrics.localization import inside
+from cam_core.metrics.statistics import bootstrap
+from cam_core.results import write_table
+
+# (form, other form, images): Score-CAM's forms pass every channel once or more
+PAIRS = (
+    ("grad_cam_pp", "grad_cam_pp[authors]", 40),
+    ("grad_cam_pp", "grad_cam_pp[l_cam]", 40),
+    ("eigen_cam", "eigen_cam[centred]", 40),
+    ("layer_cam", "layer_cam[fused]", 40),
+    ("group_cam", "group_cam[head]", 40),
+    ("smooth_grad", "smooth_grad[calm]", 40),
+    ("var_grad", "var_grad[calm]", 40),
+    ("integrated_gradients", "integrated_gradients[calm]", 40),
+    ("score_cam", "score_cam[softmax]", 12),
+    ("score_cam", "score_cam[l_cam]", 12),
+    ("is_cam", "is_cam[cumulative]", 2),
+)
+
+
+def compare(backbone: str) -> pd.DataFrame:
+    """One row a pair."""
+    classifier = load_classifier(backbone)
+    frozen, data = classifier.frozen(), jobs.images("imagenet", jobs.find_root("imagenet"), limit=max(n for *_, n in PAIRS))("squash")
+    rows = []
+    for form, other, count in tqdm(PAIRS, backbone, unit="pair"):
+        correlations, energies = [], []
+        for example in (data[i] for i in range(count)):
+            probe = Probe(frozen, example.image[None])
+            pair = [METHODS[name](probe) for name in (form, other)]
+            size = max(heat.shape[-2:] for heat in pair)
+            pair = [maps.upsample(heat, size) for heat in pair]
+            correlations.append(float(maps.correlation(*pair)))
+            boxes = inside(inclusive_boxes(example.boxes), (224, 224)) if example.boxes is not None else torch.zeros(224, 224)
+            finished = [maps.upsample(maps.min_max(heat), (224, 224))[0] for heat in pair]
+            energies.append([float((heat * boxes).sum() / heat.sum().clamp_min(1e-12)) for heat in finished])
+        values = torch.tensor(correlations, dtype=torch.float64)
+        values = values[values.isfinite()]
+        low, high = bootstrap(values.numpy())
+        share = 100 * torch.tensor(energies).mean(0)
+        rows.append(
+            {
+                "form": form,
+                "other": other,
+                "correlation": float(values.mean()),
+                "ci_low": low,
+                "ci_high": high,
+                "worst": float(values.min()),
+                "energy": float(share[0]),
+                "energy_other": float(share[1]),
+                "n": len(values),
+            }
+        )
+    return pd.DataFrame(rows).assign(backbone=backbone, weights=classifier.weights)
+
+
+def main() -> None:
+    """Run it for one network."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("backbone")
+    backbone = parser.parse_args().backbone
+    frame = compare(backbone)
+    write_table(jobs.HOME / f"results/studies/forms-{backbone}.csv", frame)
+    print(frame.round(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
