@@ -166,9 +166,8 @@ class Probe:
         logits: Tensor | None = None
         for part in chosen.cpu().nonzero().split(self._chunk_size(size or self.images.shape[-2:])):
             image, version = part[:, 0].to(self.images.device), part[:, 1].to(self.images.device)
-            made = make(image, version)
             with torch.inference_mode():
-                scores = self.classifier(made)
+                scores = self.classifier(make(image, version))
             if logits is None:
                 logits = scores.new_full((*chosen.shape, scores.shape[1]), torch.nan).clone()
             logits[image, version] = scores
