@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -23,6 +24,7 @@ from cam_core.learned.training import predict
 from cam_core.methods import Method
 from cam_core.metrics import Metric, Present
 from cam_core.metrics.cues import Cue, cue
+from cam_core.metrics.faithfulness import Masked, Wins, wins
 from cam_core.metrics.localization import inside
 from cam_core.metrics.statistics import Difference, bootstrap, one_by_one, paired_difference, wilson
 from cam_core.probe import Probe
@@ -72,6 +74,13 @@ class Table:
         """Method ``first`` minus ``second`` in a metric, on the images that both have, with its paired interval."""
         a, b = self.metrics[first, name, setting], self.metrics[second, name, setting]
         return paired_difference(a.per_image(), b.per_image(), a.value, groups=a.groups)
+
+    def wins(self, first: str, second: str, setting: str = "100%") -> Wins:
+        """How often method ``first`` has the smaller drop, by the two's `AverageDrop` at ``setting``."""
+        a, b = (self.metrics[method, "average_drop", setting] for method in (first, second))
+        assert isinstance(a, Masked)
+        assert isinstance(b, Masked)
+        return wins(a, b)
 
 
 def network_record(classifier: Classifier, dataset: Dataset, method: str = "plain") -> pd.DataFrame:
@@ -145,6 +154,7 @@ def _measure(
     for rule, group in groupby(sorted(metrics, key=lambda m: PROTOCOLS[m.protocol].target), lambda m: PROTOCOLS[m.protocol].target):
         asked = list(group)
         index, targets = _targets(rule, base, dataset, examples, start)
+        shared: dict[tuple[bool, ...], Probe] = {}  # what does not depend on the map (random erasing, say) is asked once for all methods
         for method in methods:
             within = index + start < limits.get(method.name, len(dataset))
             if not within.any():
@@ -153,7 +163,7 @@ def _measure(
             began = time.perf_counter()
             raw = method(probe)
             table.seconds[method.name] = (time.perf_counter() - began) / len(raw)
-            asked_of = [examples[i] for i in index[within]]
+            asked_of, probe = [examples[i] for i in index[within]], shared.setdefault(tuple(within.tolist()), probe)
             _record(table, dataset, method, raw, probe, asked_of, (index[within] + start).tolist(), asked)
 
 
@@ -189,6 +199,9 @@ def _record(
                 rows = same[0].measure(finished[held], [boxes[i] for i in held])
             elif same[0].needs == "cue":
                 keep, rows = ids, same[0].measure(finished, [_cue(example) for example in examples])
+            elif same[0].needs == "method":
+                explain = partial(_explained, method, examples, protocol)
+                keep, rows = ids, same[0].measure(finished, probe, explain)
             else:
                 keep, rows = ids, same[0].measure(finished, probe)
             for metric in same:
@@ -199,7 +212,15 @@ def _finished(method: Method, raw: Tensor, probe: Probe, examples: list[Example]
     """Maps as the protocol wants them; for pointing a list of maps at each original image's size."""
     if protocol.name == "pointing":
         return [maps.upsample(one, example.size) for one, example in zip(raw, examples, strict=True)]
+    if protocol.finishing == "cells":
+        return finish(raw, probe.activations.shape[-2:], "cells")
     return raw if method.finished else finish(raw, probe.images.shape[-2:], protocol.finishing)
+
+
+def _explained(method: Method, examples: list[Example], protocol: Protocol, probe: Probe) -> Tensor:
+    """Finished maps of other images in the place of the examples': what a metric calls that must explain again."""
+    finished: Tensor = _finished(method, method(probe), probe, examples, protocol)
+    return finished
 
 
 def _boxes(example: Example, label: int | None = None) -> Tensor:

@@ -1,7 +1,8 @@
 """A batch under examination: activations, logits, gradients and masked scores, each computed at most once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from cam_core import maps
 from cam_core.classifier import Classifier
 
 Finish = Callable[[Tensor], Tensor]
+Make = Callable[[Tensor, Tensor], Tensor]  # which image [n], which of its versions [n] -> the versions [n,3,H,W]
+T = TypeVar("T")
 PIXELS_PER_CHUNK = 8 * 224 * 224  # eight images of 224 x 224 pass fastest on a CPU; the size is fixed so that runs repeat to the bit
 
 
@@ -54,6 +57,21 @@ class Probe:
         other._seen = self.activations[index], tuple(part[index] for part in self._seen[1])
         other.logits = self.logits[index]
         return other
+
+    def like(self, images: Tensor) -> "Probe":
+        """The probe of other images [B,3,H,W] in the place of these, with the same targets."""
+        return Probe(self.classifier, images, self.targets, chunk=self._chunk)
+
+    def once(self, key: Hashable, ask: Callable[[], T]) -> T:
+        """What ``ask`` answers, asked once per ``key``: for what does not depend on the map, so that all methods share it."""
+        if key not in self._answers:
+            self._answers[key] = ask()
+        answer: T = self._answers[key]
+        return answer
+
+    @cached_property
+    def _answers(self) -> dict[Hashable, Any]:
+        return {}
 
     @cached_property
     def _seen(self) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -140,21 +158,30 @@ class Probe:
         images = self.images if images is None else images
         colour = self._fill(fill).expand_as(images)
         size = images.shape[-2:]
-        chosen = torch.ones(masks.shape[:2], dtype=torch.bool) if select is None else select.cpu()
-        rows = chosen.nonzero()
-        logits: Tensor | None = None
-        passed = adapt(images[:1]).shape[-2:] if adapt else size
-        for part in rows.split(self._chunk_size(passed)):
-            image, mask = part[:, 0].to(images.device), part[:, 1].to(images.device)
+
+        def masked(image: Tensor, mask: Tensor) -> Tensor:
             weights = masks[image, mask]
             weights = finish(weights) if finish else maps.upsample(weights, size)
-            masked = torch.lerp(colour[image], images[image], weights[:, None].to(images.dtype))
-            with torch.inference_mode(), torch.autocast(images.device.type, self._autocast, enabled=self._autocast is not None):
-                scores = self.classifier(adapt(masked) if adapt else masked).to(masked.dtype)
+            shown = torch.lerp(colour[image], images[image], weights[:, None].to(images.dtype))
+            return adapt(shown) if adapt else shown
+
+        chosen = torch.ones(masks.shape[:2], dtype=torch.bool) if select is None else select
+        return self.score_made(masked, chosen, adapt(images[:1]).shape[-2:] if adapt else size)
+
+    def score_made(self, make: Make, chosen: Tensor, size: torch.Size | None = None) -> Tensor:
+        """Logits [B,M,C] of M versions of each image, made chunk by chunk; NaN where ``chosen`` [B,M] bool is False.
+
+        ``make(image [n], version [n])`` gives the versions [n,3,H',W'] in [0, 1]; ``size`` is (H', W'), by default the images'.
+        """
+        logits: Tensor | None = None
+        for part in chosen.cpu().nonzero().split(self._chunk_size(size or self.images.shape[-2:])):
+            image, version = part[:, 0].to(self.images.device), part[:, 1].to(self.images.device)
+            with torch.inference_mode(), torch.autocast(self.images.device.type, self._autocast, enabled=self._autocast is not None):
+                scores = self.classifier(make(image, version)).to(self.images.dtype)
             if logits is None:
-                logits = scores.new_full((*masks.shape[:2], scores.shape[1]), torch.nan).clone()
-            logits[image, mask] = scores
-        return self.logits.new_full((*masks.shape[:2], self.logits.shape[1]), torch.nan) if logits is None else logits.clone()
+                logits = scores.new_full((*chosen.shape, scores.shape[1]), torch.nan).clone()
+            logits[image, version] = scores
+        return self.logits.new_full((*chosen.shape, self.logits.shape[1]), torch.nan) if logits is None else logits.clone()
 
     def score_channels(self, keep: Tensor) -> Tensor:
         """Logits [B,M,C] with the activations' channels multiplied by ``keep`` [B,M,K]; only the head runs."""

@@ -116,3 +116,55 @@ def test_a_network_alone_is_recorded_with_its_interval(root, classifier):
     assert row["ci_low"] <= row["value"] <= row["ci_high"]
     with pytest.raises(ValueError, match="take VOC2007"):
         evaluate(classifier, imagenet(root), [METHODS["cam"]], [metrics.PointingGame()], progress=False)
+
+
+def test_what_explains_again_gets_the_method_and_finished_maps(root, classifier):
+    measured = [metrics.Coherency(), metrics.ADCC(), metrics.MaxSensitivity(samples=1), metrics.Infidelity(), metrics.SensitivityN()]
+    chosen = [METHODS["grad_cam"], METHODS["center_gaussian"], METHODS["saliency"]]
+    table = evaluate(classifier, imagenet(root, 2), chosen, measured, batch_size=2, progress=False)
+    frozen, image = classifier.frozen(), ImageNet(root, "val", "crop", 64)[0].image[None]
+    probe = Probe(frozen, image)
+    explain = lambda p: maps.upsample(maps.min_max(METHODS["grad_cam"](p)), (64, 64))  # noqa: E731
+    by_hand = metrics.Coherency().measure(explain(probe), probe, explain)
+    assert table.metrics["grad_cam", "coherency", ""].per_image()[1][0] == pytest.approx(by_hand[0].numpy(), rel=1e-3, abs=1e-4)
+    assert table.metrics["center_gaussian", "coherency", ""].compute() == pytest.approx(100)  # it never moves
+    assert table.metrics["center_gaussian", "max_sensitivity", "radius 0.02 1 samples"].compute() == 0
+    cells = METHODS["grad_cam"](probe)
+    found = table.metrics["grad_cam", "infidelity", "scaled"].per_image()[1][0]
+    assert found == pytest.approx(metrics.Infidelity().measure(cells, probe)[0].numpy(), rel=1e-2, abs=1e-6)
+    assert len(table.records()) == 3 * (len(measured) + 2)  # and the counts of empty maps under two protocols
+
+
+def test_what_no_map_changes_is_measured_once_for_all_methods(root, classifier):
+    passes = []
+
+    class Counting(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            passes.append(len(x))
+            return self.inner(x)
+
+    def images_passed(methods):
+        passes.clear()
+        counted = classifier.frozen()
+        counted.trunk = Counting(counted.trunk)
+        counted.frozen = lambda: counted
+        table = evaluate(counted, imagenet(root, 4), methods, [metrics.RemoveAndClassify(0.5)], batch_size=4, progress=False)
+        return sum(passes), table
+
+    one, _ = images_passed([METHODS["grad_cam"]])
+    two, table = images_passed([METHODS["grad_cam"], METHODS["random_map"]])
+    assert (one, two) == (4 + 4 + 4, 4 + 4 + 8)  # unmasked, random erasing, and one erasing a method
+    first, second = (table.metrics[m, "remove_and_classify", "50%"].per_image()[1] for m in ("grad_cam", "random_map"))
+    assert (first[:, 1] == second[:, 1]).all()
+
+
+def test_wins_between_two_methods(root, classifier):
+    chosen = [METHODS["all_ones"], METHODS["random_map"]]
+    table = evaluate(classifier, imagenet(root, 4), chosen, [metrics.AverageDrop()], batch_size=4, progress=False)
+    both = [table.wins(a, b) for a, b in (("all_ones", "random_map"), ("random_map", "all_ones"))]
+    assert both[0].n == 4
+    assert both[0].value + both[1].value + both[0].ties == 100

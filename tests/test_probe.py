@@ -95,3 +95,27 @@ def test_what_is_refused():
         Probe(classifier, x).score_masked(torch.ones(2, 1, 2, 2), "white")
     with pytest.raises(ValueError, match="train mode"):
         Probe(classifier.train(), x)
+
+
+def test_versions_made_in_chunks_equal_versions_made_by_hand():
+    classifier, x = nets.dense(), nets.images(2)
+    made = []
+
+    def brighter(image, version):
+        made.append(len(image))
+        return (x[image] + 0.25 * version[:, None, None, None]).clamp(max=1)
+
+    chosen = torch.tensor([[True, True, False], [True, False, True]])
+    got = Probe(classifier, x, chunk=3).score_made(brighter, chosen)
+    assert made == [3, 1]
+    assert torch.equal(got.isnan().all(-1), ~chosen)
+    assert torch.allclose(got[1, 2], classifier((x[1:] + 0.5).clamp(max=1))[0], rtol=1e-12)
+
+
+def test_a_question_is_asked_once_and_not_of_another_probe():
+    probe, asked = Probe(nets.gap(), nets.images(2)), []
+    for _ in range(2):
+        assert probe.once("key", lambda: asked.append(1) or len(asked)) == 1
+    other = probe.pairs(torch.tensor([1]), torch.tensor([0]))
+    assert other.once("key", lambda: asked.append(1) or len(asked)) == 2
+    assert torch.equal(probe.like(nets.images(2, seed=5)).targets, probe.targets)

@@ -1,14 +1,23 @@
 """How the class probability answers when the image is shown through the map."""
 
 from collections.abc import Hashable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cam_core import maps as map_ops
 from cam_core.metrics.metric import Metric
-from cam_core.metrics.statistics import Array, mean, ratio, total, wilson
+from cam_core.metrics.statistics import Array, common, mean, ratio, total, wilson
 from cam_core.probe import Probe
+
+
+def check_mask(name: str, maps: Tensor, images: Tensor) -> None:
+    """ValueError, in the name of a metric, unless maps [B,H,W] can mask ``images``: one for each, of their size, in [0, 1]."""
+    if maps.shape != (len(images), *images.shape[-2:]):
+        raise ValueError(f"{name}: maps must have the images' size {tuple(images.shape[-2:])}, got {tuple(maps.shape)}; finish them first")
+    if maps.numel() and not 0.0 <= float(maps.amin()) <= float(maps.amax()) <= 1.0:
+        raise ValueError(f"{name}: maps must lie in [0, 1], got {float(maps.amin()):.4g} to {float(maps.amax()):.4g}; use maps.min_max")
 
 
 class Masked(Metric):
@@ -17,30 +26,25 @@ class Masked(Metric):
     L-CAM's form: maps [B,H,W] in [0, 1] at image size; all but the highest ``keep`` of the pixels are muted (`maps.top_fraction`, the
     survivors keep their soft values); the image in [0, 1] is multiplied by the map, what is lost is ``fill`` ("black" or "mean" colour).
     Rows [B,3]: Y and O, the probability of the probe's target without and with the mask, and the mean of the map that was multiplied.
+
+    ``protocol`` "score_cam" with ``keep`` 0.5 and ``fill`` "mean" is the form of Score-CAM's tables (section 4.2: half of the pixels go).
     """
 
-    protocol = "l_cam"
     needs = "probe"
 
-    def __init__(self, keep: float = 1.0, fill: str = "black") -> None:
+    def __init__(self, keep: float = 1.0, fill: str = "black", protocol: str = "l_cam") -> None:
         super().__init__()
-        self.keep, self.fill = keep, fill
-        self.setting = f"{100 * keep:g}%" + ("" if fill == "black" else f" {fill} fill")
+        self.keep, self.fill, self.protocol = keep, fill, protocol
+        named = [f"{100 * keep:g}%", *([] if fill == "black" else [f"{fill} fill"]), *([] if protocol == "l_cam" else [protocol])]
+        self.setting = " ".join(named)
 
     @property
     def shares(self) -> Hashable:
-        """One masked pass serves all metrics with the same ``keep`` and ``fill``."""
-        return "masked", self.keep, self.fill
+        """One masked pass serves all metrics with the same ``keep`` and ``fill`` under one protocol."""
+        return "masked", self.keep, self.fill, self.protocol
 
     def _measure(self, maps: Tensor, probe: Probe) -> Tensor:
-        if maps.shape != (len(probe.images), *probe.images.shape[-2:]):
-            raise ValueError(
-                f"{self.name}: maps must have the images' size {tuple(probe.images.shape[-2:])}, got {tuple(maps.shape)}; finish them first"
-            )
-        if maps.numel() and not 0.0 <= float(maps.amin()) <= float(maps.amax()) <= 1.0:
-            raise ValueError(
-                f"{self.name}: maps must lie in [0, 1], got {float(maps.amin()):.4g} to {float(maps.amax()):.4g}; use maps.min_max"
-            )
+        check_mask(self.name, maps, probe.images)
         shown = map_ops.top_fraction(maps, self.keep)
         masked = probe.score_masked(shown[:, None].to(probe.images.dtype), self.fill)[:, 0].double().softmax(1)
         column = probe.targets[:, None]
@@ -98,3 +102,27 @@ class MapMean(Masked):
     def value(self, rows: Array, weights: Array | None = None) -> Array:
         """100 · mean of the map."""
         return 100 * mean(rows[:, 2], weights)
+
+
+class Wins(NamedTuple):
+    """In percent of ``n`` images: how often the first drop is the smaller one, with Wilson's interval, and how often both are equal."""
+
+    value: float
+    low: float
+    high: float
+    ties: float
+    n: int
+
+
+def wins(first: Masked, second: Masked, level: float = 0.95) -> Wins:
+    """Win % (Grad-CAM++, section 4.1.3): how often ``first`` loses strictly less confidence than ``second``, on the images of both.
+
+    Ties (mostly images that lose nothing under either) count for neither and are reported. Wins of both and ties add up to 100.
+    """
+    if first.shares != second.shares:
+        raise ValueError(f"win: one method was measured at {first.setting} and the other at {second.setting}; compare equal settings")
+    _, a, b = common(first.per_image(), second.per_image())
+    smaller, larger = (ratio((rows[:, 0] - rows[:, 1]).clip(0), rows[:, 0]) for rows in (a, b))
+    won, n = int((smaller < larger).sum()), len(a)
+    low, high = wilson(won, n, level)
+    return Wins(100 * won / n, low, high, 100 * float((smaller == larger).mean()), n)

@@ -17,9 +17,10 @@ class Metric(torchmetrics.Metric):
     """What each image contributes (`measure`, recorded as rows [n,...]) and what the rows amount to (`value`).
 
     A subclass says its ``name``, ``protocol`` (a name in PROTOCOLS), ``higher_is_better`` (None: neither), what it ``needs`` beside the
-    maps ("probe", "boxes", "points" or "cue") and, where it has one, its ``setting``; it implements ``_measure`` and `value`. Metrics with
-    equal ``shares`` have the same measure: measure once, `record` on each. Rows lie on the CPU, sorted by image id and each id once at
-    read-out, so that any split of the images over batches or processes gives the same bits.
+    maps ("probe", "boxes", "points", "cue"; "method": the probe, and a function probe -> finished maps that explains again) and, where it
+    has one, its ``setting``; it implements ``_measure`` and `value`. Metrics with equal ``shares`` have the same measure: measure once,
+    `record` on each. Rows lie on the CPU, sorted by image id and each id once at read-out, so that any split of the images over batches
+    or processes gives the same bits.
 
     A metric with several rows per image (its classes, its pairs) sets ``stride``: their ids are image * stride + index.
     """
@@ -46,12 +47,16 @@ class Metric(torchmetrics.Metric):
 
     def measure(self, maps: Any, *needs: Any) -> Tensor:
         """What each image contributes: maps [B,...] and what is needed -> float64 [B,...] on the CPU; ValueError on NaN or infinity."""
+        self.refuse(maps)
+        return self._measure(maps, *needs).detach().cpu().double()
+
+    def refuse(self, maps: Any) -> None:
+        """ValueError if a map (or one of a list) contains NaN or infinity."""
         for part in [maps] if isinstance(maps, Tensor) else maps:
             if not torch.isfinite(part).all():
                 raise ValueError(
                     f"{self.name}: a map contains NaN or infinity; pass it through maps.min_max, which makes such maps zeros, and count it"
                 )
-        return self._measure(maps, *needs).detach().cpu().double()
 
     def _measure(self, maps: Any, *needs: Any) -> Tensor:
         raise NotImplementedError

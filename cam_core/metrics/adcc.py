@@ -1,0 +1,91 @@
+"""Coherency, complexity and ADCC: what a method says of the image that its own map has masked."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cam_core.metrics.agreement import Explain, pearson
+from cam_core.metrics.faithfulness import check_mask
+from cam_core.metrics.metric import Metric
+from cam_core.metrics.statistics import Array, mean, ratio
+from cam_core.probe import Probe
+
+
+class _Reexplained(Metric):
+    """The measure that ADCC and its parts share (Poppi et al., CVPRW 2021, section 4): one masked pass, one more explanation.
+
+    Maps [B,H,W] in [0, 1] multiply the normalised image (what is lost is the mean colour), and the method explains the result for the
+    same class. Rows [B,4]: Y and O, the target's probability without and with the mask; coherency (1 + Pearson(map, second map)) / 2,
+    0 where a map is constant; complexity, the map's mean.
+    """
+
+    protocol = "adcc"
+    needs = "method"
+
+    @property
+    def shares(self) -> str:
+        """One second explanation serves all."""
+        return "reexplained"
+
+    def _measure(self, maps: Tensor, probe: Probe, explain: Explain) -> Tensor:
+        check_mask(self.name, maps, probe.images)
+        colour = probe.classifier.mean.to(probe.images)
+        second = probe.like(torch.lerp(colour.expand_as(probe.images), probe.images, maps[:, None].to(probe.images)))
+        again = explain(second)
+        self.refuse(again)
+        constant = [(m.amax((1, 2)) == m.amin((1, 2))) for m in (maps, again)]
+        coherency = torch.where(constant[0] | constant[1], 0.0, (1 + pearson(maps.flatten(1), again.flatten(1))) / 2)
+        target = probe.targets[:, None]
+        before, after = (p.double().gather(1, target)[:, 0] for p in (probe.probabilities, second.probabilities))
+        return torch.stack([before, after, coherency, maps.double().mean((1, 2))], 1)
+
+
+class Coherency(_Reexplained):
+    """Mean coherency in percent, 0 to 100: does the method find the same again in what its map lets through (higher is better)."""
+
+    name = "coherency"
+    higher_is_better = True
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """100 · mean((1 + correlation) / 2)."""
+        return 100 * mean(rows[:, 2], weights)
+
+
+class Complexity(_Reexplained):
+    """Mean complexity in percent, 0 to 100: how much of the image the map lets through (lower is better)."""
+
+    name = "complexity"
+    higher_is_better = False
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """100 · mean of the map."""
+        return 100 * mean(rows[:, 3], weights)
+
+
+class ADCC(_Reexplained):
+    """Harmonic mean of coherency, 1 - complexity and 1 - average drop, in percent, 0 to 100 (higher is better; 0 if any of them is 0).
+
+    ``averaging`` "images" (the authors' code): of each image, then averaged; "means": of the three means over the images.
+    """
+
+    name = "adcc"
+    higher_is_better = True
+
+    def __init__(self, averaging: str = "images") -> None:
+        super().__init__()
+        if averaging not in ("images", "means"):
+            raise ValueError(f'{self.name}: averaging is "images" or "means", got {averaging!r}')
+        self.averaging = averaging
+        self.setting = "" if averaging == "images" else "of means"
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """300 / (1/coherency + 1/(1 - complexity) + 1/(1 - drop))."""
+        before, after, coherency, complexity = rows.T
+        parts = np.stack([coherency, 1 - complexity, 1 - ratio((before - after).clip(0), before)], 1)
+        return 100 * (mean(_harmonic(parts), weights) if self.averaging == "images" else _harmonic(mean(parts, weights)))
+
+
+def _harmonic(parts: Array) -> Array:
+    """Harmonic mean over the last dimension, 0 where a part is."""
+    positive = np.all(parts > 0, axis=-1, keepdims=True)
+    return np.asarray(positive[..., 0] * parts.shape[-1] / (1 / np.where(positive, parts, 1)).sum(-1))

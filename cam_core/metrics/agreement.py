@@ -1,0 +1,189 @@
+"""Do a map's values say what its cells are worth, and does the map stay where it is when the image hardly moves.
+
+All at the resolution of the map's cells [B,h,w] (protocol "cells": raw values, finer maps averaged). A cell is removed by giving its pixels
+the mean colour; its worth is what the target's logit then loses.
+"""
+
+from collections.abc import Callable, Hashable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cam_core.methods.control import image_seeds
+from cam_core.metrics.metric import Metric
+from cam_core.metrics.statistics import Array, mean, ratio, total
+from cam_core.probe import Probe
+
+Explain = Callable[[Probe], Tensor]  # a probe -> its maps, finished as the protocol says
+
+
+def pearson(first: Tensor, second: Tensor) -> Tensor:
+    """Correlation of the rows of two [B,n], float64 [B] in [-1, 1]; 0 where either is constant up to rounding."""
+    centred = []
+    for rows in (first.double(), second.double()):
+        moved = rows - rows.mean(1, keepdim=True)
+        norm = moved.norm(dim=1, keepdim=True)
+        centred.append(torch.where(norm > 1e-10 * rows.norm(dim=1, keepdim=True), moved / torch.where(norm > 0, norm, 1.0), 0.0))
+    return (centred[0] * centred[1]).sum(1).clamp(-1, 1)
+
+
+def losses(probe: Probe, removed: Tensor) -> Tensor:
+    """What the target's logit loses when a set of cells turns into the mean colour: sets bool [M,h,w] -> float64 [B,M]."""
+    size = probe.images.shape[-2:]
+
+    def pixels(kept: Tensor) -> Tensor:
+        return F.interpolate(kept[:, None], tuple(size), mode="nearest-exact")[:, 0]
+
+    kept = (~removed).to(probe.images).expand(len(probe.images), *removed.shape)
+    target = probe.targets[:, None]
+    after = probe.score_masked(kept, "mean", pixels).double().gather(2, target[:, None].expand(-1, len(removed), 1))[..., 0]
+    return probe.logits.double().gather(1, target) - after
+
+
+def _worth(maps: Tensor, removed: Tensor) -> Tensor:
+    """Sum of each map's values over each set of cells, float64 [B,M]."""
+    return maps.double().flatten(1) @ removed.to(maps.device).double().flatten(1).T
+
+
+def _check_cells(name: str, maps: Tensor, probe: Probe) -> None:
+    if maps.ndim != 3 or len(maps) != len(probe.images) or maps.shape[1] > probe.images.shape[2] or maps.shape[2] > probe.images.shape[3]:
+        raise ValueError(
+            f"{name}: maps must be [{len(probe.images)},h,w], one of cells no finer than pixels for each image, got {tuple(maps.shape)}"
+        )
+
+
+class SensitivityN(Metric):
+    """Correlation, over random sets of n cells, of the map's sum with the logit's loss (Ancona et al., ICLR 2018, section 4).
+
+    -1 to 1, higher is better; mean over images. n is ``share`` of the cells (the paper goes up to 0.8). ``subsets`` sets are drawn
+    from ``seed``, the same for all images and methods. A map, or a score, that is the same for every set correlates 0. Rows [B].
+    """
+
+    name = "sensitivity_n"
+    protocol = "cells"
+    needs = "probe"
+    higher_is_better = True
+
+    def __init__(self, share: float = 0.2, subsets: int = 100, seed: int = 0) -> None:
+        super().__init__()
+        if not 0 < share < 1:
+            raise ValueError(f"{self.name}: share must lie between 0 and 1, got {share}: 0.2 removes a fifth of the cells")
+        self.share, self.subsets, self.seed = share, subsets, seed
+        named = [f"{100 * share:g}%", *([] if subsets == 100 else [f"{subsets} sets"]), *([f"seed {seed}"] if seed else [])]
+        self.setting = " ".join(named)
+
+    def sets(self, height: int, width: int) -> Tensor:
+        """The sets that are removed, bool [subsets,h,w]: max(1, round(share·h·w)) cells each."""
+        count = max(1, round(self.share * height * width))
+        drawn = torch.rand(self.subsets, height * width, generator=torch.Generator().manual_seed(self.seed))
+        return (drawn.argsort(1) < count).reshape(-1, height, width)
+
+    def _measure(self, maps: Tensor, probe: Probe) -> Tensor:
+        _check_cells(self.name, maps, probe)
+        removed = self.sets(*maps.shape[1:]).to(maps.device)
+        lost = probe.once((self.shares, self.subsets, self.seed, *maps.shape[1:]), lambda: losses(probe, removed))
+        return pearson(_worth(maps, removed), lost)
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """Mean correlation."""
+        return mean(rows, weights)
+
+
+class Infidelity(Metric):
+    """Mean squared difference of the map's sum over a square of cells and the logit's loss without it (Yeh et al., NeurIPS 2019, def. 2.1).
+
+    All squares of 1 to ``sides`` cells count alike (the authors' square removal). 0 and up, lower is better, in squared logits; mean over
+    images. With ``scaled`` each map is first multiplied by the number that serves it best, as in the authors' code, since most maps have
+    no unit. Rows [B,2]: as it is, and scaled.
+    """
+
+    name = "infidelity"
+    protocol = "cells"
+    needs = "probe"
+    higher_is_better = False
+
+    def __init__(self, scaled: bool = True, sides: int = 3) -> None:
+        super().__init__()
+        if sides < 1:
+            raise ValueError(f"{self.name}: sides must be at least one cell, got {sides}")
+        self.scaled, self.sides = scaled, sides
+        self.setting = ("scaled" if scaled else "as it is") + ("" if sides == 3 else f" sides {sides}")
+
+    @property
+    def shares(self) -> Hashable:
+        """With and without the scale: the same squares."""
+        return "infidelity", self.sides
+
+    def squares(self, height: int, width: int) -> Tensor:
+        """All squares of 1 to ``sides`` cells (as far as they fit), bool [M,h,w]."""
+        found = []
+        for side in range(1, min(self.sides, height, width) + 1):
+            for top in range(height - side + 1):
+                for left in range(width - side + 1):
+                    square = torch.zeros(height, width, dtype=torch.bool)
+                    square[top : top + side, left : left + side] = True
+                    found.append(square)
+        return torch.stack(found)
+
+    def _measure(self, maps: Tensor, probe: Probe) -> Tensor:
+        _check_cells(self.name, maps, probe)
+        removed = self.squares(*maps.shape[1:]).to(maps.device)
+        lost = probe.once((self.shares, *maps.shape[1:]), lambda: losses(probe, removed))
+        worth = _worth(maps, removed)
+        power = worth.square().sum(1, keepdim=True)
+        scale = (worth * lost).sum(1, keepdim=True) / torch.where(power > 0, power, 1.0)
+        return torch.stack([(worth - lost).square().mean(1), (scale * worth - lost).square().mean(1)], 1)
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """Mean over images."""
+        return mean(rows[:, int(self.scaled)], weights)
+
+
+class MaxSensitivity(Metric):
+    """How far the map moves when the image does: largest |a(x') - a(x)| / |a(x)|, Frobenius norms (Yeh et al., NeurIPS 2019, section 3).
+
+    0 and up, lower is better; mean over images. Of each image ``samples`` x' are drawn, each value within ``radius`` of the image's, in
+    units of [0, 1] (not clipped), from ``seed`` and the image, equal for all methods; the class stays. A map without content has no
+    relative change and is left out (`undefined`). Rows [B,2]: the change, and whether it is defined.
+    """
+
+    name = "max_sensitivity"
+    protocol = "cells"
+    needs = "method"
+    higher_is_better = False
+
+    def __init__(self, radius: float = 0.02, samples: int = 10, seed: int = 0) -> None:
+        super().__init__()
+        if radius <= 0 or samples < 1:
+            raise ValueError(f"{self.name}: radius must be > 0 and samples at least 1, got {radius} and {samples}")
+        self.radius, self.samples, self.seed = radius, samples, seed
+        self.setting = f"radius {radius:g}" + ("" if samples == 10 else f" {samples} samples") + (f" seed {seed}" if seed else "")
+
+    def neighbours(self, probe: Probe) -> list[Probe]:
+        """The probes of the moved images, one for each sample."""
+        generators = [torch.Generator().manual_seed(seed) for seed in image_seeds(probe, self.seed)]
+        images, moved = probe.images, []
+        for _ in range(self.samples):
+            drawn = torch.stack([torch.rand(images.shape[1:], generator=generator, dtype=images.dtype) for generator in generators])
+            moved.append(probe.like(images + self.radius * (2 * drawn.to(images.device) - 1)))
+        return moved
+
+    def _measure(self, maps: Tensor, probe: Probe, explain: Explain) -> Tensor:
+        moved = probe.once((self.name, self.radius, self.samples, self.seed), lambda: self.neighbours(probe))
+        start = maps.double().flatten(1)
+        norm = start.norm(dim=1)
+        furthest = torch.zeros_like(norm)
+        for other in moved:
+            heat = explain(other)
+            self.refuse(heat)
+            furthest = torch.maximum(furthest, (heat.double().flatten(1) - start).norm(dim=1))
+        return torch.stack([furthest / torch.where(norm > 0, norm, 1.0) * (norm > 0), (norm > 0).double()], 1)
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """Mean over the images whose map has content."""
+        return ratio(total(rows[:, 0], weights), total(rows[:, 1], weights))
+
+    def undefined(self) -> int:
+        """How many of the recorded maps were zero everywhere."""
+        return int((self.per_image()[1][:, 1] == 0).sum())

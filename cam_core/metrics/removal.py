@@ -1,0 +1,343 @@
+"""What the network still sees when pixels go in the map's order: insertion and deletion, remove-and-classify, ROAD.
+
+Only the order of the pixels counts, not their values. Where a map has ties (large zero regions after a ReLU) the order is a convention:
+each metric says its own, and `TiedPixels` says how much of the map it decides.
+"""
+
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy import ndimage, sparse
+from scipy.sparse.linalg import splu
+from torch import Tensor
+
+from cam_core.methods.control import image_seeds
+from cam_core.metrics.metric import Metric
+from cam_core.metrics.statistics import Array, mean, total, wilson
+from cam_core.probe import Probe
+
+
+def ranks(maps: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+    """The place of every pixel of maps [B,H,W] from the most (0) to the least salient, int64 [B,H,W].
+
+    Equal pixels keep their scan order or, given one seed an image, are drawn.
+    """
+    values = maps.flatten(1)
+    places = torch.arange(values.shape[1])
+    before = places.expand(values.shape)
+    if seeds is not None:
+        before = torch.stack([torch.randperm(len(places), generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    before = before.to(maps.device)
+    order = before.gather(1, values.gather(1, before).argsort(dim=1, descending=True, stable=True))
+    return torch.empty_like(order).scatter_(1, order, places.to(maps.device).expand_as(order)).reshape(maps.shape)
+
+
+def _check_size(name: str, maps: Tensor, probe: Probe) -> None:
+    if maps.shape != (len(probe.images), *probe.images.shape[-2:]):
+        size = tuple(probe.images.shape[-2:])
+        raise ValueError(f"{name}: maps must have the images' size {size}, got {tuple(maps.shape)}; finish them first")
+
+
+# ---------------------------------------------------------------- insertion and deletion
+
+
+class _Curve(Metric):
+    """Area under the target's probability while ``step`` pixels at a time change, in RISE's settings (224 pixels a step).
+
+    Maps [B,H,W]; rows [B], the area in [0, 1]. ``ties`` "scan" keeps equal pixels in scan order (RISE's sort leaves theirs open), "random"
+    draws their order from the image's content.
+    """
+
+    protocol = "rise"
+    needs = "probe"
+
+    def __init__(self, step: int = 224, ties: str = "scan") -> None:
+        super().__init__()
+        if step < 1 or ties not in ("scan", "random"):
+            raise ValueError(f'{self.name}: step is a number of pixels >= 1 and ties "scan" or "random", got {step} and {ties!r}')
+        self.step, self.ties = step, ties
+        self.setting = f"step {step}" + ("" if ties == "scan" else " random ties")
+
+    def _measure(self, maps: Tensor, probe: Probe) -> Tensor:
+        curve = self.curve(maps, probe)
+        return torch.trapezoid(curve, dx=1 / (curve.shape[1] - 1))
+
+    def curve(self, maps: Tensor, probe: Probe) -> Tensor:
+        """Probability of the target before the first and after every step, float64 [B, 1 + ceil(H·W / step)]."""
+        _check_size(self.name, maps, probe)
+        rank = ranks(maps, image_seeds(probe, 0) if self.ties == "random" else None)
+        steps = -(-rank[0].numel() // self.step)
+        start, end, unmasked = self._ends(probe)
+
+        def changed(image: Tensor, number: Tensor) -> Tensor:
+            return torch.where((rank[image] < number[:, None, None] * self.step)[:, None], end[image], start[image])
+
+        chosen = torch.ones(len(maps), steps + 1, dtype=torch.bool)
+        chosen[:, unmasked] = False  # the probe has seen the whole image
+        target = probe.targets[:, None]
+        logits = probe.score_made(changed, chosen)
+        curve = logits.double().softmax(-1).gather(2, target[:, None].expand(-1, steps + 1, 1))[..., 0]
+        curve[:, unmasked] = probe.probabilities.double().gather(1, target)[:, 0]
+        return curve
+
+    def _ends(self, probe: Probe) -> tuple[Tensor, Tensor, int]:
+        """The images [B,3,H,W] before the first and after the last step, and which of the two (0 or -1) is the image itself."""
+        raise NotImplementedError
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """100 · mean area."""
+        return 100 * mean(rows, weights)
+
+
+class Deletion(_Curve):
+    """Area under the curve while the most salient pixels turn into the mean colour, in percent (RISE, section 4.2; lower is better)."""
+
+    name = "deletion"
+    higher_is_better = False
+
+    def _ends(self, probe: Probe) -> tuple[Tensor, Tensor, int]:
+        return probe.images, probe.classifier.mean.to(probe.images).expand_as(probe.images), 0
+
+
+class Insertion(_Curve):
+    """Area under the curve while the most salient pixels return to a blurred image, in percent (RISE, section 4.2; higher is better).
+
+    The blur is `rise_blur`.
+    """
+
+    name = "insertion"
+    higher_is_better = True
+
+    def _ends(self, probe: Probe) -> tuple[Tensor, Tensor, int]:
+        return probe.once("rise_blur", lambda: rise_blur(probe)), probe.images, -1
+
+
+def rise_blur(probe: Probe, size: int = 11, sigma: float = 5.0) -> Tensor:
+    """The images [B,3,H,W] blurred as in RISE's evaluation.
+
+    The kernel is what a Gaussian filter makes of one bright pixel in a ``size`` x ``size`` image with mirrored borders (so it sums to 1);
+    outside the image lies the mean colour, the zero of the normalised image.
+    """
+    pixel = np.zeros((size, size))
+    pixel[size // 2, size // 2] = 1
+    kernel = torch.from_numpy(ndimage.gaussian_filter(pixel, sigma)).to(probe.images).expand(3, 1, -1, -1)
+    colour = probe.classifier.mean.to(probe.images)
+    return F.conv2d(probe.images - colour, kernel, padding=size // 2, groups=3) + colour
+
+
+class TiedPixels(Metric):
+    """Share of the pixels whose value another pixel of the map has too, in percent: how much of a ranking is convention. Rows [B]."""
+
+    name = "tied_pixels"
+    protocol = "rise"
+    needs = "probe"
+    higher_is_better = None
+
+    def _measure(self, maps: Tensor, _probe: Probe) -> Tensor:
+        values = maps.flatten(1).sort(1).values
+        equal = values[:, 1:] == values[:, :-1]
+        return (F.pad(equal, (1, 0)) | F.pad(equal, (0, 1))).double().mean(1)
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """100 · mean share."""
+        return 100 * mean(rows, weights)
+
+
+# ---------------------------------------------------------------- remove and classify
+
+
+class _Rate(Metric):
+    """A share of the images in percent, one column [B] of 0 and 1 in the rows [B,n]; its interval is Wilson's."""
+
+    column: ClassVar[int]
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """100 · share of the images."""
+        return 100 * mean(rows[:, self.column], weights)
+
+    def interval(self, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+        """Wilson's interval of the rate; ``resamples`` and ``seed`` have nothing to do."""
+        _, rows = self.per_image()
+        return wilson(int(rows[:, self.column].sum()), len(rows), level)
+
+
+class _Erased(Metric):
+    """The measure of remove-and-classify (CALM, section 5.2): the ``share`` of most salient pixels gets the mean colour.
+
+    Maps [B,H,W] of the ground truth, whose values need no range; int(share·H·W) pixels go, ties in scan order. Rows [B,2]: whether the
+    target is still the prediction, and whether it is after as many random pixels went. The draw comes from ``seed`` and the image, so that
+    all methods are divided by the same number.
+    """
+
+    protocol = "calm"
+    needs = "probe"
+
+    def __init__(self, share: float = 0.5, seed: int = 0) -> None:
+        super().__init__()
+        if not 0 < share < 1:
+            raise ValueError(f"{self.name}: share must lie between 0 and 1, got {share}: 0.1 erases a tenth of the pixels")
+        self.share, self.seed = share, seed
+        self.setting = f"{100 * share:g}%" + (f" seed {seed}" if seed else "")
+
+    @property
+    def shares(self) -> Hashable:
+        """One pass serves the ratio, its numerator and its denominator."""
+        return "erased", self.share, self.seed
+
+    def _measure(self, maps: Tensor, probe: Probe) -> Tensor:
+        _check_size(self.name, maps, probe)
+
+        def correct(rank: Tensor) -> Tensor:
+            kept = (rank >= int(self.share * rank[0].numel())).to(probe.images.dtype)
+            return probe.score_masked(kept[:, None], "mean")[:, 0].argmax(1) == probe.targets
+
+        def at_random() -> Tensor:
+            return correct(ranks(torch.zeros_like(maps), image_seeds(probe, self.seed)))
+
+        return torch.stack([correct(ranks(maps)), probe.once(self.shares, at_random)], 1).double()
+
+
+class RemoveAndClassify(_Erased):
+    """R_k: images still classified correctly without the most salient pixels, as a ratio to those without random pixels (lower is better).
+
+    The ratio of two counts over all images, 1 if the map is as good as chance and possibly above; where no image survives the random
+    erasing, both counts are taken one higher (0/0 is 1). Its interval resamples the whole ratio. Read both counts beside it.
+    """
+
+    name = "remove_and_classify"
+    higher_is_better = False
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """Sum of the first column over sum of the second."""
+        top, chance = total(rows[:, 0], weights), total(rows[:, 1], weights)
+        return np.asarray(np.where(chance > 0, top, top + 1) / np.where(chance > 0, chance, 1))
+
+
+class CorrectAfterRemoval(_Rate, _Erased):
+    """R_k's numerator: images classified correctly without their most salient pixels, in percent."""
+
+    name = "correct_after_removal"
+    higher_is_better = False
+    column = 0
+
+
+class CorrectAfterRandomRemoval(_Rate, _Erased):
+    """R_k's denominator: images classified correctly without as many random pixels, in percent; equal for all methods."""
+
+    name = "correct_after_random_removal"
+    higher_is_better = None
+    column = 1
+
+
+# ---------------------------------------------------------------- ROAD
+
+STENCIL = {(0, 1): 1 / 6, (1, 0): 1 / 6, (1, 1): 1 / 12, (1, -1): 1 / 12}  # half of the eight neighbours; the others mirror them
+
+
+@lru_cache(4)
+def _laplacian(height: int, width: int) -> sparse.csr_array:
+    """Weighted neighbours of every pixel, [H·W, H·W]: their sum on the diagonal, minus each weight beside it."""
+    index = np.arange(height * width).reshape(height, width)
+    pairs = []
+    for (down, right), weight in STENCIL.items():
+        here = index[: height - down, max(0, -right) : width - max(0, right)].ravel()
+        pairs.append((here, here + down * width + right, np.full(len(here), weight)))
+    rows, columns, weights = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    one_way = sparse.csr_array((weights, (rows, columns)), shape=(index.size, index.size))
+    both = one_way + one_way.T
+    return sparse.csr_array(sparse.diags_array(both.sum(1)) - both)
+
+
+def impute(image: NDArray[np.floating], missing: NDArray[np.bool_]) -> Array:
+    """Image [C,H,W] whose ``missing`` pixels [H,W] are the weighted mean of their neighbours, all at once (ROAD, section 4.2), float64.
+
+    Direct neighbours weigh 1/6, diagonal ones 1/12, at the border relative to those that exist. ValueError if no pixel is left.
+    """
+    if missing.all():
+        raise ValueError("no pixel is left to impute the others from: remove fewer")
+    gone, values = missing.ravel(), image.reshape(len(image), -1).T.astype(np.float64)
+    if not gone.any():
+        return image.astype(np.float64)
+    equations = _laplacian(*missing.shape)[gone]
+    # Written with the sums on the diagonal the system is symmetric and needs no pivoting.
+    solver = splu(sparse.csc_array(equations[:, gone]), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+    values[gone] = solver.solve(-(equations[:, ~gone] @ values[~gone]))
+    return np.ascontiguousarray(values.T).reshape(image.shape)
+
+
+class _Imputed(Metric):
+    """The measure of ROAD: a ``share`` of the pixels is removed and imputed from the others, without retraining (Rong et al., ICML 2022).
+
+    Exactly int(share·H·W) pixels go, the most salient (MoRF) or the least (LeRF; the authors' own fraction is there what stays); ties are
+    drawn from the image's content. Imputed in [0, 1], where noise N(0, ``noise``²) is added, equal for all methods. Maps [B,H,W]. Rows
+    [B,4]: whether the target is the prediction after MoRF and LeRF, and the target's probability after both.
+    """
+
+    protocol = "road"
+    needs = "probe"
+
+    def __init__(self, share: float = 0.5, noise: float = 0.01, seed: int = 0) -> None:
+        super().__init__()
+        if not 0 < share < 1:
+            raise ValueError(f"{self.name}: share must lie between 0 and 1, got {share}: 0.1 removes a tenth of the pixels")
+        self.share, self.noise, self.seed = share, noise, seed
+        self.setting = f"{100 * share:g}%" + (f" noise {noise:g}" if noise != 0.01 else "") + (f" seed {seed}" if seed else "")
+
+    @property
+    def shares(self) -> Hashable:
+        """One imputation serves both orders and their difference."""
+        return "imputed", self.share, self.noise, self.seed
+
+    def _measure(self, maps: Tensor, probe: Probe) -> Tensor:
+        _check_size(self.name, maps, probe)
+        rank = ranks(maps, image_seeds(probe, self.seed))
+        n = rank[0].numel()
+        count = int(self.share * n)
+        removed = torch.stack([rank < count, rank >= n - count], 1).cpu().numpy()
+
+        def drawn() -> list[Array]:
+            return [np.random.default_rng(seed).normal(0, self.noise, probe.images.shape[1:]) for seed in image_seeds(probe, self.seed)]
+
+        noise = probe.once(("road noise", self.noise, self.seed), drawn)
+        images = probe.images.cpu().numpy()
+
+        def imputed(image: Tensor, order: Tensor) -> Tensor:
+            made = [impute(images[i], removed[i, o]) + removed[i, o] * noise[i] for i, o in zip(image, order, strict=True)]
+            return torch.from_numpy(np.stack(made)).to(probe.images)
+
+        logits = probe.score_made(imputed, torch.ones(len(maps), 2, dtype=torch.bool)).double()
+        target = probe.targets[:, None]
+        confidence = logits.softmax(-1).gather(2, target[:, None].expand(-1, 2, 1))[..., 0]
+        return torch.cat([(logits.argmax(-1) == target).double(), confidence], 1)
+
+
+class RoadMorf(_Rate, _Imputed):
+    """Accuracy in percent after the most salient pixels were removed and imputed (lower is better)."""
+
+    name = "road_morf"
+    higher_is_better = False
+    column = 0
+
+
+class RoadLerf(_Rate, _Imputed):
+    """Accuracy in percent after the least salient pixels were removed and imputed (higher is better)."""
+
+    name = "road_lerf"
+    higher_is_better = True
+    column = 1
+
+
+class RoadCombined(_Imputed):
+    """Half of the target's mean probability after LeRF minus that after MoRF, -50 to 50 % (as pytorch-grad-cam; higher is better)."""
+
+    name = "road_combined"
+    higher_is_better = True
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """50 · mean(p after LeRF - p after MoRF)."""
+        return 50 * mean(rows[:, 3] - rows[:, 2], weights)

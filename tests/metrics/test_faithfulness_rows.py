@@ -1,0 +1,159 @@
+"""What all faithfulness metrics share: splitting, order and batches move nothing, one image is enough, NaN is refused."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cam_core import METHODS, maps, metrics
+from cam_core.probe import Probe
+from cam_core.protocol import PROTOCOLS, finish
+from tests.nets import dense, images
+
+KINDS = {
+    **{f"{kind.name} 2 {protocol}": (lambda k=kind, p=protocol: k(0.5, "mean", p)) for kind in (metrics.AverageDrop, metrics.AverageGain)
+       for protocol in ("l_cam", "score_cam")},
+    **{kind.name: kind for kind in (
+        metrics.Insertion, metrics.Deletion, metrics.TiedPixels, metrics.RemoveAndClassify, metrics.CorrectAfterRemoval,
+        metrics.CorrectAfterRandomRemoval, metrics.RoadMorf, metrics.RoadLerf, metrics.RoadCombined, metrics.Coherency, metrics.Complexity,
+        metrics.ADCC, metrics.SensitivityN, metrics.Infidelity, metrics.MaxSensitivity)},
+    "adcc of means": lambda: metrics.ADCC("means"),
+    "infidelity as it is": lambda: metrics.Infidelity(scaled=False),
+    "insertion with drawn ties": lambda: metrics.Insertion(32, "random"),
+}  # fmt: skip
+COLUMNS = {"rise": 0, "calm": 2, "road": 4, "adcc": 4, "l_cam": 3, "score_cam": 3}
+
+
+def rows_of(metric, n, seed):
+    rng = np.random.default_rng(seed)
+    columns = COLUMNS.get(metric.protocol, 0 if metric.name == "sensitivity_n" else 2)
+    rows = rng.random((n, columns) if columns else n)
+    if metric.protocol == "calm":
+        rows = rows.round()
+    if metric.protocol == "road":
+        rows[:, :2] = rows[:, :2].round()
+    if metric.name == "max_sensitivity":
+        rows[:, 1] = rows[:, 1].round()
+    return torch.from_numpy(rows)
+
+
+def explain_for(metric):
+    finishing = PROTOCOLS[metric.protocol].finishing
+
+    def explain(probe):
+        size = probe.activations.shape[-2:] if finishing == "cells" else probe.images.shape[-2:]
+        return finish(METHODS["grad_cam"](probe), size, finishing)
+
+    return explain
+
+
+def needed(metric, probe):
+    return (probe, explain_for(metric)) if metric.needs == "method" else (probe,)
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.data())
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_split_gives_the_bits_of_one_pass(kind, data):
+    n = data.draw(st.integers(1, 20))
+    order = torch.tensor(data.draw(st.permutations(range(n))))
+    cuts = sorted(data.draw(st.lists(st.integers(0, n), max_size=4)))
+    one, pieces = KINDS[kind](), []
+    rows, ids = rows_of(one, n, data.draw(st.integers(0, 99))), torch.arange(n) * 3
+    one.record(rows, ids)
+    for batch in [b for b in np.split(np.arange(n), cuts) if len(b)]:
+        pieces.append(KINDS[kind]())
+        pieces[-1].record(rows[order[batch]], ids[order[batch]])
+    for piece in pieces[1:]:
+        pieces[0].merge_state(piece)
+    assert all(np.array_equal(a, b) for a, b in zip(one.per_image(), pieces[0].per_image(), strict=True))
+    assert one.compute() == pieces[0].compute()
+    assert one.interval(resamples=30) == pieces[0].interval(resamples=30)
+    low, high = one.interval(resamples=30)
+    assert low <= high
+    assert np.isfinite([low, high]).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_one_by_one_give_what_the_batch_gives(kind):
+    classifier, batch = dense(), images(3)
+    whole, single = KINDS[kind](), KINDS[kind]()
+    probe = Probe(classifier, batch)
+    heat = explain_for(whole)(probe)
+    whole.update(heat, *needed(whole, probe))
+    for i in range(3):
+        one = Probe(classifier, batch[i : i + 1])
+        single.update(heat[i : i + 1], *needed(single, one), ids=[i])
+    assert single.per_image()[1] == pytest.approx(whole.per_image()[1], rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_constant_maps_give_a_number_and_nan_is_refused(kind):
+    probe, metric = Probe(dense(), images(2)), KINDS[kind]()
+    size = (8, 8) if metric.protocol == "cells" else (16, 16)
+    for constant in (0.0, 1.0):
+        metric.update(torch.full((2, *size), constant, dtype=torch.float64), *needed(metric, probe))
+    assert np.isfinite(metric.compute())
+    bad = torch.zeros(2, *size)
+    bad[1, 2, 2] = float("nan")
+    with pytest.raises(ValueError, match=f"{metric.name}: a map contains NaN or infinity"):
+        metric.update(bad, *needed(metric, probe))
+
+
+def test_names_settings_and_protocols_tell_all_numbers_apart():
+    every = [make() for make in KINDS.values()]
+    assert all(metric.protocol in PROTOCOLS and metric.needs in ("probe", "method") for metric in every)
+    assert len({(metric.name, metric.setting) for metric in every}) == len(every)
+    assert metrics.AverageDrop(0.5, "mean", "score_cam").setting == "50% mean fill score_cam"
+    for metric in every:
+        hash(metric.shares)
+
+
+def test_score_cams_form_mutes_exactly_half_of_the_pixels():
+    """On distinct values the lowest half, to the pixel, is what the network does not see; the others stay soft."""
+    heat = (torch.randperm(256, generator=torch.Generator().manual_seed(0)) + 1).reshape(1, 16, 16).double() / 256
+    classifier, batch = dense(), images(1)
+    probe, metric = Probe(classifier, batch), metrics.AverageDrop(0.5, "mean", "score_cam")
+    rows = metric.measure(heat, probe)
+    soft = torch.where(heat > 128 / 256, heat, 0.0)
+    masked = classifier.normalize(batch) * soft[:, None]  # the normalised image times the map
+    after = classifier.scores(masked).detach().softmax(1)[0, probe.targets[0]]
+    assert float(rows[0, 1]) == pytest.approx(float(after), rel=1e-6)
+    assert float(rows[0, 2]) == pytest.approx(float(soft.mean()))
+
+
+def test_average_gain_of_the_nearly_certain():
+    """1 - Y stays exact where float32 probabilities are 1; what cannot gain at all is left out; a fall is no gain."""
+    gain = metrics.AverageGain()
+    tiny = 2.0**-40
+    gain.record(torch.tensor([[1 - tiny, 1 - tiny / 2, 0.1], [1.0, 1.0, 0.1], [0.5, 0.4, 0.1]], dtype=torch.float64))
+    assert gain.compute() == pytest.approx(100 * (0.5 + 0) / 2)
+    certain = metrics.AverageGain()
+    certain.record(torch.tensor([[1.0, 0.3, 0.5]]))
+    assert certain.compute() == 0
+
+
+def test_wins_and_ties():
+    first, second = metrics.AverageDrop(), metrics.AverageDrop()
+    first.record(torch.tensor([[0.8, 0.4, 0], [0.5, 0.6, 0], [0.5, 0.1, 0], [0.6, 0.6, 0]]), [0, 1, 2, 3])
+    second.record(torch.tensor([[0.8, 0.2, 0], [0.5, 0.9, 0], [0.5, 0.4, 0], [0.6, 0.3, 0], [0.9, 0.1, 0]]), [0, 1, 2, 3, 4])
+    found = metrics.wins(first, second)
+    assert (found.value, found.ties, found.n) == (50, 25, 4)  # smaller, both rise (a tie at 0), larger, smaller; the fifth is not shared
+    assert (found.low, found.high) == pytest.approx(metrics.statistics.wilson(2, 4))
+    other = metrics.wins(second, first)
+    assert found.value + other.value + found.ties == 100
+    with pytest.raises(ValueError, match="measured at 100% and the other at 50%"):
+        metrics.wins(first, metrics.AverageDrop(0.5))
+
+
+def test_finishings():
+    raw = torch.rand(2, 4, 4, dtype=torch.float64)
+    after = finish(raw, (16, 16), "bilinear_min_max")
+    assert torch.equal(after, maps.min_max(maps.upsample(raw, (16, 16))))
+    assert not torch.allclose(after, finish(raw, (16, 16), "min_max_bilinear"))
+    assert finish(raw, (4, 4), "cells") is raw
+    blocks = raw.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    assert torch.allclose(finish(blocks, (4, 4), "cells"), raw)
+    with pytest.raises(ValueError, match="unknown finishing 'cubic'"):
+        finish(raw, (4, 4), "cubic")
