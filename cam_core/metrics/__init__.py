@@ -6,6 +6,10 @@ from cam_core.metrics.faithfulness import AverageDrop, AverageGain, IncreaseInCo
 from cam_core.metrics.localization import EnergyPointingGame, MaxBoxAcc, MaxBoxAccV2, PointingGame, Present
 from cam_core.metrics.metric import Metric
 
+# isort: split
+from cam_core.metrics.localization import BoxIoU, FalseActivation, LocalizationError, PixelPrecision, PxAP, pixel_truth
+from cam_core.metrics.stability import Stability, cascading_randomization, map_stability
+
 __all__ = [
     "AverageDrop",
     "AverageGain",
@@ -24,3 +28,5 @@ __all__ = [
     "cue",
     "statistics",
 ]
+__all__ += ["BoxIoU", "FalseActivation", "LocalizationError", "PixelPrecision", "PxAP", "Stability"]
+__all__ += ["cascading_randomization", "map_stability", "pixel_truth"]
