@@ -154,7 +154,7 @@ class CueLocalization(Metric):
         """The same rows, read in another way."""
         options = {"thresholds": self.thresholds, "calibration": self.calibration, "variant": variant}
         other = CueLocalization(self.pairs, parts, self.inside, **options)
-        other.ids, other.rows = self.ids, self.rows
+        other.ids, other.rows, other._update_count = self.ids, self.rows, self._update_count
         return other
 
     def _measure(self, maps: Tensor, cues: Sequence[Cue]) -> Tensor:

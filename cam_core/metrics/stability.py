@@ -204,10 +204,16 @@ def hog(maps: ArrayLike, cell: int = 16, bins: int = 9, block: int = 3) -> Array
 
 
 def ssim(first: Tensor, second: Tensor) -> Array:
-    """Structural similarity [B] of maps [B,H,W] in [0, 1], Gaussian window (sigma 1.5, 11 x 11)."""
-    similar = structural_similarity_index_measure(first[:, None].double(), second[:, None].double(), data_range=1.0, reduction="none")
-    assert isinstance(similar, Tensor)
-    return similar.reshape(len(first)).cpu().numpy()
+    """Structural similarity [B] of maps [B,H,W] in [0, 1]: Gaussian window (sigma 1.5, 11 x 11), mean where it fits wholly inside.
+
+    torchmetrics also counts reflected borders; scikit-image, which the authors used, does not.
+    """
+    if min(first.shape[-2:]) < 11:
+        raise ValueError(f"structural similarity looks through 11 x 11 pixels, the maps have {first.shape[-2]} x {first.shape[-1]}")
+    found = structural_similarity_index_measure(
+        first[:, None].double(), second[:, None].double(), data_range=1.0, reduction="none", return_full_image=True
+    )
+    return np.asarray(found[1][:, 0, 5:-5, 5:-5].mean((-2, -1)).cpu().numpy(), np.float64)
 
 
 def stages(classifier: Classifier, image: Tensor) -> list[tuple[str, list[nn.Module]]]:
@@ -218,7 +224,10 @@ def stages(classifier: Classifier, image: Tensor) -> list[tuple[str, list[nn.Mod
     order: dict[nn.Module, str] = {}
 
     def seen(name: str) -> Callable[..., None]:
-        return lambda module, *_: order.setdefault(module, name)  # type: ignore[return-value]
+        def note(module: nn.Module, *_: object) -> None:
+            order.setdefault(module, name)
+
+        return note
 
     parts = [(name, module) for half in (classifier.trunk, classifier.head) for name, module in half.named_modules() if _own(module)]
     hooks = [module.register_forward_hook(seen(name)) for name, module in parts]
