@@ -19,6 +19,10 @@ from cam_core.metrics.removal import (
     TiedPixels,
 )
 
+# isort: split
+from cam_core.metrics.localization import BoxIoU, FalseActivation, LocalizationError, PixelPrecision, PxAP, pixel_truth
+from cam_core.metrics.stability import Stability, cascading_randomization, map_stability
+
 __all__ = [
     "ADCC",
     "AverageDrop",
@@ -54,3 +58,5 @@ __all__ = [
     "statistics",
     "wins",
 ]
+__all__ += ["BoxIoU", "FalseActivation", "LocalizationError", "PixelPrecision", "PxAP", "Stability"]
+__all__ += ["cascading_randomization", "map_stability", "pixel_truth"]

@@ -1,15 +1,15 @@
 """Cue localization on CUB (CALM): does the difference of two classes' maps lie on the parts in which the classes differ?"""
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from cam_core import maps as map_ops
-from cam_core.metrics.localization import BINS, average_precision, pixel_histogram
+from cam_core.metrics.localization import BINS, average_precision, pixel_histogram, rescale
 from cam_core.metrics.metric import Metric
 from cam_core.metrics.statistics import Array, ratio, total
 
@@ -85,15 +85,30 @@ def cue(label: int, points: Tensor, bird: Tensor) -> Cue:
     return Cue(label, cells, frozenset(part for part, _ in seen))
 
 
+THRESHOLDS = ("even", "log")
+CALIBRATIONS = ("min_max", "max", "clipping")
+VARIANTS = ("zeros kept", "per pair", "released")
+
+
 class CueLocalization(Metric):
     """mPxAP: pixel average precision of |s(A) - s(B)| for the parts in which classes A and B differ, mean over pairs, in percent.
 
-    The per-pair form (the released evaluator is never reset between pairs): an image is measured for every pair that holds its class and
-    has a differing part visible; its score is the difference of the two classes' maps, brought to the cells' size, absolute, min-maxed;
-    histograms with even thresholds are summed over the pair's images (zeros kept). Higher is better.
+    An image is measured for every pair that holds its class and has a differing part visible; its score is the difference of the two
+    classes' maps, brought to the cells' size, absolute, calibrated; histograms are summed over the pair's images. Higher is better.
 
-    ``parts`` restricts the mean to pairs with that many differing parts; all settings share one measure. ``inside`` names what the cells
-    were cut at: "segmentation", or "box" where segmentations are missing, which is recorded as another metric.
+    ``parts`` restricts the mean to pairs with that many differing parts. ``inside`` names what the cells were cut at: "segmentation", or
+    "box" where segmentations are missing, which is recorded as another metric. ``thresholds`` "even" or "log" and ``calibration``
+    "min_max", "max" or "clipping" (none but cutting off at 1) are free in the released code: its README takes log and clipping for CALM.
+    ``variant``:
+
+    - "zeros kept": a precision for each pair, over all its pixels.
+    - "per pair": the same over the binned pixels only: under log thresholds those below 10^-6.993, all exact zeros among them, vanish
+      from positives and negatives alike, which flatters sparse maps. Under even thresholds nothing vanishes.
+    - "released": as "per pair", but the evaluator is never reset: the value after each pair is that of all pairs so far, in the order of
+      ``pairs``, groups of fewer differing parts included; the mean is over these running values.
+
+    Settings that differ in ``parts`` or ``variant`` share one measure (`read_as`).
+
     ``update(maps [B,C,h,w], cues, ids=...)``: raw maps of all classes and one `Cue` per image. Rows [N, 2 + 2·1001], one for each (image,
     pair): position in the batch, pair, counts at negative and at positive pixels; kept under image * len(pairs) + pair.
     """
@@ -103,20 +118,44 @@ class CueLocalization(Metric):
     higher_is_better = True
     row_type = torch.float32  # counts of pixels: exact
 
-    def __init__(self, pairs: Sequence[ClassPair], parts: int | None = None, inside: str = "segmentation") -> None:
+    def __init__(
+        self,
+        pairs: Sequence[ClassPair],
+        parts: int | None = None,
+        inside: str = "segmentation",
+        *,
+        thresholds: str = "even",
+        calibration: str = "min_max",
+        variant: str = "zeros kept",
+    ) -> None:
         super().__init__()
         if not any(parts in (None, len(pair.parts)) for pair in pairs):
             raise ValueError(f"no pair of classes differs in {parts or 'any'} parts; class_pairs(...) gave {len(pairs)} pairs")
         if inside not in ("segmentation", "box"):
             raise ValueError(f'cells are cut at the "segmentation" or the "box", got {inside!r}')
-        self.pairs, self.parts, self.stride = list(pairs), parts, len(pairs)
+        for option, known, given in (
+            ("thresholds", THRESHOLDS, thresholds), ("calibration", CALIBRATIONS, calibration), ("variant", VARIANTS, variant)
+        ):  # fmt: skip
+            if given not in known:
+                raise ValueError(f"{option} is one of {', '.join(known)}, got {given!r}")
+        self.pairs, self.parts, self.stride, self.inside = list(pairs), parts, len(pairs), inside
+        self.thresholds, self.calibration, self.variant = thresholds, calibration, variant
         self.name = "cue_localization" + ("_box" if inside == "box" else "")
-        self.setting = "all pairs" if parts is None else f"{parts} part{'s' if parts > 1 else ''}"
+        number = "all pairs" if parts is None else f"{parts} part{'s' if parts > 1 else ''}"
+        usual = ((variant, "zeros kept"), (thresholds, "even"), (calibration, "min_max"))
+        self.setting = ", ".join([number, *(given for given, default in usual if given != default)])
 
     @property
     def shares(self) -> Hashable:
-        """The same pairs, whatever their number of parts."""
-        return self.name, tuple(self.pairs)
+        """The same pairs, calibration and thresholds, whatever the number of parts and the variant."""
+        return self.name, tuple(self.pairs), self.thresholds, self.calibration
+
+    def read_as(self, variant: str, parts: int | None = None) -> "CueLocalization":
+        """The same rows, read in another way."""
+        options = {"thresholds": self.thresholds, "calibration": self.calibration, "variant": variant}
+        other = CueLocalization(self.pairs, parts, self.inside, **options)
+        other.ids, other.rows, other._update_count = self.ids, self.rows, self._update_count
+        return other
 
     def _measure(self, maps: Tensor, cues: Sequence[Cue]) -> Tensor:
         if maps.ndim != 4 or len(maps) != len(cues):
@@ -128,7 +167,7 @@ class CueLocalization(Metric):
                     continue
                 difference = map_ops.upsample(scores[first] - scores[second], cells.shape).abs()
                 positive = np.isin(cells.cpu().numpy(), [PARTS.index(part) for part in differing])
-                counts = pixel_histogram(map_ops.min_max(difference).numpy(), positive)
+                counts = pixel_histogram(rescale(difference, self.calibration).numpy(), positive, self.thresholds)
                 rows.append(np.concatenate([[position, number], counts.ravel()]))
         return torch.from_numpy(np.array(rows, np.float64).reshape(-1, 2 + 2 * BINS))
 
@@ -141,29 +180,47 @@ class CueLocalization(Metric):
         if len(rows):
             super()._keep(torch.where(keys < 0, keys, keys * self.stride + rows[:, 1].long()), rows)
 
+    def _counts(self, rows: Array, weights: Array | None = None) -> Iterator[tuple[int, Array, Array]]:
+        """For each recorded pair, in order, the counts [..., bins] at negative and at positive pixels that its value is taken from."""
+        first = int(self.thresholds == "log" and self.variant != "zeros kept")  # the bin that the official histogram has not
+        running: Array | float = 0.0
+        for number in np.unique(rows[:, 1]).astype(int):
+            own = rows[:, 1] == number
+            counts = total(rows[own, 2:], None if weights is None else weights[:, own])
+            if self.variant == "released":
+                counts = running = running + counts
+            if self.parts in (None, len(self.pairs[number].parts)):
+                yield number, counts[..., first:BINS], counts[..., BINS + first :]
+
     def value(self, rows: Array, weights: Array | None = None) -> Array:
         """Mean over pairs of the PxAP of the histograms summed over images; pairs without a positive pixel are left out."""
-        numbers = rows[:, 1]
         scores, defined = [], []
-        for number in np.unique(numbers):
-            if self.parts not in (None, len(self.pairs[int(number)].parts)):
-                continue
-            own = numbers == number
-            counts = total(rows[own, 2:], None if weights is None else weights[:, own])
-            negative, positive = counts[..., :BINS], counts[..., BINS:]
+        for _, negative, positive in self._counts(rows, weights):
             scores.append(average_precision(negative, positive))
             defined.append(positive.any(-1))
         if not scores:
-            raise ValueError(f"{self.name}: no recorded image belongs to a pair with {self.parts} differing parts")
+            raise ValueError(f"{self.name}: no recorded image belongs to a pair with {self.parts or 'some'} differing parts")
         return ratio(np.where(defined, scores, 0).sum(0), np.sum(defined, axis=0))
 
     def by_pair(self) -> dict[ClassPair, tuple[float, int]]:
-        """For each pair with a positive pixel: its PxAP in percent and its number of images."""
+        """For each pair of this number of parts with a positive pixel: its PxAP in percent and its number of images."""
         _, rows = self.per_image()
-        found: dict[ClassPair, tuple[float, int]] = {}
-        for number in np.unique(rows[:, 1]).astype(int):
-            own = rows[rows[:, 1] == number, 2:]
-            counts: NDArray[np.float64] = own.sum(0)
-            if counts[BINS:].any():
-                found[self.pairs[number]] = (float(average_precision(counts[:BINS], counts[BINS:])), len(own))
-        return found
+        return {
+            self.pairs[number]: (float(average_precision(negative, positive)), int((rows[:, 1] == number).sum()))
+            for number, negative, positive in self._counts(rows)
+            if positive.any()
+        }
+
+
+def calibration_table(metrics: Sequence[CueLocalization], parts: Sequence[int | None] = (None,)) -> list[dict[str, object]]:
+    """How far the score of one method moves with the calibration alone: one row for each metric recorded, variant and number of parts.
+
+    Hand over one metric for each (calibration, thresholds), recorded on the same maps; rows have calibration, thresholds, variant, parts
+    (None: all pairs), value in percent.
+    """
+    return [
+        {"calibration": m.calibration, "thresholds": m.thresholds, "variant": v, "parts": n, "value": m.read_as(v, n).compute()}
+        for m in metrics
+        for v in VARIANTS
+        for n in parts
+    ]

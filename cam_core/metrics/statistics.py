@@ -5,7 +5,7 @@ row once; weights [R,n] say how often each row counts in each of R resamples and
 and a maximum over thresholds or a class mean is resampled as a whole. A plain function of rows becomes a value by `one_by_one`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +35,12 @@ def ratio(numerator: ArrayLike, denominator: ArrayLike) -> Array:
     """Element-wise quotient, 0 where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
     return np.asarray(np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator != 0), np.float64)
+
+
+def quotient(rows: ArrayLike, weights: Array | None = None) -> Array:
+    """Sum of the first column over sum of the second of rows [n,2], 0 where that is 0. Itself a value: R_k of remove-and-classify."""
+    sums = total(rows, weights)
+    return ratio(sums[..., 0], sums[..., 1])
 
 
 def one_by_one(summary: Callable[[Array], float]) -> Value:
@@ -158,3 +164,104 @@ def sign_or_mcnemar(first: ArrayLike, second: ArrayLike) -> float:
     """
     larger, smaller = np.sum(np.asarray(first) > np.asarray(second)), np.sum(np.asarray(first) < np.asarray(second))
     return float(stats.binomtest(int(larger), int(larger + smaller)).pvalue) if larger + smaller else 1.0
+
+
+def holm(pvalues: ArrayLike) -> Array:
+    """P-values [m] adjusted for m comparisons by Holm's step-down (1979): the chance of any false alarm stays below the level.
+
+    >>> holm([0.01, 0.04, 0.03]).round(3).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(pvalues, np.float64)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"p-values must be one row of numbers from 0 to 1, got {p.tolist()}")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return adjusted
+
+
+class NonInferiority(NamedTuple):
+    """Whether the first is at most ``margin`` worse than the second: the far end of ``difference`` (first - second) decides."""
+
+    difference: Difference
+    margin: float
+    holds: bool
+
+
+def non_inferiority(
+    first: Rows,
+    second: Rows,
+    value: Value = mean,
+    *,
+    margin: float,
+    higher_is_better: bool = True,
+    groups: Callable[[NDArray[np.int64]], ArrayLike] | None = None,
+    alpha: float = 0.025,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> NonInferiority:
+    """Non-inferiority at a one-sided level ``alpha``: "competitive" means that the interval of the difference stays within the margin.
+
+    ``margin`` > 0 is in the metric's own unit and is written down before the numbers are seen; there is no default on purpose. first and
+    second are (ids, rows) of `Metric.per_image()`; both are resampled together (`paired_difference` at level 1 - 2·alpha).
+    """
+    if not margin > 0:
+        raise ValueError(f"the margin must be a positive number in the metric's unit, fixed beforehand, got {margin}")
+    found = paired_difference(first, second, value, groups=groups, level=1 - 2 * alpha, resamples=resamples, seed=seed)
+    return NonInferiority(found, margin, found.low > -margin if higher_is_better else found.high < margin)
+
+
+class Seeds(NamedTuple):
+    """One number from several trainings: the value and image interval of each seed, their mean, its interval if there are enough."""
+
+    values: dict[int, float]
+    intervals: dict[int, tuple[float, float]]
+    mean: float
+    interval: tuple[float, float] | None
+
+
+ENOUGH_SEEDS = 10
+
+
+def over_seeds(
+    runs: Mapping[int, Rows],
+    value: Value = mean,
+    *,
+    groups: Callable[[NDArray[np.int64]], ArrayLike] | None = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Seeds:
+    """What several trainings (seed -> (ids, rows) of `Metric.per_image()`) say about the method they train.
+
+    The seed is the replicate. Each seed's value has its interval over images. The mean over seeds has an interval only from ten seeds on:
+    seeds are drawn with replacement and, crossed with them, images, the same ones for every seed, because all seeds are measured on the
+    same images (Owen, "The pigeonhole bootstrap", 2007; it errs on the wide side). Quantiles are those of Student's t for the number of
+    seeds, so that few seeds are not overtrusted; there is no correction for bias.
+    """
+    if not runs:
+        raise ValueError("no run was handed over; pass seed -> (ids, rows)")
+    ids = np.asarray(next(iter(runs.values()))[0])
+    for number, run in runs.items():
+        if not np.array_equal(np.asarray(run[0]), ids):
+            raise ValueError(f"seed {number} was measured on other images than seed {next(iter(runs))}; compare runs on the same list")
+    members = np.unique(ids if groups is None else np.asarray(groups(ids)), return_inverse=True)[1]
+    values = {number: float(value(np.asarray(run[1], np.float64), None)) for number, run in runs.items()}
+    intervals = {
+        number: bootstrap(run[1], value, groups=members, level=level, resamples=resamples, seed=seed) for number, run in runs.items()
+    }
+    middle = float(np.mean(list(values.values())))
+    if len(runs) < ENOUGH_SEEDS:
+        return Seeds(values, intervals, middle, None)
+    generator = np.random.default_rng(seed)
+    count, blocks = int(members.max()) + 1, max(1, 2**22 // len(ids))
+    drawn = []
+    for start in range(0, resamples, blocks):
+        images = _counts(generator, min(blocks, resamples - start), count)[:, members]
+        seeds = _counts(generator, len(images), len(runs))
+        each = np.stack([value(np.asarray(rows, np.float64), images) for _, rows in runs.values()], 1)
+        drawn.append((seeds * each).sum(1) / len(runs))
+    tail = np.sqrt(len(runs) / (len(runs) - 1)) * stats.t.ppf((1 - level) / 2, len(runs) - 1)
+    low, high = np.quantile(np.concatenate(drawn), stats.norm.cdf([tail, -tail]))
+    return Seeds(values, intervals, middle, (float(low), float(high)))

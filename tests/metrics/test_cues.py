@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cam_core import metrics
-from cam_core.metrics.cues import PARTS, part_of
+from cam_core.metrics.cues import PARTS, calibration_table, part_of
 
 CUB_POINTS = ["back", "beak", "belly", "breast", "crown", "forehead", "left_eye", "left_leg"]
 CUB_POINTS += ["left_wing", "nape", "right_eye", "right_leg", "right_wing", "tail", "throat"]
@@ -146,3 +146,110 @@ def test_names_settings_and_refusals():
         metrics.CueLocalization(PAIRS, parts=3)
     with pytest.raises(ValueError, match=r"points \[15,3\]"):
         metrics.cue(0, torch.zeros(14, 3), torch.ones(4, 4))
+
+
+# ---------------------------------------------------------------- calibrations, thresholds, variants
+
+
+def released_evaluator(pairs, maps, cues, thresholds, calibrate, reset=False):
+    """The released script, restated: pair by pair, image by image; returns the value printed after each pair."""
+    edges = np.array([*thresholds, 1.0, 2.0, 3.0])
+    positive, negative, values = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1), []
+    for first, second, differing in pairs:
+        if reset:
+            positive, negative = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1)
+        for score, (label, cells, visible) in zip(maps.numpy(), cues, strict=True):
+            if label not in (first, second) or not visible & differing:
+                continue
+            truth = np.zeros(cells.shape, bool)
+            for part in differing:
+                truth |= cells.numpy() == PARTS.index(part)
+            heat = calibrate(np.abs(score[first] - score[second]))
+            positive += np.histogram(heat[truth], edges)[0]
+            negative += np.histogram(heat[~truth], edges)[0]
+        hits = seen = recall = area = 0.0
+        for p, n in zip(positive[::-1], negative[::-1], strict=True):
+            hits, seen = hits + p, seen + p + n
+            if seen:
+                area, recall = area + hits / seen * (hits / positive.sum() - recall), hits / positive.sum()
+        values.append(100 * area)
+    return values
+
+
+CALIBRATE = {
+    "min_max": lambda m: np.clip((m - m.min()) / (m.max() - m.min()), 0, 1),
+    "max": lambda m: np.clip(m / m.max(), 0, 1),
+    "clipping": lambda m: np.clip(m, 0, 1),
+}
+EDGES = {"even": np.arange(0, 1, 0.001), "log": 10 ** -np.arange(0, 7, 0.007)[::-1]}
+SEEN_PAIRS = PAIRS[:2]  # the third has no image in `two_birds`
+
+
+def sparse_maps(zeros=0.5):
+    """Differences over many magnitudes, a share of them exactly zero, some above 1."""
+    generator = torch.Generator().manual_seed(1)
+    maps = 10 ** (-9 * torch.rand(2, 3, 30, 30, dtype=torch.float64, generator=generator)) * 2
+    return maps * (torch.rand(2, 1, 30, 30, generator=generator) > zeros)
+
+
+@pytest.mark.parametrize("thresholds", ["even", "log"])
+@pytest.mark.parametrize("calibration", ["min_max", "max", "clipping"])
+def test_the_released_evaluator_and_its_reset_form(thresholds, calibration):
+    birds, maps = two_birds(), sparse_maps()
+    metric = metrics.CueLocalization(SEEN_PAIRS, thresholds=thresholds, calibration=calibration, variant="released")
+    metric.update(maps, birds, ids=[0, 1])
+    running = released_evaluator(SEEN_PAIRS, maps, birds, EDGES[thresholds], CALIBRATE[calibration])
+    by_pair = released_evaluator(SEEN_PAIRS, maps, birds, EDGES[thresholds], CALIBRATE[calibration], reset=True)
+    assert metric.compute() == pytest.approx(np.mean(running), rel=1e-12)
+    assert metric.read_as("released", 2).compute() == pytest.approx(running[1], rel=1e-12)  # the group before is still in it
+    assert metric.read_as("per pair").compute() == pytest.approx(np.mean(by_pair), rel=1e-12)
+    assert metric.read_as("per pair", 1).compute() == pytest.approx(by_pair[0], rel=1e-12)
+    assert [score for score, _ in metric.read_as("per pair").by_pair().values()] == pytest.approx(by_pair, rel=1e-12)
+    assert running[1] != pytest.approx(by_pair[1], rel=1e-3)
+    kept = metric.read_as("zeros kept").compute()
+    if thresholds == "even":  # nothing falls below the first threshold
+        assert kept == metric.read_as("per pair").compute()
+    else:
+        assert kept != pytest.approx(metric.read_as("per pair").compute(), rel=1e-3)
+
+
+def test_what_vanishes_flatters_a_sparse_map():
+    """Lit on a tenth of the cue and nowhere else: the released bins see nothing but hits; with zeros kept the other nine tenths count."""
+    birds = two_birds()
+    maps = torch.zeros(2, 3, 30, 30, dtype=torch.float64)
+    for i, bird in enumerate(birds):
+        rows, columns = torch.nonzero(bird.cells == PARTS.index("head"), as_tuple=True)
+        maps[i, 0, rows[::10], columns[::10]] = 1
+    metric = metrics.CueLocalization(SEEN_PAIRS, 1, thresholds="log", calibration="clipping")
+    metric.update(maps, birds)
+    assert metric.read_as("per pair", 1).compute() == 100
+    assert 10 < metric.compute() < 30
+
+
+def test_one_measure_serves_variants_and_parts_but_not_calibrations():
+    log = metrics.CueLocalization(PAIRS, thresholds="log", variant="released", calibration="clipping")
+    assert log.setting == "all pairs, released, log, clipping"
+    assert metrics.CueLocalization(PAIRS, 2).setting == "2 parts"
+    assert log.shares == metrics.CueLocalization(PAIRS, 1, thresholds="log", calibration="clipping").shares
+    assert log.shares != metrics.CueLocalization(PAIRS, 1, thresholds="log").shares != metrics.CueLocalization(PAIRS).shares
+    for option, word in (("thresholds", "linear"), ("calibration", "softmax"), ("variant", "reset")):
+        with pytest.raises(ValueError, match=f"{option} is one of .*, got '{word}'"):
+            metrics.CueLocalization(PAIRS, **{option: word})
+
+
+def test_the_released_form_is_resampled_and_the_table_has_every_reading():
+    birds, maps = two_birds(), sparse_maps(0.2)
+    recorded = []
+    for calibration in ("min_max", "clipping"):
+        metric = metrics.CueLocalization(SEEN_PAIRS, thresholds="log", calibration=calibration)
+        metric.update(maps, birds, ids=[5, 2])
+        recorded.append(metric)
+    table = calibration_table(recorded, parts=(None, 1))
+    assert len(table) == 2 * 3 * 2
+    by_key = {(row["calibration"], row["variant"], row["parts"]): row["value"] for row in table}
+    assert by_key["clipping", "zeros kept", 1] == metrics.CueLocalization.read_as(recorded[1], "zeros kept", 1).compute()
+    released = recorded[0].read_as("released")
+    _, rows = released.per_image()
+    weights = np.array([[2.0, 2.0, 0.0], [1.0, 1.0, 1.0]])  # the first image has two pairs
+    twice = np.repeat(rows, [2, 2, 0], axis=0)
+    assert released.value(rows, weights) == pytest.approx([released.summary(twice), released.compute()], rel=1e-12)

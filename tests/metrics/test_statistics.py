@@ -4,9 +4,24 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
-from cam_core.metrics.statistics import bootstrap, mean, one_by_one, paired_difference, ratio, sign_or_mcnemar, total, wilson
+from cam_core.metrics.statistics import (
+    bootstrap,
+    holm,
+    mean,
+    non_inferiority,
+    one_by_one,
+    over_seeds,
+    paired_difference,
+    quotient,
+    ratio,
+    sign_or_mcnemar,
+    total,
+    wilson,
+)
 
 
 def widened(level, n):
@@ -98,3 +113,84 @@ def test_mcnemar_by_counting_coins():
     assert sign_or_mcnemar(second, first) == sign_or_mcnemar(first, second)
     assert sign_or_mcnemar([1, 0], [1, 0]) == 1.0
     assert sign_or_mcnemar([0.3, 0.2, 0.9], [0.1, 0.1, 0.1]) == pytest.approx(2 / 8)
+
+
+# ---------------------------------------------------------------- many comparisons, margins, seeds
+
+
+def test_holm_by_its_definition():
+    p = [0.01, 0.04, 0.03, 0.005]
+    assert holm(p) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # .005·4, .01·3, .03·2, and .04·1 not below the one before
+    assert holm([0.9, 0.8]).tolist() == [1, 1]
+    assert holm([0.2]).tolist() == [0.2]
+    assert holm([]).tolist() == []
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        holm([0.5, float("nan")])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.001, 0.5))
+def test_holm_rejects_what_the_steps_reject(p, level):
+    """Step down: the smallest against level/m, the next against level/(m-1), ... until one fails."""
+    rejected = set()
+    for step, index in enumerate(np.argsort(p, kind="stable")):
+        if p[index] * (len(p) - step) > level:
+            break
+        rejected.add(int(index))
+    assert set(np.flatnonzero(holm(p) <= level).tolist()) == rejected
+
+
+def test_non_inferiority_needs_a_margin_and_looks_at_the_worse_end():
+    rng = np.random.default_rng(0)
+    ids, base = np.arange(200), rng.normal(50, 10, 200)
+    slightly_worse = base - 1 + rng.normal(0, 2, 200)
+    found = non_inferiority((ids, slightly_worse), (ids, base), margin=2)
+    assert found.holds
+    assert -2 < found.difference.low < found.difference.high < 0  # inferior, by less than the margin
+    assert not non_inferiority((ids, slightly_worse), (ids, base), margin=0.9).holds
+    assert non_inferiority((ids, slightly_worse), (ids, base), margin=0.1, higher_is_better=False).holds
+    assert not non_inferiority((ids, base), (ids, slightly_worse), margin=0.9, higher_is_better=False).holds
+    with pytest.raises(ValueError, match="margin must be a positive number"):
+        non_inferiority((ids, base), (ids, base), margin=0)
+    with pytest.raises(TypeError):
+        non_inferiority((ids, base), (ids, base))
+
+
+def runs_of(seeds, images, between, within, generator):
+    common, shift = generator.normal(size=images), generator.normal(scale=between, size=seeds)
+    return {s: (np.arange(images), common + shift[s] + generator.normal(scale=within, size=images)) for s in range(seeds)}
+
+
+def test_three_seeds_give_values_and_no_interval_ten_do():
+    runs = runs_of(12, 40, 1.0, 0.3, np.random.default_rng(1))
+    few, enough = over_seeds({s: runs[s] for s in range(3)}, resamples=200), over_seeds(runs, resamples=4000)
+    assert few.interval is None
+    assert few.values == {s: pytest.approx(runs[s][1].mean()) for s in range(3)}
+    assert few.intervals[1] == bootstrap(runs[1][1], resamples=200)
+    assert few.mean == pytest.approx(np.mean(list(few.values.values())))
+    low, high = enough.interval
+    values, images = list(enough.values.values()), np.mean([r for _, r in runs.values()], axis=0)
+    spread = math.sqrt(np.var(values, ddof=1) / 12 + images.var() / 40)
+    assert low < enough.mean < high
+    assert (high - low) / (2 * stats.t.ppf(0.975, 11) * spread) == pytest.approx(1, abs=0.15)
+    assert over_seeds(runs, resamples=100) == over_seeds(runs, resamples=100)
+    with pytest.raises(ValueError, match="seed 7 was measured on other images than seed 0"):
+        over_seeds({0: runs[0], 7: (np.arange(1, 41), runs[7][1])})
+    with pytest.raises(ValueError, match="no run"):
+        over_seeds({})
+
+
+def test_the_rows_of_an_image_stay_together_across_seeds():
+    runs = runs_of(10, 30, 0.5, 0.2, np.random.default_rng(2))
+    fourfold = {s: (np.arange(120), np.repeat(rows, 4)) for s, (_, rows) in runs.items()}
+    grouped = over_seeds(fourfold, groups=lambda ids: ids // 4, resamples=3000)
+    single = over_seeds(runs, resamples=3000)
+    assert grouped.interval == pytest.approx(single.interval, rel=0.1)
+    assert grouped.intervals[3] == pytest.approx(bootstrap(runs[3][1], resamples=3000), rel=1e-9)
+
+
+def test_the_quotient_of_sums():
+    rows, weights = np.array([[1.0, 1], [0, 1], [1, 0], [1, 1]]), np.array([[1.0, 1, 1, 1], [0, 0, 4, 0], [2, 2, 0, 0]])
+    assert float(quotient(rows)) == 1.0
+    assert quotient(rows, weights).tolist() == [1, 0, 0.5]
+    low, high = bootstrap(np.repeat(rows, 20, axis=0), quotient, resamples=200)
+    assert low < 1 < high
