@@ -29,12 +29,12 @@ def test_all_equal_their_formulas_image_by_image():
         metric.update(heat, probe, explain)
     rows = []
     for image, one in zip(batch, heat, strict=True):
-        y = classifier(image[None])[0].softmax(0)
+        y = classifier(image[None])[0].detach().softmax(0)
         target = int(y.argmax())
         mean = classifier.mean.double()
         x = (image - mean) / classifier.std.double()
         shown = x * one * classifier.std.double() + mean  # the normalised image is multiplied
-        o = classifier(shown[None])[0].softmax(0)
+        o = classifier(shown[None])[0].detach().softmax(0)
         again = explain(Probe(classifier, shown[None], torch.tensor([target])))[0]
         a, b = one.flatten().tolist(), again.flatten().tolist()
         coherency = (1 + correlation(a, b)) / 2 if min(b) < max(b) else 0.0
