@@ -188,7 +188,7 @@ def _record(
             if same[0].needs == "points":
                 present = [_present(dataset, i, int(target)) for i, target in zip(ids, probe.targets, strict=True)]
                 keep, rows = ids, same[0].measure(finished, present)
-            elif same[0].needs == "boxes":
+            elif same[0].needs.startswith("boxes"):
                 classes: list[Any] = probe.targets.tolist() if protocol.target == "present" else [None] * len(ids)
                 boxes = [
                     wsol_boxes(e, e.image.shape[-1]) if protocol.name == "wsol" else _boxes(e, c)
@@ -196,7 +196,10 @@ def _record(
                 ]
                 held = [i for i, box in enumerate(boxes) if len(box)]  # a crop may have lost its box
                 keep = [ids[i] if classes[i] is None else ids[i] * same[0].stride + classes[i] for i in held]
-                rows = same[0].measure(finished[held], [boxes[i] for i in held])
+                known: list[Any] = []
+                if same[0].needs.endswith("correct") and protocol.target != "present":
+                    known = [[int(probe.logits[i].argmax()) == examples[i].label for i in held]]
+                rows = same[0].measure(finished[held], [boxes[i] for i in held], *known)
             elif same[0].needs == "cue":
                 keep, rows = ids, same[0].measure(finished, [_cue(example) for example in examples])
             elif same[0].needs == "method":

@@ -168,3 +168,15 @@ def test_wins_between_two_methods(root, classifier):
     both = [table.wins(a, b) for a, b in (("all_ones", "random_map"), ("random_map", "all_ones"))]
     assert both[0].n == 4
     assert both[0].value + both[1].value + both[0].ties == 100
+
+
+def test_localization_errors_know_whether_the_prediction_is_right(root, classifier):
+    wanted = [metrics.LocalizationError(0.2), metrics.LocalizationError(0.2, top1=True), metrics.BoxIoU(0.2)]
+    table = evaluate(classifier, imagenet(root), [METHODS["center_gaussian"]], wanted, progress=False)
+    known = table.metrics["center_gaussian", "localization_error", "GT-known 20%"]
+    top1 = table.metrics["center_gaussian", "localization_error", "top-1 20%"]
+    data = imagenet(root)("squash")
+    with torch.no_grad():
+        predicted = classifier.frozen()(torch.stack([data[i].image for i in range(len(data))])).argmax(1).tolist()
+    assert top1.per_image()[1][:, 1].tolist() == [float(p == data[i].label) for i, p in enumerate(predicted)]
+    assert top1.compute() >= known.compute()

@@ -5,7 +5,19 @@ from cam_core.metrics.adcc import ADCC, Coherency, Complexity
 from cam_core.metrics.agreement import Infidelity, MaxSensitivity, SensitivityN
 from cam_core.metrics.cues import ClassPair, Cue, CueLocalization, class_pairs, cue
 from cam_core.metrics.faithfulness import AverageDrop, AverageGain, IncreaseInConfidence, MapMean, Wins, wins
-from cam_core.metrics.localization import EnergyPointingGame, MaxBoxAcc, MaxBoxAccV2, PointingGame, Present
+from cam_core.metrics.localization import (
+    BoxIoU,
+    EnergyPointingGame,
+    FalseActivation,
+    LocalizationError,
+    MaxBoxAcc,
+    MaxBoxAccV2,
+    PixelPrecision,
+    PointingGame,
+    Present,
+    PxAP,
+    pixel_truth,
+)
 from cam_core.metrics.metric import Metric
 from cam_core.metrics.removal import (
     CorrectAfterRandomRemoval,
@@ -18,15 +30,13 @@ from cam_core.metrics.removal import (
     RoadMorf,
     TiedPixels,
 )
-
-# isort: split
-from cam_core.metrics.localization import BoxIoU, FalseActivation, LocalizationError, PixelPrecision, PxAP, pixel_truth
 from cam_core.metrics.stability import Stability, cascading_randomization, map_stability
 
 __all__ = [
     "ADCC",
     "AverageDrop",
     "AverageGain",
+    "BoxIoU",
     "ClassPair",
     "Coherency",
     "Complexity",
@@ -36,27 +46,33 @@ __all__ = [
     "CueLocalization",
     "Deletion",
     "EnergyPointingGame",
+    "FalseActivation",
     "IncreaseInConfidence",
     "Infidelity",
     "Insertion",
+    "LocalizationError",
     "MapMean",
     "MaxBoxAcc",
     "MaxBoxAccV2",
     "MaxSensitivity",
     "Metric",
+    "PixelPrecision",
     "PointingGame",
     "Present",
+    "PxAP",
     "RemoveAndClassify",
     "RoadCombined",
     "RoadLerf",
     "RoadMorf",
     "SensitivityN",
+    "Stability",
     "TiedPixels",
     "Wins",
+    "cascading_randomization",
     "class_pairs",
     "cue",
+    "map_stability",
+    "pixel_truth",
     "statistics",
     "wins",
 ]
-__all__ += ["BoxIoU", "FalseActivation", "LocalizationError", "PixelPrecision", "PxAP", "Stability"]
-__all__ += ["cascading_randomization", "map_stability", "pixel_truth"]
