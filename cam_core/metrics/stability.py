@@ -217,20 +217,21 @@ def ssim(first: Tensor, second: Tensor) -> Array:
 
 
 def stages(classifier: Classifier, image: Tensor) -> list[tuple[str, list[nn.Module]]]:
-    """The network's blocks that hold weights, last first: name and modules, in the order in which ``image`` [1,3,H,W] passes them.
+    """The network's blocks that hold weights, last first: name and modules, in the order in which ``image`` [1,3,H,W] reaches them.
 
-    A block is what shares the first two parts of its name (layer4.2, features.28, fc): one step of the cascade.
+    A block is what shares the first two parts of its name (layer4.2, features.28, fc): one step of the cascade. Modules that are never
+    called, because their owner reads their weights itself (attention), go with their block; a block without any call comes last.
     """
-    order: dict[nn.Module, str] = {}
+    named = [each for half in (classifier.trunk, classifier.head) for each in half.named_modules()]
+    reached: dict[str, int] = {}
 
-    def seen(name: str) -> Callable[..., None]:
-        def note(module: nn.Module, *_: object) -> None:
-            order.setdefault(module, name)
+    def noting(name: str) -> Callable[..., None]:
+        def note(*_: object) -> None:
+            reached.setdefault(_block(name), len(reached))
 
         return note
 
-    parts = [(name, module) for half in (classifier.trunk, classifier.head) for name, module in half.named_modules() if _own(module)]
-    hooks = [module.register_forward_hook(seen(name)) for name, module in parts]
+    hooks = [module.register_forward_hook(noting(name)) for name, module in named]
     try:
         with torch.no_grad():
             classifier(image)
@@ -238,13 +239,14 @@ def stages(classifier: Classifier, image: Tensor) -> list[tuple[str, list[nn.Mod
         for hook in hooks:
             hook.remove()
     blocks: dict[str, list[nn.Module]] = {}
-    for module, name in order.items():
-        blocks.setdefault(".".join(name.split(".")[:2]) or "network", []).append(module)
-    return list(blocks.items())[::-1]
+    for name, module in named:
+        if next(module.parameters(recurse=False), None) is not None:
+            blocks.setdefault(_block(name), []).append(module)
+    return sorted(blocks.items(), key=lambda block: -reached.get(block[0], -1))
 
 
-def _own(module: nn.Module) -> bool:
-    return next(module.parameters(recurse=False), None) is not None
+def _block(name: str) -> str:
+    return ".".join(name.split(".")[:2]) or "network"
 
 
 @torch.no_grad()
@@ -283,6 +285,8 @@ def cascading_randomization(
     """
     if classifier.training:
         raise ValueError("the classifier is in train mode, its BatchNorm and dropout would move: call classifier.eval() first")
+    if classifier._folded:  # cuts elsewhere would be made of the intact network
+        raise ValueError("randomize the classifier itself, not its frozen copy: hand over what frozen() was called on")
     if every < 1:
         raise ValueError(f"the maps are compared after every so many blocks, at least 1, got {every}")
     asked = Probe(classifier, images, targets, chunk=chunk)

@@ -11,8 +11,9 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from torch import nn
 
-from cam_core import METHODS, metrics
-from cam_core.metrics.stability import correlation, hog, mask_iou, partners, script_iou, spearman, ssim, stages, top_area
+from cam_core import METHODS, load_classifier, metrics
+from cam_core.classifier import Classifier
+from cam_core.metrics.stability import _cascade, correlation, hog, mask_iou, partners, script_iou, spearman, ssim, stages, top_area
 from tests.nets import dense, gap, images
 
 KINDS = ("iou", "iou_script", "iou_area", "correlation")
@@ -170,6 +171,35 @@ def test_stages_run_from_the_logits_down():
     assert not any(module._forward_hooks for module in network.modules())
 
 
+def test_weights_that_their_owner_reads_itself_are_lost_too():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(3, 3)  # never called, as in attention layers
+
+        def forward(self, x):
+            return torch.einsum("bchw,dc->bdhw", x, self.inner.weight)
+
+    trunk = nn.Sequential()
+    trunk.attention, trunk.conv = Attention(), nn.Conv2d(3, 4, 1)
+    network = Classifier(trunk, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))).eval()
+    found = stages(network, torch.rand(1, 3, 8, 8))
+    assert [name for name, _ in found] == ["2", "conv", "attention.inner"]  # a block that nothing calls comes last
+    heard = sum(parameter.numel() for _, modules in found for m in modules for parameter in m.parameters(recurse=False))
+    assert heard == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_a_resnet_falls_block_by_block_and_other_cuts_follow():
+    network = load_classifier("resnet18", None)
+    found = [name for name, _ in stages(network, torch.rand(1, 3, 32, 32))]
+    assert found == ["fc", *(f"layer{i}.{j}" for i in (4, 3, 2, 1) for j in (1, 0)), "bn1", "conv1"]
+    *_, (_, _, last) = _cascade(network, torch.rand(1, 3, 32, 32), 0, 4)
+    below = last.at("layer3").trunk.get_submodule("layer1.0.conv1").weight
+    assert torch.equal(below, last.trunk.get_submodule("layer1.0.conv1").weight)
+    assert not torch.equal(below, network.trunk.get_submodule("layer1.0.conv1").weight)
+    assert not torch.equal(last.trunk.conv1.weight, network.trunk.conv1.weight)
+
+
 def test_the_classifier_is_left_as_it_was_and_so_is_the_generator():
     network, state = gap(), torch.get_rng_state()
     before = network.digest()
@@ -178,6 +208,8 @@ def test_the_classifier_is_left_as_it_was_and_so_is_the_generator():
     assert torch.equal(torch.get_rng_state(), state)
     with pytest.raises(ValueError, match="train mode"):
         metrics.cascading_randomization(gap().train(), images(1), [METHODS["cam"]])
+    with pytest.raises(ValueError, match="not its frozen copy"):
+        metrics.cascading_randomization(network.frozen(), images(1), [METHODS["cam"]])
     with pytest.raises(ValueError, match="at least 1, got 0"):
         metrics.cascading_randomization(network, images(1), [METHODS["cam"]], every=0)
 
