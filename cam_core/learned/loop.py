@@ -185,7 +185,7 @@ def _is_best(at: Progress, value: float, recipe: Recipe) -> bool:
     if recipe.criterion not in ("accuracy", "loss"):
         raise ValueError(f'the best weights are those of highest "accuracy" or lowest "loss", got {recipe.criterion!r}')
     known = at.best.get(recipe.criterion)
-    better = known is None or (value > known if recipe.criterion == "accuracy" else value < known)
+    better = math.isfinite(value) and (known is None or (value > known if recipe.criterion == "accuracy" else value < known))
     at.best = {"epoch": at.epoch - 1, recipe.criterion: value} if better else at.best
     return better
 

@@ -1,8 +1,10 @@
 """Two processes train like one with the same global batch."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,10 +46,11 @@ def test_two_processes_give_the_losses_of_one(tmp_path):
     script.write_text(SCRIPT)
     run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone", str(script)]
     commands = {1: [sys.executable, str(script)], 2: run}
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
     found = {}
     for count, command in commands.items():
         out = tmp_path / f"{count}.json"
-        done = subprocess.run([*command, str(out), str(count)], capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run([*command, str(out), str(count)], capture_output=True, text=True, timeout=300, check=False, env=here)
         assert done.returncode == 0, done.stderr[-3000:]
         found[count] = json.loads(out.read_text())
     for kind, alone in found[1].items():
