@@ -1,8 +1,20 @@
-"""Small residual networks for small images: the CIFAR family of He et al. (CVPR 2016, section 4.2)."""
+"""Small networks for small images (the CIFAR families), and stock networks changed so that their last map is finer.
+
+The CIFAR families have a stem of one 3x3 convolution with ``stem_stride``, three stages at strides 1, 2, 2, average pooling and a linear
+layer. The papers' stem has stride 1 for 32 x 32 images; 2 makes 14 x 14 maps of 112 x 112 images.
+"""
 
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Block(nn.Module):
@@ -15,9 +27,7 @@ class Block(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.downsample: nn.Module = nn.Identity()
-        if stride != 1 or given != width:
-            self.downsample = nn.Sequential(nn.Conv2d(given, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+        self.downsample = _shortcut(given, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,given,h,w] -> [B,width,h/stride,w/stride], at least 0."""
@@ -26,32 +36,202 @@ class Block(nn.Module):
         return rectified
 
 
-def resnet_cifar(depth: int = 8, num_classes: int = 10, stem_stride: int = 2, width: int = 16) -> nn.Sequential:
-    """ResNet of 6n + 2 layers: stages of ``width``, 2x and 4x channels at strides 1, 2, 2, then average pooling and a linear layer.
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (in ``groups``) and 1x1 convolutions with BatchNorm and a shortcut, rectified at the end; ``wide`` channels inside."""
 
-    The paper's has ``stem_stride`` 1 for 32 x 32 images; 2 makes 14 x 14 maps of 112 x 112 images at about 40 M multiply-adds (depth 8).
+    def __init__(self, given: int, wide: int, width: int, stride: int, groups: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(given, wide, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(wide)
+        self.conv2 = nn.Conv2d(wide, wide, 3, stride, padding=1, groups=groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(wide)
+        self.conv3 = nn.Conv2d(wide, width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(given, width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,given,h,w] -> [B,width,h/stride,w/stride], at least 0."""
+        out = self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
+        rectified: Tensor = self.relu(self.bn3(self.conv3(out)) + self.downsample(x))
+        return rectified
+
+
+def _shortcut(given: int, width: int, stride: int) -> nn.Module:
+    if stride == 1 and given == width:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(given, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+
+
+class DenseLayer(nn.Module):
+    """BN-ReLU-conv 1x1 (to 4 ``growth``), BN-ReLU-conv 3x3 (to ``growth``), appended to what came in."""
+
+    def __init__(self, given: int, growth: int) -> None:
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(given), nn.Conv2d(given, 4 * growth, 1, bias=False)
+        self.bn2, self.conv2 = nn.BatchNorm2d(4 * growth), nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,given,h,w] -> [B,given + growth,h,w], neither sign excluded."""
+        return torch.cat([x, self.conv2(self.bn2(self.conv1(self.bn1(x).relu())).relu())], 1)
+
+
+def resnet_cifar(depth: int = 8, num_classes: int = 10, stem_stride: int = 2, width: int = 16, *, expansion: int = 1) -> nn.Sequential:
+    """ResNet of He et al. (CVPR 2016, section 4.2): stages of ``width``, 2x and 4x channels, (depth - 2) / 6 blocks each.
+
+    ``expansion`` 4: as many blocks of three convolutions, four times as wide at their ends: LFI-CAM's and ABN's "ResNet-110" (256
+    channels, really 164 layers). Depth 8 with stem stride 2 costs about 40 M multiply-adds on 112 x 112 images.
     """
     if depth < 8 or (depth - 2) % 6:
         raise ValueError(f"depth {depth} is not 6n + 2: take 8, 14, 20, 32, 44, 56 or 110")
 
-    def stage(given: int, wide: int, stride: int) -> nn.Sequential:
-        blocks = [Block(given if i == 0 else wide, wide, stride if i == 0 else 1) for i in range((depth - 2) // 6)]
-        return nn.Sequential(*blocks)
+    def block(given: int, wide: int, stride: int) -> nn.Module:
+        return Bottleneck(given, wide, expansion * wide, stride) if expansion > 1 else Block(given, wide, stride)
 
-    network = nn.Sequential(
-        OrderedDict[str, nn.Module](
-            conv1=nn.Conv2d(3, width, 3, stem_stride, padding=1, bias=False),
-            bn1=nn.BatchNorm2d(width),
-            relu=nn.ReLU(inplace=True),
-            layer1=stage(width, width, 1),
-            layer2=stage(width, 2 * width, 2),
-            layer3=stage(2 * width, 4 * width, 2),
-            avgpool=nn.AdaptiveAvgPool2d(1),
-            flatten=nn.Flatten(1),
-            fc=nn.Linear(4 * width, num_classes),
-        )
-    )
+    stages, given = OrderedDict[str, nn.Module](), width
+    for number, (wide, stride) in enumerate([(width, 1), (2 * width, 2), (4 * width, 2)], start=1):
+        inside = expansion * wide
+        blocks = [block(given if i == 0 else inside, wide, stride if i == 0 else 1) for i in range((depth - 2) // 6)]
+        stages[f"layer{number}"], given = nn.Sequential(*blocks), inside
+    return _network(width, stem_stride, stages, given, num_classes)
+
+
+def resnext_cifar(
+    depth: int = 29, num_classes: int = 10, stem_stride: int = 2, *, cardinality: int = 8, base: int = 64, widen: int = 4
+) -> nn.Sequential:
+    """ResNeXt of Xie et al. (CVPR 2017, section 5.3): depth 29, 8x64d; stages of 4, 8 and 16 ``base`` channels (``widen`` 4)."""
+    if depth < 11 or (depth - 2) % 9:
+        raise ValueError(f"depth {depth} is not 9n + 2: take 29")
+    stages, given = OrderedDict[str, nn.Module](), base
+    for number, (factor, stride) in enumerate([(1, 1), (2, 2), (4, 2)], start=1):
+        width, inside = widen * base * factor, cardinality * base * factor
+        blocks = [
+            Bottleneck(given if i == 0 else width, inside, width, stride if i == 0 else 1, cardinality) for i in range((depth - 2) // 9)
+        ]
+        stages[f"layer{number}"], given = nn.Sequential(*blocks), width
+    return _network(base, stem_stride, stages, given, num_classes)
+
+
+def densenet_cifar(depth: int = 100, num_classes: int = 10, stem_stride: int = 2, *, growth: int = 12) -> nn.Sequential:
+    """DenseNet-BC of Huang et al. (CVPR 2017): depth 100, growth 12, compression by half; 342 channels after the third block.
+
+    ``dense3`` is the stage before the final BatchNorm and ReLU (both signs), ``relu`` the one after (at least 0).
+    """
+    if depth < 10 or (depth - 4) % 6:
+        raise ValueError(f"depth {depth} is not 6n + 4: take 40 or 100")
+    stages, given = OrderedDict[str, nn.Module](), 2 * growth
+    for number in (1, 2, 3):
+        layers = [DenseLayer(given + i * growth, growth) for i in range((depth - 4) // 6)]
+        stages[f"dense{number}"], given = nn.Sequential(*layers), given + len(layers) * growth
+        if number < 3:
+            halved = nn.Conv2d(given, given // 2, 1, bias=False)
+            stages[f"trans{number}"] = nn.Sequential(nn.BatchNorm2d(given), nn.ReLU(inplace=True), halved, nn.AvgPool2d(2))
+            given //= 2
+    stages |= {"norm": nn.BatchNorm2d(given), "relu": nn.ReLU(inplace=True)}
+    return _network(2 * growth, stem_stride, stages, given, num_classes, rectified_stem=False)
+
+
+def _network(
+    width: int, stride: int, stages: OrderedDict[str, nn.Module], channels: int, num_classes: int, *, rectified_stem: bool = True
+) -> nn.Sequential:
+    network = nn.Sequential(OrderedDict[str, nn.Module](conv1=nn.Conv2d(3, width, 3, stride, padding=1, bias=False)))
+    stem = {"bn1": nn.BatchNorm2d(width), "relu": nn.ReLU(inplace=True)} if rectified_stem else {}
+    ending = {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(1), "fc": nn.Linear(channels, num_classes)}
+    for name, module in {**stem, **stages, **ending}.items():
+        network.add_module(name, module)
+    return initialised(network)
+
+
+def initialised(network: Network) -> Network:
+    """The network with every convolution drawn anew: normal, variance 2 / (kernel size x output channels) (He et al., ICCV 2015)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return network
+
+
+# By name: called with num_classes and stem_stride. The last three are LFI-CAM's and ABN's networks for CIFAR.
+CIFAR: dict[str, Callable[..., nn.Sequential]] = {
+    **{f"resnet{depth}": partial(resnet_cifar, depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
+    "resnet110_bottleneck": partial(resnet_cifar, 110, expansion=4),
+    "densenet100_12": partial(densenet_cifar, 100),
+    "resnext29_8x64d": partial(resnext_cifar, 29),
+}
+
+
+def equal_width(name: str, parameters: int, num_classes: int = 10) -> int:
+    """The ``width`` at which a CIFAR ResNet comes closest to a number of parameters: the widened baseline beside a model that adds some."""
+    with torch.device("meta"):
+        sizes = {w: sum(p.numel() for p in CIFAR[name](num_classes, width=w).parameters()) for w in range(4, 65)}
+    return min(sizes, key=lambda width: abs(sizes[width] - parameters))
+
+
+# --- finer maps -----------------------------------------------------------------------------------------------------------------------
+
+
+def finer_resnet(network: nn.Module, stride: int) -> nn.Module:
+    """A torchvision ResNet whose layer4 (``stride`` 16), or layer3 and layer4 (8), no longer step; changed in place, without dilation."""
+    for stage in {16: ("layer4",), 8: ("layer3", "layer4")}[stride]:
+        unstrided(network.get_submodule(stage))
+    return network
+
+
+def unstrided(stage: nn.Module) -> None:
+    """Let every convolution of a stage step by one; weights stay."""
+    for module in stage.modules():
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
+
+
+def finer_vgg(network: nn.Module, stride: int) -> nn.Sequential:
+    """CALM's VGG: torchvision's convolutions without the last pooling (``stride`` 16) or the last two (8), then conv6, 1024 channels.
+
+    conv6 is 3x3, new, with BatchNorm where the network has it, rectified: 14x14 or 28x28 maps at 224.
+    """
+    features = list(network.get_submodule("features").named_children())
+    pools = [name for name, module in features if isinstance(module, nn.MaxPool2d)]
+    removed = set(pools[{16: -1, 8: -2}[stride] :])
+    norm = any(isinstance(module, nn.BatchNorm2d) for _, module in features)
+    conv6 = initialised(nn.Conv2d(512, 1024, 3, padding=1))
+    nn.init.zeros_(conv6.get_parameter("bias"))
+    parts = OrderedDict[str, nn.Module](features=nn.Sequential(OrderedDict((n, m) for n, m in features if n not in removed)), conv6=conv6)
+    return nn.Sequential(parts | ({"bn6": nn.BatchNorm2d(1024)} if norm else {}) | {"relu6": nn.ReLU(inplace=True)})
+
+
+class Mixed6a(nn.Module):
+    """Inception's grid reduction that reduces nothing: torchvision's three branches (shared) at stride 1 with padding."""
+
+    def __init__(self, stock: nn.Module) -> None:
+        super().__init__()
+        self.branch3x3 = stock.get_submodule("branch3x3")
+        self.branch3x3dbl_1, self.branch3x3dbl_2 = stock.get_submodule("branch3x3dbl_1"), stock.get_submodule("branch3x3dbl_2")
+        self.branch3x3dbl_3 = stock.get_submodule("branch3x3dbl_3")
+        for branch in (self.branch3x3, self.branch3x3dbl_3):
+            convolution = branch.get_submodule("conv")
+            convolution.stride, convolution.padding = (1, 1), (1, 1)  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,288,h,w] -> [B,768,h,w], at least 0."""
+        twice = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
+        return torch.cat([self.branch3x3(x), twice, F.max_pool2d(x, 3, stride=1, padding=1)], 1)
+
+
+def finer_inception(network: nn.Module, stride: int, *, norm: bool = True) -> nn.Sequential:
+    """CALM's Inception-v3 for input of 224: torchvision's up to Mixed_6e, then two new 3x3 convolutions of 1024 channels (A3_1b, A3_2b).
+
+    28x28 maps (``stride`` 8), or 14x14 with one more pooling before Mixed_6a (16). Mixed_6e is read, as in the WSOL benchmark; the release
+    computes it and then reads Mixed_6d. ``norm``: BatchNorm after the new convolutions (the release's use_bn).
+    """
+    stem = ["Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"]
+    parts = {name: network.get_submodule(name) for name in [*stem, "Mixed_5b", "Mixed_5c", "Mixed_5d"]}
+    parts["Conv2d_1a_3x3"].get_submodule("conv").padding = (1, 1)  # type: ignore[assignment]
+    parts |= {name: nn.MaxPool2d(3, 2, padding=1, ceil_mode=True) for name in ("maxpool1", "maxpool2")}
+    if stride == 16:
+        parts["maxpool3"] = nn.MaxPool2d(3, 2, ceil_mode=True)
+    parts["Mixed_6a"] = Mixed6a(network.get_submodule("Mixed_6a"))
+    parts |= {name: network.get_submodule(name) for name in ("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e")}
+    for name, given in (("A3_1b", 768), ("A3_2b", 1024)):
+        parts[name] = Conv2dNormActivation(given, 1024, 3, norm_layer=nn.BatchNorm2d if norm else None, bias=True)
+        nn.init.xavier_uniform_(parts[name].get_parameter("0.weight"))
+        nn.init.zeros_(parts[name].get_parameter("0.bias"))
+    return nn.Sequential(OrderedDict[str, nn.Module](parts))

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from cam_core.classifier import cut, cuts
-from cam_core.networks import resnet_cifar
+from cam_core.networks import CIFAR, densenet_cifar, equal_width, resnet_cifar, resnext_cifar
 
 
 def multiply_adds(network: nn.Module, side: int) -> int:
@@ -50,3 +50,47 @@ def test_only_whole_blocks_are_cuts():
 def test_depth_must_fit():
     with pytest.raises(ValueError, match="6n \\+ 2"):
         resnet_cifar(10)
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "cut_at", "channels"),
+    [
+        ("resnet110_bottleneck", 1.70e6, "layer3", 256),
+        ("densenet100_12", 0.77e6, "relu", 342),
+        ("resnext29_8x64d", 34.4e6, "layer3", 1024),
+    ],
+)
+def test_larger_cifar_families(name, published, cut_at, channels):
+    """Huang et al. (2017), table 2: 0.8 M; Xie et al. (2017), table 7: 34.4 M."""
+    with torch.device("meta"):
+        network = CIFAR[name](num_classes=10, stem_stride=1)
+        trunk, head = cut(network, cut_at)
+        activations = trunk(torch.zeros(2, 3, 32, 32))
+        assert activations.shape == (2, channels, 8, 8)
+        assert head(activations).shape == (2, 10)
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(published, rel=0.005)
+
+
+def test_bottleneck_has_as_many_blocks():
+    assert len(resnet_cifar(14, expansion=4).layer1) == len(resnet_cifar(14).layer1) == 2
+    assert resnet_cifar(14, expansion=4).fc.in_features == 4 * resnet_cifar(14).fc.in_features
+
+
+def test_dense_block_appends():
+    network = densenet_cifar(10, growth=4).eval()
+    x = torch.randn(1, 8, 5, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(network.dense1(x)[:, :8], x)
+    assert network.dense1(x).shape == (1, 12, 5, 5)
+
+
+def test_other_depths_are_refused():
+    with pytest.raises(ValueError, match="9n \\+ 2"):
+        resnext_cifar(30)
+    with pytest.raises(ValueError, match="6n \\+ 4"):
+        densenet_cifar(20)
+
+
+def test_equal_width_finds_itself():
+    for width in (16, 23):
+        parameters = sum(p.numel() for p in resnet_cifar(8, 3, width=width).parameters())
+        assert equal_width("resnet8", parameters, 3) == width

@@ -15,6 +15,7 @@ from cam_core.data.example import (
     multi_hot,
     wsol_boxes,
 )
+from cam_core.data.folder import ImageFolder
 from cam_core.data.imagenet import ImageNet
 from cam_core.data.voc import VOC2007
 
@@ -24,6 +25,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "Example",
+    "ImageFolder",
     "ImageNet",
     "check",
     "collate",

@@ -5,8 +5,9 @@ images have several classes, ``activations`` [N,K,h,w] where they are cached; or
 Everything random in a batch follows from (seed, epoch, number of the batch), so that a resumed training sees what it would have seen.
 """
 
+import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchvision.transforms.v2 import functional as geometry
 from tqdm import tqdm
 
 from cam_core.classifier import Classifier
@@ -43,18 +45,44 @@ def size(data: Tensors | Dataset) -> int:
     return len(next(iter(data.values()))) if isinstance(data, Mapping) else len(data)
 
 
+def apart(data: Tensors | Dataset, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """(indices trained on, indices held out) of a training set, drawn by ``seed``; all and none for a ``share`` of 0."""
+    if share == 0:
+        return torch.arange(size(data)), torch.empty(0, dtype=torch.int64)
+    order, count = torch.randperm(size(data), generator=_generator(seed, 0, 0, 2)), round(share * size(data))
+    if not 0 < count < size(data):
+        raise ValueError(f"held_out = {share:g} of {size(data)} images holds out {count}: take a share that leaves some on either side")
+    return order[count:].sort().values, order[:count].sort().values
+
+
 def batches(
-    data: Tensors | Dataset, recipe: Recipe, seed: int, epoch: int, *, first: int = 0, rank: int = 0, world: int = 1
+    data: Tensors | Dataset,
+    recipe: Recipe,
+    seed: int,
+    epoch: int,
+    *,
+    among: Tensor | None = None,
+    first: int = 0,
+    rank: int = 0,
+    world: int = 1,
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-    """(indices, batch) from batch number ``first`` of an epoch on; of ``world`` processes each takes every ``world``-th example."""
+    """(indices, batch) from batch number ``first`` of an epoch on, over the examples ``among`` (indices; all for None).
+
+    Of ``world`` processes each takes every ``world``-th example of a batch; the indices are the whole batch's.
+    """
     if isinstance(data, Mapping) and "activations" in data and recipe.augments:
         raise ValueError("cached activations belong to one view: turn flip, pad and crop off in the recipe, or do not cache")
-    order = torch.randperm(size(data), generator=_generator(seed, epoch)).split(recipe.batch)
+    count = size(data) if among is None else len(among)
+    if 0 < count % recipe.batch < world:
+        raise ValueError(f"the last batch has {count % recipe.batch} examples for {world} processes: take another batch size")
+    drawn = torch.randperm(count, generator=_generator(seed, epoch))
+    order = (drawn if among is None else among[drawn]).split(recipe.batch)
     loader = _read(data, [part[rank::world].tolist() for part in order[first:]])
     for number, batch in enumerate(loader, start=first):
-        draws = torch.rand(len(order[number]), 3, generator=_generator(seed, epoch, number))[rank::world]
+        numbers = 3 if recipe.resized is None else 3 + 2 * TRIES
+        draws = torch.rand(len(order[number]), numbers, generator=_generator(seed, epoch, number))[rank::world]
         if "images" in batch and recipe.augments:
-            batch["images"] = augment(batch["images"], draws, flip=recipe.flip, pad=recipe.pad, crop=recipe.crop)
+            batch["images"] = augment(batch["images"], draws, flip=recipe.flip, pad=recipe.pad, crop=recipe.crop, resized=recipe.resized)
         yield order[number].tolist(), batch
 
 
@@ -80,17 +108,54 @@ def _generator(*numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(derived_seed(*numbers))
 
 
-def augment(images: Tensor, draws: Tensor, *, flip: bool = False, pad: int = 0, crop: int | None = None) -> Tensor:
-    """Images [B,3,H,W] -> [B,3,h,w]: padded, a window cut at random, mirrored. ``draws`` [B,3] in [0, 1): mirror, row, column."""
-    height, width = (crop, crop) if crop else images.shape[-2:]
+TRIES = 10  # of area and aspect, as in torchvision's RandomResizedCrop
+
+
+def augment(
+    images: Tensor,
+    draws: Tensor,
+    *,
+    flip: bool = False,
+    pad: int = 0,
+    crop: int | None = None,
+    resized: tuple[float, float] | None = None,
+) -> Tensor:
+    """Images [B,3,H,W] -> [B,3,h,w]: padded, a window cut at random, mirrored.
+
+    ``draws`` [B,3] in [0, 1): mirror, row, column; with ``resized`` [B,23], ten tries of area and ten of aspect behind them.
+    """
     images = F.pad(images, [pad] * 4) if pad else images
-    room = torch.tensor([images.shape[2] - height, images.shape[3] - width])
-    if bool((room < 0).any()):
-        raise ValueError(f"a window of {height} x {width} does not fit into images of {tuple(images.shape[-2:])}: read them larger")
-    corners = (draws[:, 1:] * (room + 1)).long().tolist()
-    windows = [image[:, y : y + height, x : x + width] for image, (y, x) in zip(images, corners, strict=True)]
+    height, width = (crop, crop) if crop else (images.shape[2] - 2 * pad, images.shape[3] - 2 * pad)
+    if resized is not None:
+        windows = [
+            geometry.resized_crop(image, *window(image.shape[-2:], draw, resized), [height, width], antialias=True)
+            for image, draw in zip(images, draws.double(), strict=True)
+        ]
+    else:
+        room = torch.tensor([images.shape[2] - height, images.shape[3] - width])
+        if bool((room < 0).any()):
+            raise ValueError(f"a window of {height} x {width} does not fit into images of {tuple(images.shape[-2:])}: read them larger")
+        corners = (draws[:, 1:3] * (room + 1)).long().tolist()
+        windows = [image[:, y : y + height, x : x + width] for image, (y, x) in zip(images, corners, strict=True)]
     mirrored = draws[:, 0] < 0.5
     return torch.stack([w.flip(-1) if flip and m else w for w, m in zip(windows, mirrored.tolist(), strict=True)])
+
+
+def window(sides: Sequence[int], draw: Tensor, shares: tuple[float, float]) -> tuple[int, int, int, int]:
+    """Top, left, height, width of RandomResizedCrop's window in an image of ``sides`` (H, W), from 23 numbers in [0, 1).
+
+    Area uniform in ``shares`` of the image, logarithm of width / height uniform between 3/4 and 4/3; the first try that fits, else the
+    largest middle window of an allowed aspect.
+    """
+    height, width = sides
+    areas = height * width * (shares[0] + (shares[1] - shares[0]) * draw[3 : 3 + TRIES])
+    aspects = ((2 * draw[3 + TRIES :] - 1) * math.log(4 / 3)).exp()
+    for area, aspect in zip(areas.tolist(), aspects.tolist(), strict=True):
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return int(draw[1] * (height - h + 1)), int(draw[2] * (width - w + 1)), h, w
+    h, w = min(height, round(width * 4 / 3)), min(width, round(height * 4 / 3))
+    return (height - h) // 2, (width - w) // 2, h, w
 
 
 def center(images: Tensor, side: int | None) -> Tensor:

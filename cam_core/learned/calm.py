@@ -4,13 +4,16 @@ Activations A [B,K,h,w] are read by two 1x1 convolutions: f [B,C,h,w] with p(y|x
 a = ReLU(conv) [B,h,w] with p(z|x) = a / S, S = sum of a over z. All in log space.
 """
 
+import copy
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from cam_core.classifier import Classifier, cut, load_classifier, load_network
-from cam_core.learned.plain import Loss, shapes, share_correct
+from cam_core.learned.plain import Loss, pooled_head, shapes, share_correct
+from cam_core.networks import finer_inception, finer_resnet, finer_vgg
 from cam_core.probe import Probe
 
 
@@ -66,13 +69,37 @@ class CalmHead(nn.Module):
         return logarithm
 
 
+class Earlier(nn.Module):
+    """A classifier as it was up to ``lag`` updates ago, and the number of updates so far; it never learns, but is kept with the model."""
+
+    updates: Tensor
+
+    def __init__(self, classifier: Classifier, lag: int) -> None:
+        super().__init__()
+        self.classifier, self.lag = copy.deepcopy(classifier).requires_grad_(requires_grad=False), lag
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def extra_repr(self) -> str:
+        """The option, for the digest under which a trained model is kept."""
+        return f"lag={self.lag}"
+
+    def follow(self, current: Classifier) -> None:
+        """Count an update; before every ``lag``-th, the first among them, take over the current parameters and statistics."""
+        if int(self.updates) % self.lag == 0:
+            self.classifier.load_state_dict(current.state_dict())
+        self.updates += 1
+
+
 class Calm(nn.Module):
     """A trunk (modules shared with ``backbone``, whose head is dropped) under a `CalmHead`; prediction is the argmax of p(y|x).
 
     ``objective`` "ml": -log p(y*|x). "em": -sum_z q(z) log p(y*,z|x) with q = p(y*,z|x) / (p(y*|x) + ``epsilon``), detached, at the
     current parameters, as released. By Fisher's identity its gradient is the ML gradient times p/(p + epsilon), p = p(y*|x); only the
     value differs. ``epsilon`` is 1e-10 in the release. (Its clipping of p(z|x) at 1e-8 has no gradient and is left out.)
+    "em_lagged" (ours): q at parameters that are renewed every ``lag`` updates, an E-step followed by ``lag`` gradient steps; lag 1 is "em".
     """
+
+    keeps = ("earlier",)
 
     def __init__(
         self,
@@ -83,26 +110,27 @@ class Calm(nn.Module):
         detach_scale: bool = True,
         uniform: bool = False,
         epsilon: float = 1e-10,
+        lag: int = 100,
     ) -> None:
         super().__init__()
-        if objective not in ("em", "ml"):
-            raise ValueError(f'CALM is trained by "em" or "ml", got {objective!r}')
+        if objective not in ("em", "ml", "em_lagged"):
+            raise ValueError(f'CALM is trained by "em", "ml" or "em_lagged", got {objective!r}')
         self.name, self.objective, self.epsilon = f"calm_{objective}", objective, epsilon
         head = CalmHead(shapes(backbone)[0], num_classes, detach_scale=detach_scale, uniform=uniform).to(backbone.mean)
         self.classifier = Classifier(backbone.trunk, head, name=backbone.name, layer=backbone.layer, weights=backbone.weights)
         self.classifier.mean, self.classifier.std = backbone.mean, backbone.std
+        self.earlier = Earlier(self.classifier, lag) if objective == "em_lagged" else None
 
     @property
     def head(self) -> CalmHead:
         """The two 1x1 convolutions and the probabilities they make."""
-        head = self.classifier.head
-        assert isinstance(head, CalmHead)
-        return head
+        return _calm_head(self.classifier)
 
     @property
     def deviations(self) -> list[str]:
         """What differs from the release beyond the recipe."""
-        return ["attention dead everywhere: every place alike instead of NaN"] if self.head.uniform else []
+        uniform = ["attention dead everywhere: every place alike instead of NaN"] if self.head.uniform else []
+        return uniform + ([f"posterior of parameters up to {self.earlier.lag} updates old"] if self.earlier else [])
 
     def extra_repr(self) -> str:
         """The options, for the digest under which a trained model is kept."""
@@ -110,18 +138,32 @@ class Calm(nn.Module):
 
     def loss(self, batch: dict[str, Tensor]) -> Loss:
         """The objective's mean over ``images`` [B,3,H,W] in [0, 1] and ``labels`` [B]; and what to log."""
-        labels, activations = batch["labels"], self.classifier.activations(batch["images"])
+        images, labels = batch["images"], batch["labels"]
+        activations = self.classifier.activations(images)
         log_class, log_location = self.head.log_class(activations), self.head.log_location(activations)
-        joint = log_class[torch.arange(len(labels)), labels].flatten(1) + log_location.flatten(1)  # [B,hw], class y* alone
+        joint = _of_class(log_class, log_location, labels)
         marginal = joint.logsumexp(1)
         with torch.no_grad():
             logits = (log_class.flatten(2) + log_location.flatten(1)[:, None]).logsumexp(2)
         log = {"accuracy": share_correct(logits, labels), "nll": -marginal.detach().mean()}
         if self.objective == "ml":
             return -marginal.mean(), log
-        q = (joint - marginal[:, None]).exp() * (marginal.exp() / (marginal.exp() + self.epsilon))[:, None]
-        q = q.detach()
-        return -(q * torch.where(q > 0, joint, 0.0)).sum(1).mean(), log  # 0 log 0 = 0
+        q = self._posterior(joint.detach() if self.earlier is None else self._earlier_joint(images, labels))
+        # 0 log 0 = 0; where the ReLU has closed a place since an earlier posterior, its log has no finite value and is left out
+        return -(q * torch.where((q > 0) & joint.isfinite(), joint, 0.0)).sum(1).mean(), log
+
+    def _posterior(self, joint: Tensor) -> Tensor:
+        """Log p(y*,z|x) [B,hw] -> q [B,hw]."""
+        marginal = joint.logsumexp(1)
+        return (joint - marginal[:, None]).exp() * (marginal.exp() / (marginal.exp() + self.epsilon))[:, None]
+
+    @torch.no_grad()
+    def _earlier_joint(self, images: Tensor, labels: Tensor) -> Tensor:
+        assert self.earlier is not None
+        if self.training:
+            self.earlier.follow(self.classifier)
+        activations, head = self.earlier.classifier.activations(images), _calm_head(self.earlier.classifier)
+        return _of_class(head.log_class(activations), head.log_location(activations), labels)
 
     @torch.no_grad()
     def explain(self, probe: Probe, kind: str = "joint") -> Tensor:
@@ -132,35 +174,67 @@ class Calm(nn.Module):
         """
         if kind == "saliency":
             return self.head.log_location(probe.activations).exp()
-        rows = torch.arange(len(probe.targets), device=probe.targets.device)
-        joint = self.head.log_joint(probe.activations)[rows, probe.targets]
-        if kind == "joint":
-            return joint.exp()
-        if kind == "posterior":
-            return (joint - joint.flatten(1).logsumexp(1)[:, None, None]).exp()
-        raise ValueError(f'CALM has maps "joint", "posterior" and "saliency", got {kind!r}')
+        return self._maps(probe, probe.targets[:, None], kind)[:, 0]
 
     @torch.no_grad()
-    def class_maps(self, probe: Probe) -> Tensor:
-        """p(y,z|x) of all classes, [B,C,h,w]: counterfactual maps are differences of two of them."""
-        return self.head.log_joint(probe.activations).exp()
+    def superclass(self, probe: Probe, members: Tensor | Sequence[Sequence[int]], kind: str = "joint") -> Tensor:
+        """Sum of the maps of all classes in S(target), [B,h,w]: "where is a dog" (release: jointll-superclass, gtcond-superclass).
+
+        ``members``: bool [C,C], row y for S(y), or one list of classes per image. "joint": in [0, 1], and p(z|x) where S is all classes.
+        "posterior": each class's posterior sums to 1, whatever p(y|x), so that the sum sums to |S|.
+        """
+        if not isinstance(members, Tensor):
+            rows = [torch.zeros(probe.logits.shape[1]).index_fill(0, torch.tensor(list(row)), 1.0) for row in members]
+            weights = torch.stack(rows).to(probe.activations)
+        else:
+            weights = members.to(probe.activations)[probe.targets]
+        return torch.einsum("bc,bchw->bhw", weights, self.class_maps(probe, kind))
+
+    @torch.no_grad()
+    def counterfactual(self, probe: Probe, others: Tensor, kind: str = "joint") -> Tensor:
+        """s(target) - s(other) [B,h,w] in [-1, 1], signed: the cue for the target and against the classes ``others`` [B]."""
+        pair = self._maps(probe, torch.stack([probe.targets, others.to(probe.targets)], 1), kind)
+        return pair[:, 0] - pair[:, 1]
+
+    @torch.no_grad()
+    def class_maps(self, probe: Probe, kind: str = "joint") -> Tensor:
+        """The "joint" p(y,z|x) or "posterior" p(z|x,y) of all classes, [B,C,h,w]."""
+        everything = torch.arange(probe.logits.shape[1], device=probe.targets.device)
+        return self._maps(probe, everything.expand(len(probe.targets), -1), kind)
+
+    def _maps(self, probe: Probe, classes: Tensor, kind: str) -> Tensor:
+        """Maps [B,n,h,w] of the classes [B,n]."""
+        if kind not in ("joint", "posterior"):
+            raise ValueError(f'CALM has maps "joint", "posterior" and, whatever the class, "saliency", got {kind!r}')
+        joint = self.head.log_joint(probe.activations)[torch.arange(len(classes), device=classes.device)[:, None], classes]
+        return (joint if kind == "joint" else joint - joint.flatten(2).logsumexp(2)[..., None, None]).exp()
+
+
+def _calm_head(classifier: Classifier) -> CalmHead:
+    head = classifier.head
+    assert isinstance(head, CalmHead)
+    return head
+
+
+def _of_class(log_class: Tensor, log_location: Tensor, labels: Tensor) -> Tensor:
+    """Log p(y*,z|x) [B,hw] of the labels' classes y* alone."""
+    return log_class[torch.arange(len(labels)), labels].flatten(1) + log_location.flatten(1)
 
 
 def calm_trunk(name: str, weights: str | None = "imagenet", stride: int = 16) -> Classifier:
-    """A pretrained ResNet with finer maps: ``stride`` 16 lets layer4 keep 14x14 at 224, 8 also layer3, 28x28 (the paper's "large").
+    """A pretrained network with finer maps: ``stride`` 16 gives 14x14 at 224, 8 gives 28x28 (the paper's "large").
 
-    The once strided convolutions are used as they are, without dilation. Stride 32 is the stock network. ValueError for another
-    family's name or another stride.
+    A torchvision ResNet lets layer4, or layer3 and layer4, keep their resolution, the once strided convolutions used as they are, without
+    dilation. VGG (vgg16, vgg16_bn) and inception_v3 lose poolings and strides and end in new convolutions of 1024 channels
+    (`networks.finer_vgg`, `networks.finer_inception`), under a new pooled head. Stride 32 is the stock network.
     """
     if stride == 32:
         return load_classifier(name, weights)
-    stages = {16: ["layer4"], 8: ["layer3", "layer4"]}.get(stride)
     network, source = load_network(name, weights)
-    if stages is None or not hasattr(network, "layer4"):
-        raise ValueError(f"{name} with stride {stride}: expected a torchvision ResNet and a stride of 32, 16 or 8")
-    for stage in stages:
-        for module in network.get_submodule(f"{stage}.0").modules():
-            if isinstance(module, nn.Conv2d):
-                module.stride = (1, 1)
-    trunk, head = cut(network, "layer4")
-    return Classifier(trunk, head, name=name, layer="layer4", weights=source, network=network).eval()
+    if stride not in (16, 8) or not (hasattr(network, "layer4") or name.startswith("vgg") or name == "inception_v3"):
+        raise ValueError(f"{name} with stride {stride}: expected a torchvision ResNet, VGG or inception_v3, and a stride of 32, 16 or 8")
+    if hasattr(network, "layer4"):
+        trunk, head = cut(finer_resnet(network, stride), "layer4")
+        return Classifier(trunk, head, name=name, layer="layer4", weights=source, network=network).eval()
+    trunk = finer_vgg(network, stride) if name.startswith("vgg") else finer_inception(network, stride)
+    return Classifier(trunk, pooled_head(1024, 1000), name=name, layer=f"stride {stride}", weights=source).eval()

@@ -9,9 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cam_core.classifier import CIFAR_RESNETS, Classifier, cut, default_layer, load_network
+from cam_core.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier, cut, default_layer, load_network
 from cam_core.learned.plain import Loss, shapes, share_correct
+from cam_core.networks import CIFAR
 from cam_core.probe import Probe
+
+CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # of CIFAR-10 and, as released, of STL-10 too
 
 # Where the Feature Importance Network rectifies: the released CIFAR files after convolutions 2 and 4, the ImageNet file after each.
 RECTIFIED = {"cifar": (False, True, False, True), "imagenet": (True, True, True, True)}
@@ -38,10 +41,35 @@ class FeatureImportance(nn.Module):
         return weights
 
 
+class FixedImportance(nn.Module):
+    """In FIN's place, the same weights for every image, of our own: 1/C, or, ``learned``, C numbers of either sign that start there.
+
+    Step 6 then takes the mean activation, or a 1x1 convolution of F without bias.
+    """
+
+    weights: Tensor
+
+    def __init__(self, channels: int, *, learned: bool) -> None:
+        super().__init__()
+        start = torch.full((channels,), 1 / channels)
+        if learned:
+            self.weights = nn.Parameter(start)
+        else:
+            self.register_buffer("weights", start)
+
+    def extra_repr(self) -> str:
+        """Which of the two, for the digest under which a trained model is kept."""
+        return f"{len(self.weights)}, learned={isinstance(self.weights, nn.Parameter)}"
+
+    def forward(self, masked: Tensor) -> Tensor:
+        """Guided features [B,C,h,w], of which only B counts -> weights [B,C]."""
+        return self.weights.expand(len(masked), -1)
+
+
 class AttendedTrunk(nn.Module):
     """X -> Z = (1 + A) F: the trunk of an LFI-CAM network, whose attention A comes out of `attend`."""
 
-    def __init__(self, features: nn.Module, importance: FeatureImportance) -> None:
+    def __init__(self, features: nn.Module, importance: nn.Module) -> None:
         super().__init__()
         self.features, self.importance = features, importance
 
@@ -74,29 +102,41 @@ def scaled_map(maps: Tensor) -> Tensor:
     return torch.where(varies, (maps - low) / torch.where(varies, high - low, 1.0), maps)
 
 
-def lfi_backbone(name: str, num_classes: int, stem_stride: int | None = None) -> Classifier:
-    """An untrained network for LFI-CAM and for the plain baseline beside it, which must have the same stem.
+def lfi_backbone(
+    name: str,
+    num_classes: int,
+    stem_stride: int | None = None,
+    *,
+    width: int | None = None,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> Classifier:
+    """An untrained network for LFI-CAM, for ABN, and for the plain baseline beside them, which must have the same stem.
 
-    ``stem_stride`` defaults to the paper's 1 for torchvision's ResNets (14x14 maps at 224, four times a stock network's cost) and to
-    2 for the CIFAR family (14x14 at 112; the paper's CIFAR images take 1).
+    ``stem_stride`` defaults to LFI-CAM's 1 for torchvision's ResNets (14x14 maps at 224, four times a stock network's cost) and to
+    2 for the CIFAR families (14x14 at 112; the papers' CIFAR images take 1). ``width`` widens a CIFAR ResNet (`networks.equal_width`).
     """
-    network, _ = load_network(name, None, num_classes)
-    if name in CIFAR_RESNETS or name.startswith("resnet"):
-        stride = stem_stride or (2 if name in CIFAR_RESNETS else 1)
-        network.get_submodule("conv1").stride = (stride, stride)  # type: ignore[assignment]
-    layer = default_layer(name, network)
+    if name in CIFAR:
+        network: nn.Module = CIFAR[name](num_classes=num_classes, stem_stride=stem_stride or 2, **({"width": width} if width else {}))
+        layer = "relu" if name.startswith("densenet") else "layer3"
+    elif width is not None:
+        raise ValueError(f"{name} cannot be widened: take one of {', '.join(key for key in CIFAR if key.startswith('resnet'))}")
+    else:
+        network, _ = load_network(name, None, num_classes)
+        layer = default_layer(name, network)
+        if name.startswith("resnet"):
+            network.get_submodule("conv1").stride = (stem_stride or 1,) * 2  # type: ignore[assignment]
     trunk, head = cut(network, layer)
-    return Classifier(trunk, head, name=name, layer=layer, weights="random", network=network)
+    return Classifier(trunk, head, mean=mean, std=std, name=name, layer=layer, weights="random", network=network)
 
 
 class LfiCam(nn.Module):
     """A backbone (modules shared) with FIN between its trunk and its head. Trained from scratch, plain cross-entropy and nothing else.
 
-    The explained layer of ``classifier`` is Z. A trunk that ends before a BatchNorm and ReLU (DenseNet) needs no other code: they are
-    part of the head.
+    The explained layer of ``classifier`` is Z. DenseNet is cut before its last BatchNorm and ReLU, which then belong to the head.
+    ``importance``: "fin", or an ablation that weighs the channels alike in all images, "uniform" or "learned" (`FixedImportance`).
+    ``kernel`` 1 is the earlier FIN of 1x1 convolutions. ``family``: where FIN rectifies, as released for "cifar" or "imagenet".
     """
-
-    name = "lfi_cam"
 
     def __init__(
         self,
@@ -106,13 +146,22 @@ class LfiCam(nn.Module):
         kernel: int = 3,
         family: str | None = None,
         stem_stride: int | None = None,
+        importance: str = "fin",
     ) -> None:
         super().__init__()
         if isinstance(backbone, str):
             backbone = lfi_backbone(backbone, num_classes, stem_stride)
-        self.family = family or ("cifar" if backbone.name in CIFAR_RESNETS else "imagenet")
-        importance = FeatureImportance(shapes(backbone)[0], kernel, RECTIFIED[self.family]).to(backbone.mean)
-        trunk = AttendedTrunk(backbone.trunk, importance)
+        if backbone.name.startswith("densenet"):
+            backbone = backbone.at("dense3" if backbone.name in CIFAR else "features.denseblock4")
+        self.family, channels = family or ("cifar" if backbone.name in CIFAR else "imagenet"), shapes(backbone)[0]
+        if importance == "fin":
+            weigher: nn.Module = FeatureImportance(channels, kernel, RECTIFIED[self.family])
+            self.name = "lfi_cam" if kernel == 3 else f"lfi_cam[kernel={kernel}]"
+        elif importance in ("uniform", "learned"):
+            weigher, self.name = FixedImportance(channels, learned=importance == "learned"), f"lfi_cam[{importance}]"
+        else:
+            raise ValueError(f'LFI-CAM weighs its channels by "fin", "uniform" or "learned", got {importance!r}')
+        trunk = AttendedTrunk(backbone.trunk, weigher.to(backbone.mean))
         self.classifier = Classifier(trunk, backbone.head, name=backbone.name, layer=backbone.layer, weights=backbone.weights)
         self.classifier.mean, self.classifier.std = backbone.mean, backbone.std
 

@@ -7,8 +7,11 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from cam_core.classifier import Classifier
 from cam_core.learned.calm import Calm, CalmHead, calm_trunk
-from cam_core.learned.plain import with_pooled_head
+from cam_core.learned.plain import pooled_head, with_pooled_head
+from cam_core.learned.recipes import CALM, CALM_INCEPTION, CALM_VGG, CALM_WSOL, CALM_WSOL_INCEPTION, CALM_WSOL_VGG
+from cam_core.networks import finer_vgg
 from cam_core.probe import Probe
 from tests import nets
 
@@ -172,6 +175,97 @@ def test_cam_beside_calm():
     torch.testing.assert_close(cam(images), f.mean((2, 3)))
 
 
+@pytest.mark.parametrize("kind", ["joint", "posterior"])
+def test_superclass_is_the_sum_over_its_members(kind):
+    made = model()
+    probe = Probe(made.classifier, batch()["images"], batch()["labels"])
+    members = torch.eye(5, dtype=torch.bool)
+    members[0, 2] = members[3, [1, 4]] = True  # S(0) = {0, 2}, S(3) = {1, 3, 4}
+    got = made.superclass(probe, members, kind)
+    assert torch.equal(got, made.superclass(probe, [[0, 2], [1, 3, 4], [1], [4]], kind))
+    for b, classes in enumerate([[0, 2], [1, 3, 4], [1], [4]]):
+        joint, _, marginal = literal(made, b)
+        expected = sum(joint[y] / (marginal[y] if kind == "posterior" else 1) for y in classes)
+        torch.testing.assert_close(got[b], expected)
+
+
+def test_superclass_of_everything():
+    """The joint of all classes is p(z|x); the posteriors of all classes are not weighted by p(y|x) and sum to the number of classes."""
+    made = model()
+    probe = Probe(made.classifier, batch()["images"])
+    everything = torch.ones(5, 5, dtype=torch.bool)
+    torch.testing.assert_close(made.superclass(probe, everything), made.explain(probe, "saliency"))
+    torch.testing.assert_close(made.superclass(probe, everything, "posterior").sum((1, 2)), torch.full((4,), 5.0, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kind", ["joint", "posterior"])
+def test_counterfactual_is_a_signed_difference(kind):
+    made = model()
+    images, a, b = batch()["images"], torch.tensor([0, 3, 1, 4]), torch.tensor([1, 3, 0, 2])
+    there = made.counterfactual(Probe(made.classifier, images, a), b, kind)
+    back = made.counterfactual(Probe(made.classifier, images, b), a, kind)
+    assert torch.equal(there, -back)
+    assert (there[1] == 0).all()  # a class against itself
+    of = {k: made.explain(Probe(made.classifier, images, k), kind) for k in (a, b)}
+    torch.testing.assert_close(there, of[a] - of[b])
+    if kind == "posterior":
+        torch.testing.assert_close(there.sum((1, 2)), torch.zeros(4, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def changed(made: Calm) -> None:
+    with torch.no_grad():
+        for parameter in made.classifier.parameters():
+            parameter.mul_(1.1).add_(0.01)
+
+
+def opened(made: Calm) -> None:
+    """Every place open, before and after `changed`."""
+    with torch.no_grad():
+        made.head.location_head.weight.abs_()
+
+
+def test_lagged_posterior_of_one_update_is_em():
+    em, lagged = model("em"), model("em_lagged", lag=1).train()
+    for _ in range(3):
+        torch.testing.assert_close(gradients(em), gradients(lagged), rtol=1e-12, atol=1e-14)
+        assert em.loss(batch())[0].item() == pytest.approx(lagged.loss(batch())[0].item(), rel=1e-12)
+        changed(em)
+        changed(lagged)
+
+
+def test_lagged_posterior_is_that_of_the_earlier_parameters():
+    """Loss -sum_z q_old log joint_new, with q_old by the literal definition; renewed before the third update, never in eval mode."""
+    made = model("em_lagged", lag=2, epsilon=0.0)
+    opened(made)
+    made.train()
+    labels = batch()["labels"]
+
+    def posterior() -> list[torch.Tensor]:
+        joints = [literal(made, b)[0][labels[b]] for b in range(4)]
+        return [joint / joint.sum() for joint in joints]
+
+    def expected(q: list[torch.Tensor]) -> float:
+        return -sum(float((q[b] * literal(made, b)[0][labels[b]].log()).sum()) for b in range(4)) / 4
+
+    old = posterior()
+    assert made.loss(batch())[0].item() == pytest.approx(expected(old), rel=1e-6)
+    changed(made)
+    assert made.eval().loss(batch())[0].item() == pytest.approx(expected(old), rel=1e-6)  # counts no update
+    assert made.train().loss(batch())[0].item() == pytest.approx(expected(old), rel=1e-6)
+    assert expected(old) != pytest.approx(expected(posterior()), rel=1e-6)
+    assert made.loss(batch())[0].item() == pytest.approx(expected(posterior()), rel=1e-6)
+    assert not any(p.requires_grad for p in made.earlier.parameters())
+    ml = model("ml")
+    opened(ml)
+    changed(ml)
+    made.earlier.updates.fill_(1)
+    torch.testing.assert_close(gradients(made), gradients(ml), rtol=1e-11, atol=1e-14)  # up to date, as after every renewal
+    for one in (made, ml):
+        changed(one)
+    made.earlier.updates.fill_(1)
+    assert (gradients(made) - gradients(ml)).abs().max() > 1e-6  # a lag, unlike EM as released, does change the gradient
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @pytest.mark.parametrize(("stride", "side"), [(16, 14), (8, 28)])
 def test_finer_resnets_reuse_every_weight(name, stride, side, tmp_path):
@@ -188,7 +282,70 @@ def test_finer_resnets_reuse_every_weight(name, stride, side, tmp_path):
 
 
 def test_other_families_are_refused():
-    with pytest.raises(ValueError, match="torchvision ResNet"):
+    with pytest.raises(ValueError, match="torchvision ResNet, VGG or inception_v3"):
         calm_trunk("mobilenet_v2", None)
     with pytest.raises(ValueError, match="32, 16 or 8"):
         calm_trunk("resnet18", None, 4)
+
+
+@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn"])
+@pytest.mark.parametrize(("stride", "side"), [(16, 14), (8, 28)])
+def test_vgg_has_conv6_and_fewer_poolings(name, stride, side):
+    with torch.device("meta"):
+        backbone = calm_trunk(name, None, stride)
+        stock = torchvision.models.get_model(name, weights=None).state_dict()
+        assert backbone.activations(torch.zeros(2, 3, 224, 224)).shape == (2, 1024, side, side)
+    kept = {key: value.shape for key, value in backbone.trunk.state_dict().items() if key.startswith("features")}
+    assert kept == {key: value.shape for key, value in stock.items() if key.startswith("features")}  # numbered as by torchvision
+    assert sum(isinstance(m, torch.nn.MaxPool2d) for m in backbone.trunk.modules()) == (4 if stride == 16 else 3)
+    parts = [name for name, _ in backbone.trunk.named_children()]
+    assert parts == ["features", "conv6", *(["bn6"] if name == "vgg16_bn" else []), "relu6"]
+    assert (backbone.trunk.conv6.in_channels, backbone.trunk.conv6.kernel_size) == (512, (3, 3))
+
+
+@pytest.mark.parametrize(("stride", "side"), [(16, 14), (8, 28)])
+def test_inception_reads_mixed_6e(stride, side):
+    with torch.device("meta"):
+        backbone = calm_trunk("inception_v3", None, stride)
+        assert backbone.activations(torch.zeros(2, 3, 224, 224)).shape == (2, 1024, side, side)
+    names = [name for name, _ in backbone.trunk.named_children()]
+    assert names[-3:] == ["Mixed_6e", "A3_1b", "A3_2b"]
+    assert backbone.trunk.A3_1b[0].in_channels == 768
+    with torch.device("meta"):
+        stock = torchvision.models.inception_v3(weights=None, init_weights=False).state_dict()
+    kept = backbone.trunk.state_dict()
+    assert all(kept[key].shape == stock[key].shape for key in kept if not key.startswith("A3"))
+
+
+def test_learning_rate_groups_fit_the_networks():
+    """As released, and as in the WSOL protocol: what is pretrained learns at the base rate, what is new ten times as fast."""
+    for name, recipe, wsol in (("vgg16_bn", CALM_VGG, CALM_WSOL_VGG), ("inception_v3", CALM_INCEPTION, CALM_WSOL_INCEPTION)):
+        with torch.device("meta"):
+            made = Calm(calm_trunk(name, None), 3, uniform=True)
+        for key, _ in made.named_parameters():
+            new = any(part in key for part in ("conv6", "bn6", "A3_", "class_head", "location_head"))
+            assert recipe.multiplier(key) == wsol.multiplier(key) == (10 if new else 1), key
+    with torch.device("meta"):
+        made = Calm(calm_trunk("resnet50", None), 3, uniform=True)
+    wsol = {key: CALM_WSOL.multiplier(key) for key, _ in made.named_parameters()}
+    assert all(rate == (10 if "layer4" in key or ".head." in key else 1) for key, rate in wsol.items())
+    released = {key: CALM.multiplier(key) for key in wsol}
+    assert {key for key in wsol if wsol[key] != released[key]} == {
+        "classifier.trunk.bn1.weight", "classifier.trunk.bn1.bias",
+        *(f"classifier.trunk.layer4.{block}.conv1.weight" for block in range(3)),
+    }  # fmt: skip
+
+
+def test_calm_on_new_convolutions():
+    """A VGG of random weights end to end: probabilities, one step, gradients in conv6 and before it."""
+    torch.manual_seed(0)
+    features = torchvision.models.vgg.make_layers([8, "M", 8, "M", 512, "M", 512, "M", 512, "M"])
+    trunk = finer_vgg(torch.nn.ModuleDict({"features": features}), 8)
+    made = Calm(Classifier(trunk, pooled_head(1024, 2), name="vgg"), 3, uniform=True)
+    loss, _ = made.loss({"images": torch.rand(2, 3, 32, 32), "labels": torch.tensor([0, 2])})
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in made.parameters())
+    assert trunk.features[0].weight.grad.abs().sum() > 0
+    probe = Probe(made.eval().classifier, torch.rand(2, 3, 32, 32))
+    assert made.explain(probe).shape == (2, 4, 4)
+    torch.testing.assert_close(made.class_maps(probe).sum((1, 2, 3)), torch.ones(2))

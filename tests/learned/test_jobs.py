@@ -1,8 +1,11 @@
 """The names of profiles and notebooks, and that a job trains what its notebook then loads."""
 
 import pytest
+import torch
+from PIL import Image
 
 from cam_core.learned import jobs
+from cam_core.learned.recipes import LFI_CAM
 from data_scripts.draw import draw
 
 
@@ -33,6 +36,59 @@ def test_a_job_trains_what_the_notebook_loads(monkeypatch, tmp_path):
     assert learned["l_cam_fm"][1]["deviations"]
     with pytest.raises(ValueError, match="trains nothing"):
         _nothing(monkeypatch, root)
+
+
+def pets(root, name, size, splits=("train", "test")):
+    """A folder of tiny images of two classes, told apart by their colour."""
+    for split in splits:
+        for label, kind in enumerate(("cats", "dogs")):
+            folder = root / name / split / kind
+            folder.mkdir(parents=True)
+            for number in range(6):
+                Image.new("RGB", size, (60 + 10 * number, 200 * label, 40)).save(folder / f"{number}.png")
+    return root
+
+
+def test_cifar_folder_trains_plain_lfi_cam_and_abn(monkeypatch, tmp_path):
+    root = pets(tmp_path / "data", "CIFAR-10-subset", (32, 32))
+    monkeypatch.setattr(jobs, "STORE", tmp_path / "models")
+    folder = jobs.train("lfi_cam", "cifar10", "resnet8", "e1-2", 0, root, "test")
+    assert len(list(folder.parent.iterdir())) == 3
+    model, summary = jobs.abn("cifar10", "resnet8", root, epochs=1, setting=2, store=jobs.STORE)
+    assert folder.name == summary["digest"][:20]
+    assert summary["recipe"]["batch"] == 64
+    assert summary["deviations"][:3] == ["epochs: 1 instead of 300", "batch: 64 instead of 128", "milestones: 0 1 instead of 150 225"]
+    assert "JPEG" in summary["deviations"][-1]
+    assert "accuracy" in summary
+    assert model.classifier.mean.flatten().tolist() == pytest.approx([0.4914, 0.4822, 0.4465])
+    plain, _ = jobs.network("cifar10", "resnet8", root, epochs=1, setting=2, store=jobs.STORE)
+    assert plain.trunk.conv1.stride == (1, 1)
+    assert torch.equal(plain.mean, model.classifier.mean)
+
+
+def test_cat_dog_is_cut_out_of_middle_squares(tmp_path):
+    root = pets(tmp_path, "Cat-Dog-128", (180, 140), ("train", "val"))
+    of = jobs.source("cat_dog")
+    assert jobs.images("cat_dog", root, "train")(of.train_view)[0].image.shape == (3, 128, 128)
+    assert jobs.images("cat_dog", root)(of.view)[0].image.shape == (3, 96, 96)
+
+
+def test_contenders_learn_alike():
+    for dataset, settings in jobs.SETTINGS.items():
+        for setting in range(len(settings)):
+            plain, *others = (jobs.scratch_recipe(kind, dataset, None, setting) for kind in ("plain", "lfi_cam", "abn"))
+            for other in others:
+                assert [line.split(":")[0] for line in other.differs_from(plain)] == ["name"]
+    recipe = jobs.scratch_recipe("abn", "cat_dog")
+    assert (recipe.name, recipe.epochs, recipe.milestones, recipe.crop) == ("abn_imagenet", 30, (15, 22), 96)
+    assert jobs.scratch_recipe("lfi_cam", "cifar10").differs_from(LFI_CAM) == [
+        "epochs: 12 instead of 300",
+        "milestones: 6 9 instead of 150 225",
+    ]
+    with pytest.raises(ValueError, match="settings 0 to 4, got 5"):
+        jobs.scratch_recipe("plain", "cifar10", 1, 5)
+    with pytest.raises(ValueError, match="no recipe for imagenet yet"):
+        jobs.scratch_recipe("lfi_cam", "imagenet")
 
 
 def _nothing(monkeypatch, root):

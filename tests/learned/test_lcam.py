@@ -172,6 +172,31 @@ def test_map_is_read_before_the_sigmoid_for_the_target():
         torch.testing.assert_close(model.explain(probe)[b], everything[b, targets[b]])
 
 
+class Dropped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(1), nn.Dropout(0.5), nn.Linear(6 * 4 * 4, 5))
+
+    def forward(self, activations: torch.Tensor) -> torch.Tensor:
+        return self.fc(activations)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "on"), [("vgg16", None, True), ("vgg16", False, False), ("tiny", None, False), ("tiny", True, True)]
+)
+def test_dropout_stays_on_for_vgg_as_released(name, option, on):
+    classifier = Classifier(nets.gap().trunk, Dropped().double(), name=name).double()
+    model = LCam(classifier, dropout=option).train()
+    dropout, rest = classifier.head.fc[2], [m for m in classifier.modules() if not isinstance(m, nn.Dropout)]
+    assert dropout.training is on
+    assert not any(module.training for module in rest)
+    batch = {"images": nets.images(3, 8, 8), "labels": torch.tensor([0, 1, 2])}
+    losses = {float(model.loss(batch)[0].detach()) for _ in range(4)}
+    assert (len(losses) > 1) is on
+    assert not model.eval().classifier.head.fc[2].training
+    assert any("dropout" in line for line in model.deviations) is (name == "vgg16" and not on)
+
+
 def test_unknown_variant():
     with pytest.raises(ValueError, match="img"):
         LCam(nets.gap(), "image")

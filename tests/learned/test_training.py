@@ -12,15 +12,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
+from torchvision.transforms.v2 import functional as geometry
 
 from cam_core.learned import training
-from cam_core.learned.batches import augment, batches, center, derived_seed, features
+from cam_core.learned.batches import apart, augment, batches, center, derived_seed, features, window
 from cam_core.learned.calm import Calm
 from cam_core.learned.lcam import LCam
 from cam_core.learned.lfi import LfiCam, lfi_backbone
 from cam_core.learned.plain import Plain
-from cam_core.learned.recipes import CALM, L_CAM, LFI_CAM, PLAIN, Recipe
-from cam_core.learned.training import CHECKPOINT, TrainingError, accuracy, fit, kept_state, trained
+from cam_core.learned.recipes import ABN, ABN_IMAGENET, CALM, CALM_WSOL, L_CAM, L_CAM_VGG, LFI_CAM, LFI_CAM_IMAGENET, PAPERS, PLAIN, Recipe
+from cam_core.learned.training import BEST, CHECKPOINT, TrainingError, accuracy, fit, kept_state, trained
 
 SHORT = PLAIN.shortened(3, batch=8, lr=0.05, pad=2)
 
@@ -215,6 +216,141 @@ def test_augmentation_by_hand():
         augment(images, draws, crop=5)
 
 
+def test_window_of_a_resized_crop_by_hand():
+    """First try too large, second fits: area 0.5 of 20 x 30, aspect 1; then row and column out of what room there is."""
+    draw = torch.full((23,), 0.5, dtype=torch.float64)
+    draw[1:3] = torch.tensor([0.99, 0.0])
+    draw[3:5] = torch.tensor([0.99, 0.5])  # shares between 0 and 1: the share itself
+    draw[13] = 0.0  # aspect 3/4: 24 pixels and more high
+    side = round(math.sqrt(300))
+    assert window((20, 30), draw, (0.0, 1.0)) == (int(0.99 * (20 - side + 1)), 0, side, side)
+    draw[3:13], draw[13:] = 1.0, 0.0  # no try fits: the largest middle window of an aspect within 3/4 and 4/3
+    assert window((20, 60), draw, (0.0, 1.0)) == (0, 16, 20, 27)
+    assert window((60, 20), torch.cat([draw[:13], torch.full((10,), 1.0)]), (0.0, 1.0)) == (16, 0, 27, 20)
+
+
+def test_windows_are_torchvisions():
+    """The same distribution as RandomResizedCrop's: means of area, aspect and centre over 4000 draws; all inside."""
+    from torchvision.transforms import v2
+
+    generator = torch.Generator().manual_seed(0)
+    ours = [window((90, 128), draw, (0.08, 1.0)) for draw in torch.rand(4000, 23, generator=generator, dtype=torch.float64)]
+    transform, image = v2.RandomResizedCrop(8, scale=(0.08, 1.0)), torch.zeros(3, 90, 128)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = [transform.make_params([image]) for _ in range(4000)]
+    theirs = [tuple(draw[key] for key in ("top", "left", "height", "width")) for draw in drawn]
+    for windows in (ours, theirs):
+        top, left, height, width = torch.tensor(windows).T
+        assert ((top >= 0) & (left >= 0) & (top + height <= 90) & (left + width <= 128)).all()
+    means = [
+        torch.stack([h * w / 90 / 128, (w / h).log(), (t + h / 2) / 90, (x + w / 2) / 128]).mean(1)
+        for t, x, h, w in (torch.tensor(windows).double().T for windows in (ours, theirs))
+    ]
+    assert torch.allclose(*means, atol=0.015)
+
+
+def test_resized_crop_is_in_the_recipe():
+    images = torch.randint(0, 256, (4, 3, 20, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    recipe = LFI_CAM_IMAGENET.shortened(1, batch=4, crop=8)
+    (index, batch), *_ = batches({"images": images, "labels": torch.arange(4)}, recipe, 0, 0)
+    assert batch["images"].shape == (4, 3, 8, 8)
+    assert batch["images"].dtype == torch.uint8
+    draws = torch.rand(4, 23, generator=torch.Generator().manual_seed(derived_seed(0, 0, 0)))
+    top, left, height, width = window((20, 30), draws[2].double(), (0.08, 1.0))
+    cut_out = images[index[2]][:, top : top + height, left : left + width]
+    expected = geometry.resize(cut_out, [8, 8], antialias=True)
+    assert torch.equal(batch["images"][2], expected.flip(-1) if draws[2, 0] < 0.5 else expected)
+    whole = augment(images, torch.zeros(4, 23), crop=20, resized=(1.0, 1.0))
+    assert whole.shape == (4, 3, 20, 20)
+
+
+# --- the best on held-out training images ----------------------------------------------------------------------------------------------
+
+
+def test_held_out_images_are_never_trained_on():
+    among, held_out = apart(data(), 0.3, 5)
+    assert len(held_out) == 6
+    assert sorted([*among.tolist(), *held_out.tolist()]) == list(range(20))
+    assert not torch.equal(held_out, apart(data(), 0.3, 6)[1])
+    seen = {i for epoch in range(3) for index, _ in batches(data(), SHORT, 5, epoch, among=among) for i in index}
+    assert seen == set(among.tolist())
+    assert torch.equal(apart(data(), 0.0, 5)[0], torch.arange(20))
+    with pytest.raises(ValueError, match=r"held_out = 0\.01 of 20 images holds out 0"):
+        apart(data(), 0.01, 5)
+
+
+@pytest.mark.parametrize("criterion", ["accuracy", "loss"])
+def test_best_weights_are_kept_beside_the_last(tmp_path, criterion):
+    """The weights in best.safetensors give the best value of the history on the held-out images; the model ends with the last."""
+    recipe, rows = replace(SHORT.shortened(5, lr=0.1), held_out=0.4, criterion=criterion), data()
+    made = model()
+    summary = fit(made, recipe, rows, out=tmp_path, device="cpu", progress=False)
+    values = [epoch[f"held_out_{criterion}"] for epoch in summary["history"]]
+    best = (max if criterion == "accuracy" else min)(values)
+    assert summary["best"] == {"epoch": values.index(best), criterion: best}
+    assert summary["images"] == 12
+    held_out = apart(rows, 0.4, 0)[1]
+    subset = {"images": rows["images"][held_out] / 255, "labels": rows["labels"][held_out]}
+
+    def value() -> float:
+        loss, log = made.loss(subset)
+        return float({**log, "loss": loss.detach()}[criterion])
+
+    assert value() == pytest.approx(values[-1], rel=1e-5)
+    made.load_state_dict(load_file(tmp_path / BEST), strict=False)
+    assert value() == pytest.approx(best, rel=1e-5)
+
+
+def test_best_survives_being_killed(tmp_path):
+    recipe = replace(SHORT, held_out=0.4, criterion="loss")  # two batches of training and one of measuring an epoch
+    whole = fit(model(), recipe, data(), out=tmp_path / "whole", device="cpu", progress=False)
+    with pytest.raises(Killed):
+        fit(killed_after(4, model()), recipe, data(), out=tmp_path / "cut", every=0, device="cpu", progress=False)
+    resumed = fit(model(), recipe, data(), out=tmp_path / "cut", every=0, device="cpu", progress=False)
+    assert resumed["best"] == whole["best"]
+    assert resumed["history"] == whole["history"]
+    files = [load_file(tmp_path / name / BEST) for name in ("whole", "cut")]
+    assert all(torch.equal(value, files[1][key]) for key, value in files[0].items())
+
+
+def test_trained_gives_the_last_or_the_best(tmp_path):
+    recipe = replace(SHORT.shortened(4, lr=0.1), held_out=0.4, criterion="loss")
+    options = {"store": tmp_path, "test": data(40), "device": "cpu", "progress": False}
+    last, summary = trained(model, recipe, data(), **options)
+    best, again = trained(model, recipe, data(), best=True, **options)
+    assert again["digest"] == summary["digest"]
+    assert summary["best"]["test_accuracy"] == accuracy(best.classifier, data(40))
+    assert summary["accuracy"] == accuracy(last.classifier, data(40))
+    assert "held_out: 0.4 instead of 0" in summary["deviations"]
+    kept_best = load_file(next(tmp_path.glob("*/best.safetensors")))
+    assert all(torch.equal(value, kept_best[key]) for key, value in kept_state(best).items())
+    with pytest.raises(ValueError, match="holds no training images out"):
+        trained(model, SHORT, data(), best=True, **options)
+
+
+def test_lagged_posterior_is_resumed(tmp_path):
+    """The earlier parameters are part of the checkpoint, though they do not learn."""
+
+    def calm() -> Calm:
+        torch.manual_seed(1)
+        return Calm(lfi_backbone("resnet8", 2), 2, "em_lagged", uniform=True, lag=2)
+
+    whole = calm()
+    fit(whole, SHORT, data(), device="cpu", progress=False)
+    with pytest.raises(Killed):
+        fit(killed_after(4, calm()), SHORT, data(), out=tmp_path, every=0, device="cpu", progress=False)
+    resumed = calm()
+    fit(resumed, SHORT, data(), out=tmp_path, every=0, device="cpu", progress=False)
+    assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in whole.state_dict().items())
+    assert int(whole.earlier.updates) == 9
+
+
+def test_shares_of_a_batch_must_not_be_empty():
+    with pytest.raises(ValueError, match="the last batch has 4 examples for 5 processes"):
+        next(batches(data(), SHORT, 0, 0, world=5))
+
+
 def test_cached_activations_cannot_be_augmented():
     with pytest.raises(ValueError, match="one view"):
         next(batches({"activations": torch.zeros(4, 2, 3, 3)}, SHORT, 0, 0))
@@ -330,6 +466,16 @@ def test_recipes_are_the_papers():
     for name, factor in groups.items():
         assert CALM.multiplier(f"classifier.trunk.{name}") == factor
     assert CALM.multiplier("classifier.head.class_head.weight") == CALM.multiplier("classifier.head.location_head.bias") == 10
+
+
+def test_recipes_of_larger_images_and_abn_are_the_papers():
+    assert [ABN_IMAGENET.rate(epoch) for epoch in (0, 30, 31, 61)] == pytest.approx([1, 1, 0.1, 0.01])
+    assert (ABN_IMAGENET.epochs, ABN_IMAGENET.batch, ABN_IMAGENET.weight_decay) == (90, 256, 1e-4)
+    assert (LFI_CAM_IMAGENET.batch, LFI_CAM_IMAGENET.crop, LFI_CAM_IMAGENET.resized) == (256, 224, (0.08, 1.0))
+    assert ABN.differs_from(LFI_CAM) == ["name: abn instead of lfi_cam"]
+    assert (L_CAM_VGG.lr, L_CAM_VGG.epochs, L_CAM_VGG.decay, L_CAM_VGG.nesterov) == (1e-2, 8, 0.75, True)
+    assert [CALM_WSOL.rate(epoch) for epoch in (13, 14, 29, 44)] == pytest.approx([1, 0.1, 0.01, 0.001])
+    assert all(PAPERS[name].name == name for name in PAPERS)
 
 
 def test_deviations_are_listed():

@@ -1,0 +1,292 @@
+"""The training loop, one for every learned model, on Lightning Fabric; killed at any moment and resumed, a CPU run ends with the same bits.
+
+    history = fit(model, LFI_CAM.shortened(12), data, out=folder)["history"]
+
+Several processes (``fabric run``, torchrun, `Fabric.launch`) share each batch and end with the weights that one would have, as far as
+nothing in the model looks at its share of the batch alone: BatchNorm has to be frozen or synchronised.
+"""
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from cam_core.classifier import Classifier
+from cam_core.data import Dataset
+from cam_core.learned.batches import Tensors, apart, as_float, batches, center, derived_seed, in_memory, size
+from cam_core.learned.recipes import Recipe
+from cam_core.results import flush
+
+CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on."""
+
+
+@dataclass
+class Progress:
+    """Where a training stands: the next batch, what the epoch has summed up so far, and what the epochs before it gave."""
+
+    epoch: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+    running: dict[str, float] = field(default_factory=dict)  # sums over the epoch's images, "images" itself among them
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, float] = field(default_factory=dict)  # "epoch" and the criterion's value on the held-out images
+
+
+def fit(
+    model: nn.Module,
+    recipe: Recipe,
+    data: Tensors | Dataset,
+    *,
+    out: Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    every: float = 60.0,
+    progress: bool = True,
+    fabric: Fabric | None = None,
+) -> dict[str, Any]:
+    """Train ``model`` in place by its ``loss(batch) -> (loss, what to log)`` and leave it in eval mode.
+
+    A checkpoint (weights, optimiser, position; one file, replaced atomically) goes to ``out`` about ``every`` seconds and is resumed
+    from if it is there. Randomness of a step follows from (seed, epoch, batch), so there is no generator's state to keep.
+    Where the recipe holds training images out, the weights that do best on them are kept there too; the model itself ends with the last.
+    ``fabric`` stands in for one made of ``device``, for several processes. Returns history per epoch, seconds, updates, and "best".
+    Raises `TrainingError` at a loss or weight that is not finite, naming the batch; the last checkpoint stays.
+    """
+    fabric = fabric or Fabric(accelerator=device, devices=1, precision=cast("Any", recipe.precision))
+    optimizer = torch.optim.SGD(_groups(model, recipe), lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+    wrapped, stepped = fabric.setup(model, optimizer)
+    wrapped.mark_forward_method("loss")
+    identity = hashlib.sha256(repr((recipe, seed, size(data))).encode()).hexdigest()
+    at = _resume(out / CHECKPOINT, model, optimizer, identity) if out else Progress()
+    out = out if fabric.global_rank == 0 else None  # all read it, one writes
+    among, held_out = apart(data, recipe.held_out, seed)
+    share = {"rank": fabric.global_rank, "world": fabric.world_size}
+    per_epoch = math.ceil(len(among) / recipe.batch)
+    began = saved = time.monotonic()
+    before = at.seconds
+    shown = progress and fabric.global_rank == 0
+    done, total = at.epoch * per_epoch + at.batch, recipe.epochs * per_epoch
+    bar = tqdm(total=total, initial=done, desc=recipe.name, unit="batch", disable=not shown, mininterval=1)
+    with bar, torch.random.fork_rng():
+        while at.epoch < recipe.epochs:
+            _train_mode(model, recipe)
+            for index, batch in batches(data, recipe, seed, at.epoch, among=among, first=at.batch, **share):
+                _set_rates(optimizer, recipe, at.epoch + (at.batch + 0.5) / per_epoch)
+                torch.manual_seed(derived_seed(seed, at.epoch, at.batch, 1))  # dropout
+                logged = _step(fabric, wrapped, stepped, batch, index, f"epoch {at.epoch}, batch {at.batch}")
+                for key, value in {"images": 1.0, **logged}.items():
+                    at.running[key] = at.running.get(key, 0.0) + value * len(index)
+                at.batch += 1
+                at.seconds = before + time.monotonic() - began
+                bar.update()
+                bar.set_postfix_str(_postfix(at, logged), refresh=False)
+                if out and time.monotonic() - saved >= every and at.batch < per_epoch:
+                    _save(out / CHECKPOINT, model, optimizer, at, identity)
+                    saved = time.monotonic()
+            measured = _measure(fabric, model, recipe, data, held_out, seed) if len(held_out) else {}
+            _end_epoch(at, measured)
+            if measured and _is_best(at, measured[f"held_out_{recipe.criterion}"], recipe) and out:
+                write_tensors(out / BEST, kept_state(model), {"identity": identity, "best": json.dumps(at.best)})
+            if out and (time.monotonic() - saved >= every or at.epoch == recipe.epochs):
+                _save(out / CHECKPOINT, model, optimizer, at, identity)
+                saved = time.monotonic()
+    model.eval()
+    updates = recipe.epochs * per_epoch
+    summary = {"history": at.history, "seconds": at.seconds, "updates": updates, "images": len(among), "epochs": recipe.epochs}
+    return summary | ({"best": at.best} if at.best else {})
+
+
+def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Parameters that learn, by learning rate; their order is the model's, so that a resumed optimiser finds its state."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(recipe.multiplier(name), []).append(parameter)
+    return [{"params": group, "multiplier": m, "weight_decay": recipe.weight_decay} for m, group in groups.items()]
+
+
+def _train_mode(model: nn.Module, recipe: Recipe) -> None:
+    model.train()
+    if recipe.frozen_batchnorm:
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, recipe: Recipe, position: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.lr * recipe.rate(position) * group["multiplier"]
+
+
+def _step(fabric: Fabric, model: Any, optimizer: Any, batch: dict[str, Tensor], index: list[int], where: str) -> dict[str, float]:
+    loss, log = model.loss(_ready(fabric, batch))
+    # Gradients are averaged over the processes: the weight makes that the mean over the batch where its last shares differ in size.
+    weight = len(next(iter(batch.values()))) * fabric.world_size / len(index)
+    logged = _shared(fabric, {"loss": loss, **log}, weight)
+    if not math.isfinite(logged["loss"]):  # known to all processes, so that none is left waiting
+        raise TrainingError(
+            f"the loss is {logged['loss']} in {where} (examples {index[:8]} ...): lower the learning rate, or look at these examples; "
+            "the checkpoint stays"
+        )
+    optimizer.zero_grad()
+    fabric.backward(loss if weight == 1 else loss * weight)
+    optimizer.step()
+    return logged
+
+
+def _ready(fabric: Fabric, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    batch = fabric.to_device(batch)
+    if "images" in batch:  # channels_last: a third faster on a CPU
+        batch["images"] = as_float(batch["images"]).contiguous(memory_format=torch.channels_last)
+    return batch
+
+
+def _shared(fabric: Fabric, log: Mapping[str, Tensor], weight: float) -> dict[str, float]:
+    """What is logged, averaged over the examples of all processes."""
+    values = torch.stack([term.detach().double() for term in log.values()]) * weight
+    values = cast("Tensor", fabric.all_reduce(values, reduce_op="mean")) if fabric.world_size > 1 else values
+    return dict(zip(log, values.tolist(), strict=True))
+
+
+@torch.no_grad()
+def _measure(fabric: Fabric, model: Any, recipe: Recipe, data: Tensors | Dataset, held_out: Tensor, seed: int) -> dict[str, float]:
+    """Loss and what the model logs on the held-out images, in eval mode, on the middle of each image."""
+    model.eval()
+    still = replace(recipe, flip=False, pad=0, crop=None, resized=None)
+    total: dict[str, float] = {}
+    for index, batch in batches(data, still, seed, 0, among=held_out, rank=fabric.global_rank, world=fabric.world_size):
+        if "images" in batch:
+            batch["images"] = center(batch["images"], recipe.crop)
+        loss, log = model.loss(_ready(fabric, batch))
+        weight = len(next(iter(batch.values()))) * fabric.world_size / len(index)
+        for key, value in _shared(fabric, {"loss": loss, **log}, weight).items():
+            total[f"held_out_{key}"] = total.get(f"held_out_{key}", 0.0) + value * len(index)
+    return {key: value / len(held_out) for key, value in total.items()}
+
+
+def _is_best(at: Progress, value: float, recipe: Recipe) -> bool:
+    """Whether the epoch just ended is better than those before it, which it then replaces in ``at``."""
+    if recipe.criterion not in ("accuracy", "loss"):
+        raise ValueError(f'the best weights are those of highest "accuracy" or lowest "loss", got {recipe.criterion!r}')
+    known = at.best.get(recipe.criterion)
+    better = math.isfinite(value) and (known is None or (value > known if recipe.criterion == "accuracy" else value < known))
+    at.best = {"epoch": at.epoch - 1, recipe.criterion: value} if better else at.best
+    return better
+
+
+def _postfix(at: Progress, logged: Mapping[str, float]) -> str:
+    seen = at.running["images"] + sum(epoch["images"] for epoch in at.history)
+    shown = ", ".join(f"{key} {logged[key]:.3g}" for key in ("loss", "accuracy") if key in logged)
+    return f"epoch {at.epoch}, {shown}, {seen / max(at.seconds, 1e-9):.0f} images/s"
+
+
+def _end_epoch(at: Progress, measured: Mapping[str, float]) -> None:
+    images = at.running.pop("images")
+    means = {key: value / images for key, value in at.running.items()}
+    at.history.append({"epoch": at.epoch, "images": images, **means, **measured})
+    at.epoch, at.batch, at.running = at.epoch + 1, 0, {}
+
+
+# --- checkpoints ---------------------------------------------------------------------------------------------------------------------
+
+
+def kept_state(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors worth keeping: those under a child of ``model`` that learns, or that its ``keeps`` names.
+
+    A frozen classifier is built again, not stored again.
+    """
+    keeps = getattr(model, "keeps", ())
+    learns = [f"{name}." for name, child in model.named_children() if name in keeps or any(p.requires_grad for p in child.parameters())]
+    state = {k: v for k, v in model.state_dict().items() if k.startswith(tuple(learns)) or k in dict(model.named_parameters(recurse=False))}
+    return {key: value.detach().cpu().contiguous() for key, value in state.items()}
+
+
+def _save(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, at: Progress, identity: str) -> None:
+    state = kept_state(model)
+    broken = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise TrainingError(
+            f"{broken[0]} is not finite before epoch {at.epoch}, batch {at.batch}: lower the learning rate; {file.name} stays"
+        )
+    tensors = {f"model.{key}": value for key, value in state.items()}
+    for number, kept in optimizer.state_dict()["state"].items():
+        for key, value in kept.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{number}.{key}"] = value.cpu().contiguous()
+    write_tensors(file, tensors, {"identity": identity, "progress": json.dumps(asdict(at))})
+
+
+def write_tensors(file: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file, all or nothing, to the disk and not only to its cache."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    save_file(tensors, temporary, metadata=metadata)
+    flush(temporary)
+    temporary.replace(file)
+
+
+def _resume(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> Progress:
+    if not file.exists():
+        return Progress()
+    tensors = read_tensors(file)
+    with safe_open(file, framework="pt") as content:
+        metadata = content.metadata()
+    if metadata.get("identity") != identity:
+        raise TrainingError(f"{file} belongs to another recipe, seed or training set: remove it, or train into another folder")
+    load_kept(model, {key[len("model.") :]: value for key, value in tensors.items() if key.startswith("model.")}, file)
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, number, name = key.split(".", 2)
+            state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return Progress(**json.loads(metadata["progress"]))
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; `TrainingError` if it is damaged."""
+    try:
+        return dict(load_file(file))
+    except (SafetensorError, OSError) as error:
+        raise TrainingError(f"{file} cannot be read ({error}): remove it to train again") from error
+
+
+def load_kept(model: nn.Module, state: Mapping[str, Tensor], file: Path) -> None:
+    """Give ``model`` the tensors of `kept_state` that ``file`` holds; `TrainingError` if they are not its own."""
+    expected = kept_state(model)
+    wrong = sorted({*expected} ^ {*state}) or [key for key in expected if expected[key].shape != state[key].shape]
+    if wrong:
+        raise TrainingError(f"{file} does not fit the model ({wrong[0]} and {len(wrong) - 1} more differ): remove it to train again")
+    model.load_state_dict(state, strict=False)
+
+
+# --- reading off -----------------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def predict(classifier: Classifier, images: Tensor, *, batch: int = 64) -> Tensor:
+    """Logits [N,C] on the CPU of images [N,3,H,W], uint8 or in [0, 1]; the classifier must be in eval mode."""
+    device = classifier.mean.device
+    return torch.cat([classifier(as_float(part.to(device))).cpu() for part in images.split(batch)])
+
+
+def accuracy(classifier: Classifier, data: Tensors | Dataset) -> float:
+    """Share of ``images`` whose largest logit is their label's, in percent."""
+    data = in_memory(data, progress=False) if isinstance(data, Dataset) else data
+    return float((predict(classifier, data["images"]).argmax(1) == data["labels"]).double().mean()) * 100

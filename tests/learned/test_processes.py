@@ -1,0 +1,61 @@
+"""Two processes train like one with the same global batch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Run by torchrun (two gloo processes) and by itself: trains, and writes the history and the sum of every weight.
+SCRIPT = """
+import json, sys, torch
+from dataclasses import replace
+from lightning_fabric import Fabric
+from cam_core.learned.abn import Abn
+from cam_core.learned.calm import Calm
+from cam_core.learned.lcam import LCam
+from cam_core.learned.lfi import LfiCam, lfi_backbone
+from cam_core.learned.loop import fit
+from cam_core.learned.recipes import PLAIN
+
+fabric = Fabric(accelerator="cpu", devices=int(sys.argv[2]), strategy="ddp" if sys.argv[2] == "2" else "auto")
+fabric.launch()
+generator = torch.Generator().manual_seed(0)
+data = {"images": torch.randint(0, 256, (22, 3, 16, 16), generator=generator, dtype=torch.uint8), "labels": torch.arange(22) % 3}
+recipe = PLAIN.shortened(2, batch=7, lr=0.02, pad=2, frozen_batchnorm=True, held_out=0.2, criterion="loss")  # 18 images: 7 + 7 + 4
+found = {}
+for kind in ("lfi", "abn", "calm", "l_cam"):
+    torch.manual_seed(1)
+    backbone = lfi_backbone("resnet8", 3).eval()
+    model = {"lfi": lambda: LfiCam(backbone), "abn": lambda: Abn(backbone), "calm": lambda: Calm(backbone, 3, uniform=True),
+             "l_cam": lambda: LCam(backbone, "img", cached=False)}[kind]().double()
+    summary = fit(model, recipe, {**data, "images": data["images"].double() / 255}, fabric=fabric, progress=False)
+    found[kind] = {"history": summary["history"], "best": summary["best"],
+                   "weights": [float(p.sum()) for p in model.parameters() if p.requires_grad]}
+if fabric.global_rank == 0:
+    open(sys.argv[1], "w").write(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one(tmp_path):
+    """BatchNorm frozen; batches of 7, 7 and 4 leave shares of 4 and 3. L-CAM's masks are those of the whole batch's classes."""
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone", str(script)]
+    commands = {1: [sys.executable, str(script)], 2: run}
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
+    found = {}
+    for count, command in commands.items():
+        out = tmp_path / f"{count}.json"
+        done = subprocess.run([*command, str(out), str(count)], capture_output=True, text=True, timeout=300, check=False, env=here)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[count] = json.loads(out.read_text())
+    for kind, alone in found[1].items():
+        together = found[2][kind]
+        assert together["weights"] == pytest.approx(alone["weights"], rel=1e-8, abs=1e-9), kind
+        for one, two in zip(alone["history"], together["history"], strict=True):
+            assert two == pytest.approx(one, rel=1e-7), kind  # accuracy is logged in single precision
+        assert together["best"] == pytest.approx(alone["best"], rel=1e-7)
