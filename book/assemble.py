@@ -16,9 +16,8 @@ import sys
 from pathlib import Path
 
 import check_site
+import study_tables
 import tables
-
-import studies
 
 BOOK = Path(__file__).resolve().parent
 MARKER = re.compile(r"^% (results|published|claims|study|benchmark|methods)(?:: *(\S+))?(?: +(\S+))?$", re.MULTILINE)
@@ -93,11 +92,11 @@ def generated(match, options):
         folder = options.runs if first == options.profile else options.results
         return tables.results(tables.read(folder, first), second)
     if what in ("study", "benchmark"):
-        return studies.study(options.results / {"study": "studies", "benchmark": "benchmarks"}[what], first)
+        return study_tables.study(options.results / {"study": "studies", "benchmark": "benchmarks"}[what], first)
     if what == "methods":
         from cam_core.methods import METHODS
 
-        return studies.methods(METHODS)
+        return study_tables.methods(METHODS)
     if what == "published":
         return tables.published(tables.load_yaml(BOOK / "published.yaml"), first)
     rows = tables.read(options.results, "subset") + tables.read(options.runs, options.profile)

@@ -1,0 +1,58 @@
+"""The tables of studies and benchmarks say what the files say, and that nothing ran where there is no file."""
+
+import csv
+
+import study_tables
+
+
+def write(folder, name, rows):
+    with (folder / f"{name}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_what_is_not_there_was_not_run(tmp_path):
+    assert "Not run" in study_tables.study(tmp_path, "forms-resnet18")
+
+
+def test_a_race_is_told_as_ratios_to_its_first_contender(tmp_path):
+    base = {"group": "g", "cpu_seconds": 4, "extra_mb": 10, "rounds": 3, "machine": "2 cores", "packages": "torch 2"}
+    rows = [base | {"contender": "forward", "seconds": 2}, base | {"contender": "slow", "seconds": 5, "cpu_seconds": 12}]
+    rows.append({"group": "agreement", "contender": "a beside b", "correlation": 0.99987})
+    write(tmp_path, "methods", rows)
+    text = study_tables.study(tmp_path, "methods")
+    assert "  - 2.50\n  - 3.00" in text
+    assert "0.99987" in text
+
+
+def test_a_budget_has_a_column_for_every_number_of_passes(tmp_path):
+    row = {"mean": 0.98, "worst": 0.9, "n": 12, "backbone": "resnet18", "weights": "w"}
+    write(tmp_path, "score_cam_budget-x", [row | {"way": "equal weights", "m": 0}, *(row | {"way": "predicted", "m": m} for m in (32, 64))])
+    text = study_tables.study(tmp_path, "score_cam_budget-x")
+    assert text.count("0.980 (0.900)") == 4  # the floor stands in every column
+    assert "12 images" in text
+
+
+def test_the_reported_half_stands_above_the_paired_differences(tmp_path):
+    facts = {"dataset": "imagenet", "backbone": "resnet18", "weights": "w", "n": 60, "ci_low": 1, "ci_high": 3}
+    rows = [
+        facts | {"role": "tried", "method": "a", "metric": "pixel_precision", "setting": "", "value": 1},
+        facts | {"role": "reported", "method": "increment_cam", "metric": "pixel_precision", "setting": "", "value": 2},
+        facts
+        | {"role": "difference", "method": "increment_cam", "than": "grad_cam", "metric": "pixel_precision", "setting": "", "value": -2},
+        {**facts, "role": "chosen", "method": "increment_cam_tuned", "setting": "{'weight': 'probability'}", "value": 2},
+    ]
+    write(tmp_path, "increment_cam-imagenet-resnet18", rows)
+    text = study_tables.study(tmp_path, "increment_cam-imagenet-resnet18")
+    assert "weight: probability" in text
+    assert text.index("Second half; n 60") < text.index("Increment-CAM − Grad-CAM") < text.index("-2.0 [1.0")
+
+
+def test_the_registry_is_told_whole():
+    from cam_core.methods import METHODS
+
+    text = study_tables.methods(METHODS)
+    assert text.count("\n* - ") == len(METHODS) + 1
+    assert all(f"`{name}`" in text for name in METHODS)
+    assert "  - no\n" in text
