@@ -1,5 +1,6 @@
 """One battery over every method of the table, the papers' formulas transcribed literally, and the identities that must hold."""
 
+import contextlib
 from dataclasses import replace
 from functools import partial
 
@@ -65,6 +66,45 @@ def test_dead_channels_and_a_black_image_give_no_nan(any_method):
         classifier.trunk.conv2.bias[:2] = -1
     x = torch.cat([nets.images(1), torch.zeros(1, 3, 16, 16, dtype=torch.float64)])
     assert torch.isfinite(any_method(Probe(classifier, x))).all()
+
+
+@by_name
+def test_a_size_that_no_stride_divides_a_batch_of_one_and_float32(any_method):
+    classifier, x = nets.gap().float(), nets.images(1, 19, 27).float()
+    heat = any_method(Probe(classifier, x))
+    assert heat.dtype == torch.float32
+    assert heat.device == x.device
+    assert heat.shape in ((1, *Probe(classifier, x).activations.shape[-2:]), (1, 10, 14), (1, 19, 27))
+    assert torch.isfinite(heat).all()
+
+
+@by_name
+def test_an_exception_in_the_middle_leaves_nothing_behind(any_method):
+    class Failing(torch.nn.Module):
+        def __init__(self, head):
+            super().__init__()
+            self.head, self.left = head, 1
+
+        def forward(self, activations):
+            self.left -= 1
+            if self.left < 0:
+                raise RuntimeError("out of memory")
+            return self.head(activations)
+
+    classifier = nets.gap()
+    probe = Probe(classifier, nets.images(2))
+    assert probe.logits.shape == (2, 5)
+    classifier.head = Failing(classifier.head)
+    classifier.head.left = 0
+    with contextlib.suppress(RuntimeError, ValueError):
+        any_method(probe)
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+    assert not classifier.training
+    assert all(p.grad is None and p.requires_grad for p in classifier.parameters())
+    x = torch.tensor([-1.0, 2.0], requires_grad=True)
+    torch.relu(-x).sum().backward()  # a guided ReLU would stop this gradient
+    assert x.grad.tolist() == [-1.0, 0.0]
 
 
 def transcribed(name):
