@@ -130,7 +130,8 @@ class Calm(nn.Module):
     def deviations(self) -> list[str]:
         """What differs from the release beyond the recipe."""
         uniform = ["attention dead everywhere: every place alike instead of NaN"] if self.head.uniform else []
-        return uniform + ([f"posterior of parameters up to {self.earlier.lag} updates old"] if self.earlier else [])
+        scale = [] if self.head.detach_scale else ["S: part of the gradient instead of a constant"]
+        return uniform + scale + ([f"posterior of parameters up to {self.earlier.lag} updates old"] if self.earlier else [])
 
     def extra_repr(self) -> str:
         """The options, for the digest under which a trained model is kept."""
