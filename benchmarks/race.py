@@ -60,6 +60,8 @@ class Contender:
 def race(group: str, contenders: Mapping[str, tuple[str, bool]], rounds: int) -> pd.DataFrame:
     """Call every contender (name -> (module:function:words, ours)) once to warm up, then ``rounds`` times in turn; one row a contender.
 
+    ``rounds`` 0: the first call counts, nothing is warmed up.
+
     Columns: group, contender, seconds (the least), cpu_seconds (the least), median_seconds, extra_mb (the most), rounds.
     """
     running = [Contender(name, prepare, ours=ours) for name, (prepare, ours) in contenders.items()]
@@ -68,7 +70,7 @@ def race(group: str, contenders: Mapping[str, tuple[str, bool]], rounds: int) ->
         for turn in tqdm(range(rounds + 1), desc=group, unit="round"):
             for one in running:
                 measured = one.measure()
-                if turn or rounds == 1:
+                if turn or not rounds:
                     taken[one.name].append(measured)
     finally:
         for one in running:
