@@ -5,14 +5,12 @@ from pathlib import Path
 
 from tables import is_control, list_table, name
 
-NOT_RUN = "*Not run.*\n"
-
 
 def study(folder, what):
     """The table of one study by its name: the part before a dash names the kind, `forms-resnet18` being of the kind `forms`."""
     path = Path(folder) / f"{what}.csv"
     if not path.exists():
-        return NOT_RUN
+        return f"*Not run yet: {', '.join(name(part) for part in what.split('-'))}.*\n"
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return KINDS[what.partition("-")[0]](rows)
@@ -135,8 +133,12 @@ def methods(table):
     """The registry as a table: what each method is, whose, what it costs, whether it depends on the class."""
     lines = []
     for key, one in table.items():
-        told = (one.function.__doc__ or getattr(one.function, "func", one.function).__doc__ or "").strip().split("\n\n")[0]
-        told = " ".join(told.split()).replace("``", "`")
-        year = f"{one.paper}, {one.year}" if one.year else one.paper
-        lines.append([f"`{key}`", told, year, one.passes, "" if one.target_dependent else "no"])
-    return list_table(["name", "what it computes", "source", "passes", "class"], lines, "", kind="prose")
+        function, options = getattr(one.function, "func", one.function), getattr(one.function, "keywords", {})
+        told = " ".join((function.__doc__ or "").strip().split("\n\n")[0].split()).replace("``", "`")
+        if options:
+            told += " Here with " + ", ".join(f"{option.replace('_', ' ')} = {value}" for option, value in options.items()) + "."
+        if not one.target_dependent:
+            told += " The same for every class."
+        source = f"{one.paper}, {one.year}" if one.year else one.paper
+        lines.append([f"`{key}`", told, source, one.passes])
+    return list_table(["name", "what it computes", "source", "passes"], lines, "", kind="prose", widths="22 46 18 14")

@@ -65,6 +65,9 @@ NAMES = {
     "imagenet": "ImageNet validation",
     "voc07": "VOC2007 test",
     "cub": "CUB-200-2011 test",
+    "forms": "forms of one method",
+    "methods": "speed of the methods",
+    "score_cam_budget": "Score-CAM within a budget",
     "resnet50": "ResNet-50",
     "resnet8": "ResNet-8",
     "resnet14": "ResNet-14",
@@ -163,9 +166,9 @@ def _count(n):
     return f"{int(float(n)):,}"
 
 
-def list_table(head, rows, caption="", kind="numbers"):
+def list_table(head, rows, caption="", kind="numbers", widths=""):
     """A MyST list-table; every row has as many cells as the head, a cell that is a list becomes one."""
-    lines = [f":::{{list-table}} {caption}".rstrip(), ":header-rows: 1", f":class: {kind}", ""]
+    lines = [f":::{{list-table}} {caption}".rstrip(), ":header-rows: 1", *([f":widths: {widths}"] if widths else []), f":class: {kind}", ""]
     for row in [head, *rows]:
         for i, cell in enumerate(row):
             entries = cell if isinstance(cell, list) else [cell]

@@ -89,7 +89,7 @@ def images(dataset: str, root: Path | str, split: str = "test", limit: int | Non
     return lambda view: of.reader(root, name, view, of.side).part(wanted).part(slice(limit))
 
 
-DRAWN_EPOCHS = {"drawn_imagenet": 8, "drawn_voc": 10, "drawn_cub": 14}
+DRAWN_EPOCHS = {"drawn_imagenet": 8, "drawn_voc": 10, "drawn_cub": 22}
 
 
 def drawn_recipe(recipe: Recipe, epochs: int, **changes: Any) -> Recipe:

@@ -13,7 +13,7 @@ def write(folder, name, rows):
 
 
 def test_what_is_not_there_was_not_run(tmp_path):
-    assert "Not run" in study_tables.study(tmp_path, "forms-resnet18")
+    assert study_tables.study(tmp_path, "forms-resnet18") == "*Not run yet: forms of one method, ResNet-18.*\n"
 
 
 def test_a_race_is_told_as_ratios_to_its_first_contender(tmp_path):
@@ -55,4 +55,6 @@ def test_the_registry_is_told_whole():
     text = study_tables.methods(METHODS)
     assert text.count("\n* - ") == len(METHODS) + 1
     assert all(f"`{name}`" in text for name in METHODS)
-    assert "  - no\n" in text
+    assert "The same for every class." in text
+    assert "partial(" not in text
+    assert "passes = 64" in text
