@@ -149,7 +149,8 @@ def combine(
     """Weights of the channels, ``L2 = ReLU(sum_k w_k A_k)``, and the merge with Grad-CAM; no pass.
 
     ``weight``: "increment" of the probability over the all-masked image, signed; "probability"; "softmax" over the channels of the
-    logits; the controls "equal" (all ones) and "permuted" (the increments dealt anew to the scored channels, by a seed of the image).
+    logits; the controls "equal" (all ones) and "permuted", "permuted probability", "permuted softmax" (the increments, or those weights,
+    dealt anew to the scored channels, by a seed of the image).
     ``merge``: "sum" with the two weights; "product"; "max"; "channels": one sum with both weights of a channel, each over its largest
     magnitude (reading R3). ``sigma``: a Gaussian of that width, in cells, over the merged map; 0 none.
     """
@@ -185,8 +186,8 @@ def _weights(probe: Probe, scores: Scores, weight: str) -> Tensor:
         return scores.logit[:, 2:].masked_fill(~scores.selected, -torch.inf).softmax(1).masked_fill(~scores.selected, torch.nan)
     if weight == "equal":
         return torch.ones_like(increment).masked_fill(~scores.selected, torch.nan)
-    if weight == "permuted":
-        dealt = increment.clone()
+    if weight.startswith("permuted"):
+        dealt = _weights(probe, scores, weight.removeprefix("permuted").strip() or "increment").clone()
         for row, chosen, seed in zip(dealt, scores.selected, image_seeds(probe, 0), strict=True):
             order = torch.randperm(int(chosen.sum()), generator=torch.Generator().manual_seed(seed)).to(row.device)
             row[chosen] = row[chosen][order]
