@@ -134,9 +134,8 @@ def study(dataset: str, backbone: str, count: int, score_cams: int) -> pd.DataFr
     scored = Scored()
     settings = tried[best]
     tuned = replace(reading(scored, **settings), name="increment_cam_tuned")
-    controls = [
-        replace(reading(scored, **{**settings, "weight": w}), name=f"increment_cam_tuned, weights {w}") for w in ("permuted", "equal")
-    ]
+    dealt = {"permuted": f"permuted {settings['weight']}", "equal": "equal"}
+    controls = [replace(reading(scored, **{**settings, "weight": w}), name=f"increment_cam_tuned, weights {n}") for n, w in dealt.items()]
     literal = replace(reading(scored, 0, "map", "increment", "sum"), name="increment_cam")
     alone = replace(literal, name="phase 2 alone", function=lambda p: increment.combine(p, scored(p, 0, "map")).low_resolution_score_cam)
     mid = replace(reading(scored, 112, "map", "increment", "sum"), name="increment_cam[mid]")

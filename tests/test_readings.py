@@ -191,6 +191,8 @@ class TestIncrementReadings:
         for a, b in zip(plain, dealt, strict=True):
             assert torch.equal(a[~a.isnan()].sort().values, b[~b.isnan()].sort().values)
         assert not torch.equal(plain.nan_to_num(0.0), dealt.nan_to_num(0.0))
+        soft, dealt = (inc.phases(probe, weight=w).increments for w in ("softmax", "permuted softmax"))
+        assert torch.equal(soft.nan_to_num(0.0).sort(1).values, dealt.nan_to_num(0.0).sort(1).values)
 
     def test_a_gated_mask_is_the_channel_under_grad_cam(self):
         probe = Probe(nets.dense(seed=3), nets.images(2))
