@@ -73,7 +73,9 @@ def reported(rows):
     text += [f"Chosen on the first half: {name(row['method'])} is {_settings(row['setting'])}.\n" for row in chosen]
     text.append(
         list_table(
-            ["method", *(f"{name(m)} {s}".strip() for m, s in columns)], lines, f"Second half; n {shown[0]['n']}; value [95 % interval]"
+            ["method", *(f"{name(m)} {s}".strip() for m, s in columns)],
+            lines,
+            f"Second half; n {int(float(shown[0]['n']))}; value [95 % interval]",
         )
     )
     pairs = [row for row in rows if row["role"] == "difference"]
