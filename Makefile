@@ -72,7 +72,7 @@ publish: .venv/.ready  ## copy a profile's numbers from runs/ to results/
 	$(BIN)/python -m cam_core publish --profile $(PROFILE)
 	$(BIN)/python book/headline.py
 
-bench: .venv/.ready  ## our speed beside grad-cam and TorchCAM (40 minutes on an idle machine)
+bench: .venv/.ready  ## our speed beside grad-cam and TorchCAM (needs an idle machine)
 	$(BIN)/python -m benchmarks.methods
 
 lock: .venv/.ready  ## compile the locks anew from pyproject.toml

@@ -1,4 +1,4 @@
-"""Cost of every method beside a bare forward pass and beside grad-cam and TorchCAM: `python -m benchmarks.methods` (40 minutes).
+"""Cost of every method beside a bare forward pass and beside grad-cam and TorchCAM: `python -m benchmarks.methods`, on an idle machine.
 
 The same eight images, the same network and targets for all; maps are compared before anything is timed. Weights come from CAM_WEIGHTS and
 images from CAM_DATA where they are set, else both are random: costs hardly depend on it, but for the channels that are dead.
@@ -63,7 +63,7 @@ def grad_cam_package(backbone: str, kind: str) -> Call:
     stock = network(backbone)._network[0]
     method = getattr(pytorch_grad_cam, kind)(model=stock, target_layers=[stock.layer4[-1]])
     batch = network(backbone).normalize(images())
-    return lambda: method(batch)
+    return lambda: method(batch, None)  # None: the prediction
 
 
 def torchcam_package(backbone: str, kind: str) -> Call:
@@ -102,7 +102,7 @@ def agreement() -> pd.DataFrame:
     rows = []
     for name, kind in SAME.items():
         with getattr(pytorch_grad_cam, kind)(model=plain, target_layers=[plain.layer4[-1]]) as method:
-            theirs = torch.from_numpy(method(classifier.normalize(batch)))
+            theirs = torch.from_numpy(method(classifier.normalize(batch), None))
         finished = maps.upsample(maps.min_max(METHODS[name](Probe(frozen, batch))), batch.shape[-2:])
         rows.append((f"{name} beside grad-cam: {kind}", _least_correlation(finished, theirs)))
     exact, fast = (METHODS["score_cam[softmax]"](Probe(frozen, batch, autocast=dtype)) for dtype in (None, torch.bfloat16))
