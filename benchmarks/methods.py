@@ -118,9 +118,7 @@ def main() -> None:
     """Compare, race, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="of the cheap methods")
-    parser.add_argument(
-        "--long-rounds", type=int, default=2, help="of Score-CAM and Ablation-CAM; the first call of each is then a warm-up"
-    )
+    parser.add_argument("--long-rounds", type=int, default=2, help="of Score-CAM and Ablation-CAM")
     given = parser.parse_args()
     agreed = agreement()
     print(agreed.to_string())

@@ -58,20 +58,17 @@ class Contender:
 
 
 def race(group: str, contenders: Mapping[str, tuple[str, bool]], rounds: int) -> pd.DataFrame:
-    """Call every contender (name -> (module:function:words, ours)) once to warm up, then ``rounds`` times in turn; one row a contender.
+    """Call every contender (name -> (module:function:words, ours)) ``rounds`` times in turn; one row a contender.
 
-    ``rounds`` 0: the first call counts, nothing is warmed up.
-
-    Columns: group, contender, seconds (the least), cpu_seconds (the least), median_seconds, extra_mb (the most), rounds.
+    Columns: group, contender, seconds and cpu_seconds (the least, so that a slow first call costs nobody anything), median_seconds,
+    extra_mb (the most: the first call counts, as an allocator that keeps its pages asks for no more in the second), rounds.
     """
     running = [Contender(name, prepare, ours=ours) for name, (prepare, ours) in contenders.items()]
     taken: dict[str, list[dict[str, float]]] = {one.name: [] for one in running}
     try:
-        for turn in tqdm(range(rounds + 1), desc=group, unit="round"):
+        for _ in tqdm(range(rounds), desc=group, unit="round"):
             for one in running:
-                measured = one.measure()
-                if turn or not rounds:
-                    taken[one.name].append(measured)
+                taken[one.name].append(one.measure())
     finally:
         for one in running:
             one.close()

@@ -23,6 +23,7 @@ NAMES = {
     "grad_cam_tuned": "Grad-CAM, tuned",
     "pixel_precision": "pixel AP in the box\N{NO-BREAK SPACE}↑",
     "false_activation": "false activation\N{NO-BREAK SPACE}↓",
+    "maximum_in_box": "maximum in the box\N{NO-BREAK SPACE}↑",
     "box_iou": "box IoU\N{NO-BREAK SPACE}↑",
     "xgrad_cam": "XGrad-CAM",
     "eigen_cam": "Eigen-CAM",
@@ -73,6 +74,7 @@ NAMES = {
     "resnet14": "ResNet-14",
     "resnet20": "ResNet-20",
     "resnet18": "ResNet-18",
+    "squeezenet1_1": "SqueezeNet 1.1",
     "vgg16": "VGG-16",
     "mobilenet_v2": "MobileNetV2",
 }

@@ -10,12 +10,13 @@ once per resolution and path; readings are combined from those scores. Results: 
 
 import argparse
 import itertools
-import time
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -25,54 +26,95 @@ from cam_core.data import Dataset
 from cam_core.evaluate import Table, evaluate
 from cam_core.learned import jobs
 from cam_core.methods import Method, increment, method
+from cam_core.metrics.stability import spearman
+from cam_core.metrics.statistics import bootstrap
 from cam_core.results import write_table
 
-RESOLUTIONS, PATHS = (0, 32, 64, 112), ("map", "direct")
+RESOLUTIONS = (0, 32, 64, 112, 224)  # sides of what enters the network; 0: as small as the map
 WEIGHTS, MERGES = ("increment", "probability", "softmax"), ("sum", "product", "max", "channels")
 CHOICE = metrics.PixelPrecision
+Image = tuple[float, tuple[int, ...]]  # what tells one image and class from another
 
 
-class Scored:
-    """Increment-CAM's passes, made once per image, class, resolution and path, whoever asks."""
+class Passes:
+    """Increment-CAM's passes and the probes of other layers, made once per image and class, whoever asks."""
 
     def __init__(self) -> None:
-        self.kept: dict[tuple[Any, ...], increment.Scores] = {}
-        self.seconds: dict[tuple[int, str], float] = {}
+        self.scores: dict[tuple[str, int, str], dict[Image, increment.Scores]] = {}
+        self.latest: dict[str, tuple[Image, Probe]] = {}
 
-    def __call__(self, probe: Probe, resolution: int, path: str) -> increment.Scores:
-        """The scores of a probe, from memory where it was seen before."""
-        key = (resolution, path, probe.images.sum(dtype=torch.float64).item(), tuple(probe.targets.tolist()))
-        if key not in self.kept:
-            began = time.perf_counter()
-            self.kept[key] = increment.score(probe, resolution=resolution, path=path)
-            self.seconds[resolution, path] = self.seconds.get((resolution, path), 0.0) + time.perf_counter() - began
-        return self.kept[key]
+    def at(self, layer: str, probe: Probe) -> Probe:
+        """The same images and classes at another layer; "" is the probe's own."""
+        if not layer:
+            return probe
+        found = self.latest.get(layer)
+        if found is None or found[0] != _image(probe):
+            found = self.latest[layer] = _image(probe), Probe(probe.classifier.at(layer), probe.images, probe.targets)
+        return found[1]
+
+    def score(self, layer: str, resolution: int, path: str, probe: Probe) -> increment.Scores:
+        """`increment.score` at the layer, from memory where these images were seen before."""
+        kept = self.scores.setdefault((layer, resolution, path), {})
+        if _image(probe) not in kept:
+            kept[_image(probe)] = increment.score(self.at(layer, probe), resolution=resolution, path=path)
+        return kept[_image(probe)]
 
 
-def reading(scored: Scored, resolution: int, path: str, weight: str, merge: str) -> Method:
+def _image(probe: Probe) -> Image:
+    return probe.images.sum(dtype=torch.float64).item(), tuple(probe.targets.tolist())
+
+
+def reading(passes: Passes, layer: str, resolution: int, path: str, weight: str, merge: str) -> Method:
     """One reading as a method that shares its passes with the others."""
 
     def function(probe: Probe) -> Tensor:
-        return increment.combine(probe, scored(probe, resolution, path), weight=weight, merge=merge).merged
+        scores = passes.score(layer, resolution, path, probe)
+        return increment.combine(passes.at(layer, probe), scores, weight=weight, merge=merge).merged
 
-    name = f"increment_cam[{resolution or 'map'}, {path}, {weight}, {merge}]"
+    name = f"increment_cam[{layer or 'last'}, {resolution or 'map'}, {path}, {weight}, {merge}]"
     return replace(METHODS["increment_cam"], name=name, function=function)
 
 
-def readings(scored: Scored) -> Iterator[tuple[Method, dict[str, Any]]]:
+def readings(passes: Passes, layers: Sequence[str], resolutions: Sequence[int]) -> Iterator[tuple[Method, dict[str, Any]]]:
     """Every combination; at map resolution there is one path."""
-    for resolution, path, weight, merge in itertools.product(RESOLUTIONS, PATHS, WEIGHTS, MERGES):
+    for layer, resolution, path, weight, merge in itertools.product(layers, resolutions, ("map", "direct"), WEIGHTS, MERGES):
         if resolution or path == "map":
-            options = {"resolution": resolution, "path": path, "weight": weight, "merge": merge}
-            yield reading(scored, **options), options
+            options = {"layer": layer, "resolution": resolution, "path": path, "weight": weight, "merge": merge}
+            yield reading(passes, **options), options
+
+
+def knowledge(passes: Passes) -> pd.DataFrame:
+    """What the second phase's weights know: a row (role "weights") for each layer, resolution and path.
+
+    Mean over images of Spearman's correlation of the increments with those at the largest resolution (Score-CAM's own masks and image),
+    of the effective number of channels as a share of those scored, and of the target's rank on the unmasked reduced image.
+    """
+    rows = []
+    for (layer, resolution, path), scores in passes.scores.items():
+        finest = max((r, p) for at, r, p in passes.scores if at == layer and p == "direct")
+        found: dict[str, list[float]] = {"spearman": [], "effective_share": [], "rank": []}
+        for image, kept in scores.items():
+            full = passes.scores[layer, *finest][image]
+            for i, selected in enumerate(kept.selected):
+                one, other = ((s.probability[i, 2:] - s.probability[i, 0])[selected].cpu().numpy() for s in (kept, full))
+                if len(one) > 2:
+                    found["spearman"].append(float(spearman(one[None], other[None])[0]))
+                    found["effective_share"].append(float(np.abs(one).sum() ** 2 / max((one**2).sum(), 1e-300) / len(one)))
+                    found["rank"].append(float(kept.rank_low[i]))
+        for metric, values in found.items():
+            known = np.array(values)[np.isfinite(values)]
+            low, high = bootstrap(known)
+            rows.append({"role": "weights", "method": f"{layer or 'last'}, {resolution or 'map'}, {path}", "metric": metric,
+                         "setting": f"of {finest[0]}", "value": known.mean(), "ci_low": low, "ci_high": high, "n": len(known)})  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 # --- Grad-CAM with as many tries: layers x how gradients become weights x which channels count --------------------------------------------
 
 
-def tuned_grad_cam(probe: Probe, layer: str, gradients: str, share: float) -> Tensor:
+def tuned_grad_cam(probe: Probe, passes: Passes, layer: str, gradients: str, share: float) -> Tensor:
     """Grad-CAM of a layer: mean, positive or element-wise gradients; only the ``share`` of channels of largest |weight| counts."""
-    inner = Probe(probe.classifier.at(layer), probe.images, probe.targets) if layer else probe
+    inner = passes.at(layer, probe)
     g, a = inner.gradients(), inner.activations
     if gradients == "element-wise":
         return (g * a).sum(1).relu()
@@ -81,18 +123,17 @@ def tuned_grad_cam(probe: Probe, layer: str, gradients: str, share: float) -> Te
     return torch.einsum("bk,bkhw->bhw", torch.where(weights.abs() >= weakest, weights, 0.0), a).relu()
 
 
-def grad_cams(layers: tuple[str, ...], count: int) -> Iterator[tuple[Method, dict[str, Any]]]:
-    """``count`` variants."""
-    shares = [1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.07, 0.05, 0.035, 0.025, 0.015, 0.01, 0.005]
-    everything = itertools.product(layers, ("mean", "positive", "element-wise"), shares)
-    kept = [(layer, kind, share) for layer, kind, share in everything if kind != "element-wise" or share == 1.0]
-    for layer, kind, share in kept[:count]:
+def grad_cams(passes: Passes, layers: Sequence[str], count: int) -> Iterator[tuple[Method, dict[str, Any]]]:
+    """``count`` variants; as many shares of channels, from all down to one in two hundred, as that needs."""
+    shares = np.geomspace(1, 0.005, math.ceil((count / len(layers) - 1) / 2)).round(4).tolist()
+    kinds = [("element-wise", 1.0), *itertools.product(("mean", "positive"), shares)]
+    for (kind, share), layer in itertools.islice(itertools.product(kinds, layers), count):
         options = {"layer": layer, "gradients": kind, "share": share}
         name = f"grad_cam[{layer or 'last'}, {kind}, {share:g}]"
-        yield replace(METHODS["grad_cam"], name=name, function=partial(tuned_grad_cam, **options)), options
+        yield replace(METHODS["grad_cam"], name=name, function=partial(tuned_grad_cam, passes=passes, **options)), options
 
 
-LAYERS = {"resnet": ("", "layer3"), "mobilenet_v2": ("", "features.13"), "squeezenet": ("", "features.9")}
+LAYERS = {"resnet8": ("", "layer2"), "resnet": ("", "layer3"), "mobilenet_v2": ("", "features.13"), "squeezenet": ("", "features.9")}
 
 
 # --- the two halves ----------------------------------------------------------------------------------------------------------------------
@@ -100,73 +141,80 @@ LAYERS = {"resnet": ("", "layer3"), "mobilenet_v2": ("", "features.13"), "squeez
 
 def localization(protocol: str) -> list[metrics.Metric]:
     """What the abstract's claims can mean, under one protocol: squashed view, predicted or present class, min-max then bilinear."""
-    out: list[metrics.Metric] = [CHOICE(protocol), metrics.EnergyPointingGame(protocol), metrics.BoxIoU(0.2, protocol=protocol)]
+    out: list[metrics.Metric] = [CHOICE(protocol), metrics.EnergyPointingGame(protocol), metrics.MaximumInBox(protocol)]
     for threshold in (0.2, 0.5):
         out += [metrics.FalseActivation(threshold, protocol=protocol), metrics.FalseActivation(threshold, "active", protocol)]
     return out
 
 
-def answered(classifier: Any, data: Callable[[str], Dataset], found: list[Method], wanted: list[metrics.Metric], **more: Any) -> Table:
-    """`evaluate` in batches small enough that what is remembered of the scores stays small."""
-    return evaluate(classifier, data, found, wanted, batch_size=4, **more)
+REPORTED = ("grad_cam", "grad_cam[power=2]", "grad_cam[power=0.5]", "layer_cam", "grad_cam_pp", "mean_activation", "center_gaussian",
+            "random_map")  # fmt: skip
 
 
-def study(dataset: str, backbone: str, count: int, score_cams: int) -> pd.DataFrame:
+def study(
+    dataset: str, backbone: str, count: int, score_cams: int, resolutions: Sequence[int] = RESOLUTIONS, **network: Any
+) -> pd.DataFrame:
     """All rows of one data set and network: the tries on the first half (role "tried"), the report on the second (role "reported")."""
     root = jobs.find_root(dataset)
-    classifier, _ = jobs.network(dataset, backbone, root)
-    protocol = "energy_present" if dataset.endswith("voc") or dataset == "voc07" else "energy"
+    classifier, _ = jobs.network(dataset, backbone, root, **network)
+    several = dataset in ("voc07", "drawn_voc")
+    protocol = "energy_present" if several else "energy"
     images = jobs.images(dataset, root, limit=count)
-
-    def half(wanted: slice) -> Callable[[str], Dataset]:
-        return lambda view: images(view).part(wanted)
-
-    first, second = half(slice(0, count // 2)), half(slice(count // 2, count))
-    scored = Scored()
-    tried = dict(readings(scored))
     layers = next((names for family, names in LAYERS.items() if backbone.startswith(family)), ("",))
-    rivals = dict(grad_cams(layers, len(tried)))
-    rows = answered(classifier, first, [*tried, *rivals], [CHOICE(protocol)]).records()
-    rows = rows[rows.metric == CHOICE.name].assign(role="tried", images=count // 2)
-    value = dict(zip(rows.method, rows.value, strict=True))
-    best, rival = (max(found, key=lambda one: value[one.name]) for found in (tried, rivals))
 
-    scored = Scored()
+    def answered(half: slice, found: list[Method], wanted: list[metrics.Metric], **more: Any) -> Table:
+        return evaluate(classifier, lambda view: images(view).part(half), found, wanted, batch_size=4, **more)
+
+    passes = Passes()
+    tried = dict(readings(passes, layers, resolutions))
+    rivals = dict(grad_cams(passes, layers, len(tried)))
+    first = answered(slice(0, count // 2), [*tried, *rivals], [CHOICE(protocol)]).records()
+    first = first[first.metric == CHOICE.name].assign(role="tried", images=count // 2)
+    value = dict(zip(first.method, first.value, strict=True))
+    best, rival = (max(found, key=lambda one: value[one.name]) for found in (tried, rivals))
+    known = knowledge(passes)
+
+    passes.scores.clear()
     settings = tried[best]
-    tuned = replace(reading(scored, **settings), name="increment_cam_tuned")
+    tuned = replace(reading(passes, **settings), name="increment_cam_tuned")
     dealt = {"permuted": f"permuted {settings['weight']}", "equal": "equal"}
-    controls = [replace(reading(scored, **{**settings, "weight": w}), name=f"increment_cam_tuned, weights {n}") for n, w in dealt.items()]
-    literal = replace(reading(scored, 0, "map", "increment", "sum"), name="increment_cam")
-    alone = replace(literal, name="phase 2 alone", function=lambda p: increment.combine(p, scored(p, 0, "map")).low_resolution_score_cam)
-    mid = replace(reading(scored, 112, "map", "increment", "sum"), name="increment_cam[mid]")
-    names = [
-        "grad_cam",
-        "grad_cam[power=2]",
-        "grad_cam[power=0.5]",
-        "layer_cam",
-        "grad_cam_pp",
-        "mean_activation",
-        "center_gaussian",
-        "random_map",
-    ]
+    controls = [replace(reading(passes, **{**settings, "weight": w}), name=f"increment_cam_tuned, weights {n}") for n, w in dealt.items()]
+    literal = replace(reading(passes, "", 0, "map", "increment", "sum"), name="increment_cam")
+    alone = replace(literal, name="phase 2 alone", function=_phase_two(passes))
+    mid = replace(reading(passes, "", 112, "map", "increment", "sum"), name="increment_cam[mid]")
     rivalled = replace(rival, name="grad_cam_tuned")
     squared = replace(rival.power(2), name="grad_cam_tuned[power=2]")
-    report = [tuned, *controls, literal, mid, alone, rivalled, squared, *map(method, names), *([method("score_cam")] if score_cams else [])]
+    report = [
+        tuned,
+        *controls,
+        literal,
+        mid,
+        alone,
+        rivalled,
+        squared,
+        *map(method, REPORTED),
+        *([method("score_cam")] if score_cams else []),
+    ]
     masked = [metrics.AverageDrop(keep) for keep in (1.0, 0.5)] + [metrics.MapMean(), metrics.IncreaseInConfidence()]
-    table = answered(classifier, second, report, [*localization(protocol), *masked], limits={"score_cam": score_cams})
-    out = [table.records().assign(role="reported")]
+    wanted = [*localization(protocol), *([] if several else [metrics.MaxBoxAccV2()]), *masked]
+    table = answered(slice(count // 2, count), report, wanted, limits={"score_cam": score_cams})
     against = [(a, b) for a in ("increment_cam_tuned", "increment_cam", "increment_cam[mid]") for b in ("grad_cam", "grad_cam_tuned")]
     against += [("increment_cam_tuned", control.name) for control in controls]
-    for a, b in against:
-        for wanted in [*localization(protocol), *masked[:2]]:
-            d = table.difference(a, b, wanted.name, wanted.setting)
-            out.append(pd.DataFrame([{"protocol": wanted.protocol, "method": a, "than": b, "metric": wanted.name, "setting": wanted.setting,
-                                      "value": d.value, "ci_low": d.low, "ci_high": d.high, "n": d.n, "role": "difference"}]))  # fmt: skip
-    seconds = pd.DataFrame([{"method": m, "metric": "seconds", "value": s, "role": "reported", "n": 1} for m, s in table.seconds.items()])
+    against += [(a, "score_cam") for a in ("increment_cam_tuned", "increment_cam", "grad_cam") if score_cams]
+    differences = []
+    for (a, b), metric in itertools.product(against, [m for m in wanted if m.higher_is_better is not None]):
+        d = table.difference(a, b, metric.name, metric.setting)
+        differences.append({"protocol": metric.protocol, "method": a, "than": b, "metric": metric.name, "setting": metric.setting,
+                            "value": d.value, "ci_low": d.low, "ci_high": d.high, "n": d.n, "role": "difference"})  # fmt: skip
     winners = (("increment_cam_tuned", best, tried), ("grad_cam_tuned", rival, rivals))
-    chosen = pd.DataFrame([{"method": m, "setting": str(of[w]), "role": "chosen", "value": value[w.name]} for m, w, of in winners])
+    chosen = [{"method": m, "setting": str(of[w]), "role": "chosen", "value": value[w.name], "n": len(of)} for m, w, of in winners]
+    parts = [first, known, table.records().assign(role="reported"), pd.DataFrame(differences), pd.DataFrame(chosen)]
     facts = {"dataset": dataset, "backbone": backbone, "weights": classifier.weights}
-    return pd.concat([rows, *out, seconds, chosen], ignore_index=True).assign(**facts)
+    return pd.concat(parts, ignore_index=True).assign(**facts)
+
+
+def _phase_two(passes: Passes) -> Callable[[Probe], Tensor]:
+    return lambda probe: increment.combine(probe, passes.score("", 0, "map", probe)).low_resolution_score_cam
 
 
 def main() -> None:
@@ -176,8 +224,11 @@ def main() -> None:
     parser.add_argument("backbone")
     parser.add_argument("--images", type=int, default=240, help="half of them choose, half are reported")
     parser.add_argument("--score-cam", type=int, default=0, help="on how many of the reported images Score-CAM runs")
+    parser.add_argument("--resolutions", default=",".join(map(str, RESOLUTIONS)), help="of the tries; 0 is the size of the map")
+    parser.add_argument("--epochs", type=int, help="of the network's training, where it is not pretrained")
     given = parser.parse_args()
-    frame = study(given.dataset, given.backbone, given.images, given.score_cam)
+    resolutions = [int(side) for side in given.resolutions.split(",")]
+    frame = study(given.dataset, given.backbone, given.images, given.score_cam, resolutions, epochs=given.epochs)
     write_table(jobs.HOME / f"results/studies/increment_cam-{given.dataset}-{given.backbone}.csv", frame)
     print(frame[frame.role == "chosen"][["method", "setting", "value"]].to_string(index=False))
 

@@ -382,6 +382,24 @@ class PixelPrecision(_InBoxes):
         return float(100 * mean(self.per_image()[1][:, 1]))
 
 
+class MaximumInBox(_InBoxes):
+    """How often the first maximum in scan order lies inside a box, in percent: pointing without tolerance, in pixels of the view.
+
+    What data without VOC's protocol (`PointingGame`) can be asked. Maps [B,H,W], boxes [n,4] inclusive in map pixels. Rows [B,2]: hit, and
+    the boxes' share of the image, which is what a random point scores. Higher is better.
+    """
+
+    name = "maximum_in_box"
+    higher_is_better = True
+
+    def _row(self, heat: NDArray[np.floating], truth: NDArray[np.bool_]) -> Sequence[float]:
+        return float(truth.flat[heat.argmax()]), float(truth.mean())
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """100 · mean(hit)."""
+        return 100 * mean(rows[:, 0], weights)
+
+
 class FalseActivation(_InBoxes):
     """Area above the threshold and outside every box, mean over images in percent; lower is better.
 

@@ -342,6 +342,17 @@ def test_false_activation_by_hand():
         metrics.FalseActivation().update(heat * 2, boxes)
 
 
+def test_the_maximum_in_the_box_is_the_first_in_scan_order():
+    heat = torch.zeros(3, 4, 5)
+    heat[0, 1, 1] = heat[0, 3, 4] = 1.0  # the first of two
+    heat[1, 3, 4] = 1.0
+    boxes = [torch.tensor([[1, 1, 1, 1]]), torch.tensor([[0, 0, 1, 1], [4, 3, 4, 3]]), torch.tensor([[1, 0, 4, 3]])]
+    metric = metrics.MaximumInBox()
+    metric.update(heat, boxes)
+    assert metric.per_image()[1].tolist() == [[1, 1 / 20], [1, 5 / 20], [0, 16 / 20]]  # a constant map points at the corner
+    assert metric.compute() == pytest.approx(200 / 3)
+
+
 def official_pxap(maps, masks):
     """The released evaluator restated by np.histogram with its edges and a loop from the top bin."""
     edges = np.array([*np.arange(0, 1, 0.001), 1.0, 2.0, 3.0])
