@@ -114,14 +114,8 @@ def _least_correlation(a: torch.Tensor, b: torch.Tensor) -> float:
     return min(float(torch.corrcoef(torch.stack([x.flatten().double(), y.flatten().double()]))[0, 1]) for x, y in zip(a, b, strict=True))
 
 
-def main() -> None:
-    """Compare, race, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="of the cheap methods")
-    parser.add_argument("--long-rounds", type=int, default=2, help="of Score-CAM and Ablation-CAM")
-    given = parser.parse_args()
-    agreed = agreement()
-    print(agreed.to_string())
+def groups() -> dict[str, tuple[dict[str, tuple[str, bool]], bool]]:
+    """Name -> contenders (name -> (what prepares it, whether it is ours)) and whether a round takes minutes."""
     here = "benchmarks.methods:"
     cheap = {"forward": (here + "ours:resnet50", True), "forward, as loaded": (here + "stock:resnet50", False)}
     cheap |= {name: (f"{here}ours:resnet50,{name}", True) for name in HEAD_ONLY}
@@ -137,12 +131,31 @@ def main() -> None:
         "ablation_cam": (here + "ours:resnet18,ablation_cam", True),
         "grad-cam: AblationCAM": (here + "grad_cam_package:resnet18,AblationCAM", False),
     }
+    merged = ("grad_cam", "increment_cam", "increment_cam[mid]", "increment_cam[full]", "score_cam[budget=64]", "score_cam")
+    return {
+        "ResNet-50, batch 8, head only": (cheap, False),
+        "ResNet-18, batch 8, Score-CAM": (score, True),
+        "ResNet-18, batch 8, Ablation-CAM": (ablation, True),
+        "ResNet-18, batch 8, Increment-CAM": ({name: (f"{here}ours:resnet18,{name}", True) for name in merged}, True),
+    }
+
+
+def main() -> None:
+    """Compare, race, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7, help="of the cheap methods")
+    parser.add_argument("--long-rounds", type=int, default=2, help="of Score-CAM and Ablation-CAM")
+    parser.add_argument("--only", default="", help="race only groups whose name holds this; the others keep what was measured before")
+    given = parser.parse_args()
     frames = [
-        race("ResNet-50, batch 8, head only", cheap, given.rounds),
-        race("ResNet-18, batch 8, Score-CAM", score, given.long_rounds),
-        race("ResNet-18, batch 8, Ablation-CAM", ablation, given.long_rounds),
+        race(name, contenders, given.long_rounds if long else given.rounds)
+        for name, (contenders, long) in groups().items()
+        if given.only in name
     ]
-    write([*frames, agreed], "methods")
+    if not given.only:
+        frames.append(agreement())
+        print(frames[-1].to_string())
+    write(frames, "methods", keep=bool(given.only))
 
 
 if __name__ == "__main__":

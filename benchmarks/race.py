@@ -81,13 +81,17 @@ def race(group: str, contenders: Mapping[str, tuple[str, bool]], rounds: int) ->
     return pd.DataFrame(rows)
 
 
-def write(frames: list[pd.DataFrame], name: str) -> None:
-    """results/benchmarks/<name>.csv, with the machine and the versions in every row."""
+def write(frames: list[pd.DataFrame], name: str, *, keep: bool = False) -> None:
+    """results/benchmarks/<name>.csv, with the machine and the versions in every row; ``keep``: groups that are not raced keep their rows."""
+    path = HOME / f"results/benchmarks/{name}.csv"
     facts = process_facts()
     machine = f"{os.cpu_count()} cores, {_processor()}"
     packages = " ".join(f"{k} {v}" for k, v in versions().items() if k in ("torch", "torchvision"))
     table = pd.concat(frames, ignore_index=True).assign(machine=machine, device=facts.get("device", "cpu"), packages=packages)
-    write_table(HOME / f"results/benchmarks/{name}.csv", table)
+    if keep and path.exists():
+        before = pd.read_csv(path)
+        table = pd.concat([before[~before.group.isin(table.group)], table], ignore_index=True)
+    write_table(path, table)
 
 
 def _processor() -> str:

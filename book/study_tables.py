@@ -50,15 +50,46 @@ def forms(rows):
 
 
 def budget(rows):
-    """Way x number of passes: correlation with the exact map."""
-    passes = list(dict.fromkeys(row["m"] for row in rows if row["m"] != "0"))
-    cells = {(row["way"], row["m"]): row for row in rows}
+    """Way x number of passes: correlation with the exact map; then what the greedy choice costs and promises."""
+    cells = {(row["way"], row["m"], f"{row['metric']} {row['setting']}".strip()): row for row in rows}
+    passes = [m for m in dict.fromkeys(row["m"] for row in rows if row["way"].startswith("predicted")) if m]
     lines = []
-    for way in dict.fromkeys(row["way"] for row in rows):
-        found = [cells.get((way, m)) or cells.get((way, "0")) for m in passes]
-        lines.append([way, *("–" if c is None else f"{float(c['mean']):.3f} ({float(c['worst']):.3f})" for c in found)])
-    where = f"{name(rows[0]['backbone'])} (`{rows[0]['weights']}`), {rows[0]['n']} images"
-    return list_table(["channels passed", *passes], lines, f"Correlation with the exact map, mean (worst); {where}")
+    for way in dict.fromkeys(row["way"] for row in rows if row["way"] != "exact" and "until" not in row["way"]):
+        found = [cells.get((way, m, "correlation")) or cells.get((way, "0", "correlation")) for m in passes]
+        lines.append([way, *("–" if c is None else f"{float(c['value']):.3f} ({float(c['worst']):.3f})" for c in found)])
+    where = f"{name(rows[0]['backbone'])} (`{rows[0]['weights']}`), {max(int(row['n']) for row in rows)} images"
+    first = list_table(["channels passed", *passes], lines, f"Correlation with the exact map, mean (worst); {where}")
+
+    ways = dict.fromkeys((row["way"], row["m"]) for row in rows if row["metric"] == "promised")
+    numbers = ("passes", "correlation", "reaches", "promise_off")
+    measured = list(dict.fromkeys(f"{row['metric']} {row['setting']}".strip() for row in rows if row["difference"]))
+    lines = []
+    for way, m in ways:
+        found = [float(cells[way, m, key]["value"]) for key in numbers]
+        line = [
+            way if "until" in way else f"{way}, {m}",
+            f"{found[0]:.0f}",
+            f"{found[1]:.3f}",
+            f"{100 * found[2]:.0f} %",
+            f"{found[3]:.3f}",
+        ]
+        lines.append([*line, *(_difference(cells[way, m, key]) for key in measured)])
+    lines.append(["equal weights", "0", f"{float(cells['equal weights', '0', 'correlation']['value']):.3f}", "", "",
+                  *(_difference(cells["equal weights", "0", key]) for key in measured)])  # fmt: skip
+    exact = next(row["m"] for row in rows if row["way"] == "exact")
+    lines.append(["exact", exact, "1", "", "", *(f"{float(cells['exact', exact, key]['value']):.1f}" for key in measured)])
+    head = ["way", "passes", "correlation", "images at .99 or above", "promise off by", *(_named(key) for key in measured)]
+    caption = f"What the greedy choice costs beside the exact map, whose values stand in the last line; paired differences; {where}"
+    return first + "\n" + list_table(head, lines, caption)
+
+
+def _named(key):
+    metric, _, setting = key.partition(" ")
+    return f"{name(metric)} {setting}".strip()
+
+
+def _difference(row):
+    return f"{float(row['difference']):+.1f} [{float(row['ci_low']):.1f},\N{NO-BREAK SPACE}{float(row['ci_high']):.1f}]"
 
 
 def reported(rows):
@@ -70,7 +101,9 @@ def reported(rows):
     lines = [[name(m), *(_number(cells.get((m, *column))) for column in columns)] for m in methods]
     first, chosen = rows[0], [row for row in rows if row["role"] == "chosen"]
     text = [f"**{name(first['dataset'])}, {name(first['backbone'])}** (`{first['weights']}`).\n"]
-    text += [f"Chosen on the first half: {name(row['method'])} is {_settings(row['setting'])}.\n" for row in chosen]
+    text += [
+        f"Best of {float(row['n']):.0f} tries on the first half: {name(row['method'])} is {_settings(row['setting'])}.\n" for row in chosen
+    ]
     text.append(
         list_table(
             ["method", *(f"{name(m)} {s}".strip() for m, s in columns)],
@@ -84,7 +117,25 @@ def reported(rows):
     columns = list(dict.fromkeys((row["metric"], row["setting"]) for row in pairs))
     lines = [[f"{name(a)} − {name(b)}", *(_number(found.get((a, b, *column)), sign=True) for column in columns)] for a, b in keys]
     text.append(list_table(["difference", *(f"{name(m)} {s}".strip() for m, s in columns)], lines, "Paired, on the same images"))
-    return "\n".join(text)
+    return "\n".join([*text, *_knowledge([row for row in rows if row["role"] == "weights"])])
+
+
+def _knowledge(rows):
+    """What the weights of the second phase know, by layer, resolution and path."""
+    if not rows:
+        return []
+    cells = {(row["method"], row["metric"]): row for row in rows}
+    of = rows[0]["setting"].removeprefix("of ")
+    head = ["layer, resolution, path", f"Spearman with the weights at {of}", "effective share of the channels", "rank of the class"]
+    lines = [
+        [
+            where,
+            *(_number(cells[where, metric], digits=digits) for metric, digits in (("spearman", 2), ("effective_share", 2), ("rank", 0))),
+        ]
+        for where in dict.fromkeys(row["method"] for row in rows)
+    ]
+    caption = f"What the second phase's weights know; first half, n up to {max(float(row['n']) for row in rows):.0f}"
+    return [list_table(head, lines, caption)]
 
 
 def _settings(text):
@@ -119,12 +170,12 @@ def race(rows):
     return "\n".join([*parts, f"Measured on {rows[0]['machine']}; {rows[0]['packages']}.\n"])
 
 
-def _number(row, *, interval=True, sign=False):
+def _number(row, *, interval=True, sign=False, digits=1):
     if row is None or not row["value"]:
         return "–"
-    text = f"{float(row['value']):{'+' if sign else ''}.1f}"
+    text = f"{float(row['value']):{'+' if sign else ''}.{digits}f}"
     if interval and row.get("ci_low") and row.get("ci_high"):
-        text += f" [{float(row['ci_low']):.1f},\N{NO-BREAK SPACE}{float(row['ci_high']):.1f}]"
+        text += f" [{float(row['ci_low']):.{digits}f},\N{NO-BREAK SPACE}{float(row['ci_high']):.{digits}f}]"
     return text
 
 

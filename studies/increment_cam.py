@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from cam_core import METHODS, Probe, metrics
-from cam_core.data import Dataset
 from cam_core.evaluate import Table, evaluate
 from cam_core.learned import jobs
 from cam_core.methods import Method, increment, method

@@ -27,11 +27,20 @@ def test_a_race_is_told_as_ratios_to_its_first_contender(tmp_path):
 
 
 def test_a_budget_has_a_column_for_every_number_of_passes(tmp_path):
-    row = {"mean": 0.98, "worst": 0.9, "n": 12, "backbone": "resnet18", "weights": "w"}
-    write(tmp_path, "score_cam_budget-x", [row | {"way": "equal weights", "m": 0}, *(row | {"way": "predicted", "m": m} for m in (32, 64))])
+    facts = {"n": 12, "backbone": "resnet18", "weights": "w", "ci_low": -1, "ci_high": 2}
+    rows = []
+    for way, m in (("exact", 512), ("equal weights", 0), ("predicted, variance", 32), ("predicted, variance", 64)):
+        row = facts | {"way": way, "m": m}
+        rows += [row | {"metric": "correlation", "value": 0.98, "worst": 0.9}, row | {"metric": "passes", "value": m}]
+        rows.append(row | {"metric": "average_drop", "setting": "50%", "value": 40 + m, "difference": m / 8})
+        if "predicted" in way:
+            rows += [row | {"metric": metric, "value": 0.25} for metric in ("promised", "promise_off", "reaches")]
+    write(tmp_path, "score_cam_budget-x", rows)
     text = study_tables.study(tmp_path, "score_cam_budget-x")
     assert text.count("0.980 (0.900)") == 4  # the floor stands in every column
     assert "12 images" in text
+    assert "predicted, variance, 64\n  - 64\n  - 0.980\n  - 25 %\n  - 0.250\n  - +8.0 [-1.0" in text
+    assert "exact\n  - 512\n  - 1\n  - \n  - \n  - 552.0" in text
 
 
 def test_the_reported_half_stands_above_the_paired_differences(tmp_path):
@@ -42,10 +51,16 @@ def test_the_reported_half_stands_above_the_paired_differences(tmp_path):
         facts
         | {"role": "difference", "method": "increment_cam", "than": "grad_cam", "metric": "pixel_precision", "setting": "", "value": -2},
         {**facts, "role": "chosen", "method": "increment_cam_tuned", "setting": "{'weight': 'probability'}", "value": 2},
+        *(
+            {**facts, "role": "weights", "method": "last, 32, map", "metric": metric, "setting": "of 112", "value": 0.06}
+            for metric in ("spearman", "effective_share", "rank")
+        ),
     ]
     write(tmp_path, "increment_cam-imagenet-resnet18", rows)
     text = study_tables.study(tmp_path, "increment_cam-imagenet-resnet18")
+    assert "Best of 60 tries" in text
     assert "weight: probability" in text
+    assert "Spearman with the weights at 112" in text
     assert text.index("Second half; n 60") < text.index("Increment-CAM − Grad-CAM") < text.index("-2.0 [1.0")
 
 
