@@ -82,7 +82,7 @@ def race(group: str, contenders: Mapping[str, tuple[str, bool]], rounds: int) ->
 
 
 def write(frames: list[pd.DataFrame], name: str, *, keep: bool = False) -> None:
-    """results/benchmarks/<name>.csv, with the machine and the versions in every row; ``keep``: groups that are not raced keep their rows."""
+    """results/benchmarks/<name>.csv, machine and versions in every row; ``keep``: groups that are not raced keep their rows."""
     path = HOME / f"results/benchmarks/{name}.csv"
     facts = process_facts()
     machine = f"{os.cpu_count()} cores, {_processor()}"
