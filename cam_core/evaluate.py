@@ -24,7 +24,7 @@ from cam_core.learned.training import predict
 from cam_core.methods import Method
 from cam_core.metrics import Metric, Present
 from cam_core.metrics.cues import Cue, cue
-from cam_core.metrics.faithfulness import Masked, Wins, wins
+from cam_core.metrics.faithfulness import AverageDrop, AverageGain, IncreaseInConfidence, Masked, Wins, wins
 from cam_core.metrics.localization import inside
 from cam_core.metrics.statistics import Difference, bootstrap, one_by_one, paired_difference, wilson
 from cam_core.probe import Probe
@@ -81,6 +81,19 @@ class Table:
         assert isinstance(a, Masked)
         assert isinstance(b, Masked)
         return wins(a, b)
+
+
+def at_equal_mean(classifier: Classifier, data: Data, methods: Sequence[Method], mean: float = 0.3, **options: Any) -> pd.DataFrame:
+    """Records of Average Drop, Increase in Confidence and Average Gain with every map brought to one ``mean`` (`Method.at_mean`).
+
+    The methods keep their names, the setting says the mean; a constant map cannot be brought there and keeps its own. ``options`` as in
+    `evaluate`.
+    """
+    brought = [method.at_mean(mean) for method in methods]
+    records = evaluate(classifier, data, brought, [AverageDrop(), IncreaseInConfidence(), AverageGain()], **options).records()
+    names = {one.name: method.name for one, method in zip(brought, methods, strict=True)}
+    records = records[records.metric != "empty_maps"]
+    return records.assign(method=records.method.map(names), setting=f"mean {100 * mean:g}%")
 
 
 def network_record(classifier: Classifier, dataset: Dataset, method: str = "plain") -> pd.DataFrame:

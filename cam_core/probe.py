@@ -21,8 +21,8 @@ class Probe:
 
     ``targets`` is a LongTensor [B] and defaults to the prediction. Every answer is detached; the classifier is left as it was.
     ``chunk``: how many masked images pass at once. ``autocast``: a dtype such as torch.bfloat16 in which masked images pass, for speed;
-    everything else stays exact. ValueError if the classifier is in train mode, the images lie on another device, or a target does not
-    exist.
+    everything else stays exact. ValueError if the classifier is in train mode, the images lie on another device or were
+    normalised already, or a target does not exist.
     """
 
     def __init__(
@@ -40,6 +40,9 @@ class Probe:
             raise ValueError(f"images must be [B, 3, H, W] in [0, 1], got {tuple(images.shape)}")
         if images.device != classifier.mean.device:
             raise ValueError(f"images are on {images.device}, the classifier on {classifier.mean.device}: move one of them")
+        if images.numel() and not -1 <= float(images.amin()) <= float(images.amax()) <= 2:  # perturbed images may leave [0, 1] a little
+            low, high = float(images.amin()), float(images.amax())
+            raise ValueError(f"images reach from {low:.3g} to {high:.3g}: pass RGB in [0, 1], the classifier normalises them itself")
         self.classifier, self.images, self._targets, self._chunk, self._autocast = classifier, images, targets, chunk, autocast
         if targets is not None:
             if targets.shape != images.shape[:1]:

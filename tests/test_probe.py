@@ -89,6 +89,10 @@ def test_what_is_refused():
         Probe(classifier, x, torch.tensor([0]))
     with pytest.raises(ValueError, match=r"\[B, 3, H, W\]"):
         Probe(classifier, x[0])
+    with pytest.raises(ValueError, match=r"reach from -\S+ to \S+: pass RGB in \[0, 1\]"):
+        Probe(classifier, (x - 0.9) / 0.2)
+    with pytest.raises(ValueError, match="reach from 0 to 255"):
+        Probe(classifier, torch.stack([torch.zeros(3, 8, 8), torch.full((3, 8, 8), 255.0)]).to(x))
     with pytest.raises(ValueError, match="images are on meta"):
         Probe(classifier, x.to("meta"))
     with pytest.raises(ValueError, match='"black", "mean" or a colour'):
