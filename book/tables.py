@@ -205,6 +205,8 @@ def claims(entries, rows):
 
 
 def _evidence(entry, rows):
+    if "seen" in entry:
+        return f"see {entry['seen']}"
     if "check" not in entry:
         return f"{entry['status']}: needs runs that are not part of this book yet"
     check = entry["check"]

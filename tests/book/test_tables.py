@@ -68,6 +68,7 @@ def test_claims_compare_only_within_a_run():
     a, b = rows(("l_cam_img", "50", "45", "55")), rows(("grad_cam", "30", "25", "35"), run="other")
     assert "not run" in tables.claims([CLAIM | {"check": CHECK}], a + b)
     assert "untested" in tables.claims([CLAIM | {"status": "untested"}], a)
+    assert "see [there](#there)" in tables.claims([CLAIM | {"status": "studied", "seen": "[there](#there)"}], a)
 
 
 def test_unfinished_runs_do_not_count(root, tmp_path):
@@ -100,5 +101,7 @@ def test_every_claim_can_be_tested_or_says_that_it_is_not():
     assert len({e["id"] for e in entries}) == len(entries)
     for entry in entries:
         assert entry["paper"] in tables.PAPERS
-        assert ("check" in entry) == (entry["status"] == "tested")
+        assert [key for key in ("check", "seen") if key in entry] == {"tested": ["check"], "studied": ["seen"], "untested": []}[
+            entry["status"]
+        ]
         assert entry.get("check", {"direction": "higher"})["direction"] in {"higher", "lower"}
