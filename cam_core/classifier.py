@@ -90,6 +90,11 @@ class Classifier(nn.Module):
         """Images [B,3,H,W] in [0, 1] -> logits [B,C]."""
         return self.scores(self.normalize(images))
 
+    @property
+    def whole(self) -> bool:
+        """Whether the network it was cut from is at hand, so that it can be cut elsewhere (`at`)."""
+        return self._network[0] is not None
+
     def at(self, layer: str) -> "Classifier":
         """The same network cut at another layer, weights shared. ValueError if the layer is no cut."""
         network = self._network[0]

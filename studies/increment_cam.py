@@ -159,7 +159,8 @@ def study(
     several = dataset in ("voc07", "drawn_voc")
     protocol = "energy_present" if several else "energy"
     images = jobs.images(dataset, root, limit=count)
-    layers = next((names for family, names in LAYERS.items() if backbone.startswith(family)), ("",))
+    other_cuts = classifier.whole and next((names for family, names in LAYERS.items() if backbone.startswith(family)), None)
+    layers = other_cuts or ("",)  # a head of our own on a trunk (voc07, cub) has the one cut
 
     def answered(half: slice, found: list[Method], wanted: list[metrics.Metric], **more: Any) -> Table:
         return evaluate(classifier, lambda view: images(view).part(half), found, wanted, batch_size=4, **more)

@@ -56,6 +56,8 @@ def test_a_branch_is_refused_with_the_nearest_cuts():
         load_classifier("resnet18", weights=None, layer="nope")
     with pytest.raises(ValueError, match="has one cut only"):
         Classifier(torch.nn.Identity(), torch.nn.Identity()).at("layer3")
+    assert not Classifier(torch.nn.Identity(), torch.nn.Identity()).whole
+    assert load_classifier("resnet18", weights=None).whole
     with pytest.raises(ValueError, match="unknown network 'resnet19'"):
         load_classifier("resnet19")
 
