@@ -39,7 +39,7 @@ class Passes:
     """Increment-CAM's passes and the probes of other layers, made once per image and class, whoever asks."""
 
     def __init__(self) -> None:
-        self.scores: dict[tuple[str, int, str], dict[Image, increment.Scores]] = {}
+        self.scores: dict[tuple[str, int | str, str], dict[Image, increment.Scores]] = {}
         self.latest: dict[str, tuple[Image, Probe]] = {}
 
     def at(self, layer: str, probe: Probe) -> Probe:
@@ -51,7 +51,7 @@ class Passes:
             found = self.latest[layer] = _image(probe), Probe(probe.classifier.at(layer), probe.images, probe.targets)
         return found[1]
 
-    def score(self, layer: str, resolution: int, path: str, probe: Probe) -> increment.Scores:
+    def score(self, layer: str, resolution: int | str, path: str, probe: Probe) -> increment.Scores:
         """`increment.score` at the layer, from memory where these images were seen before."""
         kept = self.scores.setdefault((layer, resolution, path), {})
         if _image(probe) not in kept:
@@ -63,7 +63,7 @@ def _image(probe: Probe) -> Image:
     return probe.images.sum(dtype=torch.float64).item(), tuple(probe.targets.tolist())
 
 
-def reading(passes: Passes, layer: str, resolution: int, path: str, weight: str, merge: str) -> Method:
+def reading(passes: Passes, layer: str, resolution: int | str, path: str, weight: str, merge: str) -> Method:
     """One reading as a method that shares its passes with the others."""
 
     def function(probe: Probe) -> Tensor:
@@ -179,7 +179,7 @@ def study(
     tuned = replace(reading(passes, **settings), name="increment_cam_tuned")
     dealt = {"permuted": f"permuted {settings['weight']}", "equal": "equal"}
     controls = [replace(reading(passes, **{**settings, "weight": w}), name=f"increment_cam_tuned, weights {n}") for n, w in dealt.items()]
-    literal = replace(reading(passes, "", 0, "map", "increment", "sum"), name="increment_cam")
+    literal = replace(reading(passes, "", "literal", "map", "increment", "sum"), name="increment_cam")
     alone = replace(literal, name="phase 2 alone", function=_phase_two(passes))
     mid = replace(reading(passes, "", 112, "map", "increment", "sum"), name="increment_cam[mid]")
     rivalled = replace(rival, name="grad_cam_tuned")
@@ -214,7 +214,7 @@ def study(
 
 
 def _phase_two(passes: Passes) -> Callable[[Probe], Tensor]:
-    return lambda probe: increment.combine(probe, passes.score("", 0, "map", probe)).low_resolution_score_cam
+    return lambda probe: increment.combine(probe, passes.score("", "literal", "map", probe)).low_resolution_score_cam
 
 
 def main() -> None:
@@ -224,7 +224,11 @@ def main() -> None:
     parser.add_argument("backbone")
     parser.add_argument("--images", type=int, default=240, help="half of them choose, half are reported")
     parser.add_argument("--score-cam", type=int, default=0, help="on how many of the reported images Score-CAM runs")
-    parser.add_argument("--resolutions", default=",".join(map(str, RESOLUTIONS)), help="of the tries; 0 is the size of the map")
+    parser.add_argument(
+        "--resolutions",
+        default=",".join(map(str, RESOLUTIONS)),
+        help="of the tries; 0 is the size of the map, which not every network answers",
+    )
     parser.add_argument("--epochs", type=int, help="of the network's training, where it is not pretrained")
     given = parser.parse_args()
     resolutions = [int(side) for side in given.resolutions.split(",")]

@@ -18,7 +18,7 @@ def test_grad_cam_gets_as_many_tries_each_of_its_own():
 
 def test_the_literal_reading_is_the_method_and_its_rival_is_grad_cam():
     probe, passes = Probe(nets.gap(), nets.images(2)), Passes()
-    literal = reading(passes, "", 0, "map", "increment", "sum")
+    literal = reading(passes, "", "literal", "map", "increment", "sum")
     assert torch.equal(literal(probe), METHODS["increment_cam"](probe))
     plain = next(one for one, options in grad_cams(passes, ("",), 9) if options == {"layer": "", "gradients": "mean", "share": 1.0})
     torch.testing.assert_close(plain(probe), METHODS["grad_cam"](probe))
