@@ -8,12 +8,17 @@ from tables import is_control, list_table, name
 
 def study(folder, what):
     """The table of one study by its name: the part before a dash names the kind, `forms-resnet18` being of the kind `forms`."""
+    if what in SUMMARIES:
+        return SUMMARIES[what]([_rows(path) for path in sorted(Path(folder).glob(f"{what}-*.csv"))])
     path = Path(folder) / f"{what}.csv"
     if not path.exists():
         return f"*Not run yet: {', '.join(name(part) for part in what.split('-'))}.*\n"
+    return KINDS[what.partition("-")[0]](_rows(path))
+
+
+def _rows(path):
     with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return KINDS[what.partition("-")[0]](rows)
+        return list(csv.DictReader(file))
 
 
 def recipe(rows):
@@ -92,9 +97,35 @@ def _difference(row):
     return f"{float(row['difference']):+.1f} [{float(row['ci_low']):.1f},\N{NO-BREAK SPACE}{float(row['ci_high']):.1f}]"
 
 
+COMPARED = {
+    "literal − Grad-CAM": ("increment_cam", "grad_cam"),
+    "tuned − Grad-CAM": ("increment_cam_tuned", "grad_cam"),
+    "tuned − Grad-CAM, tuned": ("increment_cam_tuned", "grad_cam_tuned"),
+    "tuned − tuned, weights equal": ("increment_cam_tuned", "increment_cam_tuned, weights equal"),
+}
+
+
+def readings(studies):
+    """Every data set and network of the Increment-CAM study in one line a metric: the differences that its claims rest on."""
+    if not studies:
+        return "*Not run yet.*\n"
+    lines = []
+    for rows in studies:
+        found = {(row["method"], row["than"], row["metric"], row["setting"]): row for row in rows if row["role"] == "difference"}
+        where = f"{name(rows[0]['dataset'])}, {name(rows[0]['backbone'])}"
+        for metric, setting in (("pixel_precision", ""), ("maximum_in_box", ""), ("false_activation", "20%")):
+            cells = [found.get((*pair, metric, setting)) for pair in COMPARED.values()]
+            n = next((f"{float(cell['n']):.0f}" for cell in cells if cell), "–")
+            lines.append([where, f"{name(metric)} {setting}".strip(), n, *(_number(cell, sign=True) for cell in cells)])
+    return list_table(
+        ["data, network", "measure", "n", *COMPARED], lines, "Paired differences on images that chose nothing [95 % interval]"
+    )
+
+
 def reported(rows):
     """The reported half of the Increment-CAM study, and the paired differences."""
-    shown = [row for row in rows if row["role"] == "reported" and row["metric"] not in ("empty_maps", "seconds")]
+    rows = [row for row in rows if row["metric"] != "false_activation" or row["setting"] == "20%"]  # the csv has the others
+    shown = [row for row in rows if row["role"] == "reported" and row["metric"] != "empty_maps"]
     columns = list(dict.fromkeys((row["metric"], row["setting"]) for row in shown))
     cells = {(row["method"], row["metric"], row["setting"]): row for row in shown}
     methods = sorted(dict.fromkeys(row["method"] for row in shown), key=is_control)
@@ -179,6 +210,7 @@ def _number(row, *, interval=True, sign=False, digits=1):
     return text
 
 
+SUMMARIES = {"increment_cam": readings}
 KINDS = {"l_cam_recipe": recipe, "forms": forms, "score_cam_budget": budget, "increment_cam": reported, "methods": race}
 
 

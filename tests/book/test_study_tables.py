@@ -64,6 +64,16 @@ def test_the_reported_half_stands_above_the_paired_differences(tmp_path):
     assert text.index("Second half; n 60") < text.index("Increment-CAM − Grad-CAM") < text.index("-2.0 [1.0")
 
 
+def test_all_networks_of_the_study_stand_in_one_table(tmp_path):
+    assert study_tables.study(tmp_path, "increment_cam") == "*Not run yet.*\n"
+    facts = {"role": "difference", "method": "increment_cam", "than": "grad_cam", "metric": "pixel_precision", "setting": "", "n": 50}
+    for backbone, value in (("resnet18", -2), ("mobilenet_v2", 3)):
+        write(tmp_path, f"increment_cam-imagenet-{backbone}", [facts | {"dataset": "imagenet", "backbone": backbone, "value": value}])
+    text = study_tables.study(tmp_path, "increment_cam")
+    assert text.index("MobileNetV2") < text.index("+3.0") < text.index("ResNet-18") < text.index("-2.0")
+    assert text.count("\n* - ") == 1 + 2 * 3
+
+
 def test_the_registry_is_told_whole():
     from cam_core.methods import METHODS
 
