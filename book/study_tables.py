@@ -195,7 +195,9 @@ def race(rows):
         ]
         parts.append(
             list_table(
-                ["contender", "least time", "ratio", "CPU time, ratio", "extra memory"], lines, f"{group}; {float(base['rounds']):.0f} rounds in turn"
+                ["contender", "least time", "ratio", "CPU time, ratio", "extra memory"],
+                lines,
+                f"{group}; {float(base['rounds']):.0f} rounds in turn",
             )
         )
     return "\n".join([*parts, f"Measured on {rows[0]['machine']}; {rows[0]['packages']}.\n"])
