@@ -4,6 +4,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -136,17 +137,38 @@ BINS = len(_EDGES)  # even: [t_i, t_i+1) ..., and one for 1 itself; log: the sam
 def pixel_histogram(scores: ArrayLike, positive: ArrayLike, thresholds: str = "even") -> NDArray[np.int64]:
     """Counts [2, 1001] of the scores in [0, 1] at negative and positive pixels, in the official bins of PxAP.
 
-    ``thresholds``: "even", arange(0, 1, .001), or "log", CALM's 10^-t for t = 0 ... 6.993. Bin 0 of "log" is what lies below 10^-6.993: the
-    official histogram has no such bin and loses those pixels.
+    ``positive``: one truth value a pixel, or -1 where it is not counted. ``thresholds``: "even", arange(0, 1, .001), or "log", CALM's
+    10^-t for t = 0 ... 6.993. Bin 0 of "log" is what lies below 10^-6.993: the official histogram has no such bin and loses those pixels.
+    ValueError if a score lies outside.
     """
-    scores = np.asarray(scores, np.float64).ravel()
+    scores, truth = np.asarray(scores).ravel(), np.asarray(positive).ravel().astype(np.int8)
+    if scores.shape != truth.shape:
+        raise ValueError(f"a histogram needs one truth value for each score, got {truth.size} for {scores.size}")
     if thresholds == "log":
-        bins = np.searchsorted(_LOG, scores, side="right")
-    else:
-        bins = (scores * 1000).astype(np.int64)  # off by at most one from the bin between the true edges
-        bins -= scores < _EDGES[bins]
-        bins += scores >= _NEXT[bins]
-    return np.bincount(bins + BINS * np.asarray(positive, bool).ravel(), minlength=2 * BINS).reshape(2, BINS)
+        bins = np.searchsorted(_LOG, scores[truth >= 0].astype(np.float64), side="right") + BINS * truth[truth >= 0].astype(np.int64)
+        return np.bincount(bins, minlength=2 * BINS).reshape(2, BINS)
+    counts = np.zeros((2, BINS), np.int64)
+    if not _count(scores, truth, counts):
+        raise ValueError("a histogram of PxAP takes scores from 0 to 1; use maps.min_max")
+    return counts
+
+
+@njit(cache=True)
+def _count(scores, truth, counts):  # type: ignore[no-untyped-def]
+    """Count every score in its bin; False at one outside [0, 1]."""
+    for i in range(scores.size):
+        score = np.float64(scores[i])
+        if truth[i] < 0:
+            continue
+        if not 0 <= score <= 1:
+            return False
+        place = int(score * 1000)  # off by at most one from the bin between the true edges
+        if score < _EDGES[place]:
+            place -= 1
+        elif score >= _NEXT[place]:
+            place += 1
+        counts[truth[i], place] += 1
+    return True
 
 
 def average_precision(negative: ArrayLike, positive: ArrayLike) -> Array:
@@ -185,11 +207,8 @@ class PxAP(Metric):
             raise ValueError(
                 f"{self.name}: {len(maps)} maps {tuple(maps.shape[1:])} need as many masks of that size, got {len(masks)} {shapes}"
             )
-        rows = []
-        for heat, mask in zip(maps.detach().cpu().numpy(), masks, strict=True):
-            truth = mask.cpu().numpy()
-            counted = truth >= 0
-            rows.append(pixel_histogram(heat[counted], truth[counted] > 0).ravel())
+        pairs = zip(maps.detach().cpu().numpy(), masks, strict=True)
+        rows = [pixel_histogram(heat, mask.cpu().numpy()).ravel() for heat, mask in pairs]
         return torch.from_numpy(np.array(rows, np.float64).reshape(-1, 2 * BINS))
 
     def value(self, rows: Array, weights: Array | None = None) -> Array:

@@ -25,6 +25,17 @@ def test_pixel_histogram_equals_numpy_with_the_official_edges():
         assert np.array_equal(ours[row], np.histogram(part, edges)[0][:1001])
 
 
+def test_pixels_that_are_not_counted_and_scores_out_of_range():
+    scores, truth = np.array([0.0, 0.5, 1.0, 0.5]), np.array([0, 1, 1, -1])
+    for thresholds in ("even", "log"):
+        assert pixel_histogram(scores, truth, thresholds).sum(1).tolist() == [1, 2]
+    for bad in (-1e-9, 1.0001, float("nan")):
+        with pytest.raises(ValueError, match="takes scores from 0 to 1"):
+            pixel_histogram([0.5, bad], [True, False])
+    with pytest.raises(ValueError, match="got 1 for 2"):
+        pixel_histogram([0.5, 0.6], [True])
+
+
 def test_average_precision_of_known_maps():
     rng = np.random.default_rng(0)
     truth = rng.random((224, 224)) < 0.3
