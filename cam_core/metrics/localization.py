@@ -167,7 +167,7 @@ def quantize(maps: Tensor, calibration: str = "min_max") -> NDArray[np.uint8]:
 def rescale(maps: Tensor, calibration: str) -> Tensor:
     """Maps [...,h,w] brought into [0, 1]: by "min_max", by "max" (divided by the maximum), or by "clipping" alone.
 
-    Cut off at 0 and 1 afterwards; constant and non-finite maps become zeros under each (CALM's released code, section 2).
+    Cut off at 0 and 1 afterwards; constant and non-finite maps become zeros under each (CALM's released code).
     """
     if calibration == "min_max":
         return map_ops.min_max(maps)
