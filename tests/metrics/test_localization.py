@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cam_core import metrics
+from cam_core.data import Example, wsol_boxes
 from cam_core.metrics.localization import best_iou, iou, points_at, quantize, rescale
 from cam_core.metrics.statistics import wilson
 from tests.metrics.test_components import contour_boxes, plain_iou
@@ -18,6 +19,15 @@ from tests.metrics.test_components import contour_boxes, plain_iou
 def test_iou_of_the_worked_example():
     assert iou([[1, 2, 5, 6]], [[3, 1, 4, 5]])[0, 0] == 8 / 27
     assert iou([0, 0, 0, 0], [[0, 0, 0, 0], [1, 1, 2, 2]]).tolist() == [[1.0, 0.0]]
+
+
+def test_truth_is_brought_to_the_maps_size_by_truncation():
+    """The benchmark's example: (1, 2, 4, 3) of a 10 x 20 image is (3, 1, 14, 1) in 35 x 10, and 55.99 of 224 is pixel 55."""
+    example = Example("x", torch.zeros(3, 2, 2), 0, size=(20, 10), official_boxes=torch.tensor([[1, 2, 4, 3]]))
+    wide, low = wsol_boxes(example, 35)[0], wsol_boxes(example, 10)[0]
+    assert [int(wide[0]), int(low[1]), int(wide[2]), int(low[3])] == [3, 1, 14, 1]
+    example = Example("x", torch.zeros(3, 2, 2), 0, size=(500, 4001), official_boxes=torch.tensor([[1000, 125, 2000, 499]]))
+    assert wsol_boxes(example).tolist() == [[55, 56, 111, 223]]
 
 
 def test_energy_is_the_share_inside_the_union():
