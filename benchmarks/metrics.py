@@ -149,11 +149,11 @@ def _step() -> int:
 
 def our_curves(backbone: str) -> Call:
     """Deletion and insertion on one probe; insertion starts from RISE's blur."""
-    frozen = network(backbone).frozen()
+    frozen, maps = network(backbone).frozen(), heat()
 
     def call() -> Any:
         probe = Probe(frozen, images())
-        return metrics.Deletion(_step()).curve(heat(), probe), metrics.Insertion(_step()).curve(heat(), probe)
+        return metrics.Deletion(_step()).curve(maps, probe), metrics.Insertion(_step()).curve(maps, probe)
 
     return call
 
@@ -162,13 +162,15 @@ def torchcam_curves(backbone: str) -> Call:
     """TorchCAM's curves on the stock network, given the same maps; both of them use the mean colour."""
     from torchcam.metrics import DeletionInsertionMetric
 
-    stock, inputs = network(backbone)._network[0], network(backbone).normalize(images())
+    stock, inputs = network(backbone)._network[0].eval(), network(backbone).normalize(images())
     peer = DeletionInsertionMetric(SimpleNamespace(_hooks_off=_nothing, model=stock), lambda logits: logits.softmax(1), steps=STEPS)
+
+    maps = heat()
 
     def call() -> Any:
         with torch.inference_mode():
             scores = stock(inputs).softmax(1)
-        ranks = heat().flatten(1).argsort(dim=1, descending=True, stable=True).argsort(1)
+        ranks = maps.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(1)
         before, target = scores.max(1)
         return peer._compute_curves(inputs, torch.zeros_like(inputs), ranks, target, before)[1:]
 
@@ -179,14 +181,15 @@ def quantus_curves(backbone: str) -> Call:
     """Quantus' pixel flipping, most and least salient first (it has no insertion): 21 passes each, as its step must divide the pixels."""
     import quantus
 
-    stock, inputs = network(backbone)._network[0], network(backbone).normalize(images())
+    stock, inputs = network(backbone)._network[0].eval(), network(backbone).normalize(images())
     target = stock(inputs).argmax(1).numpy()
     flipping = quantus.PixelFlipping(
         features_in_step=SIDE * SIDE // 7, perturb_baseline=0.0, normalise=False, disable_warnings=True, display_progressbar=False
     )
 
+    maps = heat().numpy()[:, None]
+
     def call() -> Any:
-        maps = heat().numpy()[:, None]
         return [flipping(stock, inputs.numpy(), target, a_batch=one, softmax=True) for one in (maps, -maps)]
 
     return call
