@@ -203,6 +203,16 @@ def race(rows):
     return "\n".join([*parts, f"Measured on {rows[0]['machine']}; {rows[0]['packages']}.\n"])
 
 
+def counted(rows):
+    """A race, and below it what was counted once: passes, megabytes."""
+    counts = [row for row in rows if row.get("count")]
+    parts = [race([row for row in rows if not row.get("count")])]
+    for group in dict.fromkeys(row["group"] for row in counts):
+        lines = [[row["contender"], f"{float(row['count']):,.0f}"] for row in counts if row["group"] == group]
+        parts.append(list_table(["counted", "number"], lines, group))
+    return "\n".join(parts)
+
+
 def _number(row, *, interval=True, sign=False, digits=1):
     if row is None or not row["value"]:
         return "–"
@@ -213,7 +223,14 @@ def _number(row, *, interval=True, sign=False, digits=1):
 
 
 SUMMARIES = {"increment_cam": readings}
-KINDS = {"l_cam_recipe": recipe, "forms": forms, "score_cam_budget": budget, "increment_cam": reported, "methods": race}
+KINDS = {
+    "l_cam_recipe": recipe,
+    "forms": forms,
+    "score_cam_budget": budget,
+    "increment_cam": reported,
+    "methods": race,
+    "metrics": counted,
+}
 
 
 def methods(table):

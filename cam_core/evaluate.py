@@ -2,6 +2,7 @@
 
 import copy
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -38,7 +40,7 @@ class Table:
     """What `evaluate` measured: for each (method, metric name, setting) the metric with its per-image rows."""
 
     metrics: dict[tuple[str, str, str], Metric] = field(default_factory=dict)
-    empty: dict[tuple[str, str], dict[int, bool]] = field(default_factory=dict)  # (protocol, method) -> image -> whether its map is empty
+    empty: dict[tuple[str, str], NDArray[np.int8]] = field(default_factory=dict)  # (protocol, method) -> image -> -1 not asked, 1 empty
     seconds: dict[str, float] = field(default_factory=dict)  # per map of the last batch, by method
     image_ids: list[str] = field(default_factory=list)
 
@@ -55,18 +57,18 @@ class Table:
             label = setting if first is None else f"{setting} first {first}".strip()
             rows.append((metric.protocol, method, name, label, metric.compute(), low, high, len(metric.per_image()[0])))
         if first is None:
-            rows += [(p, m, "empty_maps", "", float(sum(e.values())), None, None, len(e)) for (p, m), e in self.empty.items()]
+            rows += [(p, m, "empty_maps", "", float((e > 0).sum()), None, None, int((e >= 0).sum())) for (p, m), e in self.empty.items()]
         return pd.DataFrame(rows, columns=["protocol", "method", "metric", "setting", "value", "ci_low", "ci_high", "n"])
 
     def per_image(self) -> pd.DataFrame:
-        """Rows of the metrics: protocol, method, metric, setting, id, image, row (a list of numbers); without the cue histograms."""
+        """Rows of the metrics: protocol, method, metric, setting, id, image, row (a list of numbers); without histograms of pixels."""
         frames = []
         for (method, name, setting), metric in self.metrics.items():
-            if metric.needs == "cue":
+            if metric.needs in ("cue", "masks"):
                 continue
             ids, rows = metric.per_image()
             images = [self.image_ids[i] for i in metric.groups(ids)]
-            frame = pd.DataFrame({"id": ids, "image": images, "row": list(rows.reshape(len(rows), -1).astype("float32"))})
+            frame = pd.DataFrame({"id": ids, "image": images, "row": list(rows.reshape(len(rows), -1).astype("float32", copy=False))})
             frames.append(frame.assign(protocol=metric.protocol, method=method, metric=name, setting=setting))
         return pd.concat(frames, ignore_index=True)
 
@@ -114,7 +116,7 @@ def network_record(classifier: Classifier, dataset: Dataset, method: str = "plai
 def _limited(metric: Metric, first: int) -> Metric:
     ids, rows = metric.per_image()
     keep = metric.groups(ids) < first
-    other = copy.deepcopy(metric)
+    other = copy.copy(metric)
     other.ids, other.rows = [torch.from_numpy(ids[keep])], [torch.from_numpy(rows[keep]).to(metric.row_type)]
     return other
 
@@ -133,14 +135,16 @@ def evaluate(
     """Measure every metric, under its protocol, for every method, on a frozen copy of the classifier.
 
     ``data(view)`` opens the images under a view. ``limits``: method name -> only the first so many images of the list. ``metrics`` are
-    copied for each method; those that share a measure are measured once. ``batch_size`` images make a probe, ``chunk`` masked ones a pass.
+    copied for each method; those that share a measure are measured once; one that needs masks is left out with a warning where the data
+    set has none. ``batch_size`` images make a probe, ``chunk`` masked ones a pass.
     """
     frozen, limits, table = classifier.frozen(), limits or {}, Table()
+    opened = {view: data(view) for view in {PROTOCOLS[metric.protocol].view for metric in metrics}}
+    metrics = [metric for metric in metrics if _answerable(metric, opened[PROTOCOLS[metric.protocol].view])]
     for method in methods:
         table.metrics |= {(method.name, metric.name, metric.setting): copy.deepcopy(metric) for metric in metrics}
-    views = sorted({PROTOCOLS[metric.protocol].view for metric in metrics})
-    for view in views:
-        dataset = data(view)
+    for view in sorted({PROTOCOLS[metric.protocol].view for metric in metrics}):
+        dataset = opened[view]
         table.image_ids = dataset.ids
         wanted = [metric for metric in metrics if PROTOCOLS[metric.protocol].view == view]
         loader: Iterable[dict[str, object]] = DataLoader(dataset, batch_size, collate_fn=collate)
@@ -148,6 +152,15 @@ def evaluate(
         for number, batch in enumerate(bar):
             _measure(table, frozen, dataset, batch, number * batch_size, methods, wanted, limits, chunk)
     return table
+
+
+def _answerable(metric: Metric, dataset: Dataset) -> bool:
+    """Whether the data set is annotated with what a metric needs; a warning says which metric is left out for want of masks."""
+    if metric.needs != "masks" or any(item.segmentation is not None for item in dataset.annotations):
+        return True
+    what = f"{type(dataset).__name__} {dataset.split}"
+    warnings.warn(f"{metric.name} is left out: {what} has no segmentation masks; take a data set that has (CUB200 with them)", stacklevel=3)
+    return False
 
 
 def _measure(
@@ -191,37 +204,47 @@ def _record(
     metrics: Sequence[Metric],
 ) -> None:
     for protocol in {metric.protocol: PROTOCOLS[metric.protocol] for metric in metrics}.values():
-        empties = table.empty.setdefault((protocol.name, method.name), {})
-        for i, empty in zip(ids, (maps.is_empty(raw) & (not method.finished)).tolist(), strict=True):  # all ones is no failure
-            empties[i] = empties.get(i, False) or empty
+        empties = table.empty.setdefault((protocol.name, method.name), np.full(len(dataset), -1, np.int8))
+        np.maximum.at(empties, ids, (maps.is_empty(raw) & (not method.finished)).cpu().numpy())  # all ones is no failure
         finished = method.class_maps(probe) if protocol.name == "cue" else _finished(method, raw, probe, examples, protocol)
         shared = sorted((m for m in metrics if m.protocol == protocol.name), key=lambda m: repr(m.shares))
         for _, group in groupby(shared, lambda m: repr(m.shares)):
             same = list(group)
-            if same[0].needs == "points":
-                present = [_present(dataset, i, int(target)) for i, target in zip(ids, probe.targets, strict=True)]
-                keep, rows = ids, same[0].measure(finished, present)
-            elif same[0].needs.startswith("boxes"):
-                classes: list[Any] = probe.targets.tolist() if protocol.target == "present" else [None] * len(ids)
-                boxes = [
-                    wsol_boxes(e, e.image.shape[-1]) if protocol.name == "wsol" else _boxes(e, c)
-                    for e, c in zip(examples, classes, strict=True)
-                ]
-                held = [i for i, box in enumerate(boxes) if len(box)]  # a crop may have lost its box
-                keep = [ids[i] if classes[i] is None else ids[i] * same[0].stride + classes[i] for i in held]
-                known: list[Any] = []
-                if same[0].needs.endswith("correct") and protocol.target != "present":
-                    known = [[int(probe.logits[i].argmax()) == examples[i].label for i in held]]
-                rows = same[0].measure(finished[held], [boxes[i] for i in held], *known)
-            elif same[0].needs == "cue":
-                keep, rows = ids, same[0].measure(finished, [_cue(example) for example in examples])
-            elif same[0].needs == "method":
-                explain = partial(_explained, method, examples, protocol)
-                keep, rows = ids, same[0].measure(finished, probe, explain)
-            else:
-                keep, rows = ids, same[0].measure(finished, probe)
+            keep, rows = _measured(same[0], dataset, method, finished, probe, examples, ids)
             for metric in same:
                 table.metrics[method.name, metric.name, metric.setting].record(rows, keep)
+
+
+def _measured(
+    metric: Metric, dataset: Dataset, method: Method, finished: Any, probe: Probe, examples: list[Example], ids: list[int]
+) -> tuple[list[int], Tensor]:
+    """Under which ids, and what, a metric's measure gives of the maps when it is handed what it needs."""
+    if metric.needs == "points":
+        present = [_present(dataset, i, int(target)) for i, target in zip(ids, probe.targets, strict=True)]
+        return ids, metric.measure(finished, present)
+    if metric.needs.startswith("boxes"):
+        return _against_boxes(metric, finished, probe, examples, ids)
+    if metric.needs == "masks":
+        held = [i for i, example in enumerate(examples) if example.segmentation is not None]
+        return [ids[i] for i in held], metric.measure(finished[held], [examples[i].segmentation for i in held])
+    if metric.needs == "cue":
+        return ids, metric.measure(finished, [_cue(example) for example in examples])
+    if metric.needs == "method":
+        return ids, metric.measure(finished, probe, partial(_explained, method, examples, PROTOCOLS[metric.protocol]))
+    return ids, metric.measure(finished, probe)
+
+
+def _against_boxes(metric: Metric, finished: Tensor, probe: Probe, examples: list[Example], ids: list[int]) -> tuple[list[int], Tensor]:
+    """The same for metrics that compare with boxes, on the images that have one; a crop may have lost it."""
+    protocol = PROTOCOLS[metric.protocol]
+    classes: list[Any] = probe.targets.tolist() if protocol.target == "present" else [None] * len(ids)
+    boxes = [wsol_boxes(e, e.image.shape[-1]) if protocol.name == "wsol" else _boxes(e, c) for e, c in zip(examples, classes, strict=True)]
+    held = [i for i, box in enumerate(boxes) if len(box)]
+    keep = [ids[i] if classes[i] is None else ids[i] * metric.stride + classes[i] for i in held]
+    known: list[Any] = []
+    if metric.needs.endswith("correct") and protocol.target != "present":
+        known = [[int(probe.logits[i].argmax()) == examples[i].label for i in held]]
+    return keep, metric.measure(finished[held], [boxes[i] for i in held], *known)
 
 
 def _finished(method: Method, raw: Tensor, probe: Probe, examples: list[Example], protocol: Protocol) -> Any:

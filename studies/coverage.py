@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cam_core.metrics import MaxBoxAcc, PxAP
-from cam_core.metrics.localization import BINS
+from cam_core.metrics.pixels import BINS
 from cam_core.metrics.statistics import Value, bootstrap, mean, quotient, wilson
 from cam_core.results import write_table
 

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from cam_core import METHODS, Probe, maps, metrics
-from cam_core.data import VOC2007, ImageNet, inclusive_boxes
+from cam_core.data import CUB200, VOC2007, ImageNet, inclusive_boxes
 from cam_core.evaluate import evaluate, network_record
 from cam_core.learned import lfi_backbone
 from cam_core.methods import Method, method
 from data_scripts.draw import draw
+from tests.metrics.test_pixels import official_pxap
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +181,36 @@ def test_localization_errors_know_whether_the_prediction_is_right(root, classifi
         predicted = classifier.frozen()(torch.stack([data[i].image for i in range(len(data))])).argmax(1).tolist()
     assert top1.per_image()[1][:, 1].tolist() == [float(p == data[i].label) for i, p in enumerate(predicted)]
     assert top1.compute() >= known.compute()
+
+
+def test_pixels_are_compared_with_masks_as_the_benchmark_does(root):
+    """Bicubic in float64, then min-max, for the label; against the released evaluator's histogram and loop. The mask itself scores 100."""
+    torch.manual_seed(0)
+    data = lambda view: CUB200(root, "test", view, 64, 5)  # noqa: E731
+    opened = data("squash")
+    classifier = lfi_backbone("resnet8", len(opened.classes)).eval()
+    masks = torch.stack([opened[i].segmentation for i in range(5)])
+    shown = iter(masks.double().split(2))
+    exact = Method("masks", lambda _probe: next(shown), "", 0, "1", finished=True)
+    table = evaluate(classifier, data, [METHODS["grad_cam"], exact], [metrics.PxAP(), metrics.MaxBoxAccV2()], batch_size=2, progress=False)
+    frozen, heat = classifier.frozen(), []
+    for i in range(5):
+        raw = METHODS["grad_cam"](Probe(frozen, opened[i].image[None], torch.tensor([opened[i].label])))
+        fine = torch.nn.functional.interpolate(raw[None].double(), (64, 64), mode="bicubic")[0, 0]
+        heat.append((fine - fine.min()) / (fine.max() - fine.min()) if fine.max() > fine.min() else torch.zeros(64, 64))
+    found = table.metrics["grad_cam", "pxap", ""]
+    assert found.compute() == pytest.approx(official_pxap(torch.stack(heat).numpy(), masks.numpy()), rel=1e-4)
+    assert found.per_image()[1].sum(1).tolist() == [64 * 64] * 5
+    assert table.metrics["masks", "pxap", ""].compute() == 100
+    records = table.records().query("metric == 'pxap'").set_index("method")
+    assert set(records["n"]) == {5}
+    assert (records.ci_low <= records.value).all()
+    assert (records.value <= records.ci_high).all()
+    assert set(table.per_image()["metric"]) == {"max_box_acc_v2"}  # histograms of pixels are not written image by image
+
+
+def test_without_masks_what_needs_them_is_left_out_with_a_word(root, classifier):
+    with pytest.warns(UserWarning, match="pxap is left out: ImageNet val has no segmentation masks; take a data set that has"):
+        table = evaluate(classifier, imagenet(root, 2), [METHODS["cam"]], [metrics.PxAP(), metrics.AverageDrop()], progress=False)
+    assert {name for _, name, _ in table.metrics} == {"average_drop"}
+    assert set(table.records()["metric"]) == {"average_drop", "empty_maps"}

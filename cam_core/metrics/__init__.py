@@ -8,18 +8,14 @@ from cam_core.metrics.faithfulness import AverageDrop, AverageGain, IncreaseInCo
 from cam_core.metrics.localization import (
     BoxIoU,
     EnergyPointingGame,
-    FalseActivation,
     LocalizationError,
     MaxBoxAcc,
     MaxBoxAccV2,
-    MaximumInBox,
-    PixelPrecision,
     PointingGame,
     Present,
-    PxAP,
-    pixel_truth,
 )
 from cam_core.metrics.metric import Metric
+from cam_core.metrics.pixels import FalseActivation, MaximumInBox, PixelPrecision, PxAP, pixel_truth
 from cam_core.metrics.removal import (
     CorrectAfterRandomRemoval,
     CorrectAfterRemoval,

@@ -12,7 +12,7 @@ from cam_core.probe import Probe
 
 
 class _Reexplained(Metric):
-    """The measure that ADCC and its parts share (Poppi et al., CVPRW 2021, section 4): one masked pass, one more explanation.
+    """The measure that ADCC and its parts share (Poppi et al., CVPRW 2021): one masked pass, one more explanation.
 
     Maps [B,H,W] in [0, 1] multiply the normalised image (what is lost is the mean colour), and the method explains the result for the
     same class. Rows [B,4]: Y and O, the target's probability without and with the mask; coherency (1 + Pearson(map, second map)) / 2,

@@ -54,7 +54,7 @@ def _check_cells(name: str, maps: Tensor, probe: Probe) -> None:
 
 
 class SensitivityN(Metric):
-    """Correlation, over random sets of n cells, of the map's sum with the logit's loss (Ancona et al., ICLR 2018, section 4).
+    """Correlation, over random sets of n cells, of the map's sum with the logit's loss (Ancona et al., ICLR 2018).
 
     -1 to 1, higher is better; mean over images. n is ``share`` of the cells (the paper goes up to 0.8). ``subsets`` sets are drawn
     from ``seed``, the same for all images and methods. A map, or a score, that is the same for every set correlates 0. Rows [B].
@@ -91,7 +91,7 @@ class SensitivityN(Metric):
 
 
 class Infidelity(Metric):
-    """Mean squared difference of the map's sum over a square of cells and the logit's loss without it (Yeh et al., NeurIPS 2019, def. 2.1).
+    """Mean squared difference of the map's sum over a square of cells and the logit's loss without it (Yeh et al., NeurIPS 2019).
 
     All squares of 1 to ``sides`` cells count alike (the authors' square removal). 0 and up, lower is better, in squared logits; mean over
     images. With ``scaled`` each map is first multiplied by the number that serves it best, as in the authors' code, since most maps have
@@ -141,7 +141,7 @@ class Infidelity(Metric):
 
 
 class MaxSensitivity(Metric):
-    """How far the map moves when the image does: largest |a(x') - a(x)| / |a(x)|, Frobenius norms (Yeh et al., NeurIPS 2019, section 3).
+    """How far the map moves when the image does: largest |a(x') - a(x)| / |a(x)|, Frobenius norms (Yeh et al., NeurIPS 2019).
 
     0 and up, lower is better; mean over images. Of each image ``samples`` x' are drawn, each value within ``radius`` of the image's, in
     units of [0, 1] (not clipped), from ``seed`` and the image, equal for all methods; the class stays. A map without content has no

@@ -45,7 +45,7 @@ def _nodes(image: Image, eight: bool) -> Nodes:
     order = np.argsort(255 - flat, kind="stable")[: np.count_nonzero(flat)]  # bright to dark
     around = np.array([-width, -1, 1, width, -width - 1, -width + 1, width - 1, width + 1])[: 8 if eight else 4]
     state, nodes = np.zeros((2, flat.size, 8), np.int32)  # there is room: every node has a pixel that began it
-    count = _sweep(flat, width, order, around, np.full(flat.size, -1), state, nodes)
+    count = _sweep(flat, width, order, around, np.full(flat.size, -1, np.int32), state, nodes)
     return np.array(nodes[:count])
 
 
@@ -85,14 +85,11 @@ def _close(nodes, count, state, root, level):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _sweep(flat, width, order, around, parent, state, nodes):  # type: ignore[no-untyped-def]
-    """Fill ``nodes``, return their number. In ``parent`` -1 is background; ``state`` of a root, its first pixel, describes a component."""
+    """Fill ``nodes``, return their number. In ``parent`` -1 is background; ``state`` of a root describes its component."""
     count = 0
     for p in order:
-        level = flat[p] - 1
-        parent[p] = root = p
-        state[p, HIGH], state[p, FIRST] = level, p
-        state[p, X0] = state[p, X1] = p % width
-        state[p, Y0] = state[p, Y1] = p // width
+        level, y = flat[p] - 1, p // width
+        x, root = p - y * width, -1
         for step in around:
             if parent[p + step] < 0:
                 continue
@@ -100,13 +97,18 @@ def _sweep(flat, width, order, around, parent, state, nodes):  # type: ignore[no
             if other == root:
                 continue
             count = _close(nodes, count, state, other, level)
-            if other < root:
-                root, other = other, root
+            if root < 0:
+                root = other
+                continue
             parent[other] = root
-            for axis in (X0, Y0):
-                state[root, axis] = min(state[root, axis], state[other, axis])
-                state[root, axis + 2] = max(state[root, axis + 2], state[other, axis + 2])
+            _widen(state, root, state[other, X0], state[other, Y0], state[other, X1], state[other, Y1], state[other, FIRST])
             state[root, AREA] += state[other, AREA]
+        if root < 0:
+            root = p
+            state[p, HIGH], state[p, X0], state[p, Y0], state[p, X1], state[p, Y1], state[p, FIRST] = level, x, y, x, y, p
+        else:
+            _widen(state, root, x, y, x, y, p)
+        parent[p] = root
         for corner in (p - width - 1, p - width, p - 1, p):
             four = (parent[corner] >= 0) + (parent[corner + 1] >= 0) + (parent[corner + width] >= 0) + (parent[corner + width + 1] >= 0)
             state[root, AREA] += four >= 3
@@ -114,6 +116,13 @@ def _sweep(flat, width, order, around, parent, state, nodes):  # type: ignore[no
         if parent[p] == p:
             count = _close(nodes, count, state, p, -1)
     return count
+
+
+@njit(cache=True)
+def _widen(state, root, x0, y0, x1, y1, first):  # type: ignore[no-untyped-def]
+    state[root, X0], state[root, Y0] = min(state[root, X0], x0), min(state[root, Y0], y0)
+    state[root, X1], state[root, Y1] = max(state[root, X1], x1), max(state[root, Y1], y1)
+    state[root, FIRST] = min(state[root, FIRST], first)
 
 
 @njit(cache=True)

@@ -27,7 +27,7 @@ class Masked(Metric):
     survivors keep their soft values); the image in [0, 1] is multiplied by the map, what is lost is ``fill`` ("black" or "mean" colour).
     Rows [B,3]: Y and O, the probability of the probe's target without and with the mask, and the mean of the map that was multiplied.
 
-    ``protocol`` "score_cam" with ``keep`` 0.5 and ``fill`` "mean" is the form of Score-CAM's tables (section 4.2: half of the pixels go).
+    ``protocol`` "score_cam" with ``keep`` 0.5 and ``fill`` "mean" is the form of Score-CAM's tables (half of the pixels go).
     """
 
     needs = "probe"
@@ -115,7 +115,7 @@ class Wins(NamedTuple):
 
 
 def wins(first: Masked, second: Masked, level: float = 0.95) -> Wins:
-    """Win % (Grad-CAM++, section 4.1.3): how often ``first`` loses strictly less confidence than ``second``, on the images of both.
+    """Win % (Grad-CAM++): how often ``first`` loses strictly less confidence than ``second``, on the images of both.
 
     Ties (mostly images that lose nothing under either) count for neither and are reported. Wins of both and ties add up to 100.
     """

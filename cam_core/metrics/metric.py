@@ -10,6 +10,7 @@ import torchmetrics
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cam_core.metrics import store
 from cam_core.metrics.statistics import Array, bootstrap
 
 
@@ -20,7 +21,7 @@ class Metric(torchmetrics.Metric):
     maps ("probe", "boxes", "points", "cue"; "method": the probe, and a function probe -> finished maps that explains again) and, where it
     has one, its ``setting``; it implements ``_measure`` and `value`. Metrics with equal ``shares`` have the same measure: measure once,
     `record` on each. Rows lie on the CPU, sorted by image id and each id once at read-out, so that any split of the images over batches
-    or processes gives the same bits.
+    or processes gives the same bits. Many long rows lie in temporary files (`store`), which go when the metric goes.
 
     A metric with several rows per image (its classes, its pairs) sets ``stride``: their ids are image * stride + index.
     """
@@ -67,7 +68,7 @@ class Metric(torchmetrics.Metric):
 
     def summary(self, rows: Array) -> float:
         """The number of rows [n,...]; shares in percent, never NaN."""
-        return float(self.value(np.asarray(rows, np.float64), None))
+        return float(self.value(np.asarray(rows), None))
 
     def update(self, maps: Any, *needs: Any, ids: Tensor | Sequence[int] | None = None) -> None:
         """Measure a batch and keep its rows under ``ids`` (int [B], >= 0); without ids, images are numbered in the order they come."""
@@ -81,22 +82,28 @@ class Metric(torchmetrics.Metric):
         self._keep(keys, rows)
 
     def _keep(self, keys: Tensor, rows: Tensor) -> None:
-        self.ids.append(keys)
-        self.rows.append(rows.detach().to("cpu", self.row_type))
+        store.append(self.ids, keys)
+        store.append(self.rows, rows.detach().to("cpu", self.row_type))
         self._update_count = max(self._update_count, 1)  # recorded by another metric's pass: torchmetrics must not warn
 
     def per_image(self) -> tuple[NDArray[np.int64], Array]:
-        """(ids int64 [n], rows float64 [n,...]) over all processes, sorted by id; an id recorded twice (padded samplers) counts once."""
+        """(ids int64 [n], rows [n,...]) over all processes, sorted by id; an id recorded twice (padded samplers) counts once.
+
+        Rows are float64, long ones (``row_type``) float32; they must not be written to.
+        """
         with nullcontext() if self._is_synced else self.sync_context():
-            keys, rows = _joined(self.ids), _joined(self.rows)
-        if not len(keys):
-            raise ValueError(f"{self.name}: nothing was recorded; call update(maps, ...) before reading a result")
-        if keys.min() < 0:
-            if keys.max() >= 0:
+            keys = store.taken(store.parts(self.ids)).astype(np.int64)
+            if not len(keys):
+                raise ValueError(f"{self.name}: nothing was recorded; call update(maps, ...) before reading a result")
+            if keys.min() < 0 <= keys.max():
                 raise ValueError(f"{self.name}: some batches came with ids and some without; pass ids always or never")
-            return np.arange(len(keys)) * self.stride, rows.astype(np.float64)
-        ids, first = np.unique(keys.astype(np.int64), return_index=True)
-        return ids, rows[first].astype(np.float64)
+            first = np.arange(len(keys)) if keys[0] < 0 else np.unique(keys, return_index=True)[1]
+            rows = store.taken(store.parts(self.rows), first)
+            if not self._is_synced:  # sorted once, however often it is read
+                self.ids, self.rows = [torch.from_numpy(keys[first])], [torch.from_numpy(rows)]
+        rows = rows.view()
+        rows.flags.writeable = False
+        return np.arange(len(keys)) * self.stride if keys[0] < 0 else keys[first], rows
 
     def groups(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """The image of every row: what a bootstrap draws."""
@@ -110,9 +117,3 @@ class Metric(torchmetrics.Metric):
         """Interval (low, high) of the summary over the images."""
         ids, rows = self.per_image()
         return bootstrap(rows, self.value, groups=self.groups(ids), level=level, resamples=resamples, seed=seed)
-
-
-def _joined(state: Any) -> NDArray[Any]:
-    """A state's batches in one array; a synchronised state is one tensor already, and empty ones have no shape of their own."""
-    parts = [part.cpu() for part in ([state] if isinstance(state, Tensor) else state) if len(part)]
-    return torch.cat(parts).numpy() if parts else np.zeros(0)

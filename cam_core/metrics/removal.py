@@ -95,7 +95,7 @@ class _Curve(Metric):
 
 
 class Deletion(_Curve):
-    """Area under the curve while the most salient pixels turn into the mean colour, in percent (RISE, section 4.2; lower is better)."""
+    """Area under the curve while the most salient pixels turn into the mean colour, in percent (RISE; lower is better)."""
 
     name = "deletion"
     higher_is_better = False
@@ -105,7 +105,7 @@ class Deletion(_Curve):
 
 
 class Insertion(_Curve):
-    """Area under the curve while the most salient pixels return to a blurred image, in percent (RISE, section 4.2; higher is better).
+    """Area under the curve while the most salient pixels return to a blurred image, in percent (RISE; higher is better).
 
     The blur is `rise_blur`.
     """
@@ -167,7 +167,7 @@ class _Rate(Metric):
 
 
 class _Erased(Metric):
-    """The measure of remove-and-classify (CALM, section 5.2): the ``share`` of most salient pixels gets the mean colour.
+    """The measure of remove-and-classify (CALM): the ``share`` of most salient pixels gets the mean colour.
 
     Maps [B,H,W] of the ground truth, whose values need no range; int(share·H·W) pixels go, ties in scan order. Rows [B,2]: whether the
     target is still the prediction, and whether it is after as many random pixels went. The draw comes from ``seed`` and the image, so that
@@ -254,7 +254,7 @@ def _laplacian(height: int, width: int) -> sparse.csr_array:
 
 
 def impute(image: NDArray[np.floating], missing: NDArray[np.bool_]) -> Array:
-    """Image [C,H,W] whose ``missing`` pixels [H,W] are the weighted mean of their neighbours, all at once (ROAD, section 4.2), float64.
+    """Image [C,H,W] whose ``missing`` pixels [H,W] are the weighted mean of their neighbours, all at once (ROAD), float64.
 
     Direct neighbours weigh 1/6, diagonal ones 1/12, at the border relative to those that exist. ValueError if no pixel is left.
     """

@@ -270,7 +270,7 @@ def cascading_randomization(
     every: int = 1,
     chunk: int | None = None,
 ) -> pd.DataFrame:
-    """Cascading parameter randomization (Adebayo et al. 2018, section 3.1): do maps change when the network forgets?
+    """Cascading parameter randomization (Adebayo et al. 2018): do maps change when the network forgets?
 
     On a copy of ``classifier`` the blocks (`stages`) lose their weights one after the other from the logits downwards, cumulatively; after
     ``every`` blocks, and after the last, each method explains ``images`` [B,3,H,W] again, for the class that the intact network predicts

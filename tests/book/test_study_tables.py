@@ -26,6 +26,14 @@ def test_a_race_is_told_as_ratios_to_its_first_contender(tmp_path):
     assert "0.99987" in text
 
 
+def test_what_was_counted_stands_below_the_race(tmp_path):
+    times = {"group": "g", "seconds": 1, "cpu_seconds": 1, "extra_mb": 1, "rounds": 3, "machine": "2 cores", "packages": "torch 2"}
+    counts = [{"group": "passes", "contender": "one method", "count": 12.0}, {"group": "passes", "contender": "none", "count": 0.0}]
+    write(tmp_path, "metrics", [times | {"contender": "trees"}, *counts])
+    text = study_tables.study(tmp_path, "metrics")
+    assert text.index("trees") < text.index("one method\n  - 12") < text.index("none\n  - 0")
+
+
 def test_a_budget_has_a_column_for_every_number_of_passes(tmp_path):
     facts = {"n": 12, "backbone": "resnet18", "weights": "w", "ci_low": -1, "ci_high": 2}
     rows = []

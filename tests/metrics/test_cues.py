@@ -253,3 +253,14 @@ def test_the_released_form_is_resampled_and_the_table_has_every_reading():
     weights = np.array([[2.0, 2.0, 0.0], [1.0, 1.0, 1.0]])  # the first image has two pairs
     twice = np.repeat(rows, [2, 2, 0], axis=0)
     assert released.value(rows, weights) == pytest.approx([released.summary(twice), released.compute()], rel=1e-12)
+
+
+def test_the_mean_over_all_pairs_weighs_the_groups_by_their_pairs():
+    """As in the published table, whose mean column is that of 31, 64 and 96 pairs, not of three columns."""
+    birds, maps = two_birds(), sparse_maps(0.2)
+    pairs = [*SEEN_PAIRS, metrics.ClassPair(1, 3, frozenset({"head", "tail"}))]
+    metric = metrics.CueLocalization(pairs)
+    metric.update(torch.cat([maps, maps[:, :1] / 2], 1), birds)
+    one, two = (metric.read_as("zeros kept", parts).compute() for parts in (1, 2))
+    assert metric.compute() == pytest.approx((one + 2 * two) / 3, rel=1e-12)
+    assert metric.compute() != pytest.approx((one + two) / 2, rel=1e-3)

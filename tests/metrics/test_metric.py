@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cam_core import metrics
-from cam_core.metrics.localization import BINS
+from cam_core.metrics.pixels import BINS
 from cam_core.probe import Probe
 from cam_core.protocol import PROTOCOLS
 from tests.nets import gap, images

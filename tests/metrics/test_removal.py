@@ -299,3 +299,58 @@ def test_what_is_refused():
                 kind(share)
     with pytest.raises(ValueError, match="step is a number of pixels"):
         metrics.Insertion(0)
+
+
+EVERY = (
+    metrics.Deletion, metrics.Insertion, metrics.TiedPixels, metrics.RemoveAndClassify, metrics.CorrectAfterRemoval,
+    metrics.CorrectAfterRandomRemoval, metrics.RoadMorf, metrics.RoadLerf, metrics.RoadCombined,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_one_image_whose_map_says_nothing_gives_a_number_and_nan_is_refused(kind):
+    probe, metric = Probe(dense(), images(1)), kind()
+    metric.update(torch.zeros(1, SIDE, SIDE), probe)
+    low, high = metric.interval(resamples=20)
+    assert low <= metric.compute() <= high
+    assert np.isfinite([low, metric.compute(), high]).all()
+    with pytest.raises(ValueError, match=f"{metric.name}: a map contains NaN or infinity"):
+        metric.update(torch.full((1, SIDE, SIDE), float("nan")), probe)
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_any_split_gives_the_bits_of_one_pass(kind):
+    classifier, batch, maps = dense(), images(5), torch.cat([heat(), heat(seed=3)[:1]])
+    one, pieces = kind(), []
+    one.update(maps, Probe(classifier, batch), ids=range(5))
+    rows = torch.from_numpy(one.per_image()[1].copy())
+    for part in ([4, 0], [2], [3, 1, 2]):  # in another order, one of them twice
+        piece = kind()
+        piece.record(rows[part], part)
+        pieces.append(piece)
+    for piece in pieces[1:]:
+        pieces[0].merge_state(piece)
+    assert np.array_equal(pieces[0].per_image()[1], rows)
+    assert pieces[0].compute() == one.compute()
+    assert pieces[0].interval(resamples=30) == one.interval(resamples=30)
+    for i in range(5):  # an image measured alone: float64 networks may differ in the last bits of a batch
+        alone = kind().measure(maps[i : i + 1], Probe(classifier, batch[i : i + 1]))
+        assert torch.allclose(alone[0], rows[i], rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_removed_first_among_equals_is_what_comes_first():
+    """Remove-and-classify keeps scan order among ties, also under random ones: the same pixels every time, and exactly so many."""
+    seen = []
+
+    class Watch(Probe):
+        def score_masked(self, masks, fill="black", *_args, **_options):
+            seen.append(masks[:, 0] == 0)
+            return torch.zeros(2, 1, 5)
+
+    tied = torch.zeros(2, SIDE, SIDE)
+    tied[:, 8] = 1.0
+    metrics.CorrectAfterRemoval(0.25).measure(tied, Watch(dense(), images(2)))
+    order = torch.cat([torch.arange(128, 144), torch.arange(48)])
+    assert seen[0].flatten(1).nonzero()[:, 1].reshape(2, -1).tolist() == [sorted(order.tolist())] * 2
+    assert seen[1].flatten(1).sum(1).tolist() == [64, 64]
+    assert not torch.equal(seen[1][0], seen[1][1])  # drawn from the image

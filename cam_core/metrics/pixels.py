@@ -1,0 +1,219 @@
+"""Do the bright pixels lie on the object: pixels ranked against boxes, area lit outside them, and pixels against a mask."""
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from cam_core.metrics.localization import checked_boxes, inside
+from cam_core.metrics.metric import Metric
+from cam_core.metrics.statistics import Array, mean, ratio, total
+from cam_core.protocol import PROTOCOLS
+
+# ---------------------------------------------------------------- pixels against the boxes
+
+
+class _InBoxes(Metric):
+    """Pixels against the union of the boxes; under "energy_present" every class with a box is a row of its own (`EnergyPointingGame`)."""
+
+    needs = "boxes"
+
+    def __init__(self, protocol: str = "energy") -> None:
+        super().__init__()
+        self.protocol = protocol
+        self.stride = 1000 if PROTOCOLS[protocol].target == "present" else 1
+
+    def _measure(self, maps: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+        whole = checked_boxes(boxes, len(maps), maps.shape[-2:], self.name)
+        rows = [self._row(one.numpy(), inside(box, one.shape).numpy()) for one, box in zip(maps.detach().cpu(), whole, strict=True)]
+        return torch.from_numpy(np.array(rows, np.float64).reshape(len(maps), -1))
+
+    def _row(self, heat: NDArray[np.floating], truth: NDArray[np.bool_]) -> Sequence[float]:
+        raise NotImplementedError
+
+
+class PixelPrecision(_InBoxes):
+    """Average precision of the pixels of one image against the union of its boxes, mean over images in percent; higher is better.
+
+    By rank, ties together (precision at each distinct value times the gain in recall), so any strictly growing change of the map, such
+    as a power, leaves it as it is. Maps [B,H,W] of any range, boxes [n,4] inclusive in map pixels. Rows [B,2]: average precision, and the
+    boxes' share of the image, which is what a constant map scores (`chance`).
+    """
+
+    name = "pixel_precision"
+    higher_is_better = True
+
+    def _row(self, heat: NDArray[np.floating], truth: NDArray[np.bool_]) -> Sequence[float]:
+        return ranked_precision(heat, truth), float(truth.mean())
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """100 · mean(average precision)."""
+        return 100 * mean(rows[:, 0], weights)
+
+    def chance(self) -> float:
+        """What a map without content scores on the recorded images, in percent."""
+        return float(100 * mean(self.per_image()[1][:, 1]))
+
+
+class MaximumInBox(_InBoxes):
+    """How often the first maximum in scan order lies inside a box, in percent: pointing without tolerance, in pixels of the view.
+
+    What data without VOC's protocol (`PointingGame`) can be asked. Maps [B,H,W], boxes [n,4] inclusive in map pixels. Rows [B,2]: hit, and
+    the boxes' share of the image, which is what a random point scores. Higher is better.
+    """
+
+    name = "maximum_in_box"
+    higher_is_better = True
+
+    def _row(self, heat: NDArray[np.floating], truth: NDArray[np.bool_]) -> Sequence[float]:
+        return float(truth.flat[heat.argmax()]), float(truth.mean())
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """100 · mean(hit)."""
+        return 100 * mean(rows[:, 0], weights)
+
+
+class FalseActivation(_InBoxes):
+    """Area above the threshold and outside every box, mean over images in percent; lower is better.
+
+    ``of``: "image" (of all pixels; a map that shows little wins) or "active" (of those above the threshold; none above counts 0).
+    Maps [B,H,W] in [0, 1], strictly above ``threshold``; boxes [n,4] inclusive in map pixels. Rows [B,3], shares of the image: false,
+    active, boxes.
+    """
+
+    name = "false_activation"
+    higher_is_better = False
+
+    def __init__(self, threshold: float = 0.2, of: str = "image", protocol: str = "energy") -> None:
+        super().__init__(protocol)
+        if of not in ("image", "active"):
+            raise ValueError(f'{self.name}: the area is a share "of" the "image" or of what is "active", got {of!r}')
+        self.threshold, self.of = threshold, of
+        self.setting = f"{100 * threshold:g}%" + (" of active" if of == "active" else "")
+
+    @property
+    def shares(self) -> Hashable:
+        """Both shares come from the same areas."""
+        return self.name, self.threshold, self.protocol
+
+    def _measure(self, maps: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+        _unit(maps, self.name)
+        return super()._measure(maps, boxes)
+
+    def _row(self, heat: NDArray[np.floating], truth: NDArray[np.bool_]) -> Sequence[float]:
+        active = heat > self.threshold
+        return float((active & ~truth).mean()), float(active.mean()), float(truth.mean())
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """100 · mean(false area)."""
+        return 100 * mean(ratio(rows[:, 0], rows[:, 1]) if self.of == "active" else rows[:, 0], weights)
+
+
+def ranked_precision(scores: ArrayLike, positive: ArrayLike) -> float:
+    """Average precision in [0, 1] of scores (any shape) for the positive pixels, tied scores taken together; 0 if none is positive."""
+    scores, positive = np.asarray(scores).ravel(), np.asarray(positive, bool).ravel()
+    order = np.argsort(scores)[::-1]
+    hits = positive[order].cumsum(dtype=np.float64)
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # where each run of equal scores ends
+    return float(ratio((np.diff(hits[last], prepend=0) * hits[last] / (last + 1)).sum(), hits[-1]))
+
+
+def _unit(maps: Tensor, name: str) -> None:
+    if maps.numel() and not 0.0 <= float(maps.amin()) <= float(maps.amax()) <= 1.0:
+        raise ValueError(f"{name}: maps must lie in [0, 1], got {float(maps.amin()):.4g} to {float(maps.amax()):.4g}; use maps.min_max")
+
+
+# ---------------------------------------------------------------- pixels against a mask
+
+_EDGES = np.append(np.arange(0, 1, 0.001), 1.0)  # the official thresholds: not exactly i / 1000
+_NEXT = np.append(_EDGES[1:], np.inf)
+_LOG = 10 ** -np.arange(0, 7, 0.007)[::-1]  # CALM's: 1.0162e-7 to 1
+BINS = len(_EDGES)  # even: [t_i, t_i+1) ..., and one for 1 itself; log: the same, and before them one for what lies below the first
+
+
+def pixel_histogram(scores: ArrayLike, positive: ArrayLike, thresholds: str = "even") -> NDArray[np.int64]:
+    """Counts [2, 1001] of the scores in [0, 1] at negative and positive pixels, in the official bins of PxAP.
+
+    ``positive``: one truth value a pixel, or -1 where it is not counted. ``thresholds``: "even", arange(0, 1, .001), or "log", CALM's
+    10^-t for t = 0 ... 6.993. Bin 0 of "log" is what lies below 10^-6.993: the official histogram has no such bin and loses those pixels.
+    ValueError if a score lies outside.
+    """
+    scores, truth = np.asarray(scores).ravel(), np.asarray(positive).ravel().astype(np.int8)
+    if scores.shape != truth.shape:
+        raise ValueError(f"a histogram needs one truth value for each score, got {truth.size} for {scores.size}")
+    if thresholds == "log":
+        bins = np.searchsorted(_LOG, scores[truth >= 0].astype(np.float64), side="right") + BINS * truth[truth >= 0].astype(np.int64)
+        return np.bincount(bins, minlength=2 * BINS).reshape(2, BINS)
+    counts = np.zeros((2, BINS), np.int64)
+    if not _count(scores, truth, counts):
+        raise ValueError("a histogram of PxAP takes scores from 0 to 1; use maps.min_max")
+    return counts
+
+
+@njit(cache=True)
+def _count(scores, truth, counts):  # type: ignore[no-untyped-def]
+    """Count every score in its bin; False at one outside [0, 1]."""
+    for i in range(scores.size):
+        score = np.float64(scores[i])
+        if truth[i] < 0:
+            continue
+        if not 0 <= score <= 1:
+            return False
+        place = int(score * 1000)  # off by at most one from the bin between the true edges
+        if score < _EDGES[place]:
+            place -= 1
+        elif score >= _NEXT[place]:
+            place += 1
+        counts[truth[i], place] += 1
+    return True
+
+
+def average_precision(negative: ArrayLike, positive: ArrayLike) -> Array:
+    """Pixel average precision [...] in percent of histograms [..., bins]: precision × gain in recall, top bin first; 0 if none positive."""
+    negative, positive = np.asarray(negative, np.float64)[..., ::-1], np.asarray(positive, np.float64)[..., ::-1]
+    hits, seen = positive.cumsum(-1), (positive + negative).cumsum(-1)
+    return 100 * ratio((ratio(hits, seen) * positive).sum(-1), hits[..., -1])
+
+
+def pixel_truth(instances: Tensor, ignore: Tensor | None = None) -> Tensor:
+    """Int8 [H,W]: 1 in the union of the instance masks [n,H,W], -1 where ``ignore`` [H,W] is set and no instance lies, else 0."""
+    truth = (instances > 0.5).any(0)
+    neither = torch.zeros_like(truth) if ignore is None else (ignore > 0.5) & ~truth
+    return truth.to(torch.int8) - neither.to(torch.int8)
+
+
+class PxAP(Metric):
+    """Pixel average precision against masks, in percent: one curve for all pixels of all images (Choe et al. 2020, the official evaluator).
+
+    Maps [B,H,W] in [0, 1] at the masks' size (the WSOL finishing: bicubic, then min-max); masks [B,H,W]: 1 object, 0 background, -1 not
+    counted (`pixel_truth`). Histograms over even thresholds are summed over the images (a micro average), integration without
+    interpolation. Rows [B, 2·1001]: counts at negative and at positive pixels, exact in float32. Higher is better; a constant map scores
+    the share of the object's pixels.
+    """
+
+    name = "pxap"
+    protocol = "wsol"
+    needs = "masks"
+    higher_is_better = True
+    row_type = torch.float32
+
+    def _measure(self, maps: Tensor, masks: Tensor | Sequence[Tensor]) -> Tensor:
+        _unit(maps, self.name)
+        if len(masks) != len(maps) or any(mask.shape != maps.shape[1:] for mask in masks):
+            shapes = sorted({tuple(mask.shape) for mask in masks})
+            raise ValueError(
+                f"{self.name}: {len(maps)} maps {tuple(maps.shape[1:])} need as many masks of that size, got {len(masks)} {shapes}"
+            )
+        pairs = zip(maps.detach().cpu().numpy(), masks, strict=True)
+        rows = [pixel_histogram(heat, mask.cpu().numpy()).ravel() for heat, mask in pairs]
+        return torch.from_numpy(np.array(rows, np.float64).reshape(-1, 2 * BINS))
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """Average precision of the summed histograms; 0 in a resample without a positive pixel."""
+        counts = total(rows, weights)
+        if weights is None and not counts[BINS:].any():
+            raise ValueError(f"{self.name}: no mask has a positive pixel, so there is no recall to integrate over")
+        return average_precision(counts[..., :BINS], counts[..., BINS:])

@@ -1,0 +1,65 @@
+"""Rows that are more than memory should hold: joined as they come, and moved to temporary files where they are many."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+BLOCK = 2**22  # bytes; what is longer lies in a file
+
+
+def append(kept: list[Tensor], rows: Tensor) -> None:
+    """Add rows [n,...] to what is ``kept``: few tensors instead of one a batch, and those of `BLOCK` bytes or more mapped from a file."""
+    if not len(rows):
+        return
+    kept.append(_mapped([rows], rows.shape) if rows.nbytes >= BLOCK else rows)
+    while len(kept) > 1 and len(kept[-2]) <= len(kept[-1]) and kept[-2].nbytes < BLOCK:  # so that no row is joined more than log(n) times
+        joined = torch.cat([kept[-2], kept[-1]])
+        kept[-2:] = [_mapped([joined], joined.shape) if joined.nbytes >= BLOCK else joined]
+
+
+def parts(state: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """The tensors that make up a state, on the CPU; a synchronised one is a tensor already, and empty ones have no shape of their own."""
+    return [part.cpu() for part in ([state] if isinstance(state, Tensor) else state) if len(part)]
+
+
+def taken(kept: Sequence[Tensor], order: NDArray[np.int64] | None = None) -> NDArray[Any]:
+    """Rows ``order`` (default: all) of the joined parts, in one array, which is mapped from a file where it is long."""
+    if not kept:
+        return np.zeros(0)
+    count = sum(len(part) for part in kept)
+    order = np.arange(count) if order is None else order
+    if len(kept) == 1 and np.array_equal(order, np.arange(count)):
+        return kept[0].numpy()
+    shape, wide = (len(order), *kept[0].shape[1:]), kept[0][:1].nbytes
+    if len(order) * wide < BLOCK:
+        return torch.cat(list(kept)).numpy()[order]
+    return _mapped(_gathered(kept, order, BLOCK // wide + 1), shape).numpy()
+
+
+def _gathered(kept: Sequence[Tensor], order: NDArray[np.int64], step: int) -> Iterator[Tensor]:
+    """Rows ``order`` of the joined parts, ``step`` at a time."""
+    starts = np.cumsum([0, *(len(part) for part in kept)])
+    for some in (torch.from_numpy(order[i : i + step]) for i in range(0, len(order), step)):
+        rows = kept[0].new_empty((len(some), *kept[0].shape[1:]))
+        for part, start in zip(kept, starts, strict=False):
+            own = (some >= start) & (some < start + len(part))
+            rows[own] = part[some[own] - start]
+        yield rows
+
+
+def _mapped(blocks: Iterable[Tensor], shape: Sequence[int]) -> Tensor:
+    """A tensor of ``shape`` mapped from a temporary file that holds the ``blocks`` and goes with the tensor.
+
+    Its pages are the system's to fetch and to drop. `tempfile` says where it lies (TMPDIR moves it): on a disk, or nothing is won.
+    """
+    with NamedTemporaryFile() as file:
+        for block in blocks:
+            file.write(block.contiguous().numpy().data)
+            kind = block.dtype
+        file.flush()
+        return torch.from_file(file.name, shared=True, size=int(np.prod(shape)), dtype=kind).reshape(tuple(shape))
