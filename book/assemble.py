@@ -20,7 +20,7 @@ import study_tables
 import tables
 
 BOOK = Path(__file__).resolve().parent
-MARKER = re.compile(r"^% (results|published|claims|study|benchmark|methods)(?:: *(\S+))?(?: +(\S+))?$", re.MULTILINE)
+MARKER = re.compile(r"^% (results|published|claims|study|benchmark|methods|metrics)(?:: *(\S+))?(?: +(\S+))?$", re.MULTILINE)
 
 
 def main(arguments=None):
@@ -97,6 +97,10 @@ def generated(match, options):
         from cam_core.methods import METHODS
 
         return study_tables.methods(METHODS)
+    if what == "metrics":
+        from cam_core import metrics
+
+        return study_tables.metrics(metrics)
     if what == "published":
         return tables.published(tables.load_yaml(BOOK / "published.yaml"), first)
     rows = tables.read(options.results, "subset") + tables.read(options.runs, options.profile)

@@ -22,7 +22,7 @@ from cam_core.metrics.statistics import Value, bootstrap, mean, quotient, wilson
 from cam_core.results import write_table
 
 OUT = Path(__file__).resolve().parents[1] / "results/studies/coverage.csv"
-IMAGES = (60, 128, 200, 500)
+IMAGES = (30, 128, 300, 620)
 POPULATION = 100_000  # images that stand for the truth where no formula gives it
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
 

@@ -91,3 +91,58 @@ def test_the_registry_is_told_whole():
     assert "The same for every class." in text
     assert "partial(" not in text
     assert "passes = 64" in text
+
+
+def test_known_maps_say_which_of_them_beat_the_mask(tmp_path):
+    def row(network, method, metric, value, against="", protocol="l_cam"):
+        keys = ("network", "method", "metric", "setting", "value", "n", "protocol", "better", "against_cue")
+        return dict(zip(keys, (network, method, metric, "", value, 40, protocol, "lower", against), strict=True))
+
+    rows = [row(n, "network", m, v) for n in ("trained", "wired") for m, v in (("accuracy", 97.5), ("follows_cue_only", 85))]
+    rows += [row(n, m, "average_drop", v, a) for n in ("trained", "wired") for m, v, a in (("cue_mask", 20, ""), ("fake_cam", 0, "better"))]
+    rows += [row(n, "cue_mask", "localization_error", 0, protocol="wsol") for n in ("trained", "wired")]
+    rows.append(row("trained", "cue_mask", "correct_after_removal", 0))
+    write(tmp_path, "trust", rows)
+    text = study_tables.study(tmp_path, "trust")
+    assert text.count("right on 39 of 40 images, follows the cue and nothing else on 34") == 2
+    assert text.count("  - 20.0\n  - **0.0**\n  - Fake-CAM") == 2
+    assert "  - 0.00\n  - none" in text  # nothing to be better than
+    assert "correct_after" not in text
+
+
+def test_calibration_prints_how_far_each_method_moves(tmp_path):
+    facts = {"network": "plain", "method": "cam", "n": 9, "pairs": 4, "dataset": "drawn_cub", "backbone": "resnet8", "accuracy": 90}
+    ways = [("even", "min_max", 20), ("even", "max", 26), ("log", "min_max", 12)]
+    rows = [facts | {"thresholds": t, "calibration": c, "variant": "zeros kept", "value": v} for t, c, v in ways]
+    rows += [facts | {"thresholds": "log", "calibration": "min_max", "variant": "per pair", "value": 50}]
+    write(tmp_path, "calibration-drawn_cub-resnet8", rows)
+    text = study_tables.study(tmp_path, "calibration-drawn_cub-resnet8")
+    assert "  - 20.0\n  - 26.0\n  - 12.0\n  - 14.0\n  - 38.0" in text
+    assert "plain network 90.0" in text
+
+
+def test_what_an_interval_misses_stands_out(tmp_path):
+    rows = [{"case": "c", "n": n, "coverage": v, "repetitions": 9, "resamples": 5} for n, v in ((30, 91.26), (128, 93), (300, 97.04))]
+    write(tmp_path, "coverage", rows)
+    assert "* - c\n  - **91.3**\n  - 93.0\n  - **97.0**" in study_tables.study(tmp_path, "coverage")
+
+
+def test_a_method_and_itself_at_the_common_mean_stand_side_by_side(tmp_path):
+    facts = {"metric": "average_drop", "n": 60, "backbone": "resnet18", "weights": "w"}
+    rows = [facts | {"base": b, "mean": m, "value": v} for b, m, v in (("grad_cam", "", 9), ("layer_cam", "", 8), ("grad_cam", "0.3", 7))]
+    write(tmp_path, "equal_mean-resnet18", rows)
+    text = study_tables.study(tmp_path, "equal_mean-resnet18")
+    assert "* - Grad-CAM\n  - 9.0\n  - 7.0\n* - LayerCAM\n  - 8.0\n  - –" in text
+    assert "60 ImageNet" in text
+
+
+def test_every_metric_is_told_with_its_protocol():
+    from cam_core import metrics
+    from cam_core.protocol import PROTOCOLS
+
+    text = study_tables.metrics(metrics)
+    classes = [k for k in metrics.__all__ if isinstance(getattr(metrics, k), type) and issubclass(getattr(metrics, k), metrics.Metric)]
+    assert all(f"* - `{key}`\n" in text for key in classes if key != "Metric")
+    assert text.count("\n* - ") == len(classes) + len(study_tables.MEASURES)
+    assert all(f"`{protocol}`" in text for protocol in PROTOCOLS if protocol not in ("energy_present", "score_cam"))
+    assert "* - `AverageDrop`\n  - Mean of max(0, Y - O) / Y in percent" in text

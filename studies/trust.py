@@ -1,0 +1,370 @@
+"""Which metrics can be trusted: where maps that are known to be right or wrong land under every metric.
+
+    python -m studies.trust [--images 40]
+
+On drawn data the pixels that decide the class, the cue, are known. Two networks are known to go by them: one trained on the drawn
+creatures, on the images where redrawing shows that it follows the cue and nothing else (`follows`), and one wired by hand that is blind to
+everything but the cue (`wired`). The cue's mask is then the right answer, and its inverse, noise and a map of ones are wrong ones. Cue
+localization, which compares maps of two classes and needs no network, is asked on the drawn birds. Writes results/studies/trust.csv, one
+row a network, map and metric; ``against_cue`` says whether the map is "better" or "worse" than the cue's mask (paired 95 % interval).
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset as TorchDataset
+from torchvision import tv_tensors
+from tqdm import tqdm
+
+from cam_core import METHODS, Probe, metrics
+from cam_core.classifier import Classifier
+from cam_core.data import CUB200, Dataset, Example
+from cam_core.evaluate import Table, evaluate
+from cam_core.learned import jobs, lfi_backbone
+from cam_core.learned.plain import pooled_head
+from cam_core.methods import Method, method
+from cam_core.methods.control import random_map
+from cam_core.metrics.statistics import bootstrap, mean, paired_difference, ratio, wilson
+from cam_core.protocol import PROTOCOLS, finish
+from cam_core.results import write_table
+from data_scripts.draw import cue_mask, redraw
+
+OUT = jobs.HOME / "results/studies/trust.csv"
+CREATURES, BIRDS = "drawn_imagenet", "drawn_cub"
+VIEWS = ("squash", "crop")
+EPOCHS = 24  # enough for the network to be right on every image tried, and to follow the cue on most
+CUE, INVERSE, COARSE = "cue_mask", "cue_mask_inverse", "cue_mask_coarse"
+STEP, SUBSETS = 448, 50  # 28 steps an image of 112 x 112, as many as in RISE's evaluation of batches; sets of cells for a share
+CONTROLS = ("random_map", "center_gaussian", "fake_cam")
+
+# ---------------------------------------------------------------- pictures whose cue is known
+
+
+class Picture(NamedTuple):
+    """An image under one view, and the pixels [H,W] that decide its class."""
+
+    example: Example
+    cue: Tensor
+
+
+Asked = tuple[Picture, Tensor, Tensor]  # a picture, what it looks like redrawn [V,3,H,W], and the answers [V] of one who follows the cue
+
+
+_redrawn = lru_cache(64)(redraw)  # both views look at the same pictures
+
+
+def seen(dataset: Dataset, drawn_again: Image.Image | tv_tensors.Mask) -> Tensor:
+    """A picture or a mask under the data set's view."""
+    return dataset.transform(drawn_again).as_subclass(Tensor)
+
+
+def drawn(dataset: Dataset, index: int) -> Asked:
+    """A drawn creature; redrawn as every other class, and with everything else drawn anew."""
+    example = dataset[index]
+    name, others = example.image_id, [c for c in range(len(dataset.classes)) if c != example.label]
+    cue = seen(dataset, tv_tensors.Mask(cue_mask(CREATURES, name)))
+    pictures = [*(_redrawn(CREATURES, name, "cue", c) for c in others), _redrawn(CREATURES, name, "rest")]
+    variants = torch.stack([seen(dataset, picture) for picture in pictures])
+    return Picture(example, cue), variants, torch.tensor([*others, example.label])
+
+
+def tinted(dataset: Dataset, index: int) -> Asked:
+    """The same creature in one of four tints on grey ground; the tint is the class, whatever the creature. Redrawn as `drawn` does."""
+    example = dataset[index]
+    name, label = example.image_id, index // len(dataset.classes) % len(TINTS)
+    cue = seen(dataset, tv_tensors.Mask(cue_mask(CREATURES, name)))
+    others = [c for c in range(len(TINTS)) if c != label]
+    rest = seen(dataset, _redrawn(CREATURES, name, "rest"))
+    variants = torch.stack([*(tint(example.image, cue, c) for c in others), tint(rest, cue, label)])
+    example = replace(example, image=tint(example.image, cue, label), label=label)
+    return Picture(example, cue), variants, torch.tensor([*others, label])
+
+
+def follows(classifier: Classifier, picture: Picture, redrawn: Tensor, answers: Tensor) -> bool:
+    """Whether the answer is right, becomes the class of every other cue that is drawn in, and stays when all but the cue is drawn anew."""
+    with torch.no_grad():
+        found = classifier(torch.cat([picture.example.image[None], redrawn])).argmax(1)
+    return found.tolist() == [picture.example.label, *answers.tolist()]
+
+
+# ---------------------------------------------------------------- a network wired by hand
+
+CHROMA, GAIN, CELL = 0.25, 100.0, 8
+TINTS = torch.cos(torch.arange(4)[:, None] * math.pi / 2 - torch.arange(3) * 2 * math.pi / 3)  # [4,3]: hues a quarter turn apart
+
+
+def tint(image: Tensor, cue: Tensor, label: int) -> Tensor:
+    """The image [3,H,W] in grey and, inside ``cue`` [H,W], in the tint of a class: half of the grey's contrast, one saturation."""
+    grey = image.mean(0, keepdim=True).expand(3, -1, -1)
+    return torch.where(cue, 0.25 + 0.5 * grey + CHROMA * TINTS[label][:, None, None], grey)
+
+
+def wired() -> Classifier:
+    """Four fixed 1x1 convolutions, one for each tint, means over cells of 8x8 pixels, global average pooling, one weight a class.
+
+    A detector's weights add up to zero and are at right angles to the other hues, so grey and the other tints give nothing at all; its
+    small threshold takes away what rounding leaves.
+    """
+    detectors = nn.Conv2d(3, len(TINTS), 1)
+    head = pooled_head(len(TINTS), len(TINTS))
+    with torch.no_grad():
+        detectors.weight.copy_(2 / 3 * TINTS[:, :, None, None])
+        detectors.get_parameter("bias").fill_(-0.001)
+        head[2].weight.copy_(GAIN * torch.eye(len(TINTS)))
+        head[2].bias.zero_()
+    trunk = nn.Sequential(detectors, nn.ReLU(), nn.AvgPool2d(CELL))
+    return Classifier(trunk, head, mean=(0.5,) * 3, std=(1.0,) * 3, name="wired", layer="cells", weights="by hand").eval()
+
+
+# ---------------------------------------------------------------- the maps
+
+
+class Known:
+    """The cue's mask [B,H,W] of a probe's images, found by their content; changed images keep the mask of those whose place they take."""
+
+    def __init__(self, pictures: Iterable[Picture]) -> None:
+        self.masks = {picture.example.image.numpy().tobytes(): picture.cue.float() for picture in pictures}
+        self.latest: Tensor | None = None
+
+    def __call__(self, probe: Probe) -> Tensor:
+        """Float [B,H,W], 1 on the cue. ValueError for images that were never handed over."""
+        found = [self.masks.get(image.numpy().tobytes()) for image in probe.images.contiguous()]
+        if all(mask is not None for mask in found):
+            self.latest = torch.stack([mask for mask in found if mask is not None])
+        if self.latest is None or len(self.latest) != len(found):
+            raise ValueError("the cue of these images is not known: hand the pictures over first")
+        return self.latest
+
+
+def candidates(known: Callable[[Probe], Tensor]) -> list[Method]:
+    """The cue's mask, the same at the map's resolution and to the powers 2 and 1/2, and Grad-CAM; the inverse and the usual controls."""
+
+    def coarse(probe: Probe) -> Tensor:
+        return F.adaptive_avg_pool2d(known(probe), list(probe.activations.shape[-2:]))
+
+    right = Method(CUE, known, "control", 0, "0", target_dependent=False, finished=True, control=True)
+    blurred = replace(right, name=COARSE, function=coarse, finished=False)
+    inverse = replace(right, name=INVERSE, function=lambda probe: 1 - known(probe))
+    return [right, blurred, blurred.power(2), blurred.power(0.5), METHODS["grad_cam"], *map(method, CONTROLS), inverse]
+
+
+# ---------------------------------------------------------------- the metrics
+
+
+def faithfulness() -> list[metrics.Metric]:
+    """Every metric that asks the network."""
+    masked = (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.AverageGain, metrics.MapMean)
+    erased = (metrics.RemoveAndClassify, metrics.CorrectAfterRemoval, metrics.CorrectAfterRandomRemoval)
+    imputed = (metrics.RoadMorf, metrics.RoadLerf, metrics.RoadCombined)
+    return [
+        *(m(keep) for keep, m in product((1.0, 0.5, 0.15), masked)),
+        *(metrics.Insertion(STEP), metrics.Deletion(STEP), metrics.TiedPixels()),
+        *(m(share) for share, m in product((0.1, 0.3, 0.5, 0.7, 0.9), erased)),
+        *(m(share) for share, m in product((0.2, 0.5), imputed)),
+        *(metrics.ADCC(), metrics.ADCC("means"), metrics.Coherency(), metrics.Complexity()),
+        *(metrics.SensitivityN(share, SUBSETS) for share in (0.2, 0.5, 0.8)),
+        *(metrics.Infidelity(sides=2), metrics.Infidelity(scaled=False, sides=2), metrics.MaxSensitivity()),
+    ]
+
+
+def localization() -> list[metrics.Metric]:
+    """Every metric that asks the boxes."""
+    return [
+        *(metrics.EnergyPointingGame(), metrics.MaximumInBox(), metrics.PixelPrecision()),
+        *(metrics.FalseActivation(threshold, of) for threshold, of in product((0.2, 0.5), ("image", "active"))),
+        *(metrics.MaxBoxAcc(), metrics.MaxBoxAccV2(), metrics.BoxIoU()),
+        *(metrics.LocalizationError(), metrics.LocalizationError(0.15), metrics.LocalizationError(top1=True)),
+    ]
+
+
+class Shown(TorchDataset[Example]):
+    """The pictures' examples as a data set."""
+
+    def __init__(self, pictures: Sequence[Picture]) -> None:
+        self.pictures = pictures
+        self.ids = [picture.example.image_id for picture in pictures]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.pictures[index].example
+
+
+def pixel_metrics(table: Table, classifier: Classifier, pictures: Sequence[Picture], methods: Sequence[Method], batch: int = 8) -> None:
+    """Record PxAP against the cue's mask in ``table``; the masks are those of the pictures."""
+    frozen, finishing = classifier.frozen(), PROTOCOLS[metrics.PxAP.protocol].finishing
+    for one in methods:
+        table.metrics[one.name, metrics.PxAP.name, ""] = metrics.PxAP()
+    for start in range(0, len(pictures), batch):
+        part = pictures[start : start + batch]
+        images = torch.stack([picture.example.image for picture in part])
+        probe = Probe(frozen, images, torch.tensor([picture.example.label for picture in part]))
+        for one in methods:
+            heat = one(probe) if one.finished else finish(one(probe), images.shape[-2:], finishing)
+            masks = [picture.cue.to(torch.int8) for picture in part]
+            table.metrics[one.name, metrics.PxAP.name, ""].update(heat, masks, ids=range(start, start + len(part)))
+
+
+def measure(classifier: Classifier, views: dict[str, list[Picture]], wanted: Sequence[metrics.Metric], progress: bool = True) -> Table:
+    """All candidates under all ``wanted`` metrics and PxAP on one network's pictures."""
+    methods = candidates(Known(picture for pictures in views.values() for picture in pictures))
+    shown: Any = {view: Shown(pictures) for view, pictures in views.items()}
+    table = evaluate(classifier, shown.__getitem__, methods, wanted, progress=progress)
+    pixel_metrics(table, classifier, views["squash"], methods)
+    return table
+
+
+# ---------------------------------------------------------------- cue localization
+
+
+def cue_localization(dataset: CUB200, progress: bool = True) -> Table:
+    """The candidates as maps of every class of birds: the regions painted otherwise on it (`cue_mask`), and nothing for the label's own.
+
+    The difference of two classes' maps is then the region that tells them apart, or what the candidate makes of it.
+    """
+    classes = range(len(dataset.classes))
+    untrained = lfi_backbone("resnet8", len(classes)).eval()  # asked for nothing but the size of its map
+    regions = {
+        example.image.numpy().tobytes(): torch.stack(
+            [seen(dataset, tv_tensors.Mask(cue_mask(BIRDS, example.image_id, against=c))) for c in classes]
+        ).float()
+        for example in (dataset[i] for i in range(len(dataset)))
+    }
+
+    def right(probe: Probe) -> Tensor:
+        return torch.stack([regions[image.numpy().tobytes()] for image in probe.images])
+
+    def coarse(probe: Probe) -> Tensor:
+        return F.adaptive_avg_pool2d(right(probe), list(probe.activations.shape[-2:]))
+
+    def inverse(probe: Probe) -> Tensor:
+        others = torch.ones(len(probe.images), len(classes)).scatter(1, probe.targets[:, None], 0.0)
+        return (1 - right(probe)) * others[:, :, None, None]
+
+    def noise(probe: Probe) -> Tensor:
+        return torch.stack([random_map(probe, seed=c) for c in classes], 1)
+
+    forms = {CUE: right, COARSE: coarse, **{f"{COARSE}[power={p:g}]": partial(_power, coarse, p) for p in (2, 0.5)}}
+    forms |= {"random_map": noise, INVERSE: inverse}
+    maps = [replace(METHODS["all_ones"], name=name, all_classes=form) for name, form in forms.items()]
+    pairs = metrics.class_pairs(dataset.class_attributes, dataset.attribute_names)
+    return evaluate(untrained, lambda _: dataset, maps, [metrics.CueLocalization(pairs)], progress=progress)
+
+
+def _power(maps: Callable[[Probe], Tensor], exponent: float, probe: Probe) -> Tensor:
+    return maps(probe) ** exponent
+
+
+# ---------------------------------------------------------------- the rows
+
+
+def records(table: Table) -> pd.DataFrame:
+    """The table's numbers with the direction that is better and how each map stands to the cue's mask."""
+    frame = table.records()
+    frame = frame[frame.metric != "empty_maps"]
+    found = [table.metrics[key] for key in zip(frame.method, frame.metric, frame.setting, strict=True)]
+    verdicts = [_against(table, name, metric) for name, metric in zip(frame.method, found, strict=True)]
+    better = [{True: "higher", False: "lower", None: ""}[metric.higher_is_better] for metric in found]
+    return frame.assign(better=better, against_cue=verdicts)
+
+
+def _against(table: Table, name: str, metric: metrics.Metric) -> str:
+    if name == CUE or metric.higher_is_better is None:
+        return ""
+    difference = table.difference(name, CUE, metric.name, metric.setting)
+    return verdict(difference.low, difference.high, higher=metric.higher_is_better)
+
+
+def verdict(low: float, high: float, *, higher: bool) -> str:
+    """What the interval of a difference says of the first: "better", "worse", or "" where it holds 0."""
+    low, high = (low, high) if higher else (-high, -low)
+    return "better" if low > 0 else "worse" if high < 0 else ""
+
+
+def win_rows(table: Table, keep: str) -> pd.DataFrame:
+    """Win %: how often a map has a strictly smaller drop than another one, mean over all others; one row a map.
+
+    The metric compares two maps (`metrics.wins`); a list of maps is put in order by its mean over pairs.
+    """
+    names = list(dict.fromkeys(name for name, *_ in table.metrics))
+    ids, first = table.metrics[CUE, "average_drop", keep].per_image()
+    drops = []
+    for name in names:
+        rows = table.metrics[name, "average_drop", keep].per_image()[1]
+        drops.append(ratio((rows[:, 0] - rows[:, 1]).clip(0), rows[:, 0]))
+    won = {
+        name: 100 * np.mean([own < other for j, other in enumerate(drops) if j != i], axis=0)
+        for i, (name, own) in enumerate(zip(names, drops, strict=True))
+    }
+    rows = []
+    for name, shares in won.items():
+        low, high = bootstrap(shares)
+        difference = paired_difference((ids, shares), (ids, won[CUE]))
+        against = "" if name == CUE else verdict(difference.low, difference.high, higher=True)
+        rows.append({"protocol": "l_cam", "method": name, "metric": "win", "setting": keep, "value": float(mean(shares)), "ci_low": low,
+                     "ci_high": high, "n": len(first), "better": "higher", "against_cue": against})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def chosen(
+    classifier: Classifier, look: Callable[[Dataset, int], Asked], data: dict[str, Dataset]
+) -> tuple[dict[str, list[Picture]], pd.DataFrame]:
+    """The pictures, under each view, on which the network follows the cue under all of them; and rows of how many those are."""
+    frozen, kept, right = classifier.frozen(), {view: list[Picture]() for view in data}, 0
+    count = min(map(len, data.values()))
+    for index in tqdm(range(count), f"{classifier.name}: follows the cue", unit="image"):
+        asked = [look(dataset, index) for dataset in data.values()]
+        right += all(follows(frozen, picture, redrawn[:0], answers[:0]) for picture, redrawn, answers in asked)
+        if all(follows(frozen, *each) and each[0].cue.any() for each in asked):
+            for pictures, (picture, *_) in zip(kept.values(), asked, strict=True):
+                pictures.append(picture)
+    followed = min(map(len, kept.values()))
+    rows = []
+    for name, hits in (("accuracy", right), ("follows_cue_only", followed)):
+        low, high = wilson(hits, count)
+        rows.append({"protocol": "redrawn", "method": "network", "metric": name, "setting": "both views", "value": 100 * hits / count,
+                     "ci_low": low, "ci_high": high, "n": count})  # fmt: skip
+    return kept, pd.DataFrame(rows)
+
+
+def study(root: Path, count: int) -> pd.DataFrame:
+    """All rows: both networks on the creatures, cue localization on the birds."""
+    data = {view: jobs.images(CREATURES, root, limit=count)(view) for view in VIEWS}
+    trained, _ = jobs.network(CREATURES, "resnet8", root, epochs=EPOCHS)
+    frames = []
+    for name, classifier, look in (("trained", trained, drawn), ("wired", wired(), tinted)):
+        pictures, facts = chosen(classifier, look, data)
+        table = measure(classifier, pictures, [*faithfulness(), *localization()])
+        rows = [facts, records(table), *(win_rows(table, keep) for keep in ("100%", "50%", "15%"))]
+        frames += [frame.assign(network=name) for frame in rows]
+    birds = jobs.images(BIRDS, root, limit=count)("squash")
+    frames.append(records(cue_localization(birds)).assign(network="birds"))
+    columns = ["network", "method", "metric", "setting", "value", "ci_low", "ci_high", "n", "protocol", "better", "against_cue"]
+    return pd.concat(frames, ignore_index=True)[columns]
+
+
+def main() -> None:
+    """Run the study and write its table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=40, help="drawn test images, before those are chosen that follow the cue")
+    frame = study(jobs.find_root(CREATURES), parser.parse_args().images)
+    write_table(OUT, frame)
+    told = frame[frame.against_cue == "better"].groupby(["network", "metric", "setting"], sort=False).method.apply(", ".join)
+    print(told.to_string())
+
+
+if __name__ == "__main__":
+    main()

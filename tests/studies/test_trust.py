@@ -1,0 +1,165 @@
+"""Maps that are known to be right or wrong: the order that metrics of place must give them, and what is wrong with those that do not."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cam_core import METHODS, Probe, metrics
+from cam_core.evaluate import Table
+from cam_core.learned import jobs
+from data_scripts.draw import draw
+from studies import trust
+from studies.trust import COARSE, CUE, INVERSE, Known, chosen, cue_localization, follows, measure, records, tinted, wired
+
+COUNT = 8
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return draw(tmp_path_factory.mktemp("data") / "drawn", small=True, processes=1, progress=False)
+
+
+@pytest.fixture(scope="module")
+def data(root):
+    return {view: jobs.images(trust.CREATURES, root, limit=COUNT)(view) for view in trust.VIEWS}
+
+
+@pytest.fixture(scope="module")
+def pictures(data):
+    return {view: [tinted(dataset, i)[0] for i in range(COUNT)] for view, dataset in data.items()}
+
+
+@pytest.fixture(scope="module")
+def values(pictures):
+    """Metric and setting -> map -> value, on the pictures of the wired network."""
+    frame = records(measure(wired(), pictures, trust.localization(), progress=False))
+    return {(m, s): dict(zip(part.method, part.value, strict=True)) for (m, s), part in frame.groupby(["metric", "setting"])}
+
+
+def better(metric, first, second, values, *, strictly=True):
+    """Whether ``first`` is better than ``second`` under one metric, in its own direction."""
+    kinds = {one.name: one.higher_is_better for one in [*trust.localization(), metrics.PxAP()]}
+    gain = (values[metric][first] - values[metric][second]) * (1 if kinds[metric[0]] else -1)
+    return gain > 0 if strictly else gain >= 0
+
+
+def test_the_wired_network_sees_nothing_but_the_cue(data):
+    network = wired().frozen()
+    for dataset in data.values():
+        for index in range(COUNT):
+            picture, redrawn, answers = tinted(dataset, index)
+            image, label = picture.example.image[None], picture.example.label
+            with torch.no_grad():
+                cells = network.activations(image)[0]
+                assert not cells[:, F.adaptive_max_pool2d(picture.cue.float()[None], cells.shape[-2:])[0] == 0].any()
+                assert not cells[[c for c in range(len(cells)) if c != label]].any()  # the other tints are at right angles
+                assert cells[label].mean() == pytest.approx((trust.CHROMA - 0.001) * picture.cue.float().mean().item(), rel=1e-3)
+                torch.testing.assert_close(network(redrawn[-1:]), network(image), rtol=1e-4, atol=1e-4)
+            assert follows(network, picture, redrawn, answers)
+
+
+def test_all_pictures_of_the_wired_network_are_chosen(data):
+    kept, facts = chosen(wired(), tinted, data)
+    assert {view: len(part) for view, part in kept.items()} == dict.fromkeys(trust.VIEWS, COUNT)
+    assert facts.set_index("metric")["value"].to_dict() == {"accuracy": 100, "follows_cue_only": 100}
+
+
+@pytest.mark.parametrize("wrong", [None, 0, 1, 2])
+def test_one_wrong_answer_and_the_picture_is_not_chosen(pictures, wrong):
+    picture = pictures["squash"][0]
+    told = [picture.example.label, 1, picture.example.label]
+    answers = [(c + (i == wrong)) % 4 for i, c in enumerate(told)]
+    network = lambda images: F.one_hot(torch.tensor(answers[: len(images)]), 4)  # noqa: E731
+    assert follows(network, picture, torch.zeros(2, *picture.example.image.shape), torch.tensor(told[1:])) == (wrong is None)
+
+
+def test_metrics_of_place_put_the_maps_in_the_order_of_the_truth(values):
+    known = {"pixel_precision", "max_box_acc_v2", "pxap"}  # each in a test of its own
+    largest = {"max_box_acc", "localization_error"}  # ask the largest piece alone, and a mask may lie in pieces
+    for metric in values:
+        assert better(metric, CUE, "random_map", values), metric
+        assert better(metric, COARSE, "random_map", values), metric
+        if metric[0] not in known:
+            assert metric[0] in largest or better(metric, CUE, COARSE, values, strictly=False), metric
+            assert better(metric, "random_map", INVERSE, values, strictly=False), metric
+
+
+def test_energy_rewards_a_sharper_map_of_the_same_order(values):
+    found = values["energy_pointing_game", ""]
+    assert found[CUE] == pytest.approx(100)
+    assert found[f"{COARSE}[power=2]"] > found[COARSE] > found[f"{COARSE}[power=0.5]"] > found["fake_cam"] > found[INVERSE]
+
+
+def test_against_a_box_a_mask_without_shades_loses_to_its_blur(values):
+    """Ties: the box's pixels beside the creature stand with the background, where a blurred map still ranks them."""
+    found = values["pixel_precision", ""]
+    assert found[COARSE] > found[CUE] > found["random_map"] > found[INVERSE]
+
+
+def test_in_pixels_the_mask_is_perfect_and_its_inverse_is_at_chance(values, pictures):
+    """One tie of everything that is not background: the last threshold takes all pixels, and the average is their share."""
+    found, share = values["pxap", ""], 100 * torch.stack([p.cue for p in pictures["squash"]]).float().mean().item()
+    assert found[CUE] == 100
+    assert 90 < found[COARSE] < 100
+    assert found[INVERSE] == pytest.approx(share)
+    assert found["random_map"] == pytest.approx(share, abs=4)
+
+
+def test_v2_takes_the_hole_in_the_inverse_for_the_object(values):
+    """Holes count as contours (as released), so a map that is on everywhere but on the object gets its box all the same."""
+    assert values["max_box_acc_v2", ""][INVERSE] > 80 > values["max_box_acc_v2", ""]["random_map"]
+    assert values["max_box_acc", ""][INVERSE] < 20
+
+
+def test_cue_localization_tells_the_cue_from_noise_and_from_its_inverse(root):
+    table = cue_localization(jobs.images(trust.BIRDS, root, limit=10)("squash"), progress=False)
+    found = {name: metric.compute() for (name, *_), metric in table.metrics.items()}
+    assert min(found[CUE], found[COARSE]) > 5 * max(found["random_map"], found[INVERSE])
+
+
+def test_a_changed_image_keeps_the_mask_of_the_one_it_stands_for(pictures):
+    shown = pictures["crop"][:3]
+    images = torch.stack([picture.example.image for picture in shown])
+    known = Known(shown)
+    probe = Probe(wired().frozen(), images)
+    assert torch.equal(known(probe), torch.stack([picture.cue for picture in shown]).float())
+    assert torch.equal(known(probe.like(images * 0.5)), known(probe))
+    with pytest.raises(ValueError, match="hand the pictures over first"):
+        Known(shown)(probe.like(images * 0.5))
+
+
+def test_candidates_are_what_their_names_say(pictures):
+    shown = pictures["crop"][:2]
+    probe = Probe(wired().frozen(), torch.stack([picture.example.image for picture in shown]))
+    heat = {one.name: one(probe) for one in trust.candidates(Known(shown))}
+    mask = torch.stack([picture.cue for picture in shown]).float()
+    assert torch.equal(heat[INVERSE], 1 - mask)
+    torch.testing.assert_close(heat[COARSE], mask.reshape(2, 14, 8, 14, 8).mean((2, 4)))
+    torch.testing.assert_close(METHODS["cam"](probe), trust.GAIN * (trust.CHROMA - 0.001) * heat[COARSE], rtol=1e-3, atol=1e-3)
+
+
+def test_win_counts_strictly_smaller_drops_over_all_other_maps():
+    drops = {CUE: [0.0, 0.5, 0.2], "a": [0.0, 0.1, 0.3], "b": [0.5, 0.5, 0.1]}
+    table = Table()
+    for name, drop in drops.items():
+        table.metrics[name, "average_drop", "100%"] = metric = metrics.AverageDrop()
+        metric.record(torch.tensor([[1.0, 1 - d, 0.0] for d in drop], dtype=torch.float64), range(3))
+    won = trust.win_rows(table, "100%").set_index("method")["value"].to_dict()
+    assert won == pytest.approx({CUE: 100 * 2 / 6, "a": 100 * 3 / 6, "b": 100 * 2 / 6})
+
+
+def test_a_verdict_needs_the_whole_interval():
+    assert [trust.verdict(low, high, higher=True) for low, high in ((1, 2), (-1, 2), (-2, -1), (0, 1))] == ["better", "", "worse", ""]
+    assert [trust.verdict(low, high, higher=False) for low, high in ((1, 2), (-1, 2), (-2, -1))] == ["worse", "", "better"]
+
+
+def test_tints_are_told_apart_and_stay_in_range():
+    image = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0))
+    cue = torch.eye(4, dtype=torch.bool)
+    for label in range(len(trust.TINTS)):
+        made = trust.tint(image, cue, label)
+        assert 0 <= made.min() <= made.max() <= 1
+        np.testing.assert_allclose(made[:, ~cue].std(0).numpy(), 0, atol=1e-7)
+        colour = (made[:, cue] - made[:, cue].mean(0)).T @ trust.TINTS[label]
+        np.testing.assert_allclose(colour.numpy(), 1.5 * trust.CHROMA, rtol=1e-5)
