@@ -87,7 +87,6 @@ NAMES = {
     "insertion": "insertion\N{NO-BREAK SPACE}↑",
     "deletion": "deletion\N{NO-BREAK SPACE}↓",
     "tied_pixels": "tied pixels",
-    "remove_and_classify": "remove and classify\N{NO-BREAK SPACE}↓",
     "road_morf": "ROAD, most salient first\N{NO-BREAK SPACE}↓",
     "road_lerf": "ROAD, least salient first\N{NO-BREAK SPACE}↑",
     "road_combined": "ROAD, combined\N{NO-BREAK SPACE}↑",
