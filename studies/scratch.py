@@ -125,12 +125,13 @@ def finished(training: Training, images: Tensor, dataset: str, name: str, root: 
 
 
 def training_rows(planned: Sequence[Training], done: dict[Training, Done], failed: dict[Training, str]) -> list[Row]:
-    """Accuracy, seconds and effective channels of every planned training; ``state`` is "done", "failed: ..." or "not run"."""
+    """Accuracy, seconds and effective channels of every planned training; ``state`` is "done", "failed" (``why``) or "not run"."""
     rows: list[Row] = []
     for one in planned:
         found = done.get(one)
-        state = "done" if found else f"failed: {failed[one]}" if one in failed else "not run"
+        state = "done" if found else "failed" if one in failed else "not run"
         facts = {"role": "training", "model": one.model, "setting": one.setting, "seed": one.seed, "state": state}
+        facts |= {"why": failed.get(one, "")}
         values = {"accuracy": None, "seconds": None, **({"effective_channels": None} if one.model == "lfi_cam" else {})}
         if found:
             reached = {
@@ -196,8 +197,8 @@ def study(
 ) -> pd.DataFrame:
     """Train all that is planned, one by one, and write ``out`` after each. ``limit``: maps of the first test images only.
 
-    A training that diverges is recorded as failed and the others go on. While what an earlier run had published is only being loaded
-    again, the table stays what it was.
+    A training that diverges is recorded as failed and the others go on. While there is less than an earlier run had published, as long as
+    that is only being loaded again, the table stays what it was.
     """
     of = jobs.source(dataset)
     images = in_memory(jobs.images(dataset, root, limit=limit)(of.view), progress=False)["images"]
@@ -217,17 +218,19 @@ def study(
                 if training in (one, other):
                     paired += pair_rows(one, other, what, done, size)
         frame = pd.DataFrame([*training_rows(planned, done, failed), *mean_rows(paired, planned), *paired]).assign(**facts)
-        if len(done) >= known or number == len(planned):
+        if len(done) >= known:
             write_table(out, frame)
-        left = remaining(planned, done, failed) / 60
-        reached = done[training].summary.get("accuracy", float("nan")) if training in done else float("nan")
-        print(
-            f"{number} of {len(planned)}: {training.model}, setting {training.setting}, seed {training.seed}: "
-            + (f"accuracy {reached:.1f}" if training in done else "failed")
-            + f"; {(time.monotonic() - began) / 60:.0f} min so far, about {left:.0f} min left",
-            flush=True,
-        )
+        left = f"{(time.monotonic() - began) / 60:.0f} min so far, about {remaining(planned, done, failed) / 60:.0f} min left"
+        print(f"{number} of {len(planned)}: {told(training, done, failed)}; {left}", flush=True)
+    if len(done) < known:
+        print(f"{out.name} holds {known} finished trainings, these are {len(done)}: it stays as it is; ask for all of them, or remove it")
     return frame
+
+
+def told(training: Training, done: dict[Training, Done], failed: dict[Training, str]) -> str:
+    """One training in words, and what came of it."""
+    found = f"accuracy {done[training].summary['accuracy']:.1f}" if training in done else f"failed ({failed[training]})"
+    return f"{training.model}, setting {training.setting}, seed {training.seed}: {found}"
 
 
 def published(out: Path, facts: dict[str, object]) -> int:
