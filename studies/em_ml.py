@@ -6,7 +6,7 @@ Drawn objects at half size, a small ResNet; results/studies/em_ml.csv, one row a
 how far the weights are from ML's after so many updates, |theta - theta_ml| / |theta_ml|, by every way of leaving ML that we know. Beside
 them the two floors: ML begun a rounding error off, and ML on other batches. "end": what those trainings end with. "seeds": accuracy and
 mean -log p(y|x) on the test images, one training an objective and seed. "spread": mean and standard deviation of these over the seeds, and
-of EM minus ML on the same seeds.
+of each minus ML under the same seeds.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,13 @@ class Way:
     lag: int = 1
     nudge: float = 0.0
     order: int = 0
+    probabilities: bool = False  # the released arithmetic of ML
     exact: bool = False  # float64, against ML in float64, and, being slow, no further than the last of AT
 
 
 WAYS = (
     Way("ML, first weights 1e-7 off", nudge=1e-7),
+    Way("ML, in probabilities, as released", probabilities=True),
     Way("EM, as released", "em"),
     Way("EM, without epsilon", "em", epsilon=0.0),
     Way("EM, float64", "em", exact=True),
@@ -61,8 +64,22 @@ WAYS = (
     Way("EM, posterior up to 100 updates old", "em_lagged", lag=100),
     Way("ML, other batches", order=1),
 )
-# name in the results -> objective and lag of the trainings from different seeds
-OBJECTIVES = {"calm_ml": ("ml", 1), "calm_em": ("em", 1), "calm_em[lag=10]": ("em_lagged", 10), "calm_em[lag=100]": ("em_lagged", 100)}
+# the trainings from different seeds: name in the results -> how CALM is built
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "calm_ml": {"objective": "ml"},
+    "calm_ml[probabilities]": {"objective": "ml", "probabilities": True},
+    "calm_em": {"objective": "em"},
+    "calm_em[lag=100]": {"objective": "em_lagged", "lag": 100},
+}
+
+
+class InProbabilities(Calm):
+    """ML by the released arithmetic: probabilities are summed over places and the logarithm comes last. It differs by rounding alone."""
+
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """-log p(y*|x), mean over ``images`` [B,3,H,W] in [0, 1] and ``labels`` [B]."""
+        joint = self.head.log_joint(self.classifier.activations(batch["images"])).exp()
+        return F.nll_loss(joint.sum((2, 3)).log(), batch["labels"]), {}
 
 
 def small(recipe: Recipe) -> Recipe:
@@ -70,9 +87,10 @@ def small(recipe: Recipe) -> Recipe:
     return recipe.shortened(recipe.epochs, pad=4)
 
 
-def build(name: str, classes: int, **options: Any) -> Calm:
+def build(name: str, classes: int, *, probabilities: bool = False, **options: Any) -> Calm:
     """CALM as the drawn runs have it: S in the gradient, attention dead everywhere looks at every place alike."""
-    return Calm(lfi_backbone(name, classes), classes, uniform=True, detach_scale=False, **options)
+    kind = InProbabilities if probabilities else Calm
+    return kind(lfi_backbone(name, classes), classes, uniform=True, detach_scale=False, **options)
 
 
 # --- one start, the same batches -------------------------------------------------------------------------------------------------------
@@ -82,7 +100,8 @@ def walk(way: Way, name: str, data: Tensors, recipe: Recipe, seed: int) -> Itera
     """The model after each update of one training by ``recipe``; it goes on changing."""
     classes, kind = int(data["labels"].max()) + 1, torch.float64 if way.exact else torch.float32
     torch.manual_seed(seed)
-    model = build(name, classes, objective=way.objective, epsilon=way.epsilon, lag=way.lag).to(kind).train()
+    options = {"objective": way.objective, "epsilon": way.epsilon, "lag": way.lag, "probabilities": way.probabilities}
+    model = build(name, classes, **options).to(kind).train()
     learns = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in learns if way.nudge else []:
         parameter.data *= 1 + way.nudge * torch.randn(parameter.shape, dtype=kind)
@@ -138,11 +157,7 @@ def seeds(name: str, data: Tensors, test: Tensors, recipe: Recipe, count: int, s
     classes, rows = int(data["labels"].max()) + 1, list[Row]()
     plan = [(seed, key) for seed in range(count) for key in OBJECTIVES]
     for seed, key in tqdm(plan, desc="seeds", unit="training"):
-        objective, lag = OBJECTIVES[key]
-
-        def make(objective: str = objective, lag: int = lag) -> Calm:
-            return build(name, classes, objective=objective, lag=lag)
-
+        make = partial(build, name, classes, **OBJECTIVES[key])
         model, _ = trained(make, recipe, data, seed=seed, store=store, device="cpu", progress=False)
         found = quality(model.classifier, test)
         rows += [{"part": "seeds", "way": key, "seed": seed, "metric": m, "value": v} for m, v in found.items()]
@@ -152,7 +167,7 @@ def seeds(name: str, data: Tensors, test: Tensors, recipe: Recipe, count: int, s
 def spread(rows: list[Row]) -> list[Row]:
     """Rows of the part "spread": mean, standard deviation and, from ten seeds on, the interval of the mean over seeds.
 
-    Of each objective, and of each EM minus ML under the same seeds.
+    Of each objective, and of each minus ML under the same seeds.
     """
     frame = pd.DataFrame(rows)
     frame = frame[frame.part == "seeds"]
