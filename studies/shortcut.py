@@ -1,11 +1,14 @@
-"""Does a map show that the network reads a planted mark? Drawn objects; in training the mark goes with one class, or with none.
+"""Does a map show that the network reads a planted mark? Drawn objects; a mark is all that tells one class from its twin.
 
     python -m studies.shortcut [--seeds 1] [--class 0]
 
-Two networks a seed: one whose training images of that class all carry a mark in the corner, one whose images carry none. L-CAM-Fm and
-L-CAM-Img learn on either. All are then shown the same test images with the mark drawn in, and without it, and explain the class: how much
-of each map lies on the mark's pixels, and how often its maximum does. What a method puts there *because* the network learned the mark is
-the difference between the two networks on the same marked images. Results: results/studies/shortcut.csv, one row a number.
+The striped and the spotted creature of one shape are pooled and their training images dealt to the two labels by turns, so that nothing in
+the drawing tells the labels apart. One network learns from images where all of the first label, and no others, carry a mark in the corner;
+another from the same images and labels without any mark. L-CAM-Fm and L-CAM-Img learn on either. All are then shown the test images of the
+two classes with the mark drawn in, and without it, and explain the marked label: how much of each map lies on the mark's pixels, and how
+often its maximum does. What a method puts there *because* the network learned the mark is the difference between the two networks on the
+same marked images. (A mark beside a full cue is no bait: a network that does not need it hardly learns it.)
+Results: results/studies/shortcut.csv, one row a number.
 """
 
 import argparse
@@ -64,24 +67,30 @@ def marked(data: Dataset, indices: Sequence[int]) -> Marked:
     return Marked(torch.stack(images), torch.stack(boxes))
 
 
+def twins(labels: Tensor, label: int) -> Tensor:
+    """Which images [N] show the shape of class ``label``, in either pattern: classes 2k and 2k + 1 share a shape."""
+    return labels // 2 == label // 2
+
+
 def training_sets(data: Dataset, label: int) -> dict[str, dict[str, Tensor]]:
-    """The training images as they are ("without"), and with the mark in every one of class ``label`` ("with")."""
+    """The training images, the twins' labels dealt by turns: as they are ("without"), and with a mark in all of ``label`` ("with")."""
     plain = in_memory(data, progress=False)
-    chosen = (plain["labels"] == label).nonzero()[:, 0]
-    images = plain["images"].clone()
+    numbers = twins(plain["labels"], label).nonzero()[:, 0]
+    labels, images = plain["labels"].clone(), plain["images"].clone()
+    labels[numbers[0::2]], labels[numbers[1::2]] = label, label ^ 1
+    chosen = numbers[0::2]
     images[chosen] = marked(data, chosen.tolist()).images
-    return {"without": plain, "with": {**plain, "images": images}}
+    return {"without": {"images": plain["images"], "labels": labels}, "with": {"images": images, "labels": labels}}
 
 
 def learn(
     name: str, train: dict[str, Tensor], seed: int, epochs: tuple[int, int, int], store: Path | str = jobs.STORE
 ) -> tuple[Classifier, dict[str, LCam]]:
-    """The plain network, and L-CAM-Fm and L-CAM-Img on it; ``epochs`` of the three."""
+    """The plain network, and L-CAM-Fm and L-CAM-Img on it; ``epochs`` of the three. No border: a shifted image would lose its mark."""
     options = {"seed": seed, "store": store, "device": "cpu", "progress": False}
     classes = int(train["labels"].max()) + 1
-    plain, _ = trained(
-        lambda: Plain(jobs.scratch_backbone(NAME, name, classes)), jobs.scratch_recipe("plain", NAME, epochs[0]), train, **options
-    )
+    recipe = jobs.scratch_recipe("plain", NAME, epochs[0]).shortened(epochs[0], pad=0)
+    plain, _ = trained(lambda: Plain(jobs.scratch_backbone(NAME, name, classes)), recipe, train, **options)
     classifier = plain.classifier
     learned = {}
     for variant, count in zip(("fm", "img"), epochs[1:], strict=True):
@@ -108,11 +117,11 @@ def looked_at(
 
 
 def answers(classifier: Classifier, labels: Tensor, shown: dict[str, Tensor], label: int) -> list[Row]:
-    """What the network does: accuracy on the images without the mark, and how many of other classes it calls ``label``, mark or not."""
+    """What the network does: accuracy on the other classes, no mark shown; how many of the twins it calls ``label``, mark or not."""
     said = {key: predict(classifier, images).argmax(1) for key, images in shown.items()}
-    others = labels != label
-    hits = {("accuracy", "without"): said["without"] == labels}
-    hits |= {("called_so", key): (answer == label)[others] for key, answer in said.items()}
+    pair = twins(labels, label)
+    hits = {("accuracy", "without"): (said["without"] == labels)[~pair]}
+    hits |= {("called_so", key): (answer == label)[pair] for key, answer in said.items()}
     rows: list[Row] = []
     for (metric, key), right in hits.items():
         low, high = wilson(int(right.sum()), len(right))
@@ -124,13 +133,13 @@ def answers(classifier: Classifier, labels: Tensor, shown: dict[str, Tensor], la
 def study(
     name: str, data: tuple[Dataset, Dataset], label: int, seeds: Sequence[int], epochs: tuple[int, int, int], store: Path | str = jobs.STORE
 ) -> pd.DataFrame:
-    """All rows; ``data``: training and test images. Maps are measured on the test images of all classes but ``label``."""
+    """All rows; ``data``: training and test images. Maps are measured on the test images of ``label`` and its twin."""
     train = training_sets(data[0], label)
     test = in_memory(data[1], progress=False)
     everything = list(range(len(data[1])))
     planted = marked(data[1], everything)
     shown = {"with": planted.images, "without": test["images"]}
-    others = test["labels"] != label
+    pair = twins(test["labels"], label)
     rows: list[Row] = []
     for seed in seeds:
         found: dict[tuple[str, str], Found] = {}
@@ -140,12 +149,12 @@ def study(
             rows += [{**facts, **row} for row in answers(classifier, test["labels"], shown, label)]
             own = [Method(key, model.explain, "Gkartzonika et al., ECCVW", 2022, "1") for key, model in learned.items()]
             for key, pictures in shown.items():
-                of = looked_at(classifier, [*own, *map(method, POSTHOC)], pictures[others], planted.boxes[others], label)
+                of = looked_at(classifier, [*own, *map(method, POSTHOC)], pictures[pair], planted.boxes[pair], label)
                 found[condition, key] = of
                 for (which, metric), kept in of.items():
                     low, high = kept.interval()
                     rows.append({**facts, "shown": key, "method": which, "metric": metric, "value": kept.compute(),
-                                 "ci_low": low, "ci_high": high, "n": int(others.sum())})  # fmt: skip
+                                 "ci_low": low, "ci_high": high, "n": int(pair.sum())})  # fmt: skip
         for (which, metric), kept in found["with", "with"].items():
             d = paired_difference(kept.per_image(), found["without", "with"][which, metric].per_image(), kept.value)
             rows.append({"seed": seed, "trained": "difference", "shown": "with", "method": which, "metric": metric, "value": d.value,

@@ -1,4 +1,4 @@
-"""The planted mark is where it is said to be, in one class alone, and a map that lies on it is told from one that does not."""
+"""The planted mark is where it is said to be, on one label alone, and a map that lies on it is told from one that does not."""
 
 from dataclasses import replace
 
@@ -38,11 +38,17 @@ def test_the_mark_is_in_its_box_and_nowhere_else(data):
         assert 0.005 < area < 0.02
 
 
-def test_one_class_alone_is_marked(data):
-    sets = shortcut.training_sets(data[0], 2)
+def test_the_mark_alone_tells_the_twins_apart(data):
+    true = torch.tensor([item.label for item in data[0].annotations])
+    sets = shortcut.training_sets(data[0], 1)
+    labels = sets["with"]["labels"]
     changed = (sets["with"]["images"] != sets["without"]["images"]).flatten(1).any(1)
-    assert changed.tolist() == (sets["without"]["labels"] == 2).tolist()
-    assert changed.any()
+    assert torch.equal(changed, labels == 1)
+    assert torch.equal(labels, sets["without"]["labels"])
+    assert torch.equal(labels[true > 1], true[true > 1])
+    for pattern in (0, 1):  # either pattern has either label, in equal shares
+        assert abs(labels[true == pattern].double().mean() - 0.5) < 0.06
+        assert set(labels[true == pattern].tolist()) == {0, 1}
 
 
 class Seen(torch.nn.Module):
@@ -73,16 +79,20 @@ def test_a_map_on_the_mark_is_told_from_one_that_is_not(data):
     assert value["all_ones", "energy_pointing_game"] == pytest.approx(100 * float(truth.mean((1, 2)).mean()))
 
 
-def test_answers_count_the_other_classes_alone():
+def test_answers_count_the_twins_alone():
     torch.manual_seed(0)
     trunk, head = torch.nn.Identity(), torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     network = Classifier(trunk, head, mean=(0, 0, 0), std=(1, 1, 1)).eval()  # says the brightest colour
-    said = torch.tensor([0, 1, 2, 0])
-    images = torch.nn.functional.one_hot(said, 3).to(torch.uint8)[:, :, None, None].expand(4, 3, 8, 8) * 255
-    rows = shortcut.answers(network, torch.tensor([0, 1, 0, 2]), {"with": images, "without": images}, 0)
+    said = {"with": torch.tensor([0, 0, 2, 0, 0]), "without": torch.tensor([0, 1, 2, 1, 0])}
+    shown = {
+        key: torch.nn.functional.one_hot(answer, 3).to(torch.uint8)[:, :, None, None].expand(5, 3, 8, 8) * 255
+        for key, answer in said.items()
+    }
+    rows = shortcut.answers(network, torch.tensor([0, 1, 2, 1, 2]), shown, 0)
     values = {(row["metric"], row["shown"]): (row["value"], row["n"]) for row in rows}
-    assert values["accuracy", "without"] == (50, 4)
-    assert values["called_so", "with"] == (50, 2)
+    assert values["accuracy", "without"] == (50, 2)
+    assert values["called_so", "with"] == (100, 3)
+    assert values["called_so", "without"] == (pytest.approx(100 / 3), 3)
 
 
 def test_a_run_so_small_that_it_proves_only_that_it_runs(data, tmp_path):
