@@ -2,8 +2,8 @@
 
 What was promised is measured side by side in one run: L-CAM-Fm from cached activations beside the pass through the trunk, LFI-CAM's
 forward beside what its multiply-adds predict, CALM's step beside CAM's, images the loader decodes and augments, and one explanation beside
-a bare forward of the same network. Images come from CAM_DATA and weights from CAM_WEIGHTS where they are set; else drawn images and random
-weights: the costs are the same.
+a bare forward of the same network. Images are noise, which costs what photographs cost; the loader reads real ones with CAM_DATA, else
+drawn ones. The stock networks have the weights of CAM_WEIGHTS where it is set, else random ones.
 """
 
 import argparse
@@ -148,9 +148,9 @@ def loader(workers: str, count: str) -> Call:
 
 def pictures(count: int) -> Dataset:
     """Photographs with CAM_DATA, else drawn images."""
-    dataset, side = ("imagenet", 256) if os.environ.get("CAM_DATA") else ("drawn_imagenet", 256)
+    dataset = "imagenet" if os.environ.get("CAM_DATA") else "drawn_imagenet"
     of = jobs.source(dataset)
-    return of.reader(jobs.find_root(dataset), of.train, "squash", side, count)
+    return of.reader(jobs.find_root(dataset), of.train, "squash", 256, count)
 
 
 # --- one explanation ---------------------------------------------------------------------------------------------------------------------

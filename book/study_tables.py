@@ -93,7 +93,7 @@ def shortcut(rows):
         ]
         for condition in ("with", "without")
     ]
-    head = ["network", "accuracy without the mark", f"others called “{first['label']}”, mark shown", "mark not shown"]
+    head = ["network", "accuracy, other classes", f"twins called “{first['label']}”, mark shown", "mark not shown"]
     parts = [list_table(head, lines, f"{name(first['backbone'])}, drawn objects; the mark goes with “{first['label']}”; {told}")]
     methods = [m for m in dict.fromkeys(row["method"] for row in rows) if m != "plain"]
     for metric, title in (("energy_pointing_game", "Share of the map on the mark"), ("maximum_in_box", "Maximum of the map on the mark")):
@@ -104,7 +104,7 @@ def shortcut(rows):
             for m in methods
         ]
         head = ["map", "learned the mark, sees it", "never learned it, sees it", "difference", "learned it, not shown", "never, not shown"]
-        parts.append(list_table(head, lines, f"{title}, %; test images of the other classes, explained for “{first['label']}”; {told}"))
+        parts.append(list_table(head, lines, f"{title}, %; test images of the twins, explained for “{first['label']}”; {told}"))
     return "\n".join(parts)
 
 
@@ -226,6 +226,7 @@ def training(rows):
     lines = [[row["group"].split(", ")[1], row["contender"], f"{float(row['multiply_adds']):.1f}"] for row in adds]
     parts.append(list_table(["network", "what", "10⁹ multiply-adds an image"], lines, "Forward pass at 224, stem of stride 1"))
     others = [row for row in rows if row not in promised and row not in single and row not in adds]
+    others = [{**row, "rounds": int(float(row["rounds"]))} for row in others]
     loads = [
         f"{row['contender']}: {float(row['images']) / float(row['seconds']):.0f} images a second." for row in others if row.get("images")
     ]

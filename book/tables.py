@@ -19,7 +19,7 @@ NAMES = {
     "calm_ml": "CALM-ML",
     "abn": "ABN",
     "lfi_cam[uniform]": "LFI-CAM, equal weights",
-    "calm_em[lag=10]": "CALM-EM, posterior up to 10 updates old",
+    "calm_ml[probabilities]": "CALM-ML, in probabilities",
     "calm_em[lag=100]": "CALM-EM, posterior up to 100 updates old",
     "increment_cam": "Increment-CAM",
     "increment_cam_tuned": "Increment-CAM, tuned reading",

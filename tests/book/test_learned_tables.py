@@ -90,12 +90,12 @@ def test_half_a_plan_is_told_as_half(tmp_path):
             ("lfi_cam", 0, "accuracy", "done", 70.1),
             ("lfi_cam", 0, "effective_channels", "done", 57.2),
             ("plain", 1, "accuracy", "not run", ""),
-            ("lfi_cam", 1, "accuracy", "failed: nan", ""),
+            ("lfi_cam", 1, "accuracy", "failed", ""),
         )
     ]
     text = write(tmp_path, "scratch-cifar10-resnet20", rows)
     assert "setting 0, seed 0\n  - 73.2\n  - 70.1\n  - 57.2" in text
-    assert "setting 1, seed 0\n  - not run\n  - failed: nan\n  - –" in text
+    assert "setting 1, seed 0\n  - not run\n  - failed\n  - –" in text
     assert "*Trainings under two settings: not run yet.*" in text
     rows += [
         facts
@@ -114,7 +114,7 @@ def test_half_a_plan_is_told_as_half(tmp_path):
 
 def test_promises_explanations_and_counts(tmp_path):
     machine = {"machine": "2 cores", "packages": "torch 2", "device": "cpu"}
-    timed = machine | {"cpu_seconds": 1, "extra_mb": 1, "rounds": 3}
+    timed = machine | {"cpu_seconds": 1, "extra_mb": 1, "rounds": 3.0}
     rows = [machine | {"group": "what was promised", "contender": "a over b", "asked": "at most 1.1", "found": 1.034}]
     rows += [
         timed | {"group": f"one explanation, abn, batch {b}", "contender": c, "seconds": s}
@@ -128,4 +128,5 @@ def test_promises_explanations_and_counts(tmp_path):
     assert "ABN\n  - 20 ms\n  - 1.50\n  - 100 ms\n  - 1.10" in text
     assert "calm_em\n  - 2.10 s\n  - 1.05" in text
     assert "0 workers: 64 images a second. 2 workers: 192 images a second." in text
+    assert "one update; 3 rounds in turn" in text
     assert "resnet50\n  - lfi_cam, what it adds\n  - 29.6" in text
