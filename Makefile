@@ -75,6 +75,7 @@ publish: .venv/.ready  ## copy a profile's numbers from runs/ to results/
 bench: .venv/.ready  ## our speed beside grad-cam, TorchCAM, Quantus and OpenCV (needs an idle machine)
 	$(BIN)/python -m benchmarks.methods
 	$(BIN)/python -m benchmarks.metrics
+	$(BIN)/python -m benchmarks.training
 
 lock: .venv/.ready  ## compile the locks anew from pyproject.toml
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras pyproject.toml -o requirements.lock

@@ -91,8 +91,10 @@ def generated(match, options):
     if what == "results":
         folder = options.runs if first == options.profile else options.results
         return tables.results(tables.read(folder, first), second)
-    if what in ("study", "benchmark"):
-        return study_tables.study(options.results / {"study": "studies", "benchmark": "benchmarks"}[what], first)
+    if what == "study":
+        return study_tables.study(options.results / "studies", first)
+    if what == "benchmark":
+        return study_tables.benchmark(options.results / "benchmarks", first)
     if what == "methods":
         from cam_core.methods import METHODS
 

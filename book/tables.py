@@ -18,6 +18,9 @@ NAMES = {
     "calm_em": "CALM-EM",
     "calm_ml": "CALM-ML",
     "abn": "ABN",
+    "lfi_cam[uniform]": "LFI-CAM, equal weights",
+    "calm_ml[probabilities]": "CALM-ML, in probabilities",
+    "calm_em[lag=100]": "CALM-EM, posterior up to 100 updates old",
     "increment_cam": "Increment-CAM",
     "increment_cam_tuned": "Increment-CAM, tuned reading",
     "grad_cam_tuned": "Grad-CAM, tuned",
@@ -61,6 +64,10 @@ NAMES = {
     "correct_after_removal": "right after removal\N{NO-BREAK SPACE}↓",
     "correct_after_random_removal": "right after random removal",
     "stability_iou": "IoU of two trainings\N{NO-BREAK SPACE}↑",
+    "stability_iou_script": "IoU by LFI-CAM's script\N{NO-BREAK SPACE}↑",
+    "stability_iou_area": "IoU of the top fifth\N{NO-BREAK SPACE}↑",
+    "stability_correlation": "correlation\N{NO-BREAK SPACE}↑",
+    "effective_channels": "effective channels",
     "accuracy": "accuracy\N{NO-BREAK SPACE}↑",
     "mean_average_precision": "mean AP\N{NO-BREAK SPACE}↑",
     "drawn_imagenet": "drawn objects (ImageNet layout)",
@@ -69,7 +76,15 @@ NAMES = {
     "imagenet": "ImageNet validation",
     "voc07": "VOC2007 test",
     "cub": "CUB-200-2011 test",
+    "cifar10": "CIFAR-10 (subset)",
+    "cat_dog": "cats and dogs",
     "forms": "forms of one method",
+    "shortcut": "a planted mark",
+    "lfi_features": "features of LFI-CAM's backbone",
+    "em_ml": "EM beside ML",
+    "scratch": "trainings from scratch",
+    "training": "speed of the learned models",
+    "score_cam[budget=32]": "Score-CAM within 32 passes",
     "methods": "speed of the methods",
     "score_cam_budget": "Score-CAM within a budget",
     "trust": "which metrics can be trusted",
@@ -261,6 +276,16 @@ def _compare(check, own, other):
     where = f"{name(own['dataset'])}, {name(own['backbone'])} ({', '.join(notes)})"
     values = f"{_value(own)} against {_value(other)}"
     return f"**{verdict}** on {where}: {values}{n}"
+
+
+def number(row, *, interval=True, sign=False, digits=1):
+    """A row's value with its interval in brackets; a dash where there is none."""
+    if row is None or not row["value"]:
+        return "–"
+    text = f"{float(row['value']):{'+' if sign else ''}.{digits}f}"
+    if interval and row.get("ci_low") and row.get("ci_high"):
+        text += f" [{float(row['ci_low']):.{digits}f},\N{NO-BREAK SPACE}{float(row['ci_high']):.{digits}f}]"
+    return text
 
 
 def load_yaml(path):

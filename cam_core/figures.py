@@ -12,6 +12,10 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cam_core import maps as map_ops
+from cam_core.methods import Method
+from cam_core.probe import Probe
+
 COLOURS = "inferno"
 
 
@@ -68,6 +72,44 @@ def grid(
         label="map, 0 to 1, same scale everywhere",
     )
     return figure
+
+
+def mistakes(probe: Probe, labels: Tensor, count: int | None = None) -> Tensor:
+    """The images [n] of a probe whose prediction is not their label [B], the surest mistakes first."""
+    said = probe.logits.argmax(1)
+    wrong = (said != labels.to(said)).nonzero()[:, 0]
+    sure = probe.probabilities[wrong, said[wrong]]
+    return wrong[sure.argsort(descending=True, stable=True)][:count]
+
+
+def errors(
+    probe: Probe,
+    labels: Tensor,
+    methods: Sequence[Method],
+    names: Sequence[str],
+    *,
+    count: int = 6,
+    boxes: Sequence[Tensor | None] = (),
+    outlines: Sequence[Tensor | None] = (),
+) -> Figure:
+    """Error analysis: the surest mistakes of a probe, and what each method says of the predicted and of the true class, side by side.
+
+    ``labels`` [B] are the true classes, ``names`` those of all classes. ``boxes`` and ``outlines``, one an image of the probe, are the
+    ground truth drawn in. ValueError if nothing was mistaken.
+    """
+    index = mistakes(probe, labels, count)
+    if not len(index):
+        raise ValueError(f"all {len(labels)} images were classified right: there is no error to look at, show more images")
+    said, true = probe.logits.argmax(1)[index], labels.to(probe.logits.device)[index]
+    shown = {}
+    for one in methods:
+        for what, classes in (("predicted", said), ("true", true)):
+            heat = one(probe.pairs(index, classes))
+            shown[f"{one.name}\n{what} class"] = heat if one.finished else map_ops.upsample(map_ops.min_max(heat), probe.images.shape[-2:])
+    sure = 100 * probe.probabilities[index, said]
+    titles = [f"{names[s]}, {p:.0f} %\nis {names[t]}" for s, t, p in zip(said.tolist(), true.tolist(), sure.tolist(), strict=True)]
+    chosen = [[of[i] for i in index.tolist()] if of else [] for of in (boxes, outlines)]
+    return grid(probe.images[index], shown, titles=titles, boxes=chosen[0], outlines=chosen[1])
 
 
 def table(records: pd.DataFrame, metrics: Sequence[str], first: int | None = None) -> pd.DataFrame:

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from cam_core import figures
+from cam_core import METHODS, Probe, figures, maps
+from tests import nets
 
 
 def records():
@@ -49,3 +50,34 @@ def test_a_grid_has_a_row_an_image_and_a_column_a_method():
     figure = figures.intervals(records(), "average_drop", setting="100%", published={"grad_cam": 13.6})
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["grad_cam[power=2]", "grad_cam", "increment_cam"]
     plt.close("all")
+
+
+def test_the_surest_mistakes_come_first():
+    probe = Probe(nets.gap(), nets.images(8))
+    said, sure = probe.logits.argmax(1), probe.logits.softmax(1).amax(1)
+    labels = said.clone()
+    labels[[1, 4, 6]] = (said[[1, 4, 6]] + 1) % 5
+    found = figures.mistakes(probe, labels).tolist()
+    assert sorted(found) == [1, 4, 6]
+    assert found == sorted(found, key=lambda i: -float(sure[i]))
+    assert figures.mistakes(probe, labels, 2).tolist() == found[:2]
+    with pytest.raises(ValueError, match="all 8 images were classified right"):
+        figures.errors(probe, said, [METHODS["cam"]], "abcde")
+
+
+def test_an_error_stands_with_the_maps_of_both_classes(monkeypatch):
+    probe = Probe(nets.gap(), nets.images(6))
+    said = probe.logits.argmax(1)
+    labels = (said + torch.tensor([0, 1, 0, 2, 0, 0])) % 5
+    drawn = {}
+    monkeypatch.setattr(figures, "grid", lambda images, shown, **more: drawn.update(images=images, shown=shown, **more))
+    figures.errors(probe, labels, [METHODS["cam"]], ["ant", "bee", "cow", "doe", "elk"], boxes=[torch.full((1, 4), i) for i in range(6)])
+    index = figures.mistakes(probe, labels)
+    assert torch.equal(drawn["images"], probe.images[index])
+    for what, classes in (("predicted", said), ("true", labels)):
+        own = METHODS["cam"](Probe(nets.gap(), nets.images(6), classes))[index]
+        assert torch.allclose(drawn["shown"][f"cam\n{what} class"], maps.upsample(maps.min_max(own), (16, 16)))
+    assert [int(box[0, 0]) for box in drawn["boxes"]] == index.tolist()
+    names = ["ant", "bee", "cow", "doe", "elk"]
+    assert drawn["titles"][0].startswith(names[said[index[0]]])
+    assert drawn["titles"][0].endswith(f"is {names[labels[index[0]]]}")

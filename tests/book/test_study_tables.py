@@ -21,7 +21,7 @@ def test_a_race_is_told_as_ratios_to_its_first_contender(tmp_path):
     rows = [base | {"contender": "forward", "seconds": 2}, base | {"contender": "slow", "seconds": 5, "cpu_seconds": 12}]
     rows.append({"group": "agreement", "contender": "a beside b", "correlation": 0.99987})
     write(tmp_path, "methods", rows)
-    text = study_tables.study(tmp_path, "methods")
+    text = study_tables.benchmark(tmp_path, "methods")
     assert "  - 2.50\n  - 3.00" in text
     assert "0.99987" in text
 
@@ -30,7 +30,7 @@ def test_what_was_counted_stands_below_the_race(tmp_path):
     times = {"group": "g", "seconds": 1, "cpu_seconds": 1, "extra_mb": 1, "rounds": 3, "machine": "2 cores", "packages": "torch 2"}
     counts = [{"group": "passes", "contender": "one method", "count": 12.0}, {"group": "passes", "contender": "none", "count": 0.0}]
     write(tmp_path, "metrics", [times | {"contender": "trees"}, *counts])
-    text = study_tables.study(tmp_path, "metrics")
+    text = study_tables.benchmark(tmp_path, "metrics")
     assert text.index("trees") < text.index("one method\n  - 12") < text.index("none\n  - 0")
 
 

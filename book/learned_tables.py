@@ -1,0 +1,161 @@
+"""Tables of the studies of learned models."""
+
+from tables import is_control, list_table, name, number
+
+
+def recipe(rows):
+    """Every try of the choice of L-CAM's recipe, beside maps that learn nothing."""
+    networks = list(dict.fromkeys(row["backbone"] for row in rows))
+    cells = {(row["method"], row["backbone"], row["metric"], row["setting"]): row for row in rows}
+    wanted = [(b, m, s) for b in networks for m, s in (("average_drop", "50%"), ("average_drop", "100%"), ("map_mean", "100%"))]
+    head = ["masks, rate", *(f"{name(b)}: {name(m)} {s}" for b, m, s in wanted)]
+    methods = dict.fromkeys(row["method"] for row in rows)
+    lines = [
+        [("control: " if is_control(m) else "") + name(m), *(number(cells.get((m, *key)), interval=False) for key in wanted)]
+        for m in methods
+    ]
+    first = rows[0]
+    return list_table(head, lines, f"{first['n']} held-out images, L-CAM-Fm, {first['epochs']} epochs; intervals left out, about ±5")
+
+
+def _each(rows, digits=1):
+    """The values of the seeds, one after another; a single one with its interval."""
+    if not rows:
+        return "–"
+    if len(rows) == 1:
+        return number(rows[0])
+    return " · ".join(f"{float(row['value']):.{digits}f}" for row in sorted(rows, key=lambda row: int(row["seed"])))
+
+
+def _picked(rows, **wanted):
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
+def _told_seeds(rows):
+    count = len({row["seed"] for row in rows})
+    return "value [95 % interval over images]" if count == 1 else f"one value a seed, {count} seeds"
+
+
+def shortcut(rows):
+    """What the network does with the mark, and how much of each map lies on it."""
+    first, told = rows[0], _told_seeds(rows)
+    lines = [
+        [
+            f"trained {condition} the mark",
+            _each(_picked(rows, trained=condition, metric="accuracy", shown="without")),
+            *(_each(_picked(rows, trained=condition, metric="called_so", shown=shown)) for shown in ("with", "without")),
+        ]
+        for condition in ("with", "without")
+    ]
+    head = ["network", "accuracy, other classes", f"twins called “{first['label']}”, mark shown", "mark not shown"]
+    parts = [list_table(head, lines, f"{name(first['backbone'])}, drawn objects; the mark goes with “{first['label']}”; {told}")]
+    methods = [m for m in dict.fromkeys(row["method"] for row in rows) if m != "plain"]
+    for metric, title in (("energy_pointing_game", "Share of the map on the mark"), ("maximum_in_box", "Maximum of the map on the mark")):
+        own = _picked(rows, metric=metric)
+        asked = [("with", "with"), ("without", "with"), ("difference", "with"), ("with", "without"), ("without", "without")]
+        lines = [
+            [("control: " if is_control(m) else "") + name(m), *(_each(_picked(own, method=m, trained=t, shown=s)) for t, s in asked)]
+            for m in methods
+        ]
+        head = ["map", "learned the mark, sees it", "never learned it, sees it", "difference", "learned it, not shown", "never, not shown"]
+        parts.append(list_table(head, lines, f"{title}, %; test images of the twins, explained for “{first['label']}”; {told}"))
+    return "\n".join(parts)
+
+
+def lfi_features(rows):
+    """Accuracy under each head; localization under the own head and under the probe; differences to the plain trunk."""
+    own, told = _picked(rows, than=""), _told_seeds(rows)
+    heads = {"own": "its own head, attention out", "probe": "linear probe", "attended": "as trained, attention in"}
+    trunks, where = list(dict.fromkeys(row["trunk"] for row in own)), f"{name(rows[0]['backbone'])}, {name(rows[0]['dataset'])}"
+    lines = [[name(t), *(_each(_picked(own, trunk=t, head=h, metric="accuracy")) for h in heads)] for t in trunks]
+    parts = [list_table(["trunk of", *heads.values()], lines, f"Accuracy, %; {where}; {told}")]
+    columns = [(m, k) for k in ("energy_pointing_game", "pixel_precision") for m in ("cam", "grad_cam", "mean_activation")]
+    for head, title in heads.items():
+        lines = [
+            [name(t), *(_each(_picked(own, trunk=t, head=head, method=m, metric=k)) for m, k in columns)]
+            for t in trunks
+            if _picked(own, trunk=t, head=head)
+        ]
+        parts.append(list_table(["trunk of", *(f"{name(m)}: {name(k)}" for m, k in columns)], lines, f"{title}; {told}"))
+    lines = [
+        [f"{name(t)} − plain, {heads[h]}", *(_each(_picked(rows, trunk=t, than="plain", head=h, method=m, metric=k)) for m, k in columns)]
+        for t in trunks
+        for h in ("own", "probe")
+        if t != "plain"
+    ]
+    parts.append(list_table(["difference", *(f"{name(m)}: {name(k)}" for m, k in columns)], lines, f"Paired, on the same images; {told}"))
+    return "\n".join(parts)
+
+
+def em_ml(rows):
+    """How far each way goes from ML's weights, and the spread over seeds."""
+    steps, ends, first = _picked(rows, part="steps"), _picked(rows, part="end"), rows[0]
+    updates = list(dict.fromkeys(row["update"] for row in steps))
+    ways = list(dict.fromkeys(row["way"] for row in steps))
+    lines = []
+    for way in ways:
+        found = {row["update"]: f"{float(row['value']):.0e}" for row in _picked(steps, way=way)}
+        ended = {row["metric"]: float(row["value"]) for row in _picked(ends, way=way)}
+        last = (f"{ended['accuracy']:.1f}", f"{ended['nll']:.4f}") if ended else ("–", "–")
+        lines.append([way, *(found.get(update, "–") for update in updates), *last])
+    head = ["training", *(f"after {int(float(update))} updates" for update in updates), "accuracy in the end", "−log p(y|x) in the end"]
+    where = f"{name(first['backbone'])}, {first['images']} drawn objects, {first['epochs']} epochs, {first['tested']} test images"
+    parts = [list_table(head, lines, f"Relative distance of the weights from ML's; {where}")]
+    spread = _picked(rows, part="spread")
+    cells = {(row["way"], row["metric"]): row for row in spread}
+    lines = [
+        [
+            " − ".join(name(part) for part in way.split(" minus ")),
+            *(cell for metric, digits in (("accuracy", 1), ("nll", 3)) for cell in _spread(cells[way, metric], digits)),
+        ]
+        for way in dict.fromkeys(row["way"] for row in spread)
+    ]
+    head = ["training", "accuracy, mean", "standard deviation", "least to most", "−log p(y|x), mean", "standard deviation", "least to most"]
+    parts.append(list_table(head, lines, f"{int(float(spread[0]['n']))} seeds; mean over the seeds [95 % interval]; {where}"))
+    return "\n".join(parts)
+
+
+def _spread(row, digits):
+    mean, least, most = (f"{float(row[key]):.{digits}f}" for key in ("value", "least", "most"))
+    if row["ci_low"]:
+        mean += f" [{float(row['ci_low']):.{digits}f},\N{NO-BREAK SPACE}{float(row['ci_high']):.{digits}f}]"
+    return mean, f"{float(row['deviation']):.{digits}f}" if row["deviation"] else "–", f"{least} to {most}"
+
+
+def scratch(rows):
+    """Accuracy of every planned training, and how alike the maps of two trainings are."""
+    first, planned = rows[0], [row for row in rows if row["role"] == "training"]
+    ways = list(dict.fromkeys((row["setting"], row["seed"]) for row in planned))
+    columns = [(m, "accuracy") for m in dict.fromkeys(row["model"] for row in planned)] + [("lfi_cam", "effective_channels")]
+    lines = []
+    for setting, seed in ways:
+        found = [_picked(planned, setting=setting, seed=seed, model=m, metric=k) for m, k in columns]
+        cells = [f"{float(one[0]['value']):.1f}" if one and one[0]["value"] else one[0]["state"] if one else "–" for one in found]
+        lines.append([f"setting {int(float(setting))}, seed {int(float(seed))}", *cells])
+    where = f"{name(first['dataset'])}, {name(first['backbone'])}, {first['epochs']} epochs"
+    parts = [list_table(["training", *(f"{name(m)}: {name(k)}" for m, k in columns)], lines, where)]
+    means = [row for row in rows if row["role"] == "mean"]
+    for what, told in (("settings", "Trainings under two settings"), ("seeds", "Trainings from two seeds")):
+        own = _picked(means, differs=what)
+        measures = list(dict.fromkeys(row["metric"] for row in own))
+        lines = []
+        for method in dict.fromkeys(row["method"] for row in own):
+            same = {(row["metric"], row["of"]): row for row in _picked(own, method=method)}
+            one = next(iter(same.values()))
+            cells = [_beside(same[m, "pair"], same[m, "shuffled"], 2 if m == "stability_correlation" else 1) for m in measures]
+            lines.append(
+                [": ".join(name(part) for part in method.split(": ")), *cells, f"{int(float(one['n']))} of {int(float(one['planned']))}"]
+            )
+        if lines:
+            head = ["map", *(name(m) for m in measures), "pairs"]
+            parts.append(list_table(head, lines, f"{told}: mean over the pairs (maps of different images); {first['images']} test images"))
+        else:
+            parts.append(f"*{told}: not run yet.*\n")
+    return "\n".join(parts)
+
+
+def _beside(pair, shuffled, digits):
+    return f"{float(pair['value']):.{digits}f} ({float(shuffled['value']):.{digits}f})"
+
+
+KINDS = {"l_cam_recipe": recipe, "shortcut": shortcut, "lfi_features": lfi_features, "em_ml": em_ml, "scratch": scratch}

@@ -1,0 +1,143 @@
+"""Tables of the studies of methods: their forms, Score-CAM within a budget, the readings of Increment-CAM."""
+
+from tables import is_control, list_table, name, number
+
+
+def forms(rows):
+    """Pairs of forms of one method."""
+    head = ["form", "beside", "correlation of the maps", "worst", "energy in the box", "beside", "n"]
+    lines = [
+        [
+            *(name(row[key]) for key in ("form", "other")),
+            f"{float(row['correlation']):.3f} [{float(row['ci_low']):.3f},\N{NO-BREAK SPACE}{float(row['ci_high']):.3f}]",
+            f"{float(row['worst']):.3f}",
+            *(f"{float(row[key]):.1f}" for key in ("energy", "energy_other")),
+            row["n"],
+        ]
+        for row in rows
+    ]
+    return list_table(
+        head, lines, f"{name(rows[0]['backbone'])} (`{rows[0]['weights']}`), ImageNet validation images; value [95 % interval]"
+    )
+
+
+def budget(rows):
+    """Way x number of passes: correlation with the exact map; then what the greedy choice costs and promises."""
+    cells = {(row["way"], row["m"], f"{row['metric']} {row['setting']}".strip()): row for row in rows}
+    passes = [m for m in dict.fromkeys(row["m"] for row in rows if row["way"].startswith("predicted")) if m]
+    lines = []
+    for way in dict.fromkeys(row["way"] for row in rows if row["way"] != "exact" and "until" not in row["way"]):
+        found = [cells.get((way, m, "correlation")) or cells.get((way, "0", "correlation")) for m in passes]
+        lines.append([way, *("–" if c is None else f"{float(c['value']):.3f} ({float(c['worst']):.3f})" for c in found)])
+    where = f"{name(rows[0]['backbone'])} (`{rows[0]['weights']}`), {max(int(row['n']) for row in rows)} images"
+    first = list_table(["channels passed", *passes], lines, f"Correlation with the exact map, mean (worst); {where}")
+
+    ways = dict.fromkeys((row["way"], row["m"]) for row in rows if row["metric"] == "promised")
+    numbers = ("passes", "correlation", "reaches", "promise_off")
+    measured = list(dict.fromkeys(f"{row['metric']} {row['setting']}".strip() for row in rows if row["difference"]))
+    lines = []
+    for way, m in ways:
+        found = [float(cells[way, m, key]["value"]) for key in numbers]
+        line = [
+            way if "until" in way else f"{way}, {m}",
+            f"{found[0]:.0f}",
+            f"{found[1]:.3f}",
+            f"{100 * found[2]:.0f} %",
+            f"{found[3]:.3f}",
+        ]
+        lines.append([*line, *(_difference(cells[way, m, key]) for key in measured)])
+    lines.append(["equal weights", "0", f"{float(cells['equal weights', '0', 'correlation']['value']):.3f}", "", "",
+                  *(_difference(cells["equal weights", "0", key]) for key in measured)])  # fmt: skip
+    exact = next(row["m"] for row in rows if row["way"] == "exact")
+    lines.append(["exact", exact, "1", "", "", *(f"{float(cells['exact', exact, key]['value']):.1f}" for key in measured)])
+    head = ["way", "passes", "correlation", "images at .99 or above", "promise off by", *(_named(key) for key in measured)]
+    caption = f"What the greedy choice costs beside the exact map, whose values stand in the last line; paired differences; {where}"
+    return first + "\n" + list_table(head, lines, caption)
+
+
+def _named(key):
+    metric, _, setting = key.partition(" ")
+    return f"{name(metric)} {setting}".strip()
+
+
+def _difference(row):
+    return f"{float(row['difference']):+.1f} [{float(row['ci_low']):.1f},\N{NO-BREAK SPACE}{float(row['ci_high']):.1f}]"
+
+
+COMPARED = {
+    "literal − Grad-CAM": ("increment_cam", "grad_cam"),
+    "tuned − Grad-CAM": ("increment_cam_tuned", "grad_cam"),
+    "tuned − Grad-CAM, tuned": ("increment_cam_tuned", "grad_cam_tuned"),
+    "tuned − tuned, weights equal": ("increment_cam_tuned", "increment_cam_tuned, weights equal"),
+}
+
+
+def readings(studies):
+    """Every data set and network of the Increment-CAM study in one line a metric: the differences that its claims rest on."""
+    if not studies:
+        return "*Not run yet.*\n"
+    lines = []
+    for rows in studies:
+        found = {(row["method"], row["than"], row["metric"], row["setting"]): row for row in rows if row["role"] == "difference"}
+        where = f"{name(rows[0]['dataset'])}, {name(rows[0]['backbone'])}"
+        for metric, setting in (("pixel_precision", ""), ("maximum_in_box", ""), ("false_activation", "20%")):
+            cells = [found.get((*pair, metric, setting)) for pair in COMPARED.values()]
+            n = next((f"{float(cell['n']):.0f}" for cell in cells if cell), "–")
+            lines.append([where, f"{name(metric)} {setting}".strip(), n, *(number(cell, sign=True) for cell in cells)])
+    return list_table(
+        ["data, network", "measure", "n", *COMPARED], lines, "Paired differences on images that chose nothing [95 % interval]"
+    )
+
+
+def reported(rows):
+    """The reported half of the Increment-CAM study, and the paired differences."""
+    rows = [row for row in rows if row["metric"] != "false_activation" or row["setting"] == "20%"]  # the csv has the others
+    shown = [row for row in rows if row["role"] == "reported" and row["metric"] != "empty_maps"]
+    columns = list(dict.fromkeys((row["metric"], row["setting"]) for row in shown))
+    cells = {(row["method"], row["metric"], row["setting"]): row for row in shown}
+    methods = sorted(dict.fromkeys(row["method"] for row in shown), key=is_control)
+    lines = [[name(m), *(number(cells.get((m, *column))) for column in columns)] for m in methods]
+    first, chosen = rows[0], [row for row in rows if row["role"] == "chosen"]
+    text = [f"**{name(first['dataset'])}, {name(first['backbone'])}** (`{first['weights']}`).\n"]
+    text += [
+        f"Best of {float(row['n']):.0f} tries on the first half: {name(row['method'])} is {_settings(row['setting'])}.\n" for row in chosen
+    ]
+    text.append(
+        list_table(
+            ["method", *(f"{name(m)} {s}".strip() for m, s in columns)],
+            lines,
+            f"Second half; n {int(float(shown[0]['n']))}; value [95 % interval]",
+        )
+    )
+    pairs = [row for row in rows if row["role"] == "difference"]
+    keys = list(dict.fromkeys((row["method"], row["than"]) for row in pairs))
+    found = {(row["method"], row["than"], row["metric"], row["setting"]): row for row in pairs}
+    columns = list(dict.fromkeys((row["metric"], row["setting"]) for row in pairs))
+    lines = [[f"{name(a)} − {name(b)}", *(number(found.get((a, b, *column)), sign=True) for column in columns)] for a, b in keys]
+    text.append(list_table(["difference", *(f"{name(m)} {s}".strip() for m, s in columns)], lines, "Paired, on the same images"))
+    return "\n".join([*text, *_knowledge([row for row in rows if row["role"] == "weights"])])
+
+
+def _knowledge(rows):
+    """What the weights of the second phase know, by layer, resolution and path."""
+    if not rows:
+        return []
+    cells = {(row["method"], row["metric"]): row for row in rows}
+    of = rows[0]["setting"].removeprefix("of ")
+    head = ["layer, resolution, path", f"Spearman with the weights at {of}", "effective share of the channels", "rank of the class"]
+    lines = [
+        [
+            where,
+            *(number(cells[where, metric], digits=digits) for metric, digits in (("spearman", 2), ("effective_share", 2), ("rank", 0))),
+        ]
+        for where in dict.fromkeys(row["method"] for row in rows)
+    ]
+    caption = f"What the second phase's weights know; first half, n up to {max(float(row['n']) for row in rows):.0f}"
+    return [list_table(head, lines, caption)]
+
+
+def _settings(text):
+    return text.strip("{}").replace("'", "").replace(": ,", ": last,")
+
+
+KINDS = {"forms": forms, "score_cam_budget": budget, "increment_cam": reported}

@@ -1,0 +1,75 @@
+"""Tables of the benchmarks."""
+
+from tables import list_table, name
+
+
+def race(rows):
+    """Contenders of a benchmark, each beside the first of its group."""
+    parts = []
+    for group in dict.fromkeys(row["group"] for row in rows):
+        own = [row for row in rows if row["group"] == group]
+        if own[0].get("correlation"):
+            lines = [[row["contender"], f"{float(row['correlation']):.5f}"] for row in own]
+            parts.append(list_table(["maps", "least correlation"], lines, group))
+            continue
+        base = own[0]
+        lines = [
+            [
+                row["contender"],
+                f"{float(row['seconds']):.2f} s",
+                f"{float(row['seconds']) / float(base['seconds']):.2f}",
+                f"{float(row['cpu_seconds']) / float(base['cpu_seconds']):.2f}",
+                f"{float(row['extra_mb']):.0f} MB",
+            ]
+            for row in own
+        ]
+        parts.append(
+            list_table(
+                ["contender", "least time", "ratio", "CPU time, ratio", "extra memory"],
+                lines,
+                f"{group}; {float(base['rounds']):.0f} rounds in turn",
+            )
+        )
+    return "\n".join([*parts, f"Measured on {rows[0]['machine']}; {rows[0]['packages']}.\n"])
+
+
+def counted(rows):
+    """A race, and below it what was counted once: passes, megabytes."""
+    counts = [row for row in rows if row.get("count")]
+    parts = [race([row for row in rows if not row.get("count")])]
+    for group in dict.fromkeys(row["group"] for row in counts):
+        lines = [[row["contender"], f"{float(row['count']):,.0f}"] for row in counts if row["group"] == group]
+        parts.append(list_table(["counted", "number"], lines, group))
+    return "\n".join(parts)
+
+
+def training(rows):
+    """What was promised and what was found; one explanation beside a forward pass; the races; multiply-adds."""
+    promised = [row for row in rows if row.get("asked")]
+    lines = [[row["contender"], row["asked"], f"{float(row['found']):.2f}"] for row in promised]
+    parts = [list_table(["ratio", "asked", "found"], lines, "What was promised")]
+    single = [row for row in rows if row["group"].startswith("one explanation")]
+    lines, batches = [], list(dict.fromkeys(row["group"].rpartition(" ")[2] for row in single))
+    for model in dict.fromkeys(row["group"].split(", ")[1] for row in single):
+        own = {batch: [row for row in single if row["group"] == f"one explanation, {model}, batch {batch}"] for batch in batches}
+        base = {batch: float(found[0]["seconds"]) for batch, found in own.items()}
+        for contender in [row["contender"] for row in own[batches[0]][1:]]:
+            cells = []
+            for batch in batches:
+                seconds = float(next(row for row in own[batch] if row["contender"] == contender)["seconds"])
+                cells += [f"{1000 * base[batch]:.0f} ms", f"{seconds / base[batch]:.2f}"]
+            lines.append([name(contender), *cells])
+    head = ["explanation", *(cell for batch in batches for cell in (f"bare forward, batch {batch}", "ratio"))]
+    parts.append(list_table(head, lines, "One explanation over a bare forward of the network that it explains"))
+    adds = [row for row in rows if row.get("multiply_adds")]
+    lines = [[row["group"].split(", ")[1], row["contender"], f"{float(row['multiply_adds']):.1f}"] for row in adds]
+    parts.append(list_table(["network", "what", "10⁹ multiply-adds an image"], lines, "Forward pass at 224, stem of stride 1"))
+    others = [row for row in rows if row not in promised and row not in single and row not in adds]
+    others = [{**row, "rounds": int(float(row["rounds"]))} for row in others]
+    loads = [
+        f"{row['contender']}: {float(row['images']) / float(row['seconds']):.0f} images a second." for row in others if row.get("images")
+    ]
+    return "\n".join([*parts, race(others), "Loader, " + " ".join(loads) + "\n"])
+
+
+KINDS = {"methods": race, "metrics": counted, "training": training}

@@ -1,0 +1,216 @@
+"""CALM by EM beside CALM by ML: an A/A test, because with the posterior at the current parameters the two gradients are equal.
+
+    python -m studies.em_ml [--seeds 10] [--epochs 6] [--images 800]
+
+Drawn objects at half size, a small ResNet; results/studies/em_ml.csv, one row a number. ``part`` "steps": one start, the same batches, and
+how far the weights are from ML's after so many updates, |theta - theta_ml| / |theta_ml|, by every way of leaving ML that we know. Beside
+them the two floors: ML begun a rounding error off, and ML on other batches. "end": what those trainings end with. "seeds": accuracy and
+mean -log p(y|x) on the test images, one training an objective and seed. "spread": mean and standard deviation of these over the seeds, and
+of each minus ML under the same seeds.
+"""
+
+import argparse
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from cam_core.classifier import Classifier
+from cam_core.learned import Calm, jobs, lfi_backbone
+from cam_core.learned.batches import Tensors, as_float, batches, in_memory, size
+from cam_core.learned.recipes import CALM, Recipe
+from cam_core.learned.training import predict, trained
+from cam_core.metrics.statistics import bootstrap
+from cam_core.results import write_table
+
+OUT = jobs.HOME / "results/studies/em_ml.csv"
+AT = (1, 3, 10, 30, 100)  # updates after which the weights are compared, besides the last
+SIDE = 56
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One training beside ML's: its objective, how far its first weights are off (relative), which order of batches it sees."""
+
+    name: str
+    objective: str = "ml"
+    epsilon: float = 1e-10
+    lag: int = 1
+    nudge: float = 0.0
+    order: int = 0
+    probabilities: bool = False  # the released arithmetic of ML
+    exact: bool = False  # float64, against ML in float64, and, being slow, no further than the last of AT
+
+
+WAYS = (
+    Way("ML, first weights 1e-7 off", nudge=1e-7),
+    Way("ML, in probabilities, as released", probabilities=True),
+    Way("EM, as released", "em"),
+    Way("EM, without epsilon", "em", epsilon=0.0),
+    Way("EM, float64", "em", exact=True),
+    Way("EM, epsilon 0.01", "em", epsilon=1e-2),
+    Way("EM, posterior up to 10 updates old", "em_lagged", lag=10),
+    Way("EM, posterior up to 100 updates old", "em_lagged", lag=100),
+    Way("ML, other batches", order=1),
+)
+# the trainings from different seeds: name in the results -> how CALM is built
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "calm_ml": {"objective": "ml"},
+    "calm_ml[probabilities]": {"objective": "ml", "probabilities": True},
+    "calm_em": {"objective": "em"},
+    "calm_em[lag=100]": {"objective": "em_lagged", "lag": 100},
+}
+
+
+class InProbabilities(Calm):
+    """ML by the released arithmetic: probabilities are summed over places and the logarithm comes last. It differs by rounding alone."""
+
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """-log p(y*|x), mean over ``images`` [B,3,H,W] in [0, 1] and ``labels`` [B]."""
+        joint = self.head.log_joint(self.classifier.activations(batch["images"])).exp()
+        return F.nll_loss(joint.sum((2, 3)).log(), batch["labels"]), {}
+
+
+def small(recipe: Recipe) -> Recipe:
+    """The recipe on images of half the side: half the border."""
+    return recipe.shortened(recipe.epochs, pad=4)
+
+
+def build(name: str, classes: int, *, probabilities: bool = False, **options: Any) -> Calm:
+    """CALM as the drawn runs have it: S in the gradient, attention dead everywhere looks at every place alike."""
+    kind = InProbabilities if probabilities else Calm
+    return kind(lfi_backbone(name, classes), classes, uniform=True, detach_scale=False, **options)
+
+
+# --- one start, the same batches -------------------------------------------------------------------------------------------------------
+
+
+def walk(way: Way, name: str, data: Tensors, recipe: Recipe, seed: int) -> Iterator[Calm]:
+    """The model after each update of one training by ``recipe``; it goes on changing."""
+    classes, kind = int(data["labels"].max()) + 1, torch.float64 if way.exact else torch.float32
+    torch.manual_seed(seed)
+    options = {"objective": way.objective, "epsilon": way.epsilon, "lag": way.lag, "probabilities": way.probabilities}
+    model = build(name, classes, **options).to(kind).train()
+    learns = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in learns if way.nudge else []:
+        parameter.data *= 1 + way.nudge * torch.randn(parameter.shape, dtype=kind)
+    optimizer = torch.optim.SGD(learns, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov)
+    per_epoch = math.ceil(size(data) / recipe.batch)
+    for epoch in range(recipe.epochs):
+        for number, (_, batch) in enumerate(batches(data, recipe, seed + 1000 * way.order, epoch)):
+            batch["images"] = as_float(batch["images"]).to(kind, memory_format=torch.channels_last)
+            optimizer.param_groups[0]["lr"] = recipe.lr * recipe.rate(epoch + (number + 0.5) / per_epoch)
+            optimizer.zero_grad()
+            model.loss(batch)[0].backward()
+            optimizer.step()
+            yield model
+
+
+def weights(model: nn.Module) -> Tensor:
+    """All parameters that learn, one after another, in float64."""
+    return torch.cat([parameter.detach().double().flatten() for parameter in model.parameters() if parameter.requires_grad])
+
+
+def steps(name: str, data: Tensors, test: Tensors, recipe: Recipe, ways: Sequence[Way] = WAYS, seed: int = 0) -> list[Row]:
+    """Rows of the parts "steps" and "end": every way beside ML in its own precision."""
+    last = recipe.epochs * math.ceil(size(data) / recipe.batch)
+    at = [*(update for update in AT if update < last), last]
+    rows: list[Row] = []
+    for exact in (False, True):
+        followed, base = [way for way in ways if way.exact == exact], dict[int, Tensor]()
+        for way in tqdm([Way("ML" + ", float64" * exact, exact=exact), *followed] if followed else [], desc="ways", unit="training"):
+            way_on = itertools.islice(walk(way, name, data, recipe, seed), AT[-1] if exact else None)
+            for update, model in enumerate(way_on, start=1):
+                if update in at:
+                    here = weights(model)
+                    there = base.setdefault(update, here)  # ML comes first
+                    distance = float((here - there).norm() / there.norm())
+                    rows.append({"part": "steps", "way": way.name, "update": update, "metric": "distance", "value": distance})
+            ending = {} if exact else quality(model.eval().classifier, test)
+            rows += [{"part": "end", "way": way.name, "update": last, "metric": m, "value": v} for m, v in ending.items()]
+    return rows
+
+
+def quality(classifier: Classifier, test: Tensors) -> dict[str, float]:
+    """Accuracy in percent and mean -log p(y|x) of a CALM network, whose logits are log p(y|x)."""
+    scores = predict(classifier, test["images"])
+    right = (scores.argmax(1) == test["labels"]).double().mean()
+    return {"accuracy": 100 * float(right), "nll": float(F.nll_loss(scores.double(), test["labels"]))}
+
+
+# --- different seeds -------------------------------------------------------------------------------------------------------------------
+
+
+def seeds(name: str, data: Tensors, test: Tensors, recipe: Recipe, count: int, store: Path | str = jobs.STORE) -> list[Row]:
+    """Rows of the part "seeds"; every training is kept, so that a killed run goes on."""
+    classes, rows = int(data["labels"].max()) + 1, list[Row]()
+    plan = [(seed, key) for seed in range(count) for key in OBJECTIVES]
+    for seed, key in tqdm(plan, desc="seeds", unit="training"):
+        make = partial(build, name, classes, **OBJECTIVES[key])
+        model, _ = trained(make, recipe, data, seed=seed, store=store, device="cpu", progress=False)
+        found = quality(model.classifier, test)
+        rows += [{"part": "seeds", "way": key, "seed": seed, "metric": m, "value": v} for m, v in found.items()]
+    return rows
+
+
+def spread(rows: list[Row]) -> list[Row]:
+    """Rows of the part "spread": mean, standard deviation and, from ten seeds on, the interval of the mean over seeds.
+
+    Of each objective, and of each minus ML under the same seeds.
+    """
+    frame = pd.DataFrame(rows)
+    frame = frame[frame.part == "seeds"]
+    out: list[Row] = []
+    for metric, part in frame.groupby("metric", sort=False):
+        wide = part.pivot_table(index="seed", columns="way", values="value")[list(OBJECTIVES)]
+        others = [key for key in OBJECTIVES if key != "calm_ml"]
+        columns = {key: wide[key] for key in OBJECTIVES} | {f"{key} minus calm_ml": wide[key] - wide["calm_ml"] for key in others}
+        for key, column in columns.items():
+            values = column.to_numpy(np.float64)
+            low, high = bootstrap(values) if len(values) >= 10 else (None, None)
+            deviation = float(values.std(ddof=1)) if len(values) > 1 else None
+            facts = {"value": float(values.mean()), "deviation": deviation, "ci_low": low, "ci_high": high, "n": len(values)}
+            out.append({"part": "spread", "way": key, "metric": metric, "least": values.min(), "most": values.max(), **facts})
+    return out
+
+
+def data_of(root: Path | str, count: int | None, side: int = SIDE) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Training and test images of the drawn objects, squashed to ``side`` pixels."""
+    of = jobs.source("drawn_imagenet")
+    read = [of.reader(root, split, "squash", side, None) for split in (of.train, of.test)]
+    train, test = (in_memory(part, progress=False) for part in read)
+    kept = torch.randperm(len(train["labels"]), generator=torch.Generator().manual_seed(0))[:count]
+    return {key: values[kept] for key, values in train.items()}, test
+
+
+def main() -> None:
+    """All parts, one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--images", type=int, help="of the training set; all by default")
+    parser.add_argument("--backbone", default="resnet8")
+    given = parser.parse_args()
+    train, test = data_of(jobs.find_root("drawn_imagenet"), given.images)
+    recipe = small(jobs.drawn_recipe(CALM, given.epochs, lr=0.1, groups=()))
+    rows = steps(given.backbone, train, test, recipe)
+    rows += seeds(given.backbone, train, test, recipe, given.seeds)
+    facts = {"dataset": "drawn_imagenet", "backbone": given.backbone, "epochs": given.epochs, "images": len(train["labels"])}
+    frame = pd.DataFrame([*rows, *spread(rows)]).assign(**facts, tested=len(test["labels"]))
+    write_table(OUT, frame)
+    print(frame[frame.part == "spread"][["way", "metric", "value", "deviation", "n"]].to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Does training LFI-CAM make the backbone's own features better? Its trunk, the attention taken out, beside the plain network's trunk.
+
+    python -m studies.lfi_features [--seeds 3] [--dataset drawn_imagenet] [--backbone resnet8]
+
+Both learn from scratch on the same images by the same recipe. Of each trunk: accuracy of a linear probe (a logistic regression on averaged
+features of the training images, fitted anew for either) and, under that probe and under the network's own head, CAM and Grad-CAM on the
+test images: energy inside the object's box and average precision of its pixels. A third trunk is LFI-CAM's with equal weights in FIN's
+place: what the attention does without anything that chooses. Results: results/studies/lfi_features.csv, one row a number; ``head``
+"attended" is the LFI-CAM network as it is, attention and all.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch.nn.functional as F
+
+from cam_core.classifier import Classifier
+from cam_core.data import Dataset
+from cam_core.evaluate import Data, Table, evaluate
+from cam_core.learned import LfiCam, accuracy, jobs, multi_label_head
+from cam_core.learned.batches import features, in_memory
+from cam_core.methods import method
+from cam_core.metrics import EnergyPointingGame, PixelPrecision
+from cam_core.metrics.statistics import paired_difference, wilson
+from cam_core.results import write_table
+
+OUT = jobs.HOME / "results/studies/lfi_features.csv"
+METHODS = ("cam", "grad_cam", "mean_activation", "random_map", "center_gaussian")
+TRUNKS = {"plain": None, "lfi_cam": "fin", "lfi_cam[uniform]": "uniform"}  # what weighs the channels
+Row = dict[str, object]
+
+
+def bare(model: LfiCam) -> Classifier:
+    """An LFI-CAM network without its attention: the features F and the same head, modules shared."""
+    trunk, whole = model.classifier.trunk, model.classifier
+    other = Classifier(trunk.features, whole.head, name=whole.name, layer=whole.layer, weights=whole.weights)
+    other.mean, other.std = whole.mean, whole.std
+    return other.train(whole.training)
+
+
+def probed(trunk: Classifier, train: Dataset) -> Classifier:
+    """The trunk under a linear probe of the training images, its weight decay chosen on a fifth of them."""
+    images = in_memory(train, progress=False)
+    pooled, _ = features(trunk, images["images"], pool=True, progress=False)
+    return multi_label_head(trunk, pooled, F.one_hot(images["labels"], len(train.classes)).float())[0]
+
+
+def networks(key: str, dataset: str, name: str, root: Path, **options: Any) -> dict[str, Classifier]:
+    """Head -> classifier of one trunk: "own", "probe" and, for LFI-CAM, "attended"."""
+    train = jobs.images(dataset, root, "train")(jobs.source(dataset).view)
+    if key == "plain":
+        own, _ = jobs.network(dataset, name, root, **options)
+        return {"own": own, "probe": probed(own, train)}
+    model, _ = jobs.lfi_cam(dataset, name, root, importance=TRUNKS[key], **options)
+    own = bare(model)
+    return {"own": own, "probe": probed(own, train), "attended": model.classifier}
+
+
+def measured(found: dict[str, Classifier], images: Data, test: Dataset) -> tuple[list[Row], dict[str, Table]]:
+    """Rows of one trunk under each of its heads, and the tables they come from."""
+    rows, tables = list[Row](), dict[str, Table]()
+    for head, classifier in found.items():
+        share = accuracy(classifier, test)
+        low, high = wilson(round(share / 100 * len(test)), len(test))
+        rows.append(
+            {"head": head, "method": "network", "metric": "accuracy", "value": share, "ci_low": low, "ci_high": high, "n": len(test)}
+        )
+        tables[head] = evaluate(classifier, images, [method(m) for m in METHODS], [EnergyPointingGame(), PixelPrecision()], progress=False)
+        records = tables[head].records()
+        rows += [{"head": head, **row} for row in records[records.metric != "empty_maps"].to_dict("records")]
+    return rows, tables
+
+
+def study(
+    dataset: str,
+    name: str,
+    root: Path,
+    seeds: Sequence[int],
+    trunks: Sequence[str] = tuple(TRUNKS),
+    limit: int | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """All rows; "difference": a trunk minus the plain one of the same seed, on the same images."""
+    images, rows = jobs.images(dataset, root, limit=limit), list[Row]()
+    test = images(jobs.source(dataset).view)
+    for seed in seeds:
+        kept: dict[str, dict[str, Table]] = {}
+        for key in trunks:
+            found, kept[key] = measured(networks(key, dataset, name, root, seed=seed, **options), images, test)
+            rows += [{"seed": seed, "trunk": key, "than": "", **row} for row in found]
+            for head in ("own", "probe") if key != "plain" else ():
+                rows += [{"seed": seed, "trunk": key, "than": "plain", "head": head, **row} for row in against(kept, key, head)]
+    return pd.DataFrame(rows).assign(dataset=dataset, backbone=name)
+
+
+def against(kept: dict[str, dict[str, Table]], key: str, head: str) -> list[Row]:
+    """Differences to the plain trunk under the same kind of head, image by image."""
+    own, plain, rows = kept[key][head], kept["plain"][head], list[Row]()
+    for (which, metric, setting), first in own.metrics.items():
+        d = paired_difference(first.per_image(), plain.metrics[which, metric, setting].per_image(), first.value)
+        rows.append({"method": which, "metric": metric, "setting": setting, "value": d.value, "ci_low": d.low, "ci_high": d.high, "n": d.n})
+    return rows
+
+
+def main() -> None:
+    """Train or load, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="drawn_imagenet")
+    parser.add_argument("--backbone", default="resnet8")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, help="of every training; the data set's default if left out")
+    parser.add_argument("--trunks", nargs="+", default=list(TRUNKS), choices=list(TRUNKS))
+    given = parser.parse_args()
+    root = jobs.find_root(given.dataset)
+    frame = study(given.dataset, given.backbone, root, range(given.seeds), given.trunks, epochs=given.epochs)
+    write_table(OUT, frame)
+    shown = frame[frame.method.isin(["network", "cam", "grad_cam"]) & (frame.than == "")]
+    print(shown.pivot_table(index=["metric", "method", "head"], columns="trunk", values="value").round(1).to_string())
+
+
+if __name__ == "__main__":
+    main()

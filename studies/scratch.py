@@ -1,0 +1,267 @@
+"""Train the plain network, LFI-CAM and ABN from scratch under several settings and seeds; how alike are the maps of two trainings?
+
+    CAM_DATA=... python -m studies.scratch cifar10 resnet20 --settings 0 1 2 3 4 --seeds 0 1 2
+
+Trainings: every setting under the first seed, then the other seeds under the first setting, each for the three models in turn. Every
+finished training is kept, a killed one resumes from its last checkpoint: give the same command again. After each training the table is
+written anew: results/studies/scratch-<dataset>-<backbone>.csv. Rows of ``role`` "training": one a planned training and number, without a
+value until it is done. "pair": agreement of the maps of two finished trainings on the same test images (`map_stability`: IoU at the
+threshold, by LFI-CAM's script, at a fixed area, correlation; of the pair, of shuffled images, and the excess), for pairs that differ in
+the setting ("settings") or in the seed ("seeds"). "mean": mean, least and most over those pairs.
+"""
+
+import argparse
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cam_core import METHODS, Probe
+from cam_core.classifier import Classifier
+from cam_core.learned import LfiCam, TrainingError, jobs
+from cam_core.learned.batches import as_float, in_memory
+from cam_core.metrics import map_stability
+from cam_core.results import write_table
+from studies.lfi_features import bare
+
+MODELS = ("plain", "lfi_cam", "abn")
+DATASETS = ("cifar10", "cat_dog", "drawn_imagenet", "drawn_cub")
+Row = dict[str, object]
+Explains = Callable[[Probe], Tensor]
+
+
+class Training(NamedTuple):
+    """What is trained, and how: the setting is a number in `jobs.SETTINGS`."""
+
+    model: str
+    setting: int
+    seed: int
+
+
+@dataclass
+class Done:
+    """A finished training: what it reached, and its maps [N,h,w] of the test images, by name."""
+
+    summary: dict[str, Any]
+    maps: dict[str, Tensor] = field(default_factory=dict)
+    effective: float | None = None  # channels that share FIN's weight
+
+
+def plan(settings: Sequence[int], seeds: Sequence[int]) -> list[Training]:
+    """All trainings, those first without which nothing can be compared: contenders take turns, settings come before seeds."""
+    ways = [(setting, seeds[0]) for setting in settings] + [(settings[0], seed) for seed in seeds[1:]]
+    return [Training(model, setting, seed) for setting, seed in dict.fromkeys(ways) for model in MODELS]
+
+
+def pairs(trainings: Sequence[Training]) -> Iterator[tuple[str, Training, Training]]:
+    """(what differs, one, other) of the trainings of one model that differ in the setting alone or in the seed alone."""
+    for one, other in itertools.combinations(trainings, 2):
+        differs = {"settings": one.setting != other.setting, "seeds": one.seed != other.seed}
+        if one.model == other.model and sum(differs.values()) == 1:
+            yield next(what for what, yes in differs.items() if yes), one, other
+
+
+# --- one training ----------------------------------------------------------------------------------------------------------------------
+
+
+def train(training: Training, dataset: str, name: str, root: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """The trained model (plain: its classifier) and its summary; loaded if it is kept already."""
+    learn = {"plain": jobs.network, "lfi_cam": jobs.lfi_cam, "abn": jobs.abn}[training.model]
+    return learn(dataset, name, root, seed=training.seed, setting=training.setting, **options)
+
+
+def explainers(model: Any) -> list[tuple[str, Classifier, Explains]]:
+    """(name, network, map) of everything whose stability is asked for: the model's own map, and controls on the same network."""
+    posthoc = [(name, METHODS[name]) for name in ("cam", "mean_activation")]
+    if isinstance(model, Classifier):
+        return [(f"plain: {name}", model, function) for name, function in posthoc]
+    own = (model.name, model.classifier, model.explain)
+    if not isinstance(model, LfiCam):
+        return [own]
+    return [own, ("lfi_cam: cam", model.classifier, METHODS["cam"]), ("lfi_cam: mean_activation", bare(model), METHODS["mean_activation"])]
+
+
+@torch.no_grad()
+def looked_at(model: Any, images: Tensor, batch: int = 100) -> dict[str, Tensor]:
+    """Name -> raw maps [N,h,w] of images [N,3,H,W]."""
+    return {
+        name: torch.cat([explain(Probe(network, _ready(part, network))).cpu() for part in images.split(batch)])
+        for name, network, explain in explainers(model)
+    }
+
+
+def _ready(images: Tensor, network: Classifier) -> Tensor:
+    return as_float(images.to(network.mean.device))
+
+
+@torch.no_grad()
+def effective_channels(model: LfiCam, images: Tensor, batch: int = 100) -> float:
+    """1 / sum of w², the number of channels that share FIN's weight, mean over images [N,3,H,W]: C where all weigh alike."""
+    found: list[Tensor] = []
+    hook = model.classifier.trunk.importance.register_forward_hook(lambda _module, _given, w: found.append(1 / w.double().square().sum(1)))
+    try:
+        for part in images.split(batch):
+            model.classifier.activations(_ready(part, model.classifier))
+    finally:
+        hook.remove()
+    return float(torch.cat(found).mean())
+
+
+def finished(training: Training, images: Tensor, dataset: str, name: str, root: Path, **options: Any) -> Done:
+    """Train, or load, and explain the test images."""
+    model, summary = train(training, dataset, name, root, **options)
+    effective = effective_channels(model, images) if training.model == "lfi_cam" else None
+    return Done(summary, looked_at(model, images), effective)
+
+
+# --- the table -------------------------------------------------------------------------------------------------------------------------
+
+
+def training_rows(planned: Sequence[Training], done: dict[Training, Done], failed: dict[Training, str]) -> list[Row]:
+    """Accuracy, seconds and effective channels of every planned training; ``state`` is "done", "failed" (``why``) or "not run"."""
+    rows: list[Row] = []
+    for one in planned:
+        found = done.get(one)
+        state = "done" if found else "failed" if one in failed else "not run"
+        facts = {"role": "training", "model": one.model, "setting": one.setting, "seed": one.seed, "state": state}
+        facts |= {"why": failed.get(one, "")}
+        values = {"accuracy": None, "seconds": None, **({"effective_channels": None} if one.model == "lfi_cam" else {})}
+        if found:
+            reached = {
+                "accuracy": found.summary.get("accuracy"),
+                "seconds": found.summary["seconds"],
+                "effective_channels": found.effective,
+            }
+            values = {key: reached[key] for key in values}
+        digest = found.summary["digest"][:20] if found else ""
+        rows += [{**facts, "metric": metric, "value": value, "digest": digest} for metric, value in values.items()]
+    return rows
+
+
+def pair_rows(one: Training, other: Training, what: str, done: dict[Training, Done], size: tuple[int, int]) -> list[Row]:
+    """Every kind of stability of every map that two finished trainings of one model share."""
+    facts = {"role": "pair", "model": one.model, "differs": what, "setting": one.setting, "seed": one.seed}
+    facts |= {"other_setting": other.setting, "other_seed": other.seed}
+    found = [(name, metric) for name, maps in done[one].maps.items() for metric in map_stability(maps, done[other].maps[name], size)]
+    return [
+        {**facts, "method": name, "metric": metric.name, "detail": metric.setting, "of": metric.of, "value": metric.compute()}
+        for name, metric in found
+    ]
+
+
+def mean_rows(paired: Sequence[Row], planned: Sequence[Training]) -> list[Row]:
+    """Mean, least and most over the pairs of each map and measure; ``n`` pairs of the ``planned`` ones."""
+    if not paired:
+        return []
+    wanted = Counter((what, one.model) for what, one, _ in pairs(planned))
+    keys = ["model", "method", "differs", "metric", "detail", "of"]
+    rows: list[Row] = []
+    for key, part in pd.DataFrame(paired).groupby(keys, sort=False):
+        facts = dict(zip(keys, key, strict=True))
+        found = {"value": part.value.mean(), "least": part.value.min(), "most": part.value.max(), "n": len(part)}
+        rows.append({"role": "mean", **facts, **found, "planned": wanted[facts["differs"], facts["model"]]})
+    return rows
+
+
+def remaining(planned: Sequence[Training], done: dict[Training, Done], failed: dict[Training, str]) -> float:
+    """Seconds that the trainings to come will take, by what those of the same model took, or of any model where it has none yet."""
+    taken = [(one.model, found.summary["seconds"]) for one, found in done.items()]
+    if not taken:
+        return float("nan")
+    everyone = sum(seconds for _, seconds in taken) / len(taken)
+    total = 0.0
+    for one in planned:
+        if one not in done and one not in failed:
+            own = [seconds for model, seconds in taken if model == one.model]
+            total += sum(own) / len(own) if own else everyone
+    return total
+
+
+def study(
+    dataset: str,
+    name: str,
+    root: Path,
+    planned: Sequence[Training],
+    *,
+    out: Path,
+    epochs: int | None = None,
+    limit: int | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """Train all that is planned, one by one, and write ``out`` after each. ``limit``: maps of the first test images only.
+
+    A training that diverges is recorded as failed and the others go on. While there is less than an earlier run had published, as long as
+    that is only being loaded again, the table stays what it was.
+    """
+    of = jobs.source(dataset)
+    images = in_memory(jobs.images(dataset, root, limit=limit)(of.view), progress=False)["images"]
+    size = (images.shape[-2], images.shape[-1])
+    count = epochs or jobs.SCRATCH_EPOCHS[dataset]
+    facts = {"dataset": dataset, "backbone": name, "epochs": count, "images": len(images)}
+    known = published(out, facts)
+    done, failed, paired = dict[Training, Done](), dict[Training, str](), list[Row]()
+    began = time.monotonic()
+    for number, training in enumerate(planned, start=1):
+        try:
+            done[training] = finished(training, images, dataset, name, root, epochs=epochs, **options)
+        except TrainingError as error:
+            failed[training] = str(error)
+        else:
+            for what, one, other in pairs(list(done)):
+                if training in (one, other):
+                    paired += pair_rows(one, other, what, done, size)
+        frame = pd.DataFrame([*training_rows(planned, done, failed), *mean_rows(paired, planned), *paired]).assign(**facts)
+        if len(done) >= known:
+            write_table(out, frame)
+        left = f"{(time.monotonic() - began) / 60:.0f} min so far, about {remaining(planned, done, failed) / 60:.0f} min left"
+        print(f"{number} of {len(planned)}: {told(training, done, failed)}; {left}", flush=True)
+    if len(done) < known:
+        print(f"{out.name} holds {known} finished trainings, these are {len(done)}: it stays as it is; ask for all of them, or remove it")
+    return frame
+
+
+def told(training: Training, done: dict[Training, Done], failed: dict[Training, str]) -> str:
+    """One training in words, and what came of it."""
+    found = f"accuracy {done[training].summary['accuracy']:.1f}" if training in done else f"failed ({failed[training]})"
+    return f"{training.model}, setting {training.setting}, seed {training.seed}: {found}"
+
+
+def published(out: Path, facts: dict[str, object]) -> int:
+    """How many finished trainings the table at ``out`` already holds; none if it is of another kind."""
+    if not out.exists():
+        return 0
+    frame = pd.read_csv(out)
+    same = all((frame[key] == value).all() for key, value in facts.items())
+    return int(((frame.role == "training") & (frame.state == "done") & (frame.metric == "accuracy")).sum()) if same else 0
+
+
+def main() -> None:
+    """Train, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("backbone", help="resnet20 on cifar10, resnet18 on cat_dog, resnet8 on drawn_imagenet")
+    parser.add_argument("--settings", type=int, nargs="+", default=[0], help="numbers in jobs.SETTINGS; drawn data have one")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="the first is that of all settings")
+    parser.add_argument("--epochs", type=int, help="the data set's default if left out")
+    parser.add_argument("--images", type=int, help="how many test images are explained; all if left out")
+    parser.add_argument("--device", default="cpu")
+    given = parser.parse_args()
+    known = len(jobs.SETTINGS.get(given.dataset, (None,)))
+    if not set(given.settings) <= set(range(known)):
+        parser.error(f"{given.dataset} has settings 0 to {known - 1}")
+    study(
+        given.dataset, given.backbone, jobs.find_root(given.dataset), plan(given.settings, given.seeds),
+        out=jobs.HOME / f"results/studies/scratch-{given.dataset}-{given.backbone}.csv",
+        epochs=given.epochs, limit=given.images, device=given.device,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""The learned models' tables say what the files say: a seed's value, what did not run, a floor beside its number."""
+
+import csv
+
+import learned_tables
+import study_tables
+
+
+def write(folder, name, rows):
+    with (folder / f"{name}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    return (study_tables.benchmark if name == "training" else study_tables.study)(folder, name)
+
+
+def test_what_is_not_there_was_not_run(tmp_path):
+    told = {kind: study_tables.study(tmp_path, kind) for kind in learned_tables.KINDS}
+    assert told["shortcut"] == "*Not run yet: a planted mark.*\n"
+    assert (
+        study_tables.study(tmp_path, "scratch-cifar10-resnet20") == "*Not run yet: trainings from scratch, CIFAR-10 (subset), ResNet-20.*\n"
+    )
+
+
+def marks(seeds):
+    facts = {"backbone": "resnet8", "label": "striped fish", "n": 9, "ci_low": 1, "ci_high": 3}
+    for seed in seeds:
+        for trained in ("with", "without"):
+            base = facts | {"seed": seed, "trained": trained, "method": "plain"}
+            yield base | {"metric": "accuracy", "shown": "without", "value": 90 + seed}
+            for shown in ("with", "without"):
+                yield base | {"metric": "called_so", "shown": shown, "value": 40}
+                for metric in ("energy_pointing_game", "maximum_in_box"):
+                    yield base | {"metric": metric, "shown": shown, "method": "grad_cam", "value": 20 + seed}
+        for metric in ("energy_pointing_game", "maximum_in_box"):
+            yield facts | {"seed": seed, "trained": "difference", "shown": "with", "metric": metric, "method": "grad_cam", "value": -7}
+
+
+def test_the_mark_has_an_interval_for_one_seed_and_values_for_several(tmp_path):
+    text = write(tmp_path, "shortcut", list(marks([0])))
+    assert "90.0 [1.0,\N{NO-BREAK SPACE}3.0]" in text
+    assert "-7.0 [1.0" in text
+    text = write(tmp_path, "shortcut", list(marks([0, 1])))
+    assert "90.0 · 91.0" in text
+    assert "20.0 · 21.0" in text
+    assert "one value a seed, 2 seeds" in text
+
+
+def test_features_stand_under_their_head(tmp_path):
+    facts = {"backbone": "resnet8", "dataset": "drawn_imagenet", "ci_low": 1, "ci_high": 3, "seed": 0, "than": ""}
+    rows = [
+        facts | {"trunk": trunk, "head": head, "method": method, "metric": metric, "value": value}
+        for trunk, head, value in (("plain", "own", 50), ("plain", "probe", 51), ("lfi_cam", "own", 60), ("lfi_cam", "attended", 62))
+        for method, metric in (("network", "accuracy"), ("cam", "energy_pointing_game"))
+    ]
+    rows.append(
+        {**facts, "than": "plain", "trunk": "lfi_cam", "head": "own", "method": "cam", "metric": "energy_pointing_game", "value": 10}
+    )
+    text = write(tmp_path, "lfi_features", rows)
+    accuracy = text.split(":::")[1]
+    assert accuracy.index("50.0") < accuracy.index("51.0") < accuracy.index("60.0") < accuracy.index("62.0")
+    assert "10.0 [1.0" in text.split(":::")[-2]
+
+
+def test_ways_of_leaving_ml(tmp_path):
+    facts = {"backbone": "resnet8", "images": 80, "epochs": 2, "tested": 20}
+    rows = [facts | {"part": "steps", "way": "ML, other batches", "update": u, "value": v} for u, v in ((1, 0.0312), (300, 0.9))]
+    rows += [facts | {"part": "steps", "way": "EM, float64", "update": 1, "value": 1e-12}]
+    rows += [
+        facts | {"part": "end", "way": "ML, other batches", "metric": m, "value": v} for m, v in (("accuracy", 61.5), ("nll", 0.98765))
+    ]
+    rows += [
+        facts
+        | {"part": "spread", "way": "calm_em minus calm_ml", "metric": m, "value": 0.25, "deviation": 1.5, "least": -2, "most": 3, "n": 10}
+        | ({"ci_low": -1, "ci_high": 1.25} if m == "accuracy" else {})
+        for m in ("accuracy", "nll")
+    ]
+    text = write(tmp_path, "em_ml", rows)
+    assert "- 3e-02\n  - 9e-01\n  - 61.5\n  - 0.9877" in text
+    assert "- EM, float64\n  - 1e-12\n  - –" in text
+    assert "CALM-EM − CALM-ML\n  - 0.2 [-1.0,\N{NO-BREAK SPACE}1.2]\n  - 1.5\n  - -2.0 to 3.0" in text
+    assert "10 seeds" in text
+
+
+def test_half_a_plan_is_told_as_half(tmp_path):
+    facts = {"dataset": "cifar10", "backbone": "resnet20", "epochs": 12, "images": 100}
+    rows = [
+        facts | {"role": "training", "model": model, "setting": setting, "seed": 0, "metric": metric, "state": state, "value": value}
+        for model, setting, metric, state, value in (
+            ("plain", 0, "accuracy", "done", 73.2),
+            ("lfi_cam", 0, "accuracy", "done", 70.1),
+            ("lfi_cam", 0, "effective_channels", "done", 57.2),
+            ("plain", 1, "accuracy", "not run", ""),
+            ("lfi_cam", 1, "accuracy", "failed", ""),
+        )
+    ]
+    text = write(tmp_path, "scratch-cifar10-resnet20", rows)
+    assert "setting 0, seed 0\n  - 73.2\n  - 70.1\n  - 57.2" in text
+    assert "setting 1, seed 0\n  - not run\n  - failed\n  - –" in text
+    assert "*Trainings under two settings: not run yet.*" in text
+    rows += [
+        facts
+        | {"role": "mean", "model": "lfi_cam", "method": "lfi_cam: cam", "differs": "settings", "metric": metric, "of": of}
+        | {"value": value, "n": 3, "planned": 10}
+        for metric, of, value in (
+            ("stability_iou", "pair", 54.04),
+            ("stability_iou", "shuffled", 40.4),
+            ("stability_correlation", "pair", 0.719),
+            ("stability_correlation", "shuffled", 0.47),
+        )
+    ]
+    text = write(tmp_path, "scratch-cifar10-resnet20", rows)
+    assert "- LFI-CAM: CAM\n  - 54.0 (40.4)\n  - 0.72 (0.47)\n  - 3 of 10" in text
+
+
+def test_promises_explanations_and_counts(tmp_path):
+    machine = {"machine": "2 cores", "packages": "torch 2", "device": "cpu"}
+    timed = machine | {"cpu_seconds": 1, "extra_mb": 1, "rounds": 3.0}
+    rows = [machine | {"group": "what was promised", "contender": "a over b", "asked": "at most 1.1", "found": 1.034}]
+    rows += [
+        timed | {"group": f"one explanation, abn, batch {b}", "contender": c, "seconds": s}
+        for b, c, s in ((1, "forward", 0.02), (1, "abn", 0.03), (8, "forward", 0.1), (8, "abn", 0.11))
+    ]
+    rows += [timed | {"group": "one update", "contender": c, "seconds": s} for c, s in (("cam", 2), ("calm_em", 2.1))]
+    rows += [timed | {"group": "decode", "contender": f"{w} workers", "seconds": 4 / (w + 1), "images": 256} for w in (0, 2)]
+    rows += [machine | {"group": "multiply-adds, resnet50, stem", "contender": "lfi_cam, what it adds", "multiply_adds": 29.59}]
+    text = write(tmp_path, "training", rows)
+    assert "a over b\n  - at most 1.1\n  - 1.03" in text
+    assert "ABN\n  - 20 ms\n  - 1.50\n  - 100 ms\n  - 1.10" in text
+    assert "calm_em\n  - 2.10 s\n  - 1.05" in text
+    assert "0 workers: 64 images a second. 2 workers: 192 images a second." in text
+    assert "one update; 3 rounds in turn" in text
+    assert "resnet50\n  - lfi_cam, what it adds\n  - 29.6" in text

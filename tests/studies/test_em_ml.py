@@ -1,0 +1,96 @@
+"""The ways of leaving ML, each at the size of a few updates: which of them end where ML ends, and which do not."""
+
+import math
+
+import pytest
+import torch
+
+from cam_core.learned import jobs
+from cam_core.learned.recipes import CALM
+from studies import em_ml
+
+
+@pytest.fixture(scope="module")
+def data():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (24, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    return {"images": images, "labels": torch.arange(24) % 4}
+
+
+@pytest.fixture
+def recipe():
+    return em_ml.small(jobs.drawn_recipe(CALM, 3, lr=0.1, groups=(), batch=8))
+
+
+@pytest.fixture(scope="module")
+def found(data):
+    recipe = em_ml.small(jobs.drawn_recipe(CALM, 3, lr=0.1, groups=(), batch=8))
+    rows = em_ml.steps("resnet8", data, data, recipe)
+    return {(row["way"], row["update"]): row["value"] for row in rows if row["part"] == "steps"}, rows
+
+
+def test_ml_is_its_own_base_and_every_way_is_compared_at_every_step(found):
+    distances, _ = found
+    assert {update for _, update in distances} == {1, 3, 9}  # 9 updates in all
+    assert all(value == 0 for (way, _), value in distances.items() if way in ("ML", "ML, float64"))
+    assert {way for way, _ in distances} == {"ML", "ML, float64", *(way.name for way in em_ml.WAYS)}
+
+
+def test_em_is_ml_up_to_rounding_and_what_is_not_em_is_not(found):
+    distances, _ = found
+    assert distances["EM, float64", 9] < 1e-9
+    assert distances["EM, as released", 1] < 1e-6
+    assert 0 < distances["ML, first weights 1e-7 off", 1] < 1e-6
+    assert distances["ML, in probabilities, as released", 1] < 1e-6
+    assert distances["ML, in probabilities, as released", 9] > 0
+    for way in ("EM, epsilon 0.01", "ML, other batches"):
+        assert distances[way, 1] > 1e-5
+    assert distances["EM, posterior up to 10 updates old", 1] == pytest.approx(distances["EM, as released", 1], abs=1e-6)
+    assert distances["EM, posterior up to 10 updates old", 3] > 1e-4
+
+
+def test_the_walk_takes_the_steps_of_the_training_loop(data, recipe):
+    torch.manual_seed(0)
+    from cam_core.learned.training import fit
+
+    for model in em_ml.walk(em_ml.Way("ML"), "resnet8", data, recipe, 3):
+        walked = model
+    torch.manual_seed(3)
+    fitted = em_ml.build("resnet8", 4, objective="ml")
+    fit(fitted, recipe, data, seed=3, device="cpu", progress=False)
+    assert torch.allclose(em_ml.weights(walked), em_ml.weights(fitted), atol=1e-6)
+
+
+def test_quality_is_of_the_marginal(data):
+    model = em_ml.build("resnet8", 4, objective="ml").eval()
+    with torch.no_grad():
+        joint = model.head.log_joint(model.classifier.activations(data["images"].float() / 255)).exp().double().sum((2, 3))
+    found = em_ml.quality(model.classifier, data)
+    expected = -sum(math.log(joint[i, label]) for i, label in enumerate(data["labels"].tolist())) / 24
+    assert found["nll"] == pytest.approx(expected, rel=1e-5)
+    assert found["accuracy"] == pytest.approx(
+        100 * sum(int(row.argmax()) == int(y) for row, y in zip(joint, data["labels"], strict=True)) / 24
+    )
+
+
+def test_spread_is_over_seeds_and_pairs_share_their_seed():
+    values = {way: [1.0] * 3 for way in em_ml.OBJECTIVES} | {"calm_ml": [10.0, 20.0, 30.0], "calm_em": [11.0, 22.0, 33.0]}
+    rows = [
+        {"part": "seeds", "way": way, "seed": seed, "metric": "accuracy", "value": value}
+        for way, each in values.items()
+        for seed, value in enumerate(each)
+    ]
+    out = {row["way"]: row for row in em_ml.spread([*rows, {"part": "end", "way": "ML", "metric": "accuracy", "value": 99.0}])}
+    assert (out["calm_ml"]["value"], out["calm_ml"]["deviation"]) == (20, 10)
+    assert (out["calm_em minus calm_ml"]["value"], out["calm_em minus calm_ml"]["deviation"]) == (2, 1)
+    assert out["calm_em minus calm_ml"]["ci_low"] is None  # three seeds have no interval
+    assert (out["calm_ml"]["least"], out["calm_ml"]["most"]) == (10, 30)
+
+
+def test_a_killed_run_goes_on(data, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(em_ml, "OBJECTIVES", {"calm_ml": {"objective": "ml"}, "calm_em": {"objective": "em"}})
+    rows = em_ml.seeds("resnet8", data, data, recipe, 2, tmp_path)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/model.safetensors")}
+    assert len(kept) == 4
+    assert em_ml.seeds("resnet8", data, data, recipe, 2, tmp_path) == rows
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/model.safetensors")} == kept

@@ -1,0 +1,136 @@
+"""What is planned, what is compared, and that a run killed in the middle publishes what is whole and goes on from there."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from cam_core.learned import LfiCam, TrainingError, jobs, lfi_backbone
+from cam_core.learned.lfi import FixedImportance
+from cam_core.metrics import map_stability
+from studies import scratch
+from studies.scratch import Training
+
+
+def test_settings_come_under_the_first_seed_and_seeds_under_the_first_setting():
+    planned = scratch.plan([0, 3], [5, 6])
+    assert [t.model for t in planned[:3]] == ["plain", "lfi_cam", "abn"]
+    assert list(dict.fromkeys((t.setting, t.seed) for t in planned)) == [(0, 5), (3, 5), (0, 6)]
+    found = [(what, one.model) for what, one, _ in scratch.pairs(planned)]
+    assert sorted(found) == sorted((what, model) for what in ("settings", "seeds") for model in scratch.MODELS)
+    several = scratch.plan(range(5), range(3))
+    counts = pd.Series([what for what, *_ in scratch.pairs(several)]).value_counts().to_dict()
+    assert counts == {"settings": 3 * 10, "seeds": 3 * 3}
+
+
+def test_effective_channels():
+    torch.manual_seed(0)
+    model = LfiCam(lfi_backbone("resnet8", 4), importance="uniform").eval()
+    images = torch.rand(5, 3, 32, 32)
+    assert scratch.effective_channels(model, images, batch=2) == pytest.approx(64)
+    weigher = model.classifier.trunk.importance
+    assert isinstance(weigher, FixedImportance)
+    weigher.weights = torch.tensor([0.5, 0.25, 0.25] + [0.0] * 61)
+    assert scratch.effective_channels(model, images) == pytest.approx(1 / 0.375)
+
+
+def test_maps_and_controls_are_those_of_the_network():
+    torch.manual_seed(0)
+    model = LfiCam(lfi_backbone("resnet8", 4)).eval()
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    found = scratch.looked_at(model, images, batch=2)
+    assert set(found) == {"lfi_cam", "lfi_cam: cam", "lfi_cam: mean_activation"}
+    with torch.no_grad():
+        x = model.classifier.normalize(images.float() / 255)
+        features = model.classifier.trunk.features(x)
+        attended, attention = model.classifier.trunk.attend(x)
+        wanted = model.classifier.head(attended).argmax(1)
+        weights = model.classifier.head.get_submodule("fc").weight[wanted]
+    assert torch.allclose(found["lfi_cam"], attention, atol=1e-5)
+    assert torch.allclose(found["lfi_cam: mean_activation"], features.mean(1), atol=1e-5)
+    assert torch.allclose(found["lfi_cam: cam"], torch.einsum("bk,bkhw->bhw", weights, attended), atol=1e-4)
+
+
+def test_time_left_is_that_of_the_same_model():
+    planned = scratch.plan([0, 1, 2], [0])
+    done = {
+        Training("plain", 0, 0): scratch.Done({"seconds": 10.0}),
+        Training("lfi_cam", 0, 0): scratch.Done({"seconds": 30.0}),
+    }
+    assert scratch.remaining(planned, done, {}) == pytest.approx(2 * 10 + 2 * 30 + 3 * 20)
+    assert scratch.remaining(planned, done, {Training("abn", 0, 0): "diverged"}) == pytest.approx(2 * 10 + 2 * 30 + 2 * 20)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two classes of tiny images, told apart by their brightness, in the place of CIFAR-10's."""
+    random = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label, kind in enumerate(("cats", "dogs")):
+            folder = tmp_path / "CIFAR-10-subset" / split / kind
+            folder.mkdir(parents=True)
+            for number in range(8):
+                Image.fromarray(random.integers(80 * label, 80 * label + 120, (32, 32, 3), np.uint8)).save(folder / f"{number}.png")
+    return tmp_path
+
+
+def rows_of(out, role):
+    frame = pd.read_csv(out)
+    return frame[frame.role == role]
+
+
+def test_killed_diverged_and_whole(root, tmp_path, monkeypatch):
+    out, planned = tmp_path / "scratch.csv", scratch.plan([0, 1], [0])
+    options = {"out": out, "epochs": 1, "store": tmp_path / "models", "device": "cpu"}
+    train, calls = scratch.train, []
+
+    def killed(training, *given, **more):
+        calls.append(training)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return train(training, *given, **more)
+
+    monkeypatch.setattr(scratch, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        scratch.study("cifar10", "resnet8", root, planned, **options)
+    states = rows_of(out, "training").drop_duplicates(["model", "setting"])["state"].tolist()
+    assert states == ["done"] * 4 + ["not run"] * 2
+    assert set(rows_of(out, "pair")["model"]) == {"plain"}  # the only model with two trainings
+    half, kept = out.read_bytes(), {path: path.stat().st_mtime_ns for path in (tmp_path / "models").glob("*/model.safetensors")}
+    assert len(kept) == 4
+
+    seen = []
+
+    def diverging(training, *given, **more):
+        seen.append(out.read_bytes())
+        if training == Training("lfi_cam", 1, 0):
+            raise TrainingError("the loss is nan")
+        return train(training, *given, **more)
+
+    monkeypatch.setattr(scratch, "train", diverging)
+    scratch.study("cifar10", "resnet8", root, planned, **options)
+    assert seen[:4] == [half] * 4  # nothing is taken back while it is loaded again
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    trainings = rows_of(out, "training")
+    broken = trainings[trainings.state == "failed"].drop_duplicates("model")
+    assert broken[["model", "setting", "why"]].to_numpy().tolist() == [["lfi_cam", 1, "the loss is nan"]]
+    assert set(rows_of(out, "pair")["model"]) == {"plain", "abn"}
+
+    monkeypatch.setattr(scratch, "train", train)
+    frame = scratch.study("cifar10", "resnet8", root, planned, **options)
+    assert (frame[frame.role == "training"]["state"] == "done").all()
+    whole = out.read_bytes()
+    scratch.study("cifar10", "resnet8", root, planned[:3], **options)
+    assert out.read_bytes() == whole  # a smaller plan takes nothing away
+    pair = frame[frame.role == "pair"]
+    assert set(pair["method"]) == {"plain: cam", "plain: mean_activation", "lfi_cam", "lfi_cam: cam", "lfi_cam: mean_activation", "abn"}
+    models = [jobs.lfi_cam("cifar10", "resnet8", root, setting=s, epochs=1, store=tmp_path / "models", device="cpu")[0] for s in (0, 1)]
+    of = jobs.source("cifar10")
+    data = jobs.images("cifar10", root)(of.view)
+    images = torch.stack([data[i].image for i in range(len(data))])
+    with torch.no_grad():
+        maps = [model.classifier.trunk.attend(model.classifier.normalize(images))[1] for model in models]
+    expected = {(m.name, m.of): m.compute() for m in map_stability(*maps, (32, 32))}
+    own = pair[pair["method"] == "lfi_cam"].set_index(["metric", "of"])["value"].to_dict()
+    assert own == pytest.approx(expected, abs=0.5)  # pixels at the threshold may fall on either side
