@@ -91,11 +91,12 @@ def test_oracles_find_all_they_need():
 
     names = {canonicalize_name(r.name) for text in LOCKS.values() for r, _ in entries(text)}
     try:
-        declared = [Requirement(r) for peer in ("grad-cam", "torchcam", "captum", "ttach", "scikit-learn") for r in requires(peer) or []]
+        declared = [Requirement(r) for peer in ("grad-cam", "torchcam", "captum", "ttach", "scikit-learn", "quantus") for r in requires(peer) or []]
     except PackageNotFoundError as error:
         pytest.fail(f"{error} is not installed: run `make setup`")
     missing = {r.name for r in declared if r.marker is None and canonicalize_name(r.name) not in names}
-    assert not missing
+    assert missing <= {"opencv-python"}  # the same module comes with opencv-python-headless
+    assert "opencv-python-headless" in names
 
 
 def test_conda_installs_the_same_lock():
