@@ -91,7 +91,9 @@ def test_oracles_find_all_they_need():
 
     names = {canonicalize_name(r.name) for text in LOCKS.values() for r, _ in entries(text)}
     try:
-        declared = [Requirement(r) for peer in ("grad-cam", "torchcam", "captum", "ttach", "scikit-learn", "quantus") for r in requires(peer) or []]
+        declared = [
+            Requirement(r) for peer in ("grad-cam", "torchcam", "captum", "ttach", "scikit-learn", "quantus") for r in requires(peer) or []
+        ]
     except PackageNotFoundError as error:
         pytest.fail(f"{error} is not installed: run `make setup`")
     missing = {r.name for r in declared if r.marker is None and canonicalize_name(r.name) not in names}

@@ -218,7 +218,8 @@ class MaxBoxAcc(Metric):
     Choe et al., "Evaluating weakly supervised object localization methods right" (CVPR 2020), the official evaluator to the bit. Maps
     [B,H,W] are min-maxed and quantised here; boxes [n,4] are inclusive x0, y0, x1, y1 in map pixels (the benchmark's own: truncated from
     the official integers). Its 1000 thresholds arange(0, 1, .001) reduce to the levels k = int(threshold * 255) = 0..254. Rows [B,255]:
-    best IoU at each level, kept in float32, which still tells an IoU from the limits. A constant map gives the box [0, 0, 0, 0].
+    best IoU at each level, kept in float32, which still tells an IoU from the limits. A constant map gives the box [0, 0, 0, 0]. Its 95 %
+    interval holds the truth in 91 to 92 % on 30 to 128 images, in 94 % above (`studies/coverage.py`).
     """
 
     name = "max_box_acc"
