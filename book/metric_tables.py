@@ -40,12 +40,12 @@ def _known(rows, caption):
         texts = {one: f"{value:.{digits}f}" for one, value in values.items()}
         extreme = {"higher": max, "lower": min}.get(better)
         best = f"{extreme(values.values()):.{digits}f}" if extreme and len(set(texts.values())) > 1 else None
-        beaten = [name(one) for one, row in own.items() if row["against_cue"] == "better" and texts[one] != texts["cue_mask"]]
-        texts = {one: f"**{text}**" if text == best else text for one, text in texts.items()}
-        verdict = ", ".join(beaten) or ("none" if better else "–")
-        lines.append([f"{name(metric)} {setting}".strip(), *(texts.get(one, "–") for one in maps), verdict])
-    head = ["metric", *map(name, maps), "better than the mask"]
-    return list_table(head, lines, f"{caption}. Bold: the best; last column: by the paired 95 % interval")
+        ahead = {one for one, row in own.items() if row["against_cue"] == "better" and texts[one] != texts["cue_mask"]}
+        told = {one: (f"**{text}**" if text == best else text) + (" +" if one in ahead else "") for one, text in texts.items()}
+        lines.append([f"{name(metric)} {setting}".strip(), *(told.get(one, "–") for one in maps)])
+    return list_table(
+        ["metric", *map(name, maps)], lines, f"{caption}. Bold: the best; +: better than the mask by the paired 95 % interval"
+    )
 
 
 def calibration(rows):

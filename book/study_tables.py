@@ -61,7 +61,7 @@ MEASURES = ("wins", "map_stability", "cascading_randomization")  # that give num
 
 
 def metrics(module):
-    """Every metric as a table: what it measures, what it needs beside the maps, its protocol, which direction is better."""
+    """Every metric as a table: what it measures, which direction is better, its protocol and what it needs beside the maps."""
     lines = []
     for key in module.__all__:
         one = getattr(module, key)
@@ -69,11 +69,11 @@ def metrics(module):
             continue
         told = inspect.getdoc(one).split("\n")[0].replace("``", "`")
         if key in MEASURES:
-            lines.append([f"`{key}`", told, "–", "–", "–"])
+            lines.append([f"`{key}`", told, "–"])
             continue
         option = inspect.signature(one).parameters.get("protocol")
         protocol = one.protocol or ("" if option is None else option.default)
         better = {True: "higher", False: "lower", None: "neither"}[one.higher_is_better]
-        lines.append([f"`{key}`", told, NEEDS.get(one.needs, one.needs), f"`{protocol}`" if protocol else "–", better])
-    head = ["metric", "what it measures", "needs", "protocol", "better"]
-    return list_table(head, lines, "", kind="prose", widths="20 46 16 10 8")
+        under = f"; `{protocol}`" if protocol else ""
+        lines.append([f"`{key}`", told, f"{better}{under}; {NEEDS.get(one.needs, one.needs)}"])
+    return list_table(["metric", "what it measures", "better; protocol; needs"], lines, "", kind="prose", widths="22 50 28")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cam_core.metrics.localization import checked_boxes, inside
 from cam_core.metrics.metric import Metric
-from cam_core.metrics.statistics import Array, mean, ratio, total
+from cam_core.metrics.statistics import Array, mean, ratio, total, wilson
 from cam_core.protocol import PROTOCOLS
 
 # ---------------------------------------------------------------- pixels against the boxes
@@ -74,6 +74,13 @@ class MaximumInBox(_InBoxes):
     def value(self, rows: Array, weights: Array | None = None) -> Array:
         """100 · mean(hit)."""
         return 100 * mean(rows[:, 0], weights)
+
+    def interval(self, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+        """Wilson's interval of the rate; where an image has several rows they are drawn together, as for every metric."""
+        _, rows = self.per_image()
+        if self.stride > 1:
+            return super().interval(level, resamples, seed)
+        return wilson(int(rows[:, 0].sum()), len(rows), level)
 
 
 class FalseActivation(_InBoxes):

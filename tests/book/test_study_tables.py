@@ -105,8 +105,8 @@ def test_known_maps_say_which_of_them_beat_the_mask(tmp_path):
     write(tmp_path, "trust", rows)
     text = study_tables.study(tmp_path, "trust")
     assert text.count("right on 39 of 40 images, follows the cue and nothing else on 34") == 2
-    assert text.count("  - 20.0\n  - **0.0**\n  - Fake-CAM") == 2
-    assert "  - 0.00\n  - none" in text  # nothing to be better than
+    assert text.count("  - 20.0\n  - **0.0** +\n") == 2
+    assert "  - 0.00\n" in text  # nothing to be better than
     assert "correct_after" not in text
 
 

@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 from cam_core import metrics
 from cam_core.metrics.localization import inside
 from cam_core.metrics.pixels import average_precision, pixel_histogram, ranked_precision
+from cam_core.metrics.statistics import wilson
 
 
 def test_pixel_histogram_equals_numpy_with_the_official_edges():
@@ -114,6 +115,7 @@ def test_the_maximum_in_the_box_is_the_first_in_scan_order():
     metric.update(heat, boxes)
     assert metric.per_image()[1].tolist() == [[1, 1 / 20], [1, 5 / 20], [0, 16 / 20]]  # a constant map points at the corner
     assert metric.compute() == pytest.approx(200 / 3)
+    assert metric.interval() == pytest.approx(wilson(2, 3))  # a rate: all hits leave an interval of some width
 
 
 def official_pxap(maps, masks):
