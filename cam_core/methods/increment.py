@@ -63,6 +63,8 @@ READINGS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("increment_cam[full]", {"resolution": "image"}, "at image resolution"),
     ("increment_cam[gated]", {"masks": "gated"}, "at map resolution"),  # R2'
     ("increment_cam[channels]", {"merge": "channels"}, "at map resolution"),  # R3
+    # what studies/increment_cam.py chose on ImageNet, with ResNet-18 and with MobileNetV2; its weights might as well be equal
+    ("increment_cam_tuned", {"weight": "softmax", "merge": "channels"}, "at map resolution"),
 )
 
 
