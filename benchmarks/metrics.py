@@ -6,7 +6,6 @@ are drawn: smooth ones, as CAM gives, and noise of single pixels, as gradients g
 
 import argparse
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -20,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.methods import images, network
-from benchmarks.race import race, write
+from benchmarks.race import Peak, race, write
 from cam_core import METHODS, Probe, metrics
 from cam_core.data import CUB200, ImageNet
 from cam_core.evaluate import evaluate
@@ -289,45 +288,28 @@ def memory(count: int, methods: int) -> list[dict[str, Any]]:
     rows[metrics.MaxBoxAccV2] = rows[metrics.MaxBoxAcc]
     recorded = [kind() for kind in rows for _ in range(methods)]
     group = f"rows of PxAP, MaxBoxAcc and MaxBoxAcc V2, {count} images, {methods} methods: MB of memory"
-    with Highest() as before:
+    with Peak(_own) as before:
         pass
-    with Highest() as recording:
+    with Peak(_own) as recording:
         for start in range(0, count, 16):
             for metric in recorded:
                 metric.record(rows[type(metric)], torch.arange(start, start + 16))
-    with Highest() as reading:
+    with Peak(_own) as reading:
         for metric in recorded:
             metric.compute()
         for kind in rows:
             next(metric for metric in recorded if type(metric) is kind).interval(resamples=100)
     held = sum(metric.per_image()[1].nbytes for metric in recorded) / 2**20
     return [
-        _count(group, "the process before", round(before.megabytes)),
-        _count(group, "while they are recorded, at the most", round(recording.megabytes)),
-        _count(group, "while they are summarised, at the most", round(reading.megabytes)),
-        _count(group, f"in files under {tempfile.gettempdir()}", round(held)),
+        _count(group, "the process before", round(before.top)),
+        _count(group, "while they are recorded, at the most", round(recording.top)),
+        _count(group, "while they are summarised, at the most", round(reading.top)),
+        _count(group, "in temporary files", round(held)),
     ]
 
 
-class Highest:
-    """The most memory of the process's own (anonymous: what is mapped from files can be dropped) while it lasts, in megabytes."""
-
-    def __enter__(self) -> "Highest":
-        self.megabytes, self.done = _own(), threading.Event()
-        self.thread = threading.Thread(target=self._watch)
-        self.thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self.done.wait(0.005):
-            self.megabytes = max(self.megabytes, _own())
-
-    def __exit__(self, *_: object) -> None:
-        self.done.set()
-        self.thread.join()
-
-
 def _own() -> float:
+    """The process's own memory in megabytes: anonymous, as what is mapped from files can be dropped."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon"))
 

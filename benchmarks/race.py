@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +99,14 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown processor")
 
 
-class _Peak:
-    """Highest resident memory while it lasts, looked at every 2 ms, in megabytes above the start."""
+class Peak:
+    """The most memory that ``read`` tells while it lasts, looked at every 2 ms: ``top``, and ``extra`` above the start, in megabytes."""
 
-    def __enter__(self) -> "_Peak":
-        self.start = self.top = _resident()
+    def __init__(self, read: Callable[[], float]) -> None:
+        self.read = read
+
+    def __enter__(self) -> "Peak":
+        self.start = self.top = self.read()
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._watch)
         self.thread.start()
@@ -111,7 +114,7 @@ class _Peak:
 
     def _watch(self) -> None:
         while not self.done.wait(0.002):
-            self.top = max(self.top, _resident())
+            self.top = max(self.top, self.read())
 
     def __exit__(self, *_: object) -> None:
         self.done.set()
@@ -130,7 +133,7 @@ def _serve(prepare: str) -> None:
     print("{}", flush=True)
     for _ in sys.stdin:
         gc.collect()
-        with _Peak() as memory:
+        with Peak(_resident) as memory:
             began, cpu = time.perf_counter(), time.process_time()
             call()
             seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
