@@ -132,8 +132,8 @@ def scratch_recipe(model: str, dataset: str, count: int | None = None, setting: 
     if not 0 <= setting < len(SETTINGS[dataset]):
         raise ValueError(f"{dataset} has settings 0 to {len(SETTINGS[dataset]) - 1}, got {setting}")
     of = asdict(SETTINGS[dataset][setting])
-    if dataset == "cifar10":
-        return small.shortened(count, **of)
+    if dataset == "cifar10":  # bfloat16: 1.5 x faster on a CPU that has it, for all contenders alike
+        return small.shortened(count, precision="bf16-mixed", **of)
     # ABN's schedule on ImageNet is another one; side by side all fall at half and three quarters, as LFI-CAM does
     return replace(LFI_CAM_IMAGENET.shortened(count, crop=source(dataset).side, **of), name=large.name)
 

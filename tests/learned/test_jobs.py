@@ -84,6 +84,7 @@ def test_contenders_learn_alike():
     assert jobs.scratch_recipe("lfi_cam", "cifar10").differs_from(LFI_CAM) == [
         "epochs: 12 instead of 300",
         "milestones: 6 9 instead of 150 225",
+        "precision: bf16-mixed instead of 32-true",
     ]
     with pytest.raises(ValueError, match="settings 0 to 4, got 5"):
         jobs.scratch_recipe("plain", "cifar10", 1, 5)
