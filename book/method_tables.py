@@ -140,4 +140,21 @@ def _settings(text):
     return text.strip("{}").replace("'", "").replace(": ,", ": last,")
 
 
-KINDS = {"forms": forms, "score_cam_budget": budget, "increment_cam": reported}
+def published_gap(rows):
+    """A table a network: Average Drop and Increase in Confidence at each share of the map that is shown, and the mean of the map."""
+    tables = []
+    for network in dict.fromkeys(row["backbone"] for row in rows):
+        own = [row for row in rows if row["backbone"] == network]
+        shares = dict.fromkeys(row["setting"] for row in own if row["metric"] == "average_drop")
+        columns = [(metric, share) for metric in ("average_drop", "increase_in_confidence") for share in shares] + [("map_mean", "100%")]
+        cells = {(row["method"], row["metric"], row["setting"]): row for row in own}
+        methods = sorted(dict.fromkeys(row["method"] for row in own), key=is_control)
+        lines = [
+            [("control: " if is_control(m) else "") + name(m), *(number(cells.get((m, *column))) for column in columns)] for m in methods
+        ]
+        caption = f"{name(network)} (`{own[0]['weights']}`), {float(own[0]['n']):.0f} ImageNet validation images; value [95 % interval]"
+        tables.append(list_table(["method", *(f"{name(metric)} {share}" for metric, share in columns)], lines, caption))
+    return "\n".join(tables)
+
+
+KINDS = {"published_gap": published_gap, "forms": forms, "score_cam_budget": budget, "increment_cam": reported}

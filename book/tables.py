@@ -47,6 +47,7 @@ NAMES = {
     "score_cam": "Score-CAM",
     "rise": "RISE",
     "plain": "plain network",
+    "grad_cam[no relu]": "Grad-CAM without ReLU",
     "grad_cam[power=2]": "Grad-CAM, squared",
     "grad_cam[power=0.5]": "Grad-CAM, square root",
     "random_map": "random map",

@@ -4,15 +4,23 @@ A [N,K,h,w] are the classifier's activations, m = sigmoid(conv(A)) [N,C,h,w] the
 predicts ("model truth").
 """
 
+import math
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
+from tqdm import tqdm
 
 from cam_core import maps
 from cam_core.classifier import Classifier
-from cam_core.learned.batches import Tensors, center, features
+from cam_core.learned.batches import Tensors, as_float, augment, center, derived_seed, features
 from cam_core.learned.plain import Loss, shapes, share_correct
-from cam_core.learned.recipes import Recipe
+from cam_core.learned.recipes import L_CAM, Recipe
+from cam_core.metrics.store import mapped
 from cam_core.probe import Probe
 
 
@@ -21,8 +29,10 @@ class LCam(nn.Module):
 
     ``masks``: which maps area and variation are taken of. "batch", as released: for every image the maps of all N classes in the
     batch, N² in all, which makes the variation term N times as large; "own": each image's own class, where ``variation`` = 0.01 N
-    restores the balance. ``cached``: train on activations of one centre view per image. ``dropout``: the classifier's dropout stays on
-    in training, everything else of it in eval mode; by default for VGG, as released. Only ``attention`` is trained or kept.
+    restores the balance. ``cached``: train on activations of ``views`` views per image, passed once and kept in a temporary file: the
+    centre and, if more than one, windows of 224 pixels at random places, half of them mirrored, as the paper's training sees them (from
+    images with a short side of 256; an epoch shows every view). ``dropout``: the classifier's dropout stays on in training,
+    everything else of it in eval mode; by default for VGG, as released. Only ``attention`` is trained or kept.
     """
 
     def __init__(
@@ -36,12 +46,15 @@ class LCam(nn.Module):
         variation: float = 0.01,
         power: float = 0.3,
         cached: bool = True,
+        views: int = 1,
         dropout: bool | None = None,
     ) -> None:
         super().__init__()
+        if views < 1 or (views > 1 and not cached):
+            raise ValueError(f"L-CAM keeps one view of an image or more, and only if cached; got views={views}, cached={cached}")
         if variant not in ("fm", "img") or masks not in ("batch", "own"):
             raise ValueError(f'L-CAM has variants "fm" and "img" and masks "batch" and "own", got {variant!r} and {masks!r}')
-        self.name, self.variant, self.masks, self.cached = f"l_cam_{variant}", variant, masks, cached
+        self.name, self.variant, self.masks, self.cached, self.views = f"l_cam_{variant}", variant, masks, cached, views
         self.entropy, self.area, self.variation, self.power = entropy, area, variation, power
         self.dropout = classifier.name.startswith("vgg") if dropout is None else dropout
         self.classifier = classifier.eval().requires_grad_(requires_grad=False)
@@ -72,15 +85,45 @@ class LCam(nn.Module):
     def extra_repr(self) -> str:
         """The options, for the digest under which a trained model is kept."""
         terms = f"entropy={self.entropy}, area={self.area}, variation={self.variation}, power={self.power}"
-        return f"variant={self.variant}, masks={self.masks}, cached={self.cached}, dropout={self.dropout}, {terms}"
+        return f"variant={self.variant}, masks={self.masks}, cached={self.cached}, views={self.views}, dropout={self.dropout}, {terms}"
 
     def prepare(self, data: Tensors, recipe: Recipe, *, progress: bool = True) -> dict[str, Tensor]:
-        """The training set with the classifier's predictions on centre views for labels and, if ``cached``, float16 activations."""
-        images = center(data["images"], recipe.crop)
-        activations, predicted = features(self.classifier, images, pool=not self.cached, half=True, progress=progress)
-        if not self.cached:
-            return {"images": data["images"], "labels": predicted}
-        return {"activations": activations, "labels": predicted, **({"images": images} if self.variant == "img" else {})}
+        """The training set with the classifier's predictions on centre views for labels and, if ``cached``, float16 activations.
+
+        Where the temporary folder has no room for them, the views themselves, which then pass through the trunk in every epoch.
+        """
+        middle = center(data["images"], L_CAM.crop if self.views > 1 else recipe.crop)
+        images = torch.cat([middle, *seen_in_training(data["images"], self.views - 1)])
+        if not self.cached or not self._room(images):
+            _, labels = features(self.classifier, middle, pool=True, progress=progress)
+            return {"images": images if self.cached else data["images"], "labels": labels.repeat(self.views)}
+        predicted: list[Tensor] = []
+        activations = mapped(self._passed(images, predicted, progress), self._shape(images))
+        labels = torch.cat(predicted)[: len(middle)].repeat(self.views)
+        return {"activations": activations, "labels": labels, **({"images": images} if self.variant == "img" else {})}
+
+    @torch.no_grad()
+    def _shape(self, images: Tensor) -> tuple[int, ...]:
+        return (len(images), *self.classifier.activations(as_float(images[:1].to(self.classifier.mean.device))).shape[1:])
+
+    def _room(self, images: Tensor) -> bool:
+        needed, folder = 2 * math.prod(self._shape(images)), tempfile.gettempdir()
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            warnings.warn(
+                f"the activations of {len(images)} views take {needed / 1e9:.3g} GB, {folder} has {free / 1e9:.3g} GB: they pass through "
+                "the trunk in every epoch, which is slow (TMPDIR names another folder)",
+                stacklevel=3,
+            )
+        return needed <= free
+
+    @torch.no_grad()
+    def _passed(self, images: Tensor, predicted: list[Tensor], progress: bool) -> Iterator[Tensor]:
+        frozen, device = self.classifier.frozen(), self.classifier.mean.device
+        for part in tqdm(images.split(32), "activations", unit="batch", disable=not progress, leave=False):
+            activations = frozen.activations(as_float(part.to(device)))
+            predicted.append(frozen.head(activations).argmax(1).cpu())
+            yield activations.half().cpu()
 
     def loss(self, batch: dict[str, Tensor]) -> Loss:
         """1.5 cross-entropy + 2 area + 0.01 variation (released weights); and its terms.
@@ -118,6 +161,13 @@ class LCam(nn.Module):
         """The map of the target before the sigmoid, [B,h,w], signed (released read-out), from the probe's activations."""
         weight, bias = self.attention.weight[probe.targets, :, 0, 0], self.bias[probe.targets]
         return torch.einsum("bk,bkhw->bhw", weight, probe.activations) + bias[:, None, None]
+
+
+def seen_in_training(images: Tensor, views: int) -> list[Tensor]:
+    """Images uint8 [N,3,H,W] -> ``views`` tensors [N,3,224,224] of random windows, half of them mirrored (L-CAM's augmentation)."""
+    generator = torch.Generator().manual_seed(derived_seed(0))
+    draws = torch.rand(views, len(images), 3, generator=generator)
+    return [augment(images, of, flip=L_CAM.flip, crop=L_CAM.crop) for of in draws]
 
 
 def gathered(labels: Tensor) -> tuple[Tensor, int]:

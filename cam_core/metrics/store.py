@@ -16,10 +16,10 @@ def append(kept: list[Tensor], rows: Tensor) -> None:
     """Add rows [n,...] to what is ``kept``: few tensors instead of one a batch, and those of `BLOCK` bytes or more mapped from a file."""
     if not len(rows):
         return
-    kept.append(_mapped([rows], rows.shape) if rows.nbytes >= BLOCK else rows)
+    kept.append(mapped([rows], rows.shape) if rows.nbytes >= BLOCK else rows)
     while len(kept) > 1 and len(kept[-2]) <= len(kept[-1]) and kept[-2].nbytes < BLOCK:  # so that no row is joined more than log(n) times
         joined = torch.cat([kept[-2], kept[-1]])
-        kept[-2:] = [_mapped([joined], joined.shape) if joined.nbytes >= BLOCK else joined]
+        kept[-2:] = [mapped([joined], joined.shape) if joined.nbytes >= BLOCK else joined]
 
 
 def parts(state: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -38,7 +38,7 @@ def taken(kept: Sequence[Tensor], order: NDArray[np.int64] | None = None) -> NDA
     shape, wide = (len(order), *kept[0].shape[1:]), kept[0][:1].nbytes
     if len(order) * wide < BLOCK:
         return torch.cat(list(kept)).numpy()[order]
-    return _mapped(_gathered(kept, order, BLOCK // wide + 1), shape).numpy()
+    return mapped(_gathered(kept, order, BLOCK // wide + 1), shape).numpy()
 
 
 def _gathered(kept: Sequence[Tensor], order: NDArray[np.int64], step: int) -> Iterator[Tensor]:
@@ -52,7 +52,7 @@ def _gathered(kept: Sequence[Tensor], order: NDArray[np.int64], step: int) -> It
         yield rows
 
 
-def _mapped(blocks: Iterable[Tensor], shape: Sequence[int]) -> Tensor:
+def mapped(blocks: Iterable[Tensor], shape: Sequence[int]) -> Tensor:
     """A tensor of ``shape`` mapped from a temporary file that holds the ``blocks`` and goes with the tensor.
 
     Its pages are the system's to fetch and to drop. `tempfile` says where it lies (TMPDIR moves it): on a disk, or nothing is won.
