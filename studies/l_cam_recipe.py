@@ -1,14 +1,17 @@
 """Which masks and learning rate L-CAM gets when a thousand images have to do; chosen on held-out images that nothing is reported on.
 
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.l_cam_recipe mobilenet_v2 resnet50
+    CAM_DATA=... CAM_WEIGHTS=... python -m studies.l_cam_recipe mobilenet_v2 --views 4
 
 Every try trains L-CAM-Fm for 50 epochs on cached centre views. The choice is the one of least mean Average Drop at 50 % over the
 networks (at 100 % a map wins by hiding little, so that value does not choose). L-CAM-Img, whose epochs cost forty times as much, takes
-the same choice. Rows of maps that learn nothing stand beside the tries.
+the same choice. Rows of maps that learn nothing stand beside the tries. ``--views``: what the choice gains from so many cached views of an
+image instead of the centre alone, over as many updates but for rounding (results/studies/l_cam_views.csv).
 """
 
 import argparse
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,9 +19,11 @@ import torch
 from tqdm import tqdm
 
 from cam_core import load_classifier, metrics
+from cam_core.classifier import Classifier
+from cam_core.data.folder import middle_square
 from cam_core.evaluate import evaluate
 from cam_core.learned import LCam, jobs
-from cam_core.learned.batches import in_memory
+from cam_core.learned.batches import center, in_memory
 from cam_core.learned.recipes import L_CAM
 from cam_core.learned.training import fit
 from cam_core.methods import Method, method
@@ -31,25 +36,50 @@ EPOCHS = 50
 CONTROLS = ("grad_cam", "cam", "mean_activation", "random_map", "grad_cam[power=0.5]")
 
 
+def measured(classifier: Classifier, root: Path, methods: Sequence[Method]) -> pd.DataFrame:
+    """Average Drop, Increase in Confidence and mean of the map on the held-out images, one row a method, setting and metric."""
+    wanted = [m(keep) for keep in (1.0, 0.5, 0.15) for m in (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.MapMean)]
+    records = evaluate(classifier, jobs.images("imagenet", root, "held_out"), [*methods, *map(method, CONTROLS)], wanted).records()
+    return records[records.metric != "empty_maps"].assign(backbone=classifier.name, weights=classifier.weights)
+
+
+def learned(name: str, model: LCam) -> Method:
+    """A trained L-CAM as a method under another name."""
+    return Method(name, model.explain, "Gkartzonika et al., ECCVW", 2022, "1")
+
+
 def tries(network: str, root: Path) -> pd.DataFrame:
-    """Average Drop, Increase in Confidence and mean of the map on the held-out images, one row a try, setting and metric."""
+    """Every masks and rate."""
     classifier = load_classifier(network)
     short = L_CAM.shortened(EPOCHS, flip=False, crop=None)
     train = in_memory(jobs.images("imagenet", root, "train")("crop"))
     data = LCam(classifier).prepare(train, short)
-    learned = {}
+    found = {}
     for masks, rate in tqdm(list(itertools.product(MASKS, RATES)), desc=network, unit="try"):
         torch.manual_seed(0)
         model = LCam(classifier, masks=masks.split()[0], variation=MASKS[masks])
         fit(model, short.shortened(EPOCHS, lr=rate), data, progress=False)
-        learned[masks, rate] = Method(f"{masks}, {rate:g}", model.explain, "Gkartzonika et al., ECCVW", 2022, "1")
-    measured = [m(keep) for keep in (1.0, 0.5, 0.15) for m in (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.MapMean)]
-    methods = [*learned.values(), *map(method, CONTROLS)]
-    records = evaluate(classifier, jobs.images("imagenet", root, "held_out"), methods, measured).records()
-    names = {m.name: key for key, m in learned.items()}
+        found[masks, rate] = learned(f"{masks}, {rate:g}", model)
+    records = measured(classifier, root, list(found.values()))
+    names = {m.name: key for key, m in found.items()}
     records["masks"] = [names.get(name, ("", None))[0] for name in records.method]
     records["rate"] = [names.get(name, ("", None))[1] for name in records.method]
-    return records[records.metric != "empty_maps"].assign(backbone=network, weights=classifier.weights, epochs=EPOCHS)
+    return records.assign(epochs=EPOCHS)
+
+
+def views(network: str, root: Path, counts: Sequence[int]) -> pd.DataFrame:
+    """The chosen masks and rate on one cached view of an image and on more, an epoch the shorter the more views it shows."""
+    classifier = load_classifier(network)
+    train = in_memory(jobs.images("imagenet", root, "train")(middle_square(256)))
+    found = []
+    for count in tqdm(counts, desc=network, unit="try"):
+        recipe = L_CAM.shortened(round(EPOCHS / count), **jobs.L_CAM_FEW)
+        torch.manual_seed(0)
+        model = LCam(classifier, masks=jobs.L_CAM_MASKS, views=count)
+        given = train if count > 1 else {**train, "images": center(train["images"], L_CAM.crop)}
+        fit(model, recipe, model.prepare(given, recipe), progress=False)
+        found.append(learned(f"{count} {'view' if count == 1 else 'views'}", model))
+    return measured(classifier, root, found)
 
 
 def choice(frame: pd.DataFrame) -> tuple[str, float]:
@@ -64,8 +94,12 @@ def main() -> None:
     """Run the tries for the networks named on the command line and write them to results/studies/."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="+", help="torchvision networks, for example mobilenet_v2 resnet50")
-    root = jobs.find_root("imagenet")
-    frame = pd.concat([tries(network, root) for network in parser.parse_args().networks], ignore_index=True)
+    parser.add_argument("--views", type=int, help="compare so many cached views of an image with one")
+    given, root = parser.parse_args(), jobs.find_root("imagenet")
+    if given.views:
+        write_table(OUT.with_stem("l_cam_views"), pd.concat([views(network, root, (1, given.views)) for network in given.networks]))
+        return
+    frame = pd.concat([tries(network, root) for network in given.networks], ignore_index=True)
     write_table(OUT, frame)
     print("chosen: masks {}, learning rate {:g}".format(*choice(frame)))
 
