@@ -155,16 +155,16 @@ def read(folder, profile):
 
 
 def results(rows, paper, level=4):
-    """One table per run and protocol: method × metric, value [interval] and n. A line says so when nothing ran."""
+    """One table per protocol of a run, or of runs that differ in the seed alone: method × metric. A line says so when nothing ran."""
     rows = [row for row in rows if row["paper"] == paper]
     if not rows:
         return "*Not run.*\n"
-    keys = ("dataset", "split", "backbone", "weights", "recipe", "seed", "run")
+    keys = ("dataset", "split", "backbone", "weights", "recipe")
     parts = []
     for key, found in itertools.groupby(rows, key=lambda row: tuple(row[k] for k in keys)):
         run, group = dict(zip(keys, key, strict=True)), list(found)
         parts.append(f"{'#' * level} {name(run['dataset'])}, {name(run['backbone'])}{_recipe(run)}\n")
-        parts.append(_where(run))
+        parts.append(_where(run, list(dict.fromkeys((row["seed"], row["run"]) for row in group))))
         protocols = dict.fromkeys(row["protocol"] for row in group)
         parts += [_table([row for row in group if row["protocol"] == protocol], protocol) for protocol in protocols]
     return "\n".join(parts)
@@ -174,10 +174,15 @@ def _recipe(run):
     return f", {run['recipe']}" if run["recipe"] else ""
 
 
-def _where(run):
+def _where(run, seeds):
     weights = f"weights `{run['weights']}`" if run["weights"] else "weights trained here"
-    text = f"Split {run['split']}, {weights}, seed {run['seed']}. Run `{run['run']}`."
+    which, runs = ", ".join(seed for seed, _ in seeds), ", ".join(f"`{folder}`" for _, folder in seeds)
+    text = f"Split {run['split']}, {weights}, {_plural('seed', seeds)} {which}. {_plural('Run', seeds)} {runs}."
     return text + stand_in(run["weights"]) + "\n"
+
+
+def _plural(word, of):
+    return word if len(of) == 1 else word + "s"
 
 
 def stand_in(weights):
@@ -193,19 +198,30 @@ def stand_in(weights):
 
 
 def _table(rows, protocol):
+    """Of one run the values with their intervals; of several, one value a seed: the seed is the replicate, and few give no interval."""
     columns = list(dict.fromkeys((row["metric"], row["setting"]) for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
     methods.sort(key=is_control)  # stable: what explains first, controls below
-    cells = {(row["method"], row["metric"], row["setting"]): row for row in rows}
+    runs = list(dict.fromkeys(row["run"] for row in rows))
+    cells = {(row["run"], row["method"], row["metric"], row["setting"]): row for row in rows}
     digits = {metric: 1 if any(abs(float(r["value"])) > 1 for r in rows if r["metric"] == metric) else 3 for metric, _ in columns}
     lines = []
     for method in methods:
-        own = [cells.get((method, *column)) for column in columns]
-        usual = Counter(cell["n"] for cell in own if cell).most_common(1)[0][0]
-        values = ["not run" if cell is None else _value(cell, digits[cell["metric"]], usual) for cell in own]
+        own = [[cells.get((run, method, *column)) for run in runs] for column in columns]
+        usual = Counter(cell["n"] for found in own for cell in found if cell).most_common(1)[0][0]
+        values = [_cell(found, digits[metric], usual) for found, (metric, _) in zip(own, columns, strict=True)]
         lines.append([("control: " if is_control(method) else "") + name(method), *values, _count(usual)])
     head = ["method", *(f"{name(metric)} {setting}".strip() for metric, setting in columns), "n"]
-    return list_table(head, lines, f"Protocol {protocol}; value [95 % interval]; n images (or pairs)")
+    told = "value [95 % interval]" if len(runs) == 1 else f"one value a seed, {len(runs)} seeds"
+    return list_table(head, lines, f"Protocol {protocol}; {told}; n images (or pairs)")
+
+
+def _cell(found, digits, usual):
+    if not any(found):
+        return "not run"
+    if len(found) == 1:
+        return _value(found[0], digits, usual)
+    return " · ".join("not run" if cell is None else _value({**cell, "ci_low": ""}, digits, usual) for cell in found)
 
 
 def _value(cell, digits=1, usual=None):

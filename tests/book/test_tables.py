@@ -22,6 +22,18 @@ def test_a_table_gives_value_interval_and_n():
     assert "  - 40\n" in text
 
 
+def test_seeds_of_one_configuration_share_a_table_and_have_no_interval():
+    one = rows(("cam", "41", "40", "42"), ("grad_cam", "20", "19", "21"), run="x-s0")
+    two = rows(("cam", "45", "44", "46"), run="x-s1", seed="1")
+    text = tables.results(one + two, "l_cam")
+    assert "seeds 0, 1. Runs `x-s0`, `x-s1`." in text
+    assert "one value a seed, 2 seeds" in text
+    assert "  - 41.0 · 45.0\n" in text
+    assert "  - 20.0 · not run\n" in text
+    assert "[" not in text[text.index("* - CAM") :]
+    assert text.count("list-table") == 1
+
+
 def test_a_cell_without_a_row_says_so_and_another_n_is_shown():
     base = rows(("grad_cam", "41", "40", "42"), ("score_cam", "30", "29", "31"))
     extra = [r | {"metric": "average_drop", "n": "7"} for r in base[:1]]
