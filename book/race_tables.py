@@ -3,6 +3,12 @@
 from tables import list_table, name
 
 
+def named(contender):
+    """Its printed name: what stands before a comma may be an identifier."""
+    first, comma, rest = contender.partition(", ")
+    return name(first) + comma + rest
+
+
 def race(rows):
     """Contenders of a benchmark, each beside the first of its group."""
     parts = []
@@ -15,7 +21,7 @@ def race(rows):
         base = own[0]
         lines = [
             [
-                row["contender"],
+                named(row["contender"]),
                 f"{float(row['seconds']):.2f} s",
                 f"{float(row['seconds']) / float(base['seconds']):.2f}",
                 f"{float(row['cpu_seconds']) / float(base['cpu_seconds']):.2f}",
@@ -62,7 +68,7 @@ def training(rows):
     head = ["explanation", *(cell for batch in batches for cell in (f"bare forward, batch {batch}", "ratio"))]
     parts.append(list_table(head, lines, "One explanation over a bare forward of the network that it explains"))
     adds = [row for row in rows if row.get("multiply_adds")]
-    lines = [[row["group"].split(", ")[1], row["contender"], f"{float(row['multiply_adds']):.1f}"] for row in adds]
+    lines = [[name(row["group"].split(", ")[1]), named(row["contender"]), f"{float(row['multiply_adds']):.1f}"] for row in adds]
     parts.append(list_table(["network", "what", "10⁹ multiply-adds an image"], lines, "Forward pass at 224, stem of stride 1"))
     others = [row for row in rows if row not in promised and row not in single and row not in adds]
     others = [{**row, "rounds": int(float(row["rounds"]))} for row in others]

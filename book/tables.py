@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 NAMES = {
+    "lfi_cam_1x1": "LFI-CAM with the earlier 1×1 importance network",
     "lfi_cam": "LFI-CAM",
     "l_cam": "L-CAM",
     "l_cam_fm": "L-CAM-Fm",
