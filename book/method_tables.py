@@ -140,7 +140,7 @@ def _settings(text):
     return text.strip("{}").replace("'", "").replace(": ,", ": last,")
 
 
-def published_gap(rows):
+def by_share(rows):
     """A table a network: Average Drop and Increase in Confidence at each share of the map that is shown, and the mean of the map."""
     tables = []
     for network in dict.fromkeys(row["backbone"] for row in rows):
@@ -157,4 +157,4 @@ def published_gap(rows):
     return "\n".join(tables)
 
 
-KINDS = {"published_gap": published_gap, "forms": forms, "score_cam_budget": budget, "increment_cam": reported}
+KINDS = {"published_gap": by_share, "l_cam_views": by_share, "forms": forms, "score_cam_budget": budget, "increment_cam": reported}

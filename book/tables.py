@@ -43,6 +43,7 @@ NAMES = {
     "cam": "CAM",
     "grad_cam": "Grad-CAM",
     "grad_cam_pp": "Grad-CAM++",
+    "grad_cam_pp[l_cam]": "Grad-CAM++ as in L-CAM's tables",
     "hires_cam": "HiResCAM",
     "layer_cam": "LayerCAM",
     "score_cam": "Score-CAM",

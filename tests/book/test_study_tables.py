@@ -72,6 +72,24 @@ def test_the_reported_half_stands_above_the_paired_differences(tmp_path):
     assert text.index("Second half; n 60") < text.index("Increment-CAM − Grad-CAM") < text.index("-2.0 [1.0")
 
 
+def test_shares_of_the_map_stand_side_by_side_a_table_a_network(tmp_path):
+    def row(backbone, method, metric, setting, value):
+        return {"backbone": backbone, "weights": "w", "n": 50, "method": method, "metric": metric, "setting": setting, "value": value}
+
+    rows = [
+        row(b, m, "average_drop", s, v)
+        for b in ("resnet18", "resnet50")
+        for m, v in (("random_map", 40), ("grad_cam[no relu]", 20))
+        for s in ("100%", "50%")
+    ]
+    write(tmp_path, "published_gap", [*rows, row("resnet50", "random_map", "map_mean", "100%", 51)])
+    text = study_tables.study(tmp_path, "published_gap")
+    assert text.count("list-table") == 2
+    assert "ResNet-50 (`w`), 50 ImageNet validation images" in text
+    assert text.index("* - Grad-CAM without ReLU\n  - 20.0\n  - 20.0") < text.index("* - control: random map\n  - 40.0\n  - 40.0")
+    assert text.rstrip().endswith("  - 40.0\n  - 40.0\n  - –\n  - –\n  - 51.0\n:::")
+
+
 def test_all_networks_of_the_study_stand_in_one_table(tmp_path):
     assert study_tables.study(tmp_path, "increment_cam") == "*Not run yet.*\n"
     facts = {"role": "difference", "method": "increment_cam", "than": "grad_cam", "metric": "pixel_precision", "setting": "", "n": 50}
