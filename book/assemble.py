@@ -105,8 +105,11 @@ def generated(match, options):
         return study_tables.metrics(metrics)
     if what == "published":
         return tables.published(tables.load_yaml(BOOK / "published.yaml"), first)
-    rows = tables.read(options.results, "subset") + tables.read(options.runs, options.profile)
-    return tables.claims(tables.load_yaml(BOOK / "claims.yaml"), rows)
+    found = [
+        tables.read(options.results, "subset", file) + tables.read(options.runs, options.profile, file)
+        for file in ("metrics.csv", "differences.csv")
+    ]
+    return tables.claims(tables.load_yaml(BOOK / "claims.yaml"), *found)
 
 
 def place_notebooks(source, paper, options):

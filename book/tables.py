@@ -1,11 +1,13 @@
-"""Tables of the book, made from metrics.csv files, published.yaml and claims.yaml; nothing here computes a number."""
+"""Tables of the book, made from the metrics.csv and differences.csv of runs, published.yaml and claims.yaml."""
 
 import csv
 import itertools
+import statistics
 from collections import Counter
 from pathlib import Path
 
 import yaml
+from scipy import stats
 
 NAMES = {
     "lfi_cam_1x1": "LFI-CAM with the earlier 1×1 importance network",
@@ -145,14 +147,14 @@ def is_control(method):
     return method in CONTROLS or "[power=" in method
 
 
-def read(folder, profile):
+def read(folder, profile, file="metrics.csv"):
     """Rows of every complete run of a profile (text as in the file; `run` and `profile` added), in the order of their folders."""
     rows = []
-    for path in sorted((Path(folder) / profile).glob("*/*/metrics.csv")):
+    for path in sorted((Path(folder) / profile).glob(f"*/*/{file}")):
         finished = not {".part", ".failed", ".old"} & set(path.parent.suffixes)
         if finished and (path.parent / "provenance.json").exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                rows += [{**row, "run": path.parent.name, "profile": profile} for row in csv.DictReader(file)]
+            with path.open(newline="", encoding="utf-8") as source:
+                rows += [{**row, "run": path.parent.name, "profile": profile} for row in csv.DictReader(source)]
     return rows
 
 
@@ -200,7 +202,7 @@ def stand_in(weights):
 
 
 def _table(rows, protocol):
-    """Of one run the values with their intervals; of several, one value a seed: the seed is the replicate, and few give no interval."""
+    """Of one run the values with their intervals; of several, one value a seed, and of many seeds the interval over them."""
     columns = list(dict.fromkeys((row["metric"], row["setting"]) for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
     methods.sort(key=is_control)  # stable: what explains first, controls below
@@ -215,6 +217,7 @@ def _table(rows, protocol):
         lines.append([("control: " if is_control(method) else "") + name(method), *values, _count(usual)])
     head = ["method", *(f"{name(metric)} {setting}".strip() for metric, setting in columns), "n"]
     told = "value [95 % interval]" if len(runs) == 1 else f"one value a seed, {len(runs)} seeds"
+    told += ", and their mean with its 95 % interval over the seeds" if len(runs) >= ENOUGH_SEEDS else ""
     return list_table(head, lines, f"Protocol {protocol}; {told}; n images (or pairs)")
 
 
@@ -223,7 +226,20 @@ def _cell(found, digits, usual):
         return "not run"
     if len(found) == 1:
         return _value(found[0], digits, usual)
-    return " · ".join("not run" if cell is None else _value({**cell, "ci_low": ""}, digits, usual) for cell in found)
+    values = " · ".join("not run" if cell is None else _value({**cell, "ci_low": ""}, digits, usual) for cell in found)
+    return values + _over_seeds([float(cell["value"]) for cell in found if cell], digits)
+
+
+ENOUGH_SEEDS = 10
+
+
+def _over_seeds(values, digits):
+    """The mean of ten seeds or more with its t interval, seeds being what is drawn and the images fixed; of fewer, nothing."""
+    if len(values) < ENOUGH_SEEDS:
+        return ""
+    middle = statistics.fmean(values)
+    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return f"; mean {middle:.{digits}f} [{middle - half:.{digits}f},\N{NO-BREAK SPACE}{middle + half:.{digits}f}]"
 
 
 def _value(cell, digits=1, usual=None):
@@ -263,17 +279,20 @@ def published(entries, paper):
     return "\n".join(parts)
 
 
-def claims(entries, rows):
-    """The claims of the papers, each with what the runs at hand say to it."""
+def claims(entries, rows, differences=()):
+    """The claims of the papers, each with what the runs at hand say to it: by their paired ``differences`` where a run has them."""
     parts = []
     for paper, group in itertools.groupby(sorted(entries, key=lambda e: PAPERS.index(e["paper"])), lambda e: e["paper"]):
         parts.append(f"## {name(paper)}\n")
-        lines = [[e["statement"], e["source"], _evidence(e, rows)] for e in group]
+        lines = [[e["statement"], e["source"], _evidence(e, rows, differences)] for e in group]
         parts.append(list_table(["statement", "where it stands", "here"], lines, kind="prose"))
     return "\n".join(parts)
 
 
-def _evidence(entry, rows):
+SAME = ("paper", "run", "profile", "metric", "setting", "protocol")  # what two rows share that may be compared
+
+
+def _evidence(entry, rows, differences):
     if "seen" in entry:
         return f"see {entry['seen']}"
     if "check" not in entry:
@@ -282,25 +301,54 @@ def _evidence(entry, rows):
     metrics = (check["metric"], check["metric"] + "_box")
     wanted = [row for row in rows if row["metric"] in metrics]
     wanted = [row for row in wanted if check.get("setting") in (None, row["setting"]) and " first " not in f" {row['setting']} "]
+    pairs = {(*(d[k] for k in SAME), d["method"], d["than"]): d for d in differences if d["metric"] in metrics}
     found = []
     for own in (row for row in wanted if row["method"] == check["method"]):
-        same = ("paper", "run", "profile", "metric", "setting", "protocol")
-        others = [r for r in wanted if r["method"] == check["than"] and all(r[k] == own[k] for k in same)]
-        found += [_compare(check, own, other) for other in others]
-    return found or "not run"
+        others = [r for r in wanted if r["method"] == check["than"] and all(r[k] == own[k] for k in SAME)]
+        paired = pairs.get((*(own[k] for k in SAME), check["method"], check["than"]))
+        found += [_compare(check, own, other, paired) for other in others]
+    said = [f"Read beside it: {entry['beside']}"] if found and "beside" in entry else []
+    return [*found, *said] or "not run"
 
 
-def _compare(check, own, other):
+def _compare(check, own, other, paired):
     sign = 1 if check["direction"] == "higher" else -1
+    if paired:
+        verdict, told = _paired_verdict(sign, paired, check.get("margin")), _difference(paired)
+    else:
+        verdict, told = _marginal_verdict(sign, own, other, check.get("margin")), "intervals of each alone, no paired difference"
+    notes = [own["profile"], *(["stand-in"] if "pqf" in own["weights"] else []), *(["box"] if own["metric"].endswith("_box") else [])]
+    what = f", {own['setting']}" if own["setting"] and "setting" not in check else ""
+    where = f"{name(own['dataset'])}, {name(own['backbone'])}{what} ({', '.join(notes)})"
+    n = "" if own["n"] == other["n"] else f" (n {_count(own['n'])} and {_count(other['n'])})"
+    return f"**{verdict}** on {where}: {_value(own)} against {_value(other)}{n}; {told}"
+
+
+def _paired_verdict(sign, paired, margin=None):
+    """The claim by the interval of its paired difference; with a margin: not worse by more than that (non-inferiority, one-sided 2.5 %)."""
+    worst, best = sorted(sign * float(paired[end]) for end in ("ci_low", "ci_high"))
+    if margin is not None:
+        return "holds" if worst > -margin else "does not hold" if best < -margin else "within the interval"
+    return "holds" if worst > 0 else "does not hold" if best < 0 else "within the interval"
+
+
+def _marginal_verdict(sign, own, other, margin=None):
+    """The claim by the order of two values, and whether their own intervals overlap; one with a margin is not decided so."""
+    if margin is not None:
+        return "not judged"
     holds = sign * (float(own["value"]) - float(other["value"])) > 0
     known = all(row[bound] for row in (own, other) for bound in ("ci_low", "ci_high"))
     apart = known and (float(own["ci_low"]) > float(other["ci_high"]) or float(own["ci_high"]) < float(other["ci_low"]))
-    verdict = ("holds" if holds else "does not hold") + ("" if apart else ", within the intervals")
-    n = "" if own["n"] == other["n"] else f" (n {_count(own['n'])} and {_count(other['n'])})"
-    notes = [own["profile"], *(["stand-in"] if "pqf" in own["weights"] else []), *(["box"] if own["metric"].endswith("_box") else [])]
-    where = f"{name(own['dataset'])}, {name(own['backbone'])} ({', '.join(notes)})"
-    values = f"{_value(own)} against {_value(other)}"
-    return f"**{verdict}** on {where}: {values}{n}"
+    return ("holds" if holds else "does not hold") + ("" if apart else ", within the intervals")
+
+
+def _difference(paired):
+    """A paired difference with its interval and corrected p, in words."""
+    told = f"difference {number(paired, sign=True)}, n {_count(paired['n'])}"
+    if paired["same_as"]:
+        return f"{told}; the same map as {name(paired['same_as'])}, counted once"
+    p = float(paired["p_holm"])
+    return f"{told}, corrected p {f'{p:.2g}' if p >= 0.001 else 'below 0.001'}"
 
 
 def number(row, *, interval=True, sign=False, digits=1):

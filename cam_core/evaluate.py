@@ -28,7 +28,7 @@ from cam_core.metrics import Metric, Present
 from cam_core.metrics.cues import Cue, cue
 from cam_core.metrics.faithfulness import AverageDrop, AverageGain, IncreaseInConfidence, Masked, Wins, wins
 from cam_core.metrics.localization import inside
-from cam_core.metrics.statistics import Difference, bootstrap, one_by_one, paired_difference, wilson
+from cam_core.metrics.statistics import Array, Difference, holm, mean, one_by_one, paired_difference, paired_p, same_rows, wilson
 from cam_core.probe import Probe
 from cam_core.protocol import PROTOCOLS, Protocol, finish
 
@@ -77,6 +77,50 @@ class Table:
         a, b = self.metrics[first, name, setting], self.metrics[second, name, setting]
         return paired_difference(a.per_image(), b.per_image(), a.value, groups=a.groups)
 
+    def differences(self, reference: str, *more: tuple[str, str]) -> pd.DataFrame:
+        """Every method minus ``reference``, then the pairs of ``more`` (first minus second), in every metric and setting that both have.
+
+        Columns: protocol, method, than, metric, setting, value, ci_low, ci_high, n (as in `difference`), p (`paired_p`), p_holm, same_as.
+        A family of comparisons, over which Holm corrects, is all rows of one metric. A map that another method already gave
+        (`twins`) is named in ``same_as``; its comparison stands in the table, but has no p and no place in the family.
+        """
+        twins = self.twins(reference)
+        pairs = dict.fromkeys([*((method, reference) for method in self.methods if method != reference), *more])
+        rows, counted = [], set()
+        for method, than in pairs:
+            one = twins[method], twins[than]
+            copies = [first for own, first in zip((method, than), one, strict=True) if own != first]
+            counts = one[0] != one[1] and one not in counted
+            counted.add(one)
+            for name, setting in (key[1:] for key in self.metrics if key[0] == method and (than, *key[1:]) in self.metrics):
+                a, b = self.metrics[method, name, setting], self.metrics[than, name, setting]
+                p = paired_p(a.per_image(), b.per_image(), a.value, groups=a.groups) if counts else float("nan")
+                found = self.difference(method, than, name, setting)
+                rows.append((a.protocol, method, than, name, setting, *found, p, "" if counts else copies[0]))
+        columns = ["protocol", "method", "than", "metric", "setting", "value", "ci_low", "ci_high", "n", "p", "same_as"]
+        frame = pd.DataFrame(rows, columns=columns)
+        tested = frame[frame.p.notna()]
+        return frame.assign(p_holm=tested.groupby("metric").p.transform(holm))
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods, in the order in which they were measured."""
+        return list(dict.fromkeys(method for method, _, _ in self.metrics))
+
+    def twins(self, reference: str) -> dict[str, str]:
+        """Of each method the first one (``reference`` before all) that gives the same rows in every metric of the maps, or itself.
+
+        Some methods are one method on some networks: with average pooling and a linear head Grad-CAM is XGrad-CAM, CAM is HiResCAM.
+        """
+        asked = {method: {key[1:]: one for key, one in self.metrics.items() if key[0] == method} for method in [reference, *self.methods]}
+        asked = {method: {key: one for key, one in own.items() if one.protocol != "network"} for method, own in asked.items()}
+        found: dict[str, str] = {}
+        for method, own in asked.items():
+            earlier = [other for other, first in found.items() if other == first and own and asked[other].keys() == own.keys()]
+            same = (o for o in earlier if all(same_rows(one.per_image(), asked[o][key].per_image()) for key, one in own.items()))
+            found[method] = next(same, method)
+        return found
+
     def wins(self, first: str, second: str, setting: str = "100%") -> Wins:
         """How often method ``first`` has the smaller drop, by the two's `AverageDrop` at ``setting``."""
         a, b = (self.metrics[method, "average_drop", setting] for method in (first, second))
@@ -98,19 +142,51 @@ def at_equal_mean(classifier: Classifier, data: Data, methods: Sequence[Method],
     return records.assign(method=records.method.map(names), setting=f"mean {100 * mean:g}%")
 
 
-def network_record(classifier: Classifier, dataset: Dataset, method: str = "plain") -> pd.DataFrame:
-    """One row about a network alone, in percent: accuracy (Wilson's interval) or, with several classes an image, mean average precision."""
+class Accuracy(Metric):
+    """Share of the images that a network gets right, in percent. Rows [n,1]: 1 if right. Its interval is Wilson's."""
+
+    name = "accuracy"
+    protocol = "network"
+    higher_is_better = True
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """100 · share of the ones."""
+        return 100 * mean(rows[:, 0], weights)
+
+    def interval(self, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+        """Wilson's interval of the rate; ``resamples`` and ``seed`` have nothing to do."""
+        _, rows = self.per_image()
+        return wilson(int(rows.sum()), len(rows), level)
+
+
+class MeanAveragePrecision(Metric):
+    """Mean over the classes of the average precision of a network's scores, in percent. Rows [n,2,C]: logits, and which class is there."""
+
+    name = "mean_average_precision"
+    protocol = "network"
+    higher_is_better = True
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """`mean_average_precision`; one call a resample."""
+        of = one_by_one(lambda some: mean_average_precision(torch.from_numpy(some[:, 0].copy()), torch.from_numpy(some[:, 1].copy())))
+        return of(rows, weights)
+
+    def interval(self, level: float = 0.95, resamples: int = 300, seed: int = 0) -> tuple[float, float]:
+        """Bootstrap over the images; fewer resamples, because each ranks anew."""
+        return super().interval(level, resamples, seed)
+
+
+def network_table(classifier: Classifier, dataset: Dataset, method: str = "plain") -> Table:
+    """What a network is worth without any map: accuracy or, with several classes an image, mean average precision, under ``method``."""
     data = in_memory(dataset, progress=False)
     logits = predict(classifier.frozen(), data["images"], batch=8)
+    metric: Metric
     if "targets" in data:
-        both = np.stack([logits.double().numpy(), data["targets"].double().numpy()], 1)
-        ap = one_by_one(lambda rows: mean_average_precision(torch.from_numpy(rows[:, 0]), torch.from_numpy(rows[:, 1])))
-        name, value, (low, high) = "mean_average_precision", float(ap(both, None)), bootstrap(both, ap, resamples=300)
+        metric, rows = MeanAveragePrecision(), torch.stack([logits.double(), data["targets"].double()], 1)
     else:
-        hits = int((logits.argmax(1) == data["labels"]).sum())
-        name, value, (low, high) = "accuracy", 100 * hits / len(logits), wilson(hits, len(logits))
-    row = {"protocol": "network", "method": method, "metric": name, "setting": "", "value": value, "ci_low": low, "ci_high": high}
-    return pd.DataFrame([{**row, "n": len(logits)}])
+        metric, rows = Accuracy(), (logits.argmax(1) == data["labels"])[:, None].double()
+    metric.record(rows, range(len(rows)))
+    return Table({(method, metric.name, metric.setting): metric}, image_ids=dataset.ids)
 
 
 def _limited(metric: Metric, first: int) -> Metric:

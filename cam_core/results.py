@@ -9,7 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,12 @@ COLUMNS = (*TEXT, *NUMBERS)
 KEY = (*TEXT, "seed")  # what names a record; the other columns are what was measured
 MAY_BE_EMPTY = ("weights", "recipe", "setting")
 
-METRICS, PER_IMAGE, FACTS, PROVENANCE, NOTEBOOK = (
+DIFFERENCE = (*COLUMNS, "than", "p", "p_holm", "same_as")  # a record whose value is that of `method` minus that of `than`
+PAIRED = ["value", "ci_low", "ci_high", "p_holm", "n", "same_as"]  # what a reader wants to see of a difference
+
+METRICS, DIFFERENCES, PER_IMAGE, FACTS, PROVENANCE, NOTEBOOK = (
     "metrics.csv",
+    "differences.csv",
     "per_image.parquet",
     "run_facts.json",
     "provenance.json",
@@ -73,17 +77,42 @@ def _named(record: "pd.Series[Any]") -> str:
     return " ".join(str(record[column]) for column in ("method", "metric", "setting")).strip()
 
 
+def check_differences(frame: pd.DataFrame) -> None:
+    """Raise ValueError, in one sentence, unless these are differences: records of `method` minus `than`, each p in [0, 1] or empty.
+
+    p is empty where `same_as` names a method that gave the same map already.
+    """
+    if sorted(frame.columns) != sorted(DIFFERENCE):
+        missing, surplus = sorted(set(DIFFERENCE) - set(frame.columns)), sorted(set(frame.columns) - set(DIFFERENCE))
+        raise ValueError(f"differences have the wrong columns: missing {missing}, unknown {surplus}; expected {DIFFERENCE}")
+    check_records(frame.assign(method=frame.method + " minus " + frame.than)[list(COLUMNS)])
+    for column in ("p", "p_holm"):
+        wrong = ~(frame[column].between(0, 1) | (frame[column].isna() & (frame.same_as != "")))
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            raise ValueError(f"difference {row} ({_named(frame.iloc[row])}): {column} is {frame[column].iloc[row]}, expected 0 to 1")
+
+
 def read_records(path: Path | str) -> pd.DataFrame:
     """Read a metrics.csv to the bit: text stays text ("", "50%"), floats are parsed exactly; checked."""
+    return _read(path, TEXT, NUMBERS, check_records)
+
+
+def read_differences(path: Path | str) -> pd.DataFrame:
+    """Read a differences.csv in the same way."""
+    return _read(path, (*TEXT, "than", "same_as"), (*NUMBERS, "p", "p_holm"), check_differences)
+
+
+def _read(path: Path | str, text: Sequence[str], numbers: Sequence[str], check: Callable[[pd.DataFrame], None]) -> pd.DataFrame:
     try:
         frame = pd.read_csv(
             path,
-            dtype=dict.fromkeys(TEXT, "str"),
-            na_values={column: [""] for column in NUMBERS},
+            dtype=dict.fromkeys(text, "str"),
+            na_values={column: [""] for column in numbers},
             keep_default_na=False,
             float_precision="round_trip",
         )
-        check_records(frame)
+        check(frame)
     except (ValueError, OSError) as error:
         raise ValueError(f"{path}: {error}") from error
     return frame
@@ -177,11 +206,13 @@ def save(
     records: pd.DataFrame | Sequence[Mapping[str, Any]],
     per_image: pd.DataFrame | None = None,
     provenance_extra: Mapping[str, Any] | None = None,
+    differences: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """What a notebook calls at its end: write metrics.csv, per_image.parquet and run_facts.json into `out_dir`.
+    """What a notebook calls at its end: write metrics.csv, differences.csv, per_image.parquet and run_facts.json into `out_dir`.
 
     records: the 15 columns in any order. per_image: one row per image and measure, vectors as lists.
     provenance_extra: what only the notebook knows (device, chunk, data_digest, weights_digest, ...).
+    differences: the columns of DIFFERENCE, in any order; paired comparisons of the methods (`Table.differences`).
     `out_dir=None` (a notebook opened by hand) checks and writes nothing. Returns the checked records.
     """
     frame = pd.DataFrame(records)
@@ -190,7 +221,11 @@ def save(
         if column in frame and frame[column].isna().all():
             frame[column] = float("nan")  # a column of None has no number type of its own
     check_records(frame)
+    if differences is not None:
+        check_differences(differences)
     if out_dir is not None:
+        if differences is not None:
+            write_table(Path(out_dir) / DIFFERENCES, differences[list(DIFFERENCE)])
         write_table(Path(out_dir) / METRICS, frame)
         if per_image is not None:
             write_table(Path(out_dir) / PER_IMAGE, per_image)
@@ -276,11 +311,11 @@ def public(value: Any) -> Any:
 
 
 def publish(profile: str, *, runs: Path, results: Path, allow_dirty: bool = False) -> tuple[list[Path], list[str]]:
-    """Copy metrics and provenance of the complete runs of a profile into results/<profile>/<paper>/<key>/.
+    """Copy metrics, differences and provenance of the complete runs of a profile into results/<profile>/<paper>/<key>/.
 
-    Each folder is swapped in whole; nothing else under `results` is touched. Returns (published folders, one sentence
-    per refused run): a run is refused that does not come from a committed state of the code, unless `allow_dirty`
-    (its provenance then says `dirty`). FileNotFoundError if the profile has no complete run.
+    Each folder is swapped in whole; nothing else under `results` is touched; a run that is older than the differences goes without them.
+    Returns (published folders, one sentence per refused run): a run is refused that does not come from a committed state of the code,
+    unless `allow_dirty` (its provenance then says `dirty`). FileNotFoundError if the profile has no complete run.
     """
     folders = complete(runs / profile)
     if not folders:
@@ -294,11 +329,14 @@ def publish(profile: str, *, runs: Path, results: Path, allow_dirty: bool = Fals
             refused.append(f"{name}: not published, {why}; commit and run again, or allow it with --allow-dirty")
             continue
         read_records(folder / METRICS)
+        compared = (folder / DIFFERENCES).exists()
+        if compared:
+            read_differences(folder / DIFFERENCES)
         final = results / profile / name
         part = final.with_name(final.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        for file in (METRICS, PROVENANCE):
+        for file in (METRICS, *([DIFFERENCES] if compared else []), PROVENANCE):
             shutil.copyfile(folder / file, part / file)
             flush(part / file)
         replace_folder(part, final)

@@ -1,14 +1,18 @@
 """Data x methods x metrics on drawn images: shared passes, targets, limits, and the same numbers as by hand."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 
 from cam_core import METHODS, Probe, maps, metrics
 from cam_core.data import CUB200, VOC2007, ImageNet, inclusive_boxes
-from cam_core.evaluate import evaluate, network_record
+from cam_core.evaluate import Accuracy, MeanAveragePrecision, Table, evaluate, network_table
 from cam_core.learned import lfi_backbone
 from cam_core.methods import Method, method
 from data_scripts.draw import draw
+from tests import nets
 from tests.metrics.test_pixels import official_pxap
 
 
@@ -112,7 +116,7 @@ def test_the_batch_size_moves_no_number(root, classifier):
 
 
 def test_a_network_alone_is_recorded_with_its_interval(root, classifier):
-    row = network_record(classifier, imagenet(root)("squash")).iloc[0]
+    row = network_table(classifier, imagenet(root)("squash")).records().iloc[0]
     assert row["metric"] == "accuracy"
     assert row["ci_low"] <= row["value"] <= row["ci_high"]
     with pytest.raises(ValueError, match="take VOC2007"):
@@ -161,6 +165,100 @@ def test_what_no_map_changes_is_measured_once_for_all_methods(root, classifier):
     assert (one, two) == (4 + 4 + 4, 4 + 4 + 8)  # unmasked, random erasing, and one erasing a method
     first, second = (table.metrics[m, "remove_and_classify", "50%"].per_image()[1] for m in ("grad_cam", "random_map"))
     assert (first[:, 1] == second[:, 1]).all()
+
+
+def energy(table, method, rows):
+    """Rows (energy inside, energy in all) of one method in an invented table."""
+    metric = metrics.EnergyPointingGame()
+    metric.record(
+        torch.stack([torch.as_tensor(rows, dtype=torch.float64), torch.ones(len(rows), dtype=torch.float64)], 1), range(len(rows))
+    )
+    table.metrics[method, metric.name, ""] = metric
+
+
+def drops(table, method, after):
+    """Rows of Average Drop and Increase in Confidence whose probability was one half."""
+    after = torch.as_tensor(after, dtype=torch.float64)
+    for metric in (metrics.AverageDrop(), metrics.IncreaseInConfidence(), metrics.AverageDrop(0.5)):
+        metric.record(torch.stack([torch.full_like(after, 0.5), after, after], 1), range(len(after)))
+        table.metrics[method, metric.name, metric.setting] = metric
+
+
+def test_differences_have_exact_p_and_are_corrected_within_a_metric():
+    rng, table = np.random.default_rng(0), Table()
+    after = {name: rng.random(24) * scale for name, scale in (("cam", 0.9), ("grad_cam", 1.0), ("random_map", 0.6), ("rise", 0.8))}
+    for name, values in after.items():
+        drops(table, name, values)
+    frame = table.differences("grad_cam", ("cam", "rise"))
+    pairs = [("cam", "grad_cam"), ("random_map", "grad_cam"), ("rise", "grad_cam"), ("cam", "rise")]
+    assert list(dict.fromkeys(zip(frame.method, frame.than, strict=True))) == pairs
+    assert (frame.same_as == "").all()
+    assert (frame.n == 24).all()
+    for name, family in frame.groupby("metric"):
+        assert len(family) == {"average_drop": 8, "increase_in_confidence": 4}[name]  # both settings of a metric are one family
+        p = family.p.tolist()
+        order = sorted(range(len(p)), key=p.__getitem__)
+        expected = {i: min(1, max(p[j] * (len(p) - order.index(j)) for j in order[: order.index(i) + 1])) for i in order}
+        assert family.p_holm.tolist() == pytest.approx([expected[i] for i in range(len(p))])
+    for d in frame[frame.metric == "increase_in_confidence"].itertuples():
+        more, less = (int((sign * (1.0 * (after[d.method] > 0.5) - (after[d.than] > 0.5)) > 0).sum()) for sign in (1, -1))
+        tails = sum(math.comb(more + less, k) for k in range(max(more, less), more + less + 1))
+        assert d.p == pytest.approx(min(1, 2 * tails / 2 ** (more + less)))  # McNemar, by counting
+    drop = frame[(frame.metric == "average_drop") & (frame.method == "cam") & (frame.than == "grad_cam")].iloc[0]
+    lost = {name: 100 * (1 - values / 0.5).clip(0) for name, values in after.items()}
+    assert drop.value == pytest.approx((lost["cam"] - lost["grad_cam"]).mean())
+    assert drop.ci_low < drop.value < drop.ci_high
+
+
+def test_methods_that_are_one_on_a_network_count_once(root):
+    """With average pooling and a linear head Grad-CAM is XGrad-CAM, and CAM is HiResCAM, neither with a ReLU."""
+    classifier = nets.gap(classes=8).float()
+    chosen = [method(name) for name in ("cam", "grad_cam", "xgrad_cam", "hires_cam", "layer_cam", "grad_cam[power=2]")]
+    measured = [metrics.EnergyPointingGame(), metrics.MaxBoxAcc(), metrics.AverageDrop()]
+    table = evaluate(classifier, imagenet(root), chosen, measured, progress=False)
+    alone = {name: name for name in ("cam", "grad_cam", "layer_cam", "grad_cam[power=2]")}
+    assert table.twins("grad_cam") == alone | {"xgrad_cam": "grad_cam", "hires_cam": "cam"}
+    frame = table.differences("grad_cam", ("layer_cam", "cam"), ("layer_cam", "hires_cam"))
+    out = frame[frame.same_as != ""]
+    assert set(zip(out.method, out.than, out.same_as, strict=True)) == {
+        ("xgrad_cam", "grad_cam", "grad_cam"),
+        ("hires_cam", "grad_cam", "cam"),
+        ("layer_cam", "hires_cam", "cam"),
+    }
+    assert out[["p", "p_holm"]].isna().all(None)
+    counted = frame[frame.same_as == ""]
+    assert counted.groupby("metric").size().tolist() == [4, 4, 4]
+    assert counted[["p", "p_holm"]].notna().all(None)
+
+
+def test_the_accuracy_of_two_networks_is_compared_and_makes_no_maps_the_same():
+    table = Table()
+    for name, right in (("plain", [1, 1, 0, 1, 1, 1]), ("lfi_cam", [1, 1, 0, 1, 1, 1])):
+        metric = Accuracy()
+        metric.record(torch.tensor(right, dtype=torch.float64)[:, None], range(6))
+        table.metrics[name, "accuracy", ""] = metric
+    energy(table, "lfi_cam", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    energy(table, "grad_cam", [0.6, 0.5, 0.4, 0.3, 0.2, 0.2])
+    frame = table.differences("grad_cam", ("lfi_cam", "plain"))
+    assert frame[["method", "than", "metric"]].to_numpy().tolist() == [
+        ["lfi_cam", "grad_cam", "energy_pointing_game"],
+        ["lfi_cam", "plain", "accuracy"],
+    ]
+    assert frame.p.tolist()[1] == 1
+    assert (frame.same_as == "").all()
+
+
+def test_mean_average_precision_of_a_network_is_that_of_all_its_rows():
+    rng, metric = np.random.default_rng(0), MeanAveragePrecision()
+    scores, there = rng.normal(size=(30, 4)), rng.random((30, 4)) < 0.4
+    metric.record(torch.from_numpy(np.stack([scores, there.astype(float)], 1)), range(30))
+    expected = []
+    for s, t in zip(scores.T, there.T, strict=True):
+        hits = t[np.argsort(-s)]
+        expected.append((np.cumsum(hits) / np.arange(1, 31))[hits].mean())
+    assert metric.compute() == pytest.approx(100 * np.mean(expected))
+    low, high = metric.interval(resamples=50)
+    assert low < metric.compute() < high
 
 
 def test_wins_between_two_methods(root, classifier):

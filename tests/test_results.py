@@ -31,6 +31,10 @@ def record(**changes):
     return {**row, **changes}
 
 
+def difference(**changes):
+    return {**record(value=-1.5, ci_low=-2.0, ci_high=-1.0), "than": "cam", "p": 0.01, "p_holm": 0.03, "same_as": "", **changes}
+
+
 def make_run(folder, *, dirty=False, **changes):
     results.write_table(folder / "metrics.csv", pd.DataFrame([record(**changes)]))
     results.write_json(folder / "provenance.json", {"dirty": dirty, "commit": "abc"})
@@ -91,6 +95,32 @@ def test_save_orders_columns_and_keeps_vectors(tmp_path):
     assert facts["data_root"] == "data"
     assert facts["threads"] >= 1
     assert 10 < facts["peak_memory_mib"] < 1e6  # MiB, not KiB and not bytes
+
+
+def test_differences_come_back_to_the_bit_beside_the_records(tmp_path):
+    same = difference(than="layer_cam", p=None, p_holm=None, same_as="layer_cam", value=0.1 + 0.2, ci_low=None, ci_high=None)
+    frame = pd.DataFrame([difference(), same])
+    results.save(tmp_path, [record()], differences=frame[list(reversed(frame.columns))])
+    read = results.read_differences(tmp_path / "differences.csv")
+    assert tuple(read.columns) == results.DIFFERENCE
+    assert read.value.tolist() == [-1.5, 0.1 + 0.2]
+    assert read.same_as.tolist() == ["", "layer_cam"]
+    assert read.p_holm.isna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    "rows, sentence",
+    [
+        ([difference(p=1.5)], "difference 0 .grad_cam average_drop 50%.: p is 1.5, expected 0 to 1"),
+        ([difference(p_holm=float("nan"))], "p_holm is nan"),
+        ([difference(), difference(value=2.0, ci_high=2.0)], "record 1 .grad_cam minus cam .*: the same key stands twice"),
+        ([record()], "missing .'p', 'p_holm', 'same_as', 'than'."),
+    ],
+)
+def test_what_is_no_difference_is_refused_and_nothing_is_written(tmp_path, rows, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        results.save(tmp_path, [record()], differences=pd.DataFrame(rows))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
@@ -176,6 +206,19 @@ def test_publish_copies_numbers_and_nothing_else(tmp_path):
     assert results.load(folders[0]).value.tolist() == [7.0]
     assert results.load(other).value.tolist() == [5.0]
     assert sorted(p.name for p in (published / "subset" / "calm").iterdir()) == ["cub-resnet50-s0"]
+
+
+def test_differences_are_published_where_a_run_has_them(tmp_path):
+    runs, published = tmp_path / "runs", tmp_path / "results"
+    make_run(runs / "subset" / "calm" / "old")
+    run = make_run(runs / "subset" / "calm" / "with")
+    results.write_table(run / "differences.csv", pd.DataFrame([difference()]))
+    (old, new), _ = results.publish("subset", runs=runs, results=published)
+    assert [(folder / "differences.csv").exists() for folder in (old, new)] == [False, True]
+    assert (new / "differences.csv").read_bytes() == (run / "differences.csv").read_bytes()
+    results.write_table(run / "differences.csv", pd.DataFrame([difference(p=2.0)]))
+    with pytest.raises(ValueError, match=r"differences\.csv: difference 0"):
+        results.publish("subset", runs=runs, results=published)
 
 
 @pytest.mark.parametrize("dirty", [True, None])

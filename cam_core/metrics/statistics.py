@@ -5,7 +5,7 @@ row once; weights [R,n] say how often each row counts in each of R resamples and
 and a maximum over thresholds or a class mean is resampled as a whole. A plain function of rows becomes a value by `one_by_one`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -173,13 +173,67 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     return 100 * float(interval.low), 100 * float(interval.high)
 
 
-def sign_or_mcnemar(first: ArrayLike, second: ArrayLike) -> float:
-    """Two-sided exact p-value that neither of two paired columns [n] tends to be larger; ties are set aside.
-
-    For 0/1 outcomes (increase in confidence, hits) this is McNemar's exact test, for other numbers the sign test.
-    """
+def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
+    """Exact two-sided p-value of McNemar's test that two paired columns [n] of 0/1 outcomes have the same rate; ties say nothing."""
     larger, smaller = np.sum(np.asarray(first) > np.asarray(second)), np.sum(np.asarray(first) < np.asarray(second))
     return float(stats.binomtest(int(larger), int(larger + smaller)).pvalue) if larger + smaller else 1.0
+
+
+def randomization(
+    first: Array, second: Array, value: Value = mean, *, groups: ArrayLike | None = None, resamples: int = 5000, seed: int = 0
+) -> float:
+    """Two-sided p-value that two methods' rows [n,...] of one image could as well be swapped (Fisher's randomization test).
+
+    The share of random swaps, image by image, that bring the two values at least as far apart as they are; what was found counts as one
+    swap, so p is never 0 (Phipson & Smyth 2010). Rows of one group are swapped together. The whole ``value`` is asked, as the interval
+    does, so a maximum over thresholds or a quotient of sums has its test too. Not the sign or Wilcoxon test: they ask for the median,
+    and most drops are ties at zero. For the mean of 0/1 rows `mcnemar` is the same test without chance.
+    """
+    both = np.concatenate([first, second])
+    members = np.arange(len(first)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    found = abs(float(value(first, None) - value(second, None)))
+    least = found - 1e-9 * max(1.0, found)  # rounding: a swap that agrees is as far apart
+    generator, step, as_far = np.random.default_rng(seed), max(1, 2**21 // len(first)), 0
+    for start in range(0, resamples, step):
+        size = (min(step, resamples - start), int(members.max()) + 1)
+        swapped = generator.integers(2, size=size)[:, members].astype(np.float64)
+        apart = value(both, np.hstack([1 - swapped, swapped])) - value(both, np.hstack([swapped, 1 - swapped]))
+        as_far += int((np.abs(apart) >= least).sum())
+    return (1 + as_far) / (1 + resamples)
+
+
+def outcomes(rows: Array, value: Value) -> Array | None:
+    """The 0/1 outcome of each row [n,...] if ``value`` is the rate of the ones in percent, else None (a mean, a maximum, a class mean)."""
+    alone = np.empty(len(rows))
+    for i in range(len(rows)):
+        alone[i] = value(rows[i : i + 1], None) / 100
+        if alone[i] not in (0, 1):
+            return None
+    return alone if np.isclose(100 * alone.mean(), value(rows, None)) else None
+
+
+def paired_p(first: Rows, second: Rows, value: Value = mean, *, groups: Callable[[NDArray[np.int64]], ArrayLike] | None = None) -> float:
+    """Two-sided p-value of ``value(first) - value(second)`` on the common ids: exact McNemar for a rate, else `randomization`.
+
+    Arguments as in `paired_difference`. A rate whose images have several rows each (classes) is no sum of independent coins:
+    randomization, the rows of an image swapped together.
+    """
+    ids, rows_first, rows_second = common(first, second)
+    members = ids if groups is None else np.asarray(groups(ids))
+    if len(np.unique(members)) == len(ids):
+        ones, others = outcomes(rows_first, value), outcomes(rows_second, value)
+        if ones is not None and others is not None:
+            return mcnemar(ones, others)
+    return randomization(rows_first, rows_second, value, groups=members)
+
+
+def same_rows(first: Rows, second: Rows) -> bool:
+    """Whether two methods' rows are equal up to rounding: 99 % of the entries on the common ids within a thousandth.
+
+    Not all entries: rounding moves a map's quantized level now and then, and with it a box.
+    """
+    _, a, b = common(first, second)
+    return bool(np.isclose(a, b, rtol=1e-3, atol=1e-5).mean() >= 0.99)
 
 
 def holm(pvalues: ArrayLike) -> Array:
@@ -195,89 +249,3 @@ def holm(pvalues: ArrayLike) -> Array:
     adjusted = np.empty_like(p)
     adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
     return adjusted
-
-
-class NonInferiority(NamedTuple):
-    """Whether the first is at most ``margin`` worse than the second: the far end of ``difference`` (first - second) decides."""
-
-    difference: Difference
-    margin: float
-    holds: bool
-
-
-def non_inferiority(
-    first: Rows,
-    second: Rows,
-    value: Value = mean,
-    *,
-    margin: float,
-    higher_is_better: bool = True,
-    groups: Callable[[NDArray[np.int64]], ArrayLike] | None = None,
-    alpha: float = 0.025,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> NonInferiority:
-    """Non-inferiority at a one-sided level ``alpha``: "competitive" means that the interval of the difference stays within the margin.
-
-    ``margin`` > 0 is in the metric's own unit and is written down before the numbers are seen; there is no default on purpose. first and
-    second are (ids, rows) of `Metric.per_image()`; both are resampled together (`paired_difference` at level 1 - 2·alpha).
-    """
-    if not margin > 0:
-        raise ValueError(f"the margin must be a positive number in the metric's unit, fixed beforehand, got {margin}")
-    found = paired_difference(first, second, value, groups=groups, level=1 - 2 * alpha, resamples=resamples, seed=seed)
-    return NonInferiority(found, margin, found.low > -margin if higher_is_better else found.high < margin)
-
-
-class Seeds(NamedTuple):
-    """One number from several trainings: the value and image interval of each seed, their mean, its interval if there are enough."""
-
-    values: dict[int, float]
-    intervals: dict[int, tuple[float, float]]
-    mean: float
-    interval: tuple[float, float] | None
-
-
-ENOUGH_SEEDS = 10
-
-
-def over_seeds(
-    runs: Mapping[int, Rows],
-    value: Value = mean,
-    *,
-    groups: Callable[[NDArray[np.int64]], ArrayLike] | None = None,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Seeds:
-    """What several trainings (seed -> (ids, rows) of `Metric.per_image()`) say about the method they train.
-
-    The seed is the replicate. Each seed's value has its interval over images. The mean over seeds has an interval only from ten seeds on:
-    seeds are drawn with replacement and, crossed with them, images, the same ones for every seed, because all seeds are measured on the
-    same images (Owen, "The pigeonhole bootstrap", 2007; it errs on the wide side). Quantiles are those of Student's t for the number of
-    seeds, so that few seeds are not overtrusted; there is no correction for bias.
-    """
-    if not runs:
-        raise ValueError("no run was handed over; pass seed -> (ids, rows)")
-    ids = np.asarray(next(iter(runs.values()))[0])
-    for number, run in runs.items():
-        if not np.array_equal(np.asarray(run[0]), ids):
-            raise ValueError(f"seed {number} was measured on other images than seed {next(iter(runs))}; compare runs on the same list")
-    members = np.unique(ids if groups is None else np.asarray(groups(ids)), return_inverse=True)[1]
-    values = {number: float(value(np.asarray(run[1], np.float64), None)) for number, run in runs.items()}
-    intervals = {
-        number: bootstrap(run[1], value, groups=members, level=level, resamples=resamples, seed=seed) for number, run in runs.items()
-    }
-    middle = float(np.mean(list(values.values())))
-    if len(runs) < ENOUGH_SEEDS:
-        return Seeds(values, intervals, middle, None)
-    generator = np.random.default_rng(seed)
-    count, blocks = int(members.max()) + 1, max(1, 2**22 // len(ids))
-    drawn = []
-    for start in range(0, resamples, blocks):
-        images = _counts(generator, min(blocks, resamples - start), count)[:, members]
-        seeds = _counts(generator, len(images), len(runs))
-        each = np.stack([value(np.asarray(rows, np.float64), images) for _, rows in runs.values()], 1)
-        drawn.append((seeds * each).sum(1) / len(runs))
-    tail = np.sqrt(len(runs) / (len(runs) - 1)) * stats.t.ppf((1 - level) / 2, len(runs) - 1)
-    low, high = np.quantile(np.concatenate(drawn), stats.norm.cdf([tail, -tail]))
-    return Seeds(values, intervals, middle, (float(low), float(high)))

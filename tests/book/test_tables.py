@@ -4,6 +4,7 @@ import re
 
 import pytest
 import tables
+from scipy import stats
 
 from .conftest import BOOK, row
 
@@ -32,6 +33,14 @@ def test_seeds_of_one_configuration_share_a_table_and_have_no_interval():
     assert "  - 20.0 · not run\n" in text
     assert "[" not in text[text.index("* - CAM") :]
     assert text.count("list-table") == 1
+
+
+def test_ten_seeds_have_an_interval_and_nine_do_not():
+    values = [40, 41, 43, 40, 42, 45, 39, 41, 44, 42]
+    runs = [rows(("cam", str(v), "40", "42"), run=f"x-s{i}", seed=str(i))[0] for i, v in enumerate(values)]
+    found = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert f"; mean 41.7 [{found.low:.1f},\N{NO-BREAK SPACE}{found.high:.1f}]" in tables.results(runs, "l_cam")
+    assert "mean" not in tables.results(runs[:9], "l_cam")
 
 
 def test_a_cell_without_a_row_says_so_and_another_n_is_shown():
@@ -76,6 +85,60 @@ def test_claims_are_judged_by_direction_and_interval(own, other, verdict):
     assert ("does not hold" in flipped) != ("does not hold" in text)
 
 
+def paired(low, high, **given):
+    base = rows(("l_cam_img", str((float(low) + float(high)) / 2), low, high))[0]
+    return base | {"than": "grad_cam", "p": "0.01", "p_holm": "0.034", "same_as": ""} | given
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "margin", "direction", "verdict"),
+    [
+        ("1", "3", None, "higher", "holds"),  # though the intervals of the two overlap
+        ("1", "3", None, "lower", "does not hold"),
+        ("-3", "-1", None, "higher", "does not hold"),
+        ("-1", "3", None, "higher", "within the interval"),
+        ("0", "3", None, "higher", "within the interval"),
+        ("-1.5", "3", 2, "higher", "holds"),
+        ("-1.5", "-1", 2, "higher", "holds"),  # worse, by less than the margin
+        ("-5", "-3", 2, "higher", "does not hold"),
+        ("-3", "3", 2, "higher", "within the interval"),
+        ("-3", "1.5", 2, "lower", "holds"),
+        ("3", "5", 2, "lower", "does not hold"),
+    ],
+)
+def test_claims_are_judged_by_the_paired_interval(low, high, margin, direction, verdict):
+    found = rows(("l_cam_img", "50", "45", "55"), ("grad_cam", "48", "43", "53"))
+    check = CHECK | {"direction": direction} | ({"margin": margin} if margin else {})
+    text = tables.claims([CLAIM | {"check": check}], found, [paired(low, high)])
+    assert f"**{verdict}** on" in text
+    assert f"[{float(low):.1f},\N{NO-BREAK SPACE}{float(high):.1f}], n 40, corrected p 0.034" in text
+    assert "no paired difference" not in text
+
+
+def test_claims_without_their_paired_difference_say_so():
+    found = rows(("l_cam_img", "50", "45", "55"), ("grad_cam", "30", "25", "35"))
+    other = [paired("1", "3", **{k: "other"}) for k in ("run", "than", "method", "metric", "setting", "profile", "protocol")]
+    text = tables.claims([CLAIM | {"check": CHECK}], found, other)
+    assert "**holds** on" in text
+    assert "intervals of each alone, no paired difference" in text
+    assert "**not judged** on" in tables.claims([CLAIM | {"check": CHECK | {"margin": 2}}], found)
+    same = tables.claims([CLAIM | {"check": CHECK}], found, [paired("0", "0", p="", p_holm="", same_as="grad_cam")])
+    assert "**within the interval**" in same
+    assert "the same map as Grad-CAM, counted once" in same
+    beside = tables.claims([CLAIM | {"check": CHECK, "beside": "[the floor](#floor)"}], found)
+    assert "Read beside it: [the floor](#floor)" in beside
+    assert "Read beside it" not in tables.claims([CLAIM | {"check": CHECK, "beside": "[the floor](#floor)"}], [])
+
+
+def test_differences_are_read_from_complete_runs(tmp_path):
+    run = tmp_path / "subset/l_cam/key"
+    run.mkdir(parents=True)
+    (run / "differences.csv").write_text("method,than\ncam,grad_cam\n")
+    assert tables.read(tmp_path, "subset", "differences.csv") == []
+    (run / "provenance.json").write_text("{}")
+    assert tables.read(tmp_path, "subset", "differences.csv") == [{"method": "cam", "than": "grad_cam", "run": "key", "profile": "subset"}]
+
+
 def test_claims_compare_only_within_a_run():
     a, b = rows(("l_cam_img", "50", "45", "55")), rows(("grad_cam", "30", "25", "35"), run="other")
     assert "not run" in tables.claims([CLAIM | {"check": CHECK}], a + b)
@@ -117,3 +180,4 @@ def test_every_claim_can_be_tested_or_says_that_it_is_not():
             entry["status"]
         ]
         assert entry.get("check", {"direction": "higher"})["direction"] in {"higher", "lower"}
+        assert entry.get("check", {}).get("margin", 1) > 0

@@ -1,5 +1,6 @@
 """Intervals and paired tests against SciPy, hand computation and simulation."""
 
+import itertools
 import math
 
 import numpy as np
@@ -11,14 +12,16 @@ from scipy import stats
 from cam_core.metrics.statistics import (
     bootstrap,
     holm,
+    mcnemar,
     mean,
-    non_inferiority,
     one_by_one,
-    over_seeds,
+    outcomes,
     paired_difference,
+    paired_p,
     quotient,
+    randomization,
     ratio,
-    sign_or_mcnemar,
+    same_rows,
     total,
     wilson,
 )
@@ -109,13 +112,70 @@ def test_mcnemar_by_counting_coins():
     """10 discordant pairs, 9 of them for the first: twice the chance of 9 or more heads in 10."""
     first = np.array([1] * 9 + [0] + [1] * 20 + [0] * 5)
     second = np.array([0] * 9 + [1] + [1] * 20 + [0] * 5)
-    assert sign_or_mcnemar(first, second) == pytest.approx(2 * (math.comb(10, 9) + 1) / 2**10)
-    assert sign_or_mcnemar(second, first) == sign_or_mcnemar(first, second)
-    assert sign_or_mcnemar([1, 0], [1, 0]) == 1.0
-    assert sign_or_mcnemar([0.3, 0.2, 0.9], [0.1, 0.1, 0.1]) == pytest.approx(2 / 8)
+    assert mcnemar(first, second) == pytest.approx(2 * (math.comb(10, 9) + 1) / 2**10)
+    assert mcnemar(second, first) == mcnemar(first, second)
+    assert mcnemar([1, 0], [1, 0]) == 1.0
 
 
-# ---------------------------------------------------------------- many comparisons, margins, seeds
+def highest(rows, weights=None):
+    """A value that is no mean: the best column of the mean rows, as a maximum over thresholds."""
+    return mean(rows, weights).max(-1)
+
+
+@pytest.mark.parametrize("value", [mean, highest, quotient])
+@pytest.mark.parametrize("group", [1, 2])
+def test_randomization_by_all_swaps(value, group):
+    """All 2^8 ways to swap the two methods' rows image by image, in plain loops, against the drawn ones."""
+    rng = np.random.default_rng(3)
+    first, second = rng.random((8 * group, 2)) + 0.15, rng.random((8 * group, 2))
+    if value is mean:
+        first, second = first[:, 0], second[:, 0]
+    found, as_far = abs(value(first) - value(second)), 0
+    for swaps in itertools.product([False, True], repeat=8):
+        swap = np.repeat(swaps, group).reshape(-1, *[1] * (first.ndim - 1))
+        a, b = np.where(swap, second, first), np.where(swap, first, second)
+        as_far += abs(value(a) - value(b)) >= found - 1e-12
+    p = randomization(first, second, value, groups=np.repeat(np.arange(8), group), resamples=20000)
+    assert 0.01 < as_far / 2**8 < 0.99
+    assert p == pytest.approx(as_far / 2**8, abs=0.015)
+    assert randomization(first, first, value) == 1
+
+
+def test_p_of_a_rate_is_mcnemars_and_of_anything_else_the_whole_summarys():
+    rng = np.random.default_rng(0)
+    ids, hits, others = np.arange(60), rng.random(60) < 0.6, rng.random(60) < 0.4
+    rate = lambda rows, weights=None: 100 * mean(rows, weights)  # noqa: E731
+    assert outcomes(hits.astype(float), rate).tolist() == hits.tolist()
+    assert paired_p((ids, hits), (ids, others), rate) == mcnemar(hits, others)
+    assert paired_p((ids, hits), (ids, others), rate) == pytest.approx(
+        randomization(hits * 1.0, others * 1.0, rate, resamples=20000), abs=0.01
+    )
+    several = paired_p((ids, hits), (ids, others), rate, groups=lambda keys: keys // 3)  # three rows an image: no independent coins
+    assert several == randomization(hits * 1.0, others * 1.0, rate, groups=ids // 3)
+    drops = np.where(hits, rng.random(60), 0)
+    assert outcomes(drops, rate) is None
+    assert (
+        outcomes(np.eye(4), lambda rows, weights=None: 100 * highest(rows, weights)) is None
+    )  # each alone is right, together a quarter is
+
+
+def test_p_is_of_the_common_images():
+    ids, rows = np.arange(40), np.random.default_rng(1).random(40)
+    assert paired_p((ids, rows), (ids[:30], rows[:30])) == 1
+    assert paired_p((ids[5:], rows[5:] + 1), (ids[:30], rows[:30])) == pytest.approx(1 / 5001)
+
+
+def test_rows_are_the_same_up_to_rounding():
+    rng = np.random.default_rng(1)
+    ids, rows = np.arange(50), rng.random((50, 255))
+    moved = rows + 1e-6
+    moved[7, :100] = 0  # one image whose box moved with a quantized level
+    assert same_rows((ids, rows), (ids, moved))
+    assert same_rows((ids, rows), (ids[:20], rows[:20]))
+    assert not same_rows((ids, rows), (ids, rows**1.01))
+
+
+# ---------------------------------------------------------------- many comparisons
 
 
 def test_holm_by_its_definition():
@@ -137,55 +197,6 @@ def test_holm_rejects_what_the_steps_reject(p, level):
             break
         rejected.add(int(index))
     assert set(np.flatnonzero(holm(p) <= level).tolist()) == rejected
-
-
-def test_non_inferiority_needs_a_margin_and_looks_at_the_worse_end():
-    rng = np.random.default_rng(0)
-    ids, base = np.arange(200), rng.normal(50, 10, 200)
-    slightly_worse = base - 1 + rng.normal(0, 2, 200)
-    found = non_inferiority((ids, slightly_worse), (ids, base), margin=2)
-    assert found.holds
-    assert -2 < found.difference.low < found.difference.high < 0  # inferior, by less than the margin
-    assert not non_inferiority((ids, slightly_worse), (ids, base), margin=0.9).holds
-    assert non_inferiority((ids, slightly_worse), (ids, base), margin=0.1, higher_is_better=False).holds
-    assert not non_inferiority((ids, base), (ids, slightly_worse), margin=0.9, higher_is_better=False).holds
-    with pytest.raises(ValueError, match="margin must be a positive number"):
-        non_inferiority((ids, base), (ids, base), margin=0)
-    with pytest.raises(TypeError):
-        non_inferiority((ids, base), (ids, base))
-
-
-def runs_of(seeds, images, between, within, generator):
-    common, shift = generator.normal(size=images), generator.normal(scale=between, size=seeds)
-    return {s: (np.arange(images), common + shift[s] + generator.normal(scale=within, size=images)) for s in range(seeds)}
-
-
-def test_three_seeds_give_values_and_no_interval_ten_do():
-    runs = runs_of(12, 40, 1.0, 0.3, np.random.default_rng(1))
-    few, enough = over_seeds({s: runs[s] for s in range(3)}, resamples=200), over_seeds(runs, resamples=4000)
-    assert few.interval is None
-    assert few.values == {s: pytest.approx(runs[s][1].mean()) for s in range(3)}
-    assert few.intervals[1] == bootstrap(runs[1][1], resamples=200)
-    assert few.mean == pytest.approx(np.mean(list(few.values.values())))
-    low, high = enough.interval
-    values, images = list(enough.values.values()), np.mean([r for _, r in runs.values()], axis=0)
-    spread = math.sqrt(np.var(values, ddof=1) / 12 + images.var() / 40)
-    assert low < enough.mean < high
-    assert (high - low) / (2 * stats.t.ppf(0.975, 11) * spread) == pytest.approx(1, abs=0.15)
-    assert over_seeds(runs, resamples=100) == over_seeds(runs, resamples=100)
-    with pytest.raises(ValueError, match="seed 7 was measured on other images than seed 0"):
-        over_seeds({0: runs[0], 7: (np.arange(1, 41), runs[7][1])})
-    with pytest.raises(ValueError, match="no run"):
-        over_seeds({})
-
-
-def test_the_rows_of_an_image_stay_together_across_seeds():
-    runs = runs_of(10, 30, 0.5, 0.2, np.random.default_rng(2))
-    fourfold = {s: (np.arange(120), np.repeat(rows, 4)) for s, (_, rows) in runs.items()}
-    grouped = over_seeds(fourfold, groups=lambda ids: ids // 4, resamples=3000)
-    single = over_seeds(runs, resamples=3000)
-    assert grouped.interval == pytest.approx(single.interval, rel=0.1)
-    assert grouped.intervals[3] == pytest.approx(bootstrap(runs[3][1], resamples=3000), rel=1e-9)
 
 
 def test_the_quotient_of_sums():
