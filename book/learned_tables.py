@@ -158,4 +158,17 @@ def _beside(pair, shuffled, digits):
     return f"{float(pair['value']):.{digits}f} ({float(shuffled['value']):.{digits}f})"
 
 
-KINDS = {"l_cam_recipe": recipe, "shortcut": shortcut, "lfi_features": lfi_features, "em_ml": em_ml, "scratch": scratch}
+def parameters(rows):
+    """Parameters of each network and of what joins it, in millions."""
+    head = {"plain": "network", "fin_3x3": "importance network, 3×3", "fin_1x1": "importance network, 1×1", "abn_branch": "ABN's branch"}
+    lines = []
+    for backbone, classes in dict.fromkeys((row["backbone"], row["classes"]) for row in rows):
+        of = {row["part"]: int(row["value"]) / 1e6 for row in _picked(rows, backbone=backbone)}
+        lines.append([f"{name(backbone)}, {classes} classes", *(f"{of[part]:.2f}" for part in head)])
+    return list_table(["network", *head.values()], lines, "Parameters, millions; without the network that they join")
+
+
+KINDS = {
+    "parameters": parameters, "l_cam_recipe": recipe, "shortcut": shortcut, "lfi_features": lfi_features, "em_ml": em_ml,
+    "scratch": scratch,
+}  # fmt: skip

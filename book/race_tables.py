@@ -58,13 +58,8 @@ def training(rows):
     lines, batches = [], list(dict.fromkeys(row["group"].rpartition(" ")[2] for row in single))
     for model in dict.fromkeys(row["group"].split(", ")[1] for row in single):
         own = {batch: [row for row in single if row["group"] == f"one explanation, {model}, batch {batch}"] for batch in batches}
-        base = {batch: float(found[0]["seconds"]) for batch, found in own.items()}
         for contender in [row["contender"] for row in own[batches[0]][1:]]:
-            cells = []
-            for batch in batches:
-                seconds = float(next(row for row in own[batch] if row["contender"] == contender)["seconds"])
-                cells += [f"{1000 * base[batch]:.0f} ms", f"{seconds / base[batch]:.2f}"]
-            lines.append([name(contender), *cells])
+            lines.append([name(contender), *(cell for batch in batches for cell in _over_a_forward(own[batch], contender))])
     head = ["explanation", *(cell for batch in batches for cell in (f"bare forward, batch {batch}", "ratio"))]
     parts.append(list_table(head, lines, "One explanation over a bare forward of the network that it explains"))
     adds = [row for row in rows if row.get("multiply_adds")]
@@ -76,6 +71,14 @@ def training(rows):
         f"{row['contender']}: {float(row['images']) / float(row['seconds']):.0f} images a second." for row in others if row.get("images")
     ]
     return "\n".join([*parts, race(others), "Loader, " + " ".join(loads) + "\n"])
+
+
+def _over_a_forward(rows, contender):
+    """Milliseconds of the bare forward, which is the group's first row, and the contender's time over it; dashes where it did not run."""
+    if not rows:
+        return "–", "–"
+    base, seconds = (float(row["seconds"]) for row in (rows[0], next(row for row in rows if row["contender"] == contender)))
+    return f"{1000 * base:.0f} ms", f"{seconds / base:.2f}"
 
 
 KINDS = {"methods": race, "metrics": counted, "training": training}

@@ -56,6 +56,8 @@ NAMES = {
     "grad_cam[power=0.5]": "Grad-CAM, square root",
     "random_map": "random map",
     "random_l_cam": "untrained L-CAM",
+    "other_l_cam_fm": "L-CAM-Fm, map of another class",
+    "other_l_cam_img": "L-CAM-Img, map of another class",
     "follows_cue": "follows the cue ↑",
     "keeps_class": "keeps its answer ↑",
     "empty_maps": "empty maps",
@@ -107,6 +109,10 @@ NAMES = {
     "cue_mask_coarse[power=2]": "the same, squared",
     "cue_mask_coarse[power=0.5]": "the same, square root",
     "cue_mask_inverse": "the inverse",
+    "calm_em[place]": "CALM-EM, place alone",
+    "calm_ml[place]": "CALM-ML, place alone",
+    "calm_em[family]": "CALM-EM, sum over the family",
+    "calm_ml[family]": "CALM-ML, sum over the family",
     "calm_em, posterior": "CALM-EM, posterior",
     "calm_ml, posterior": "CALM-ML, posterior",
     "win": "Win %\N{NO-BREAK SPACE}↑",
@@ -125,6 +131,9 @@ NAMES = {
     "localization_error": "localization error\N{NO-BREAK SPACE}↓",
     "pxap": "PxAP\N{NO-BREAK SPACE}↑",
     "resnet50": "ResNet-50",
+    "resnet110_bottleneck": "ResNet-110 with bottlenecks",
+    "densenet100_12": "DenseNet-BC-100-12",
+    "resnext29_8x64d": "ResNeXt-29 8×64d",
     "resnet8": "ResNet-8",
     "resnet14": "ResNet-14",
     "resnet20": "ResNet-20",
@@ -133,7 +142,10 @@ NAMES = {
     "vgg16": "VGG-16",
     "mobilenet_v2": "MobileNetV2",
 }
-CONTROLS = ("random_map", "center_gaussian", "mean_activation", "random_l_cam", "all_ones", "fake_cam", "edges")
+CONTROLS = (
+    "random_map", "center_gaussian", "mean_activation", "random_l_cam", "other_l_cam_fm", "other_l_cam_img", "all_ones", "fake_cam",
+    "edges",
+)  # fmt: skip
 PAPERS = ("increment_cam", "l_cam", "lfi_cam", "calm")
 
 

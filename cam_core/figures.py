@@ -158,7 +158,7 @@ def intervals(records: pd.DataFrame, metric: str, *, setting: str = "", publishe
 def is_control(method: str) -> bool:
     """Whether a method's name is that of a control: it explains nothing, or only reshapes another map."""
     controls = ("random_map", "center_gaussian", "mean_activation", "random_l_cam", "all_ones", "fake_cam", "edges")
-    return method in controls or "[power=" in method
+    return method in controls or method.startswith("other_") or "[power=" in method
 
 
 def curves(histories: Mapping[str, Sequence[float]], label: str) -> Figure:

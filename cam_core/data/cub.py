@@ -1,5 +1,6 @@
 """CUB-200-2011 in its official layout: boxes, parts, class attributes, and segmentations where they were unpacked."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -68,3 +69,9 @@ class CUB200(Dataset):
         if len(names) != rows.shape[1]:
             raise DataError(f"{levels}: has {rows.shape[1]} columns, but {named} names {len(names)} attributes")
         return names, rows[[class_id - 1 for class_id in self.class_ids]]
+
+
+def families(classes: Sequence[str]) -> Tensor:
+    """Which classes are kin, bool [C,C]: row y marks those whose name ends in the same word as y's ("Sky Warbler", "Night Warbler")."""
+    last = [name.split()[-1] for name in classes]
+    return torch.tensor([[one == other for other in last] for one in last])

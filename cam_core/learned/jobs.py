@@ -127,10 +127,11 @@ def scratch_recipe(model: str, dataset: str, count: int | None = None, setting: 
     if dataset not in SCRATCH_EPOCHS:
         raise ValueError(f"{model} learns from scratch and has no recipe for {dataset} yet: take one of {', '.join(SCRATCH_EPOCHS)}")
     count = count or SCRATCH_EPOCHS[dataset]
+    settings = len(SETTINGS.get(dataset, (None,)))  # drawn data has one
+    if not 0 <= setting < settings:
+        raise ValueError(f"{dataset} has settings 0 to {settings - 1}, got {setting}")
     if dataset in DRAWN_EPOCHS:
         return drawn_recipe(small, count)
-    if not 0 <= setting < len(SETTINGS[dataset]):
-        raise ValueError(f"{dataset} has settings 0 to {len(SETTINGS[dataset]) - 1}, got {setting}")
     of = asdict(SETTINGS[dataset][setting])
     if dataset == "cifar10":  # bfloat16: 1.5 x faster on a CPU that has it, for all contenders alike
         return small.shortened(count, precision="bf16-mixed", **of)
@@ -170,9 +171,25 @@ def network(
         return _voc_head(name, root, seed, device)
     if dataset == "cub":
         recipe = cub_recipe(epochs)
-        return _trained(
+        classifier, summary = _trained(
             lambda: Plain(with_pooled_head(calm_trunk(name), _classes(dataset, root))), recipe, dataset, root, seed, store, device
         )
+        return classifier, _coarser(summary)
+    return plain(dataset, name, root, seed=seed, epochs=epochs, setting=setting, store=store, device=device)
+
+
+def plain(
+    dataset: str,
+    name: str,
+    root: Path | str,
+    *,
+    seed: int = 0,
+    epochs: int | None = None,
+    setting: int = 0,
+    store: Path | str = STORE,
+    device: str = "cpu",
+) -> tuple[Classifier, Summary]:
+    """The plain network from scratch: the baseline beside LFI-CAM and ABN, on their schedule and with their stem."""
     several = dataset == "drawn_voc"
     recipe, classes = scratch_recipe("plain", dataset, epochs, setting), _classes(dataset, root)
 
@@ -250,7 +267,12 @@ def calm(
     def build(objective: str) -> Calm:
         return Calm(trunk(), classes, objective, uniform=True, detach_scale=False)
 
-    return {f"calm_{o}": _fit(partial(build, o), recipe, dataset, root, seed, store, device) for o in ("em", "ml")}
+    made = {f"calm_{o}": _fit(partial(build, o), recipe, dataset, root, seed, store, device) for o in ("em", "ml")}
+    return {name: (model, _coarser(summary) if dataset == "cub" else summary) for name, (model, summary) in made.items()}
+
+
+def _coarser(summary: Summary) -> Summary:
+    return {**summary, "deviations": [*summary["deviations"], "maps: 14x14 instead of 28x28"]}
 
 
 def lfi_cam(
@@ -333,23 +355,34 @@ def train(paper: str, dataset: str, backbone: str, recipe: str | None, seed: int
     options: Any = {"seed": seed, "store": STORE}
     learned: dict[str, tuple[Any, Summary]] = {}
     if paper == "l_cam":
-        fm, img = (*epochs(recipe), None, None)[:2]
-        classifier, plain = network(dataset, backbone, root, **options)
-        learned = l_cam(dataset, classifier, root, epochs=(fm or L_CAM_EPOCHS[0], img or L_CAM_EPOCHS[1]), **options)
+        classifier, known = network(dataset, backbone, root, **options)
+        learned = l_cam(dataset, classifier, root, epochs=l_cam_epochs(recipe), **options)
     else:
-        count, setting = (*epochs(recipe), None, None)[:2]
-        scratch = {**options, "setting": setting or 0}
-        _, plain = network(dataset, backbone, root, epochs=count, **scratch)
+        options |= asked(recipe)
+        scratch = paper in ("lfi_cam", "abn")
+        _, known = (plain if scratch else network)(dataset, backbone, root, **options)
         if paper == "calm":
-            learned = calm(dataset, backbone, root, epochs=count, **options)
+            learned = calm(dataset, backbone, root, **options)
         if paper == "lfi_cam":
-            learned = {"lfi_cam": lfi_cam(dataset, backbone, root, epochs=count, **scratch)}
-        if paper == "abn" or (paper == "lfi_cam" and dataset in SETTINGS):  # there ABN is LFI-CAM's opponent
-            learned["abn"] = abn(dataset, backbone, root, epochs=count, **scratch)
-    last = list(learned.values())[-1][1] if learned else plain
+            learned = {"lfi_cam": lfi_cam(dataset, backbone, root, **options)}
+        if scratch:  # ABN is LFI-CAM's opponent
+            learned["abn"] = abn(dataset, backbone, root, **options)
+    last = list(learned.values())[-1][1] if learned else known
     if "digest" not in last:
         raise ValueError(f"{paper} on {dataset} trains nothing: leave `train` out of its entry in the profile {profile!r}")
     return STORE / str(last["digest"])[:20]
+
+
+def asked(recipe: str | None, count: int | None = None) -> dict[str, Any]:
+    """What a recipe's name asks of the functions above: "e12-2" is ``epochs`` 12 in ``setting`` 2; ``count`` stands before its epochs."""
+    numbers = epochs(recipe)
+    return {"epochs": count or (numbers[0] if numbers else None), **({"setting": numbers[1]} if numbers[1:] else {})}
+
+
+def l_cam_epochs(recipe: str | None, count: int | None = None) -> tuple[int, int]:
+    """Epochs of Fm and of Img: ``count`` for both, or those that the recipe's name states ("e50-2"), or the usual ones."""
+    fm, img = (*epochs(recipe), None, None)[:2]
+    return count or fm or L_CAM_EPOCHS[0], count or img or L_CAM_EPOCHS[1]
 
 
 def epochs(recipe: str | None) -> tuple[int, ...]:

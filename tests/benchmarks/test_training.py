@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from benchmarks import training
+from cam_core import METHODS, Probe
 from cam_core.learned import LCam
 from cam_core.learned import jobs as jobs_module
 from data_scripts.draw import draw
@@ -70,6 +71,22 @@ def test_the_loader_reads_everything(monkeypatch, tmp_path):
     monkeypatch.setattr(training, "batches", noting)
     training.loader("0", "40")()
     assert seen == [32, 8]
+
+
+def test_every_baseline_explains_the_stock_network(monkeypatch):
+    """Whatever is raced exists; the cheap ones are called as they will be, and give the maps of the network that L-CAM explains."""
+    monkeypatch.setattr(training, "SIDE", 64)
+    monkeypatch.delenv("CAM_WEIGHTS", raising=False)
+    training.pixels.cache_clear()
+    training.network.cache_clear()
+    assert {*training.BASELINES, *training.MANY_PASSES} < {*METHODS}
+    probe = Probe(training.network("resnet18").frozen(), training.pixels(1) / 255)
+    found = []
+    monkeypatch.setattr(training, "METHODS", {"cam": lambda asked: found.append(METHODS["cam"](asked)) or found[-1]})
+    training.explanation("l_cam_fm", "cam", "1")()
+    torch.testing.assert_close(found[0], METHODS["cam"](probe), rtol=1e-4, atol=1e-5)
+    training.pixels.cache_clear()
+    training.network.cache_clear()
 
 
 @pytest.mark.parametrize("model", training.MODELS)

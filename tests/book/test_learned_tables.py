@@ -82,6 +82,13 @@ def test_ways_of_leaving_ml(tmp_path):
     assert "10 seeds" in text
 
 
+def test_parameters_stand_in_millions(tmp_path):
+    facts = {"backbone": "resnet50", "classes": 1000}
+    parts = {"plain": 25557032, "fin_3x3": 151011328, "fin_1x1": 16793600, "abn_branch": 18027834}
+    text = write(tmp_path, "parameters", [facts | {"part": part, "value": value} for part, value in parts.items()])
+    assert "ResNet-50, 1000 classes\n  - 25.56\n  - 151.01\n  - 16.79\n  - 18.03" in text
+
+
 def test_half_a_plan_is_told_as_half(tmp_path):
     facts = {"dataset": "cifar10", "backbone": "resnet20", "epochs": 12, "images": 100}
     rows = [
@@ -121,13 +128,16 @@ def test_promises_explanations_and_counts(tmp_path):
         timed | {"group": f"one explanation, abn, batch {b}", "contender": c, "seconds": s}
         for b, c, s in ((1, "forward", 0.02), (1, "abn", 0.03), (8, "forward", 0.1), (8, "abn", 0.11))
     ]
+    many = {"group": "one explanation, many passes, batch 1"}
+    rows += [timed | many | {"contender": c, "seconds": s} for c, s in (("forward", 0.02), ("rise", 50))]
     rows += [timed | {"group": "one update", "contender": c, "seconds": s} for c, s in (("cam", 2), ("calm_em", 2.1))]
     rows += [timed | {"group": "decode", "contender": f"{w} workers", "seconds": 4 / (w + 1), "images": 256} for w in (0, 2)]
     rows += [machine | {"group": "multiply-adds, resnet50, stem", "contender": "lfi_cam, what it adds", "multiply_adds": 29.59}]
     text = write(tmp_path, "training", rows)
     assert "a over b\n  - at most 1.1\n  - 1.03" in text
     assert "ABN\n  - 20 ms\n  - 1.50\n  - 100 ms\n  - 1.10" in text
-    assert "calm_em\n  - 2.10 s\n  - 1.05" in text
+    assert "RISE\n  - 20 ms\n  - 2500.00\n  - –\n  - –" in text
+    assert "CALM-EM\n  - 2.10 s\n  - 1.05" in text
     assert "0 workers: 64 images a second. 2 workers: 192 images a second." in text
     assert "one update; 3 rounds in turn" in text
-    assert "resnet50\n  - lfi_cam, what it adds\n  - 29.6" in text
+    assert "ResNet-50\n  - LFI-CAM, what it adds\n  - 29.6" in text

@@ -12,6 +12,7 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from cam_core.data import CUB200, VOC2007, DataError, Example, ImageNet, check, collate, inclusive_boxes, multi_hot, transforms, wsol_boxes
+from cam_core.data.cub import families
 from data_scripts import birds, draw, village
 from data_scripts.check import findings
 from data_scripts.check import main as check_main
@@ -34,6 +35,11 @@ def test_boxes_and_labels_are_those_of_the_drawing(drawn, reader, split, kind):
         assert example.label == drawing.label
         worst = np.abs(example.image.numpy().transpose(1, 2, 0) - drawing.image / 255).mean()
         assert worst < 0.03  # JPEG only
+
+
+def test_families_end_in_the_same_word():
+    kin = families(["Sky Warbler", "Finch", "Night Warbler", "Night tailed Finch"])
+    assert kin.int().tolist() == [[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]]
 
 
 def test_voc_flags(drawn):

@@ -22,6 +22,18 @@ def test_what_a_name_stands_for(monkeypatch, tmp_path):
         jobs.images("cifar", tmp_path)
 
 
+def test_a_recipe_s_name_says_epochs_and_setting():
+    assert jobs.asked("e12-2") == {"epochs": 12, "setting": 2}
+    assert jobs.asked("e12", 3) == {"epochs": 3}
+    assert jobs.asked("") == {"epochs": None}
+    assert jobs.l_cam_epochs("e50-2") == (50, 2)
+    assert jobs.l_cam_epochs("e50") == (50, jobs.L_CAM_EPOCHS[1])
+    assert jobs.l_cam_epochs("e50-2", 1) == (1, 1)
+    assert jobs.l_cam_epochs(None) == jobs.L_CAM_EPOCHS
+    with pytest.raises(ValueError, match="drawn_imagenet has settings 0 to 0, got 2"):
+        jobs.scratch_recipe("lfi_cam", "drawn_imagenet", 1, 2)
+
+
 def test_a_job_trains_what_the_notebook_loads(monkeypatch, tmp_path):
     root = draw(tmp_path / "drawn", small=True, progress=False)
     monkeypatch.setattr(jobs, "STORE", tmp_path / "models")

@@ -1,0 +1,33 @@
+"""What LFI-CAM's importance network and ABN's branch add in parameters, on the networks that the papers train.
+
+    python -m studies.parameters
+
+results/studies/parameters.csv, one row a number; nothing is trained, the networks are built without their weights. ``part``: the "plain"
+network, and what joins it: "fin_3x3" (as released), "fin_1x1" (an earlier state of the authors' code), "abn_branch".
+"""
+
+import pandas as pd
+
+from cam_core.learned import jobs, parameter_counts
+from cam_core.results import write_table
+
+OUT = jobs.HOME / "results/studies/parameters.csv"
+# network -> classes of the data that the papers train it on: CIFAR-10, Cat & Dog, ImageNet
+NETWORKS = {"resnet110_bottleneck": 10, "densenet100_12": 10, "resnext29_8x64d": 10, "resnet18": 2, "resnet50": 1000}
+
+
+def counts() -> pd.DataFrame:
+    """Network x part -> number of parameters."""
+    found = [(name, classes, part, n) for name, classes in NETWORKS.items() for part, n in parameter_counts(name, classes).items()]
+    return pd.DataFrame(found, columns=["backbone", "classes", "part", "value"])
+
+
+def main() -> None:
+    """Count, write."""
+    frame = counts()
+    write_table(OUT, frame)
+    print(frame.pivot_table(index="backbone", columns="part", values="value", sort=False).to_string())
+
+
+if __name__ == "__main__":
+    main()
