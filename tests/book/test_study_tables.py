@@ -101,13 +101,14 @@ def test_known_maps_say_which_of_them_beat_the_mask(tmp_path):
     rows = [row(n, "network", m, v) for n in ("trained", "wired") for m, v in (("accuracy", 97.5), ("follows_cue_only", 85))]
     rows += [row(n, m, "average_drop", v, a) for n in ("trained", "wired") for m, v, a in (("cue_mask", 20, ""), ("fake_cam", 0, "better"))]
     rows += [row(n, "cue_mask", "localization_error", 0, protocol="wsol") for n in ("trained", "wired")]
-    rows.append(row("trained", "cue_mask", "correct_after_removal", 0))
+    rows += [row("trained", "cue_mask", f"correct_after_{what}", v) for what, v in (("removal", 12), ("random_removal", 60))]
     write(tmp_path, "trust", rows)
     text = study_tables.study(tmp_path, "trust")
     assert text.count("right on 39 of 40 images, follows the cue and nothing else on 34") == 2
     assert text.count("  - 20.0\n  - **0.0** +\n") == 2
     assert "  - 0.00\n" in text  # nothing to be better than
-    assert "correct_after" not in text
+    assert "right after removal\N{NO-BREAK SPACE}↓\n  - 12.0" in text  # R_k is read beside both of its counts
+    assert "right after random removal\n  - 60.0" in text
 
 
 def test_calibration_prints_how_far_each_method_moves(tmp_path):
