@@ -2,7 +2,7 @@
 
 from tables import is_control, list_table, name, number
 
-LOCALIZATION = ("energy", "wsol", "cue")
+LOCALIZATION = ("energy", "pointing", "wsol", "cue")
 
 
 def trust(rows):
