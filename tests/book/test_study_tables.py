@@ -4,6 +4,10 @@ import csv
 
 import study_tables
 
+from .conftest import BOOK
+
+PAGE = BOOK / "protocol.md"
+
 
 def write(folder, name, rows):
     with (folder / f"{name}.csv").open("w", newline="") as file:
@@ -147,3 +151,24 @@ def test_every_metric_is_told_with_its_protocol():
     assert text.count("\n* - ") == len(classes) + len(study_tables.MEASURES)
     assert all(f"`{protocol}`" in text for protocol in PROTOCOLS if protocol not in ("energy_present", "score_cam"))
     assert "* - `AverageDrop`\n  - Mean of max(0, Y - O) / Y in percent" in text
+
+
+def test_every_protocol_is_in_the_table_and_on_the_page():
+    from cam_core.protocol import PROTOCOLS
+
+    text = study_tables.protocols(PROTOCOLS)
+    assert text.count("\n* - ") == 1 + len(PROTOCOLS)
+    row = "* - `score_cam`\n  - squash to 224 × 224\n  - prediction\n  - bilinear, then min-max\n  - mean colour\n"
+    assert row in text
+    assert all(f"* - `{key}`\n" in text for key in PROTOCOLS)
+    page = PAGE.read_text(encoding="utf-8")
+    assert "\n% protocols\n" in page
+    assert [key for key in PROTOCOLS if f"`{key}`" not in page] == []
+
+
+def test_every_metric_is_on_the_page_of_the_protocols():
+    from cam_core import metrics
+
+    told = [k for k in metrics.__all__ if isinstance(getattr(metrics, k), type) and issubclass(getattr(metrics, k), metrics.Metric)]
+    page = PAGE.read_text(encoding="utf-8")
+    assert [key for key in (*told, *study_tables.MEASURES) if f"`{key}`" not in page and key != "Metric"] == []
