@@ -20,7 +20,7 @@ import study_tables
 import tables
 
 BOOK = Path(__file__).resolve().parent
-MARKER = re.compile(r"^% (results|published|claims|study|benchmark|methods|metrics)(?:: *(\S+))?(?: +(\S+))?$", re.MULTILINE)
+MARKER = re.compile(r"^% (results|published|claims|study|benchmark|methods|metrics|protocols)(?:: *(\S+))?(?: +(\S+))?$", re.MULTILINE)
 
 
 def main(arguments=None):
@@ -103,6 +103,10 @@ def generated(match, options):
         from cam_core import metrics
 
         return study_tables.metrics(metrics)
+    if what == "protocols":
+        from cam_core.protocol import PROTOCOLS
+
+        return study_tables.protocols(PROTOCOLS)
     if what == "published":
         return tables.published(tables.load_yaml(BOOK / "published.yaml"), first)
     found = [

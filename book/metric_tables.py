@@ -2,16 +2,13 @@
 
 from tables import is_control, list_table, name, number
 
-LOCALIZATION = ("energy", "wsol", "cue")
-
-
-SAME_ORDER = ("correct_after_removal", "correct_after_random_removal")  # R_k's parts: the second is the same for every map
+LOCALIZATION = ("energy", "pointing", "wsol", "cue")
 
 
 def trust(rows):
     """Where maps that are known to be right or wrong land under each metric, and which of them beat the cue's mask."""
     facts = {(row["network"], row["metric"]): row for row in rows if row["method"] == "network"}
-    shown = [row for row in rows if row["method"] != "network" and row["metric"] not in SAME_ORDER]
+    shown = [row for row in rows if row["method"] != "network"]
     parts = []
     for network in ("trained", "wired"):
         right, followed = (_hits(facts[network, metric]) for metric in ("accuracy", "follows_cue_only"))

@@ -77,3 +77,21 @@ def metrics(module):
         under = f"; `{protocol}`" if protocol else ""
         lines.append([f"`{key}`", told, f"{better}{under}; {NEEDS.get(one.needs, one.needs)}"])
     return list_table(["metric", "what it measures", "better; protocol; needs"], lines, "", kind="prose", widths="22 50 28")
+
+
+VIEWS = {"crop": "short side to 256, centre crop 224", "squash": "squash to 224 × 224"}
+TARGETS = {"prediction": "prediction", "label": "label", "present": "every class that is present"}
+FINISHINGS = {
+    "min_max_bilinear": "min-max, then bilinear", "bilinear_min_max": "bilinear, then min-max", "bicubic_min_max": "bicubic, then min-max",
+    "none_bilinear": "bilinear, not rescaled", "cells": "none; finer maps are averaged to the grid",
+}  # fmt: skip
+FILLS = {None: "–", "black": "black", "mean": "mean colour", "imputed": "imputed"}
+
+
+def protocols(table):
+    """Every protocol as a row: its view, the class explained, the finishing of the map, what replaces a hidden pixel."""
+    lines = []
+    for key, one in table.items():
+        lines.append([f"`{key}`", VIEWS[one.view], TARGETS[one.target], FINISHINGS[one.finishing], FILLS[one.fill]])
+    head = ["protocol", "view", "explained class", "finishing of the map", "fill of what is hidden"]
+    return list_table(head, lines, "", kind="prose")

@@ -12,6 +12,7 @@ row a network, map and metric; ``against_cue`` says whether the map is "better" 
 import argparse
 import math
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import product
@@ -28,14 +29,14 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision import tv_tensors
 from tqdm import tqdm
 
-from cam_core import METHODS, Probe, metrics
+from cam_core import METHODS, Probe, maps, metrics
 from cam_core.classifier import Classifier
 from cam_core.data import CUB200, Dataset, Example
 from cam_core.evaluate import Table, evaluate
 from cam_core.learned import jobs, lfi_backbone
 from cam_core.learned.plain import pooled_head
 from cam_core.methods import Method, method
-from cam_core.methods.control import random_map
+from cam_core.methods.control import fake_cam, random_map
 from cam_core.metrics.statistics import bootstrap, mean, paired_difference, ratio, wilson
 from cam_core.protocol import PROTOCOLS, finish
 from cam_core.results import write_table
@@ -163,13 +164,18 @@ def candidates(known: Callable[[Probe], Tensor]) -> list[Method]:
 # ---------------------------------------------------------------- the metrics
 
 
+MASKED = (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.AverageGain, metrics.MapMean)
+SCORE_CAM = {"keep": 0.5, "fill": "mean", "protocol": "score_cam"}  # the form of its tables
+EQUAL = "equal mean"
+
+
 def faithfulness() -> list[metrics.Metric]:
-    """Every metric that asks the network."""
-    masked = (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.AverageGain, metrics.MapMean)
+    """Every metric that asks the network; at equal mean it is asked by `equal_mean`."""
     erased = (metrics.RemoveAndClassify, metrics.CorrectAfterRemoval, metrics.CorrectAfterRandomRemoval)
     imputed = (metrics.RoadMorf, metrics.RoadLerf, metrics.RoadCombined)
     return [
-        *(m(keep) for keep, m in product((1.0, 0.5, 0.15), masked)),
+        *(m(keep) for keep, m in product((1.0, 0.5, 0.15), MASKED)),
+        *(m(**form) for form, m in product(({"fill": "mean"}, SCORE_CAM), MASKED)),
         *(metrics.Insertion(STEP), metrics.Deletion(STEP), metrics.TiedPixels()),
         *(m(share) for share, m in product((0.1, 0.3, 0.5, 0.7, 0.9), erased)),
         *(m(share) for share, m in product((0.2, 0.5), imputed)),
@@ -203,28 +209,55 @@ class Shown(TorchDataset[Example]):
         return self.pictures[index].example
 
 
-def pixel_metrics(table: Table, classifier: Classifier, pictures: Sequence[Picture], methods: Sequence[Method], batch: int = 8) -> None:
-    """Record PxAP against the cue's mask in ``table``; the masks are those of the pictures."""
-    frozen, finishing = classifier.frozen(), PROTOCOLS[metrics.PxAP.protocol].finishing
-    for one in methods:
-        table.metrics[one.name, metrics.PxAP.name, ""] = metrics.PxAP()
+def pixels_and_points(table: Table, classifier: Classifier, pictures: Sequence[Picture], methods: Sequence[Method], batch: int = 8) -> None:
+    """Record in ``table`` what `evaluate` has no truth for: PxAP against the cue's mask, and the pointing game on the creature's boxes."""
+    frozen, pixels, points = classifier.frozen(), metrics.PxAP(), metrics.PointingGame()
+    finishing = PROTOCOLS[pixels.protocol].finishing
+    for one, metric in product(methods, (pixels, points)):
+        table.metrics[one.name, metric.name, metric.setting] = deepcopy(metric)
     for start in range(0, len(pictures), batch):
         part = pictures[start : start + batch]
-        images = torch.stack([picture.example.image for picture in part])
-        probe = Probe(frozen, images, torch.tensor([picture.example.label for picture in part]))
+        examples, ids = [picture.example for picture in part], range(start, start + len(part))
+        probe = Probe(frozen, torch.stack([e.image for e in examples]), torch.tensor([e.label for e in examples]))
+        masks = [picture.cue.to(torch.int8) for picture in part]
+        present = [metrics.Present(e.label, e.official_boxes) for e in examples if e.official_boxes is not None]
         for one in methods:
-            heat = one(probe) if one.finished else finish(one(probe), images.shape[-2:], finishing)
-            masks = [picture.cue.to(torch.int8) for picture in part]
-            table.metrics[one.name, metrics.PxAP.name, ""].update(heat, masks, ids=range(start, start + len(part)))
+            raw = one(probe)
+            heat = raw if one.finished else finish(raw, probe.images.shape[-2:], finishing)
+            table.metrics[one.name, pixels.name, pixels.setting].update(heat, masks, ids=ids)
+            original = [maps.upsample(m, e.size) for m, e in zip(raw, examples, strict=True)]
+            table.metrics[one.name, points.name, points.setting].update(original, present, ids=ids)
+
+
+def equal_mean(classifier: Classifier, data: Callable[[str], Any], methods: Sequence[Method], mean: float, progress: bool = True) -> Table:
+    """Average Drop and what goes with it, of all the map, when each map is raised to the power that gives it this ``mean``.
+
+    The study takes the mean share of the cue, which the mask has as it is: no power moves a map of zeros and ones.
+    """
+    brought = {one.at_mean(mean): one.name for one in methods}
+    found = evaluate(classifier, data, list(brought), [metric() for metric in MASKED], progress=progress)
+    names, table = {one.name: name for one, name in brought.items()}, Table(image_ids=found.image_ids)
+    for (name, metric, _), measured in found.metrics.items():
+        measured.setting = EQUAL
+        table.metrics[names[name], metric, EQUAL] = measured
+    return table
 
 
 def measure(classifier: Classifier, views: dict[str, list[Picture]], wanted: Sequence[metrics.Metric], progress: bool = True) -> Table:
-    """All candidates under all ``wanted`` metrics and PxAP on one network's pictures."""
-    methods = candidates(Known(picture for pictures in views.values() for picture in pictures))
-    shown: Any = {view: Shown(pictures) for view, pictures in views.items()}
-    table = evaluate(classifier, shown.__getitem__, methods, wanted, progress=progress)
-    pixel_metrics(table, classifier, views["squash"], methods)
+    """All candidates under all ``wanted`` metrics, PxAP and the pointing game on one network's pictures."""
+    table = evaluate(classifier, shown(views), every_candidate(views), wanted, progress=progress)
+    pixels_and_points(table, classifier, views["squash"], every_candidate(views))
     return table
+
+
+def shown(views: dict[str, list[Picture]]) -> Callable[[str], Any]:
+    """View -> its pictures' examples as a data set."""
+    return {view: Shown(pictures) for view, pictures in views.items()}.__getitem__
+
+
+def every_candidate(views: dict[str, list[Picture]]) -> list[Method]:
+    """The candidates, which know the cue of every picture under each view."""
+    return candidates(Known(picture for pictures in views.values() for picture in pictures))
 
 
 # ---------------------------------------------------------------- cue localization
@@ -233,7 +266,8 @@ def measure(classifier: Classifier, views: dict[str, list[Picture]], wanted: Seq
 def cue_localization(dataset: CUB200, progress: bool = True) -> Table:
     """The candidates as maps of every class of birds: the regions painted otherwise on it (`cue_mask`), and nothing for the label's own.
 
-    The difference of two classes' maps is then the region that tells them apart, or what the candidate makes of it.
+    The difference of two classes' maps is then the region that tells them apart, or what the candidate makes of it. Fake-CAM is the same
+    for every class and leaves nothing.
     """
     classes = range(len(dataset.classes))
     untrained = lfi_backbone("resnet8", len(classes)).eval()  # asked for nothing but the size of its map
@@ -257,11 +291,14 @@ def cue_localization(dataset: CUB200, progress: bool = True) -> Table:
     def noise(probe: Probe) -> Tensor:
         return torch.stack([random_map(probe, seed=c) for c in classes], 1)
 
+    def fake(probe: Probe) -> Tensor:
+        return fake_cam(probe)[:, None].expand(-1, len(classes), -1, -1)
+
     forms = {CUE: right, COARSE: coarse, **{f"{COARSE}[power={p:g}]": partial(_power, coarse, p) for p in (2, 0.5)}}
-    forms |= {"random_map": noise, INVERSE: inverse}
-    maps = [replace(METHODS["all_ones"], name=name, all_classes=form) for name, form in forms.items()]
+    forms |= {"random_map": noise, "fake_cam": fake, INVERSE: inverse}
+    methods = [replace(METHODS["all_ones"], name=name, all_classes=form) for name, form in forms.items()]
     pairs = metrics.class_pairs(dataset.class_attributes, dataset.attribute_names)
-    return evaluate(untrained, lambda _: dataset, maps, [metrics.CueLocalization(pairs)], progress=progress)
+    return evaluate(untrained, lambda _: dataset, methods, [metrics.CueLocalization(pairs)], progress=progress)
 
 
 def _power(maps: Callable[[Probe], Tensor], exponent: float, probe: Probe) -> Tensor:
@@ -348,7 +385,9 @@ def study(root: Path, count: int) -> pd.DataFrame:
     for name, classifier, look in (("trained", trained, drawn), ("wired", wired(), tinted)):
         pictures, facts = chosen(classifier, look, data)
         table = measure(classifier, pictures, [*faithfulness(), *localization()])
-        rows = [facts, records(table), *(win_rows(table, keep) for keep in ("100%", "50%", "15%"))]
+        share = torch.stack([picture.cue for picture in pictures["crop"]]).float().mean().item()
+        equal = equal_mean(classifier, shown(pictures), every_candidate(pictures), share)
+        rows = [facts, records(table), records(equal), *(win_rows(table, keep) for keep in ("100%", "50%", "15%"))]
         frames += [frame.assign(network=name) for frame in rows]
     birds = jobs.images(BIRDS, root, limit=count)("squash")
     frames.append(records(cue_localization(birds)).assign(network="birds"))

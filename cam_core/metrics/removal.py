@@ -206,8 +206,8 @@ class RemoveAndClassify(_Erased):
     """R_k: images still classified correctly without the most salient pixels, as a ratio to those without random pixels (lower is better).
 
     The ratio of two counts over all images, 1 if the map is as good as chance and possibly above; where no image survives the random
-    erasing, both counts are taken one higher (0/0 is 1). Its interval resamples the whole ratio, and is too narrow where hardly an image
-    survives (`studies/coverage.py`). Read both counts beside it.
+    erasing, both counts are taken one higher (0/0 is 1). Its interval resamples the whole ratio, and is a point at 0 where no image
+    survives the map's erasing: with 5 % surviving of 30 images it holds the truth in 77 % (`studies/coverage.py`). Read both counts.
     """
 
     name = "remove_and_classify"

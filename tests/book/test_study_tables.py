@@ -4,6 +4,10 @@ import csv
 
 import study_tables
 
+from .conftest import BOOK
+
+PAGE = BOOK / "protocol.md"
+
 
 def write(folder, name, rows):
     with (folder / f"{name}.csv").open("w", newline="") as file:
@@ -119,13 +123,14 @@ def test_known_maps_say_which_of_them_beat_the_mask(tmp_path):
     rows = [row(n, "network", m, v) for n in ("trained", "wired") for m, v in (("accuracy", 97.5), ("follows_cue_only", 85))]
     rows += [row(n, m, "average_drop", v, a) for n in ("trained", "wired") for m, v, a in (("cue_mask", 20, ""), ("fake_cam", 0, "better"))]
     rows += [row(n, "cue_mask", "localization_error", 0, protocol="wsol") for n in ("trained", "wired")]
-    rows.append(row("trained", "cue_mask", "correct_after_removal", 0))
+    rows += [row("trained", "cue_mask", f"correct_after_{what}", v) for what, v in (("removal", 12), ("random_removal", 60))]
     write(tmp_path, "trust", rows)
     text = study_tables.study(tmp_path, "trust")
     assert text.count("right on 39 of 40 images, follows the cue and nothing else on 34") == 2
     assert text.count("  - 20.0\n  - **0.0** +\n") == 2
     assert "  - 0.00\n" in text  # nothing to be better than
-    assert "correct_after" not in text
+    assert "right after removal\N{NO-BREAK SPACE}↓\n  - 12.0" in text  # R_k is read beside both of its counts
+    assert "right after random removal\n  - 60.0" in text
 
 
 def test_calibration_prints_how_far_each_method_moves(tmp_path):
@@ -164,3 +169,24 @@ def test_every_metric_is_told_with_its_protocol():
     assert text.count("\n* - ") == len(classes) + len(study_tables.MEASURES)
     assert all(f"`{protocol}`" in text for protocol in PROTOCOLS if protocol not in ("energy_present", "score_cam"))
     assert "* - `AverageDrop`\n  - Mean of max(0, Y - O) / Y in percent" in text
+
+
+def test_every_protocol_is_in_the_table_and_on_the_page():
+    from cam_core.protocol import PROTOCOLS
+
+    text = study_tables.protocols(PROTOCOLS)
+    assert text.count("\n* - ") == 1 + len(PROTOCOLS)
+    row = "* - `score_cam`\n  - squash to 224 × 224\n  - prediction\n  - bilinear, then min-max\n  - mean colour\n"
+    assert row in text
+    assert all(f"* - `{key}`\n" in text for key in PROTOCOLS)
+    page = PAGE.read_text(encoding="utf-8")
+    assert "\n% protocols\n" in page
+    assert [key for key in PROTOCOLS if f"`{key}`" not in page] == []
+
+
+def test_every_metric_is_on_the_page_of_the_protocols():
+    from cam_core import metrics
+
+    told = [k for k in metrics.__all__ if isinstance(getattr(metrics, k), type) and issubclass(getattr(metrics, k), metrics.Metric)]
+    page = PAGE.read_text(encoding="utf-8")
+    assert [key for key in (*told, *study_tables.MEASURES) if f"`{key}`" not in page and key != "Metric"] == []

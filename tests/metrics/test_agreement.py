@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from cam_core import METHODS, metrics
@@ -75,6 +77,18 @@ def test_sensitivity_n_equals_a_loop():
         sums = [float(sum(one[cells].tolist())) for cells in sets]
         drops = [lost(classifier, image, target, cells) for cells in sets]
         assert float(row) == pytest.approx(correlation(sums, drops), rel=1e-6)
+
+
+@settings(max_examples=25)
+@given(st.tuples(st.integers(8, 20), st.integers(8, 20)), st.tuples(st.integers(1, 8), st.integers(1, 8)), st.integers(0, 10**6))
+def test_what_any_set_of_cells_of_any_grid_is_worth(shape, grid, seed):
+    """Grids that do not divide the image too: a pixel belongs to the cell that its centre lies in."""
+    classifier, image = dense(), images(1, *shape)
+    probe, cells = Probe(classifier, image), torch.rand(2, *grid, generator=torch.Generator().manual_seed(seed)) < 0.5
+    for gone, found in zip(cells, losses(probe, cells)[0].tolist(), strict=True):
+        own = [[int((i + 0.5) * side / pixels) for i in range(pixels)] for pixels, side in zip(shape, grid, strict=True)]
+        hidden = gone[own[0]][:, own[1]]
+        assert found == pytest.approx(lost(classifier, image[0], int(probe.targets[0]), hidden), rel=1e-6, abs=1e-9)
 
 
 def test_constant_maps_and_constant_scores_correlate_zero():

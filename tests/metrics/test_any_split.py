@@ -1,4 +1,4 @@
-"""Fixed thresholds, pixels, calibrated cues and stability in any split of the images; one image; empty masks; NaN."""
+"""Boxes, pixels, calibrated cues and stability in any split of the images; any shape; one image; maps that say nothing; NaN."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cam_core import metrics
+from cam_core.metrics.statistics import bootstrap
 from cam_core.protocol import PROTOCOLS
 
 PAIRS = [metrics.ClassPair(0, 1, frozenset({"head"})), metrics.ClassPair(1, 2, frozenset({"wing", "tail"}))]
@@ -26,6 +27,12 @@ def maps(n, rng):
 
 def given_boxes(n, rng):
     return maps(n, rng), boxes(n, rng)
+
+
+def given_points(n, rng):
+    """Hard ones among them; the first always, else there may be no trial at all."""
+    pairs = zip(rng.integers(0, 4, n).tolist(), boxes(n, rng), rng.random(n) < 0.5, strict=True)
+    return maps(n, rng), [metrics.Present(label, box, bool(hard) or i == 0) for i, (label, box, hard) in enumerate(pairs)]
 
 
 def given_correct(n, rng):
@@ -52,9 +59,15 @@ def given_trainings(n, rng):
 CASES = [
     *((lambda t=t, top1=top1: metrics.LocalizationError(t, top1=top1), given_correct) for t in (0.15, 0.2) for top1 in (False, True)),
     (lambda: metrics.BoxIoU(0.5, calibration="max"), given_correct),
+    (metrics.EnergyPointingGame, given_boxes),
+    (metrics.MaxBoxAcc, given_boxes),
+    (metrics.MaxBoxAccV2, given_boxes),
     (metrics.PixelPrecision, given_boxes),
+    (metrics.MaximumInBox, given_boxes),
     (metrics.FalseActivation, given_boxes),
     (lambda: metrics.FalseActivation(of="active"), given_boxes),
+    (metrics.PointingGame, given_points),
+    (lambda: metrics.PointingGame(tolerance=2, hard_only=True), given_points),
     (metrics.PxAP, given_masks),
     *(
         (lambda v=v, t=t: metrics.CueLocalization(PAIRS, thresholds=t, calibration="max", variant=v), given_cues)
@@ -104,6 +117,77 @@ def test_one_image_and_maps_that_say_nothing(which):
     assert np.isfinite(metric.compute())
     low, high = metric.interval(resamples=20)
     assert low <= metric.compute() <= high
+
+
+SEVERAL = [  # under "energy_present" every class with a box is a row of its own, kept under image * stride + class
+    metrics.EnergyPointingGame,
+    metrics.PixelPrecision,
+    metrics.MaximumInBox,
+    metrics.FalseActivation,
+]
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+@settings(max_examples=8)
+@given(st.data())
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_classes_of_an_image_are_drawn_together_in_any_split(kind, data):
+    n = data.draw(st.integers(3, 10))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    heat, corners = given_boxes(2 * n, rng)
+    one, merged = kind(protocol="energy_present"), kind(protocol="energy_present")
+    keys = torch.tensor([image * one.stride + label for image in range(n) for label in rng.choice(20, 2, replace=False)])
+    one.update(heat, corners, ids=keys)
+    cuts = sorted(data.draw(st.lists(st.integers(0, 2 * n), max_size=3)))  # an image's classes may fall apart
+    for batch in np.split(np.array(data.draw(st.permutations(range(2 * n)))), cuts):
+        if len(batch):
+            piece = kind(protocol="energy_present")
+            piece.update(*(chosen(part, batch.tolist()) for part in (heat, corners)), ids=keys[batch])
+            merged.merge_state(piece)
+    ids, rows = one.per_image()
+    assert np.array_equal(rows, merged.per_image()[1])
+    assert one.compute() == merged.compute()
+    interval = one.interval(resamples=30)
+    assert interval == merged.interval(resamples=30)
+    groups = one.groups(ids)
+    assert np.array_equal(np.bincount(groups), np.full(n, 2))
+    assert interval == bootstrap(rows, one.value, groups=groups, resamples=30)  # not Wilson's, whose trials must be independent
+
+
+SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 9))
+
+
+def plain_rows(name, heat, box):
+    """A metric's row of one map and one box, pixel by pixel."""
+    height, width = heat.shape
+    inside = [[box[0] <= x <= box[2] and box[1] <= y <= box[3] for x in range(width)] for y in range(height)]
+    pixels = [(float(heat[y, x]), inside[y][x]) for y in range(height) for x in range(width)]
+    share = sum(within for _, within in pixels) / len(pixels)
+    if name == "energy_pointing_game":
+        return [sum(v for v, within in pixels if within), sum(v for v, _ in pixels)]
+    if name == "maximum_in_box":
+        return [float(max(pixels, key=lambda pixel: pixel[0])[1]), share]  # `max` keeps the first of equals
+    if name == "false_activation":
+        lit = [within for v, within in pixels if v > 0.2]
+        return [lit.count(False) / len(pixels), len(lit) / len(pixels), share]
+    precision, hits = 0.0, sum(within for _, within in pixels)
+    for level in {v for v, _ in pixels}:
+        shown = [within for v, within in pixels if v >= level]
+        precision += shown.count(True) / len(shown) * sum(within for v, within in pixels if v == level) / hits
+    return [precision, share]
+
+
+@settings(max_examples=40)
+@given(SHAPES, st.integers(0, 10**6))
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_maps_of_any_shape_beside_plain_loops(kind, shape, seed):
+    """With ties and constant maps; one pixel and one row among the shapes."""
+    rng = np.random.default_rng(seed)
+    heat = rng.integers(0, 1 + rng.integers(5), shape) / 4
+    (x0, x1), (y0, y1) = (np.sort(rng.integers(0, side, 2)).tolist() for side in shape[::-1])
+    metric = kind()
+    rows = metric.measure(torch.from_numpy(heat)[None], [torch.tensor([[x0, y0, x1, y1]])])
+    assert rows[0].tolist() == pytest.approx(plain_rows(metric.name, heat, (x0, y0, x1, y1)), abs=1e-12)
 
 
 @pytest.mark.parametrize("which", range(len(CASES)))

@@ -5,6 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cam_core import metrics
 from cam_core.metrics.cues import PARTS, calibration_table, part_of
@@ -74,6 +76,26 @@ def test_cells_are_the_nearest_visible_point_within_the_bird():
             assert cue.cells[y, x] == (PARTS.index(nearest) if bird[y, x] else -1)
     assert cue.visible == {"head", "belly", "tail", "wing"}
     assert (metrics.cue(0, torch.zeros(15, 3), bird).cells == -1).all()
+
+
+@settings(max_examples=30)
+@given(st.tuples(st.integers(1, 12), st.integers(1, 12)), st.integers(0, 10**6))
+def test_cells_of_any_shape_and_any_visible_points(shape, seed):
+    """The head is the mean of its visible points, every other point stands for itself; equal distances go to the first part."""
+    rng = np.random.default_rng(seed)
+    where = np.column_stack([rng.random(15) * shape[1], rng.random(15) * shape[0], rng.random(15) < 0.4])
+    bird = rng.random(shape) < 0.8
+    found = metrics.cue(1, torch.from_numpy(where), torch.from_numpy(bird))
+    head = [where[i, :2] for i in (1, 4, 5, 6, 9, 10, 14) if where[i, 2]]
+    named = [("head", np.mean(head, axis=0))] if head else []
+    order = [("back", 0), ("belly", 2), ("breast", 3), ("tail", 13), ("leg", 7), ("leg", 11), ("wing", 8), ("wing", 12)]
+    named += [(part, where[i, :2]) for part, i in order if where[i, 2]]
+    for y in range(shape[0]):
+        for x in range(shape[1]):
+            away = [(x - int(px)) ** 2 + (y - int(py)) ** 2 for _, (px, py) in named]
+            expected = PARTS.index(named[away.index(min(away))][0]) if bird[y, x] and named else -1
+            assert found.cells[y, x] == expected
+    assert found.visible == {part for part, _ in named}
 
 
 def brute_ap(score, truth):

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cam_core import metrics
 from cam_core.probe import Probe
@@ -62,6 +64,18 @@ def test_all_four_equal_their_formulas_image_by_image(keep, fill):
         100 / 5 * sum(max(0, b - a) / (1 - a) for a, b in zip(y, o, strict=True)), rel=1e-9
     )
     assert found["map_mean"].compute() == pytest.approx(100 * m.mean(), rel=1e-9)
+
+
+@settings(max_examples=30)
+@given(st.tuples(st.integers(8, 20), st.integers(8, 20)), st.integers(0, 10**6), st.sampled_from([1.0, 0.5, 0.15, 0.03]))
+def test_images_of_any_shape_are_seen_through_the_muted_map(shape, seed, keep):
+    """With ties of all lengths, up to a constant map."""
+    rng, classifier = np.random.default_rng(seed), dense()
+    probe, heat = Probe(classifier, images(1, *shape)), torch.from_numpy(rng.integers(0, 1 + rng.integers(6), shape) / 5)
+    rows = metrics.AverageDrop(keep).measure(heat[None], probe)[0].tolist()
+    shown, target = muted(heat, 1 - keep), int(probe.targets[0])
+    seen = [softmax(classifier(image[None])[0].tolist())[target] for image in (probe.images[0], probe.images[0] * shown)]
+    assert rows == pytest.approx([*seen, shown.mean().item()], rel=1e-9)
 
 
 @pytest.mark.parametrize(("keep", "survivors"), [(0.5, 25088), (0.15, 7527), (1.0, 50176)])

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cam_core import metrics
 from cam_core.data import Example, wsol_boxes
@@ -63,6 +65,21 @@ def test_a_point_hits_within_a_disc_of_697_pixels():
     near = cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) ** 2 < 225 - 1e-3
     boxes = [[10, 20, 20, 30], [40, 5, 45, 8]]
     assert all(points_at((x, y), boxes) == near[y, x] for x in range(60) for y in range(50))
+
+
+@settings(max_examples=40)
+@given(st.tuples(st.integers(1, 40), st.integers(1, 40)), st.integers(0, 10**6))
+def test_pointing_in_originals_of_any_shape_equals_a_look_at_every_pixel(shape, seed):
+    rng = np.random.default_rng(seed)
+    heat = torch.from_numpy(rng.integers(0, 1 + rng.integers(9), shape) / 4)
+    (x0, x1), (y0, y1) = (np.sort(rng.integers(0, side, 2)).tolist() for side in shape[::-1])
+    tolerance = float(rng.choice([1, 2.5, 5, 15]))
+    pixels = [(float(heat[y, x]), x, y) for y in range(shape[0]) for x in range(shape[1])]
+    _, px, py = max(pixels, key=lambda pixel: pixel[0])  # the first of equals
+    near = [(x, y) for _, x, y in pixels if (x - px) ** 2 + (y - py) ** 2 < tolerance**2]
+    hit = any(x0 <= x <= x1 and y0 <= y <= y1 for x, y in near)
+    rows = metrics.PointingGame(tolerance).measure([heat], [metrics.Present(4, torch.tensor([[x0, y0, x1, y1]]))])
+    assert rows.tolist() == [[4, hit, 0]]
 
 
 def test_pointing_counts_classes_equally_and_takes_the_first_maximum():

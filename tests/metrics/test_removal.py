@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cam_core import metrics
 from cam_core.methods.control import image_seeds
@@ -236,6 +238,33 @@ def test_imputation_equals_the_equations_written_out(share):
     missing = rng.random((9, 13)) < share
     missing[0, :2], missing[4, 4] = True, False
     assert removal.impute(image, missing) == pytest.approx(imputed(image, missing), abs=1e-12)
+
+
+SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 9))
+
+
+@settings(max_examples=40)
+@given(SHAPES, st.integers(0, 10**6))
+def test_imputation_of_any_shape_and_any_holes(shape, seed):
+    rng = np.random.default_rng(seed)
+    image, missing = rng.random((2, *shape)), rng.random(shape) < rng.random()
+    missing.flat[rng.integers(missing.size)] = False
+    assert removal.impute(image, missing) == pytest.approx(imputed(image, missing), abs=1e-9)
+
+
+@settings(max_examples=60)
+@given(SHAPES, st.integers(0, 10**6))
+def test_places_in_maps_of_any_shape_with_any_ties(shape, seed):
+    """Scan order is Python's stable sort; a draw keeps every pixel among its equals, and depends on its own seed alone."""
+    rng = np.random.default_rng(seed)
+    maps = torch.from_numpy(rng.integers(-2, 1 + rng.integers(6), (3, *shape)) / 4)
+    places, drawn = removal.ranks(maps), removal.ranks(maps, [1, 2, 3])
+    for one, place, lot in zip(maps, places, drawn, strict=True):
+        assert [int(place.flatten()[i]) for i in descending(one)] == list(range(one.numel()))
+        sorted_values = one.flatten().sort(descending=True).values
+        assert torch.equal(sorted_values[lot.flatten()], one.flatten())
+        assert sorted(lot.flatten().tolist()) == list(range(one.numel()))
+    assert torch.equal(drawn[1], removal.ranks(maps[1:2], [2])[0])
 
 
 def test_known_imputations():

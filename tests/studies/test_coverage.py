@@ -1,8 +1,12 @@
 """The simulation of coverage itself: truths, rows, and a run so small that it proves only that it runs."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from cam_core.metrics import RemoveAndClassify
+from cam_core.results import write_table
+from studies import coverage as page
 from studies.coverage import CASES, Case, coverage, study, truth
 
 
@@ -28,3 +32,31 @@ def test_an_interval_that_cannot_miss_and_one_that_must():
     assert coverage(sure, 10, 4, 20)["coverage"] == 100
     wrong = coverage(sure._replace(truth=8.0), 10, 4, 20)
     assert (wrong["coverage"], wrong["interval_below"]) == (0, 100)
+
+
+def test_the_ratio_is_the_metrics_own():
+    """Where no image is right after random erasing: both counts one higher."""
+    rows = np.array([[1.0, 0], [1, 0], [0, 0]])
+    ratios = [case for case in CASES if case.name.startswith("R_k")]
+    assert [float(case.value(rows, None)) for case in ratios] == [3.0] * 3
+    assert all(isinstance(case.value.__self__, RemoveAndClassify) for case in ratios)
+
+
+def test_chosen_cases_replace_their_own_rows_alone(tmp_path, monkeypatch):
+    table = tmp_path / "coverage.csv"
+    before = pd.DataFrame([{"case": case.name, "n": n, "coverage": 1 / 3} for case in CASES for n in (30, 128)])
+    write_table(table, before)
+    monkeypatch.setattr(page, "OUT", table)
+    rows = [{"case": case.name, "n": 30, "coverage": 2 / 3, "width": 0.1} for case in CASES]
+    monkeypatch.setattr(page, "study", lambda cases, **_: pd.DataFrame([row for row in rows if row["case"] in {c.name for c in cases}]))
+    monkeypatch.setattr("sys.argv", ["coverage", "--only", "Wilson"])
+    page.main()
+    after = pd.read_csv(table, float_precision="round_trip")
+    chosen = after.case.str.contains("Wilson")
+    assert after[chosen].coverage.tolist() == [2 / 3] * 3
+    kept = before[~before.case.str.contains("Wilson")]
+    assert after[~chosen][before.columns].to_dict("records") == kept.to_dict("records")
+    assert list(dict.fromkeys(after.case)) == [case.name for case in CASES]
+    monkeypatch.setattr("sys.argv", ["coverage", "--only", "nothing"])
+    with pytest.raises(SystemExit):
+        page.main()

@@ -1,11 +1,14 @@
 """Maps that are known to be right or wrong: the order that metrics of place must give them, and what is wrong with those that do not."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from cam_core import METHODS, Probe, metrics
+from cam_core.data import inclusive_boxes
 from cam_core.evaluate import Table
 from cam_core.learned import jobs
 from data_scripts.draw import draw
@@ -13,6 +16,8 @@ from studies import trust
 from studies.trust import COARSE, CUE, INVERSE, Known, chosen, cue_localization, follows, measure, records, tinted, wired
 
 COUNT = 8
+SQUARED, ROOT = f"{COARSE}[power=2]", f"{COARSE}[power=0.5]"
+RIGHT, WRONG = (CUE, COARSE, SQUARED, ROOT), ("random_map", "fake_cam", INVERSE)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +44,7 @@ def values(pictures):
 
 def better(metric, first, second, values, *, strictly=True):
     """Whether ``first`` is better than ``second`` under one metric, in its own direction."""
-    kinds = {one.name: one.higher_is_better for one in [*trust.localization(), metrics.PxAP()]}
+    kinds = {one.name: one.higher_is_better for one in [*trust.localization(), metrics.PxAP(), metrics.PointingGame()]}
     gain = (values[metric][first] - values[metric][second]) * (1 if kinds[metric[0]] else -1)
     return gain > 0 if strictly else gain >= 0
 
@@ -74,21 +79,40 @@ def test_one_wrong_answer_and_the_picture_is_not_chosen(pictures, wrong):
     assert follows(network, picture, torch.zeros(2, *picture.example.image.shape), torch.tensor(told[1:])) == (wrong is None)
 
 
-def test_metrics_of_place_put_the_maps_in_the_order_of_the_truth(values):
+def test_metrics_of_place_put_every_right_map_before_every_wrong_one(values):
+    assert {"pointing_game", "pxap", "energy_pointing_game", "box_iou"} < {name for name, _ in values}
+    for metric, right, wrong in product(values, RIGHT, WRONG):
+        if (metric[0], wrong) != ("max_box_acc_v2", INVERSE):  # a test of its own
+            assert better(metric, right, wrong, values), (metric, right, wrong)
+
+
+def test_metrics_of_place_put_the_mask_before_its_blur_and_noise_before_the_inverse(values):
     known = {"pixel_precision", "max_box_acc_v2", "pxap"}  # each in a test of its own
     largest = {"max_box_acc", "localization_error"}  # ask the largest piece alone, and a mask may lie in pieces
     for metric in values:
-        assert better(metric, CUE, "random_map", values), metric
-        assert better(metric, COARSE, "random_map", values), metric
         if metric[0] not in known:
             assert metric[0] in largest or better(metric, CUE, COARSE, values, strictly=False), metric
             assert better(metric, "random_map", INVERSE, values, strictly=False), metric
 
 
-def test_energy_rewards_a_sharper_map_of_the_same_order(values):
+def test_some_metrics_of_place_reward_a_sharper_map_of_the_same_order(values):
+    """Those that ask the values; the others see the order alone, which a power leaves to all pixels but those between two cells."""
+    sharp = [metric for metric in values if metric[0] in ("energy_pointing_game", "false_activation")]
+    assert len(sharp) == 5
+    for metric, (first, second) in product(sharp, ((SQUARED, COARSE), (COARSE, ROOT))):
+        assert better(metric, first, second, values, strictly=False), metric
+    for metric in (("pointing_game", "15px"), ("maximum_in_box", "")):
+        assert values[metric][SQUARED] == values[metric][COARSE] == values[metric][ROOT] == 100
+    assert max(abs(values["pxap", ""][one] - values["pxap", ""][COARSE]) for one in (SQUARED, ROOT)) < 2
+
+
+def test_energy_of_the_mask_is_all_in_the_box_and_that_of_fake_cam_is_the_boxes_share(values, pictures):
     found = values["energy_pointing_game", ""]
     assert found[CUE] == pytest.approx(100)
-    assert found[f"{COARSE}[power=2]"] > found[COARSE] > found[f"{COARSE}[power=0.5]"] > found["fake_cam"] > found[INVERSE]
+    assert found[SQUARED] > found[COARSE] > found[ROOT] > found["fake_cam"] > found[INVERSE]
+    boxes = [picture.example.boxes for picture in pictures["squash"]]
+    share = np.mean([metrics.localization.inside(inclusive_boxes(box), (112, 112)).float().mean().item() for box in boxes])
+    assert found["fake_cam"] == pytest.approx(100 * share, abs=0.01)
 
 
 def test_against_a_box_a_mask_without_shades_loses_to_its_blur(values):
@@ -115,7 +139,8 @@ def test_v2_takes_the_hole_in_the_inverse_for_the_object(values):
 def test_cue_localization_tells_the_cue_from_noise_and_from_its_inverse(root):
     table = cue_localization(jobs.images(trust.BIRDS, root, limit=10)("squash"), progress=False)
     found = {name: metric.compute() for (name, *_), metric in table.metrics.items()}
-    assert min(found[CUE], found[COARSE]) > 5 * max(found["random_map"], found[INVERSE])
+    assert min(found[one] for one in RIGHT) > 5 * max(found[one] for one in WRONG)
+    assert found["random_map"] == pytest.approx(found["fake_cam"], abs=1)  # no difference of two maps: what chance gives
 
 
 def test_a_changed_image_keeps_the_mask_of_the_one_it_stands_for(pictures):
@@ -137,6 +162,40 @@ def test_candidates_are_what_their_names_say(pictures):
     assert torch.equal(heat[INVERSE], 1 - mask)
     torch.testing.assert_close(heat[COARSE], mask.reshape(2, 14, 8, 14, 8).mean((2, 4)))
     torch.testing.assert_close(METHODS["cam"](probe), trust.GAIN * (trust.CHROMA - 0.001) * heat[COARSE], rtol=1e-3, atol=1e-3)
+
+
+def test_the_pointing_game_is_asked_in_pixels_of_the_original(pictures):
+    """One class an image; in any batches; the maps that `evaluate` would hand over, by hand."""
+    shown, tables = {view: part[:3] for view, part in pictures.items()}, [Table(), Table()]
+    for table, batch in zip(tables, (2, 8), strict=True):
+        trust.pixels_and_points(table, wired(), shown["squash"], trust.every_candidate(shown)[:2], batch)
+    assert {name for _, name, _ in tables[0].metrics} == {"pxap", "pointing_game"}
+    for key, metric in tables[0].metrics.items():
+        for first, second in zip(metric.per_image(), tables[1].metrics[key].per_image(), strict=True):
+            assert np.array_equal(first, second)
+    labels = [picture.example.label for picture in shown["squash"]]
+    ids, rows = tables[0].metrics[CUE, "pointing_game", "15px"].per_image()
+    assert ids.tolist() == [1000 * i + label for i, label in enumerate(labels)]
+    assert rows.tolist() == [[label, 1, 0] for label in labels]
+
+
+def test_at_equal_mean_all_maps_but_those_of_zeros_and_ones_show_as_much(pictures):
+    shown = {view: part[:3] for view, part in pictures.items()}
+    frame = records(trust.equal_mean(wired(), trust.shown(shown), trust.every_candidate(shown), 0.2, progress=False))
+    assert set(frame.setting) == {"equal mean"}
+    assert set(frame.metric) == {"average_drop", "increase_in_confidence", "average_gain", "map_mean"}
+    means = frame[frame.metric == "map_mean"].set_index("method")["value"]
+    assert means.drop([CUE, INVERSE, "fake_cam"]).tolist() == pytest.approx([20.0] * 6, abs=1e-3)
+    share = 100 * torch.stack([picture.cue for picture in shown["crop"]]).float().mean().item()
+    assert means[[CUE, INVERSE, "fake_cam"]].tolist() == pytest.approx([share, 100 - share, 100], abs=0.01)
+    drops = frame[frame.metric == "average_drop"].set_index("method")
+    assert drops["value"]["random_map"] > drops["value"][CUE]
+    assert drops.against_cue[CUE] == ""
+
+
+def test_average_drop_is_asked_in_every_form():
+    settings = {one.setting for one in trust.faithfulness() if one.name == "average_drop"}
+    assert settings == {"100%", "50%", "15%", "100% mean fill", "50% mean fill score_cam"}
 
 
 def test_win_counts_strictly_smaller_drops_over_all_other_maps():
