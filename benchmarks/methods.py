@@ -5,13 +5,15 @@ images from CAM_DATA where they are set, else both are random: costs hardly depe
 """
 
 import argparse
+import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 
 from benchmarks.race import race, write
 from cam_core import METHODS, Probe, load_classifier, maps
@@ -20,8 +22,12 @@ from cam_core.learned import jobs
 Call = Callable[[], Any]
 BATCH = 8
 HEAD_ONLY = ("cam", "grad_cam", "grad_cam_pp", "xgrad_cam", "hires_cam", "layer_cam", "eigen_cam", "mean_activation")
-PEERS = ("GradCAM", "GradCAMPlusPlus", "XGradCAM", "HiResCAM", "LayerCAM")
-SAME = {"grad_cam": "GradCAM", "layer_cam": "LayerCAM", "score_cam[softmax]": "ScoreCAM", "ablation_cam": "AblationCAM"}
+PEERS = {  # raced contender -> our name of what it computes
+    "grad-cam: GradCAM": "grad_cam", "grad-cam: GradCAMPlusPlus": "grad_cam_pp", "grad-cam: XGradCAM": "xgrad_cam",
+    "grad-cam: HiResCAM": "hires_cam", "grad-cam: LayerCAM": "layer_cam", "grad-cam: ScoreCAM": "score_cam[softmax]",
+    "torchcam: ScoreCAM": "score_cam[softmax]", "grad-cam: AblationCAM": "ablation_cam",
+}  # fmt: skip
+ALIKE = 0.999  # correlation below which two contenders that compute the same do not
 
 
 @cache
@@ -56,23 +62,23 @@ def ours(backbone: str, *names: str) -> Call:
     return call
 
 
-def grad_cam_package(backbone: str, kind: str) -> Call:
-    """A method of pytorch-grad-cam as its documentation calls it, on the stock network."""
+def grad_cam_package(backbone: str, kind: str, count: int = BATCH) -> Call:
+    """A method of pytorch-grad-cam as its documentation calls it, on the stock network and the first ``count`` images."""
     import pytorch_grad_cam
 
-    stock = network(backbone)._network[0]
+    stock = copy.deepcopy(network(backbone)._network[0])  # its hooks stay with it
     method = getattr(pytorch_grad_cam, kind)(model=stock, target_layers=[stock.layer4[-1]])
-    batch = network(backbone).normalize(images())
+    batch = network(backbone).normalize(images()[:count])
     return lambda: method(batch, None)  # None: the prediction
 
 
-def torchcam_package(backbone: str, kind: str) -> Call:
-    """A method of TorchCAM as its documentation calls it, on the stock network."""
+def torchcam_package(backbone: str, kind: str, count: int = BATCH) -> Call:
+    """A method of TorchCAM as its documentation calls it, on the stock network and the first ``count`` images."""
     import torchcam.methods
 
-    stock = network(backbone)._network[0]
+    stock = copy.deepcopy(network(backbone)._network[0])
     method = getattr(torchcam.methods, kind)(stock, "layer4")
-    batch = network(backbone).normalize(images())
+    batch = network(backbone).normalize(images()[:count])
 
     def call() -> Any:
         with torch.set_grad_enabled(kind != "ScoreCAM"):
@@ -93,21 +99,72 @@ def stock(backbone: str) -> Call:
     return call
 
 
-def agreement() -> pd.DataFrame:
-    """Least correlation over two images of finished maps, ours and theirs, where both compute the same; and of bfloat16 with float32."""
-    import pytorch_grad_cam
+# --- what the peers do otherwise, so that it can be told from an error; tests/oracles holds each to its reason ---------------------------
 
-    classifier, batch = network("resnet18"), images()[:2]
-    frozen, plain = classifier.frozen(), classifier._network[0]
+
+def score_cam_aligned(probe: Probe) -> torch.Tensor:
+    """`score_cam[softmax]` with masks enlarged to aligned corners, before they are rescaled."""
+    size = probe.images.shape[-2:]
+
+    def enlarged(masks: torch.Tensor) -> torch.Tensor:
+        return maps.min_max(F.interpolate(masks[:, None], size, mode="bilinear", align_corners=True)[:, 0])
+
+    return _weighed(probe, probe.score_masked(probe.activations, "mean", enlarged))
+
+
+def score_cam_rescaled_first(probe: Probe) -> torch.Tensor:
+    """`score_cam[softmax]` with masks rescaled before they are enlarged."""
+    return _weighed(probe, probe.score_masked(maps.min_max(probe.activations), "mean"))
+
+
+def _weighed(probe: Probe, logits: torch.Tensor) -> torch.Tensor:
+    scores = logits.gather(2, probe.targets[:, None, None].expand(-1, logits.shape[1], 1))[..., 0]
+    return torch.einsum("bk,bkhw->bhw", scores.softmax(1), probe.activations)
+
+
+def grad_cam_pp_epsilon(probe: Probe) -> torch.Tensor:
+    """`grad_cam_pp` with 1e-6 added to a denominator of that size."""
+    g, a = probe.gradients(), probe.activations
+    alpha = torch.where(g != 0, g**2 / (2 * g**2 + a.sum((2, 3), keepdim=True) * g**3 + 1e-6), 0.0)
+    return torch.einsum("bk,bkhw->bhw", (alpha * g.relu()).sum((2, 3)), a)
+
+
+OTHERWISE = {  # raced contender -> what it does otherwise
+    "grad-cam: ScoreCAM": score_cam_aligned,
+    "torchcam: ScoreCAM": score_cam_rescaled_first,
+    "grad-cam: GradCAMPlusPlus": grad_cam_pp_epsilon,
+}
+
+
+def agreement(raced: Mapping[str, str], count: int = 2) -> pd.DataFrame:
+    """Least correlation over ``count`` images of finished maps, ours and each peer's that is ``raced`` (contender -> network).
+
+    A peer that computes something else has a second row, of our method changed to what it does; and bfloat16 one beside float32.
+    RuntimeError if two that compute the same do not agree: then there is nothing to race.
+    """
     rows = []
-    for name, kind in SAME.items():
-        with getattr(pytorch_grad_cam, kind)(model=plain, target_layers=[plain.layer4[-1]]) as method:
-            theirs = torch.from_numpy(method(classifier.normalize(batch), None))
-        finished = maps.upsample(maps.min_max(METHODS[name](Probe(frozen, batch))), batch.shape[-2:])
-        rows.append((f"{name} beside grad-cam: {kind}", _least_correlation(finished, theirs)))
-    exact, fast = (METHODS["score_cam[softmax]"](Probe(frozen, batch, autocast=dtype)) for dtype in (None, torch.bfloat16))
-    rows.append(("score_cam[softmax] in bfloat16 beside float32", _least_correlation(exact, fast)))
-    return pd.DataFrame(rows, columns=["contender", "correlation"]).assign(group="agreement, ResNet-18, two images")
+    for contender, backbone in raced.items():
+        probe, name = Probe(network(backbone).frozen(), images()[:count]), PEERS[contender]
+        package, _, kind = contender.partition(": ")
+        theirs = _finished({"grad-cam": grad_cam_package, "torchcam": torchcam_package}[package](backbone, kind, count)())
+        rows.append((f"{name} beside {contender}", _least_correlation(_finished(METHODS[name](probe)), theirs)))
+        if contender in OTHERWISE:
+            changed = OTHERWISE[contender]
+            reason = str(changed.__doc__).partition(" with ")[2].rstrip(".")
+            rows.append((f"the same with {reason}", _least_correlation(_finished(changed(probe)), theirs)))
+        if rows[-1][1] < ALIKE:
+            raise RuntimeError(f"{rows[-1][0]}: the maps correlate at {rows[-1][1]:.4f} only, so their times do not compare")
+    if "grad-cam: ScoreCAM" in raced:
+        exact, fast = (Probe(network("resnet18").frozen(), images()[:count], autocast=dtype) for dtype in (None, torch.bfloat16))
+        name = "score_cam[softmax]"
+        rows.append((f"{name} in bfloat16 beside float32", _least_correlation(METHODS[name](exact), METHODS[name](fast))))
+    return pd.DataFrame(rows, columns=["contender", "correlation"]).assign(group=f"agreement, {count} images")
+
+
+def _finished(found: Any) -> torch.Tensor:
+    """Rectified, rescaled maps at image size, of our raw maps, an array or a list of one tensor."""
+    heat = found[0] if isinstance(found, list) else torch.as_tensor(found)
+    return maps.upsample(maps.min_max(heat.relu()), images().shape[-2:])
 
 
 def _least_correlation(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -120,7 +177,8 @@ def groups() -> dict[str, tuple[dict[str, tuple[str, bool]], bool]]:
     cheap = {"forward": (here + "ours:resnet50", True), "forward, as loaded": (here + "stock:resnet50", False)}
     cheap |= {name: (f"{here}ours:resnet50,{name}", True) for name in HEAD_ONLY}
     cheap |= {"all eight on one probe": (f"{here}ours:resnet50,{','.join(HEAD_ONLY)}", True)}
-    cheap |= {f"grad-cam: {kind}": (f"{here}grad_cam_package:resnet50,{kind}", False) for kind in PEERS}
+    gradient = [contender for contender, name in PEERS.items() if name in HEAD_ONLY]
+    cheap |= {peer: (f"{here}grad_cam_package:resnet50,{peer.partition(': ')[2]}", False) for peer in gradient}
     score = {
         "score_cam[softmax]": (here + "ours:resnet18,score_cam[softmax]", True),
         "score_cam[softmax], bfloat16": (here + "ours:resnet18,score_cam[softmax],bfloat16", True),
@@ -144,18 +202,17 @@ def main() -> None:
     """Compare, race, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="of the cheap methods")
-    parser.add_argument("--long-rounds", type=int, default=2, help="of Score-CAM and Ablation-CAM")
+    parser.add_argument("--long-rounds", type=int, default=2, help="of Score-CAM, Ablation-CAM and Increment-CAM")
     parser.add_argument("--only", default="", help="race only groups whose name holds this; the others keep what was measured before")
     given = parser.parse_args()
-    frames = [
-        race(name, contenders, given.long_rounds if long else given.rounds)
-        for name, (contenders, long) in groups().items()
-        if given.only in name
-    ]
-    if not given.only:
-        frames.append(agreement())
-        print(frames[-1].to_string())
-    write(frames, "methods", keep=bool(given.only))
+    if min(given.rounds, given.long_rounds) < 2:
+        parser.error("one round is the slow first call alone: take two or more")
+    wanted = {name: group for name, group in groups().items() if given.only in name}
+    words = {peer: prepare.rpartition(":")[2] for contenders, _ in wanted.values() for peer, (prepare, _) in contenders.items()}
+    agreed = agreement({peer: word.partition(",")[0] for peer, word in words.items() if peer in PEERS})
+    print(agreed.to_string())
+    frames = [race(name, contenders, given.long_rounds if long else given.rounds) for name, (contenders, long) in wanted.items()]
+    write(frames if given.only else [*frames, agreed], "methods", keep=bool(given.only))
 
 
 if __name__ == "__main__":

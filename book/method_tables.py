@@ -102,6 +102,7 @@ def reported(rows):
     text += [
         f"Best of {float(row['n']):.0f} tries on the first half: {name(row['method'])} is {_settings(row['setting'])}.\n" for row in chosen
     ]
+    text.append(_tried(rows))
     text.append(
         list_table(
             ["method", *(f"{name(m)} {s}".strip() for m, s in columns)],
@@ -116,6 +117,28 @@ def reported(rows):
     lines = [[f"{name(a)} − {name(b)}", *(number(found.get((a, b, *column)), sign=True) for column in columns)] for a, b in keys]
     text.append(list_table(["difference", *(f"{name(m)} {s}".strip() for m, s in columns)], lines, "Paired, on the same images"))
     return "\n".join([*text, *_knowledge([row for row in rows if row["role"] == "weights"])])
+
+
+DIMENSIONS = {  # what the names of the tries list, by their number: results made before a dimension was added do not have it
+    ("increment_cam", 5): ("layer", "resolution", "path", "weight", "merge"),
+    ("increment_cam", 7): ("layer", "resolution", "path", "masks", "selection", "weight", "merge"),
+    ("grad_cam", 3): ("layer", "gradients", "share of the channels"),
+    ("grad_cam", 4): ("layer", "gradients", "share of the channels", "exponent"),
+}
+
+
+def _tried(rows):
+    """Which values of which dimension were tried, as a list; a dimension of very many values is told by its ends."""
+    lines = []
+    for side in ("increment_cam", "grad_cam"):
+        tries = [row["method"].removeprefix(f"{side}[").removesuffix("]").split(", ") for row in rows
+                 if row["role"] == "tried" and row["method"].startswith(f"{side}[")]  # fmt: skip
+        if tries:
+            values = [list(dict.fromkeys(column)) for column in zip(*tries, strict=True)]
+            told = [", ".join(v) if len(v) <= 6 else f"{len(v)} from {v[0]} to {v[-1]}" for v in values]
+            named = zip(DIMENSIONS[side, len(values)], told, strict=True)
+            lines.append(f"- {name(side)}, {len(tries)} tries: " + "; ".join(f"{dimension} {value}" for dimension, value in named))
+    return "\n".join(["Tried on the first half:\n", *lines, ""])
 
 
 def _knowledge(rows):

@@ -97,6 +97,7 @@ NAMES = {
     "em_ml": "EM beside ML",
     "scratch": "trainings from scratch",
     "training": "speed of the learned models",
+    "score_cam[until=0.99]": "Score-CAM until .99 is promised",
     "score_cam[budget=32]": "Score-CAM within 32 passes",
     "methods": "speed of the methods",
     "score_cam_budget": "Score-CAM within a budget",

@@ -37,8 +37,9 @@ def _batch(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from cam_core import results
+    from cam_core import results, run
 
+    run.keep_pages()
     log = options.marker.with_suffix(".log")
     choice = {name: getattr(options, name) for name in ("paper", "dataset", "backbone", "recipe", "seed")}
     try:
@@ -72,8 +73,10 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
+    from cam_core import run
     from cam_core.explain import explain
 
+    run.keep_pages()
     given = vars(options)
     names = ("model", "weights", "classes", "layer", "target", "crop", "device")
     pictures, problems = explain(options.images, options.out, methods=options.method.split(","), **{name: given[name] for name in names})

@@ -30,6 +30,7 @@ DEFAULT_LAYER = {
     "resnet": "layer4", "resnext": "layer4", "wide_resnet": "layer4", "densenet": "relu", "squeezenet": "features",
     "mobilenet": "features", "efficientnet": "features", "convnext": "features", "mnasnet": "layers", "shufflenet": "conv5",
     "vit_b": "encoder.layers.encoder_layer_10", "vit_l": "encoder.layers.encoder_layer_22",  # the last block's patches get no gradient
+    "vit_h": "encoder.layers.encoder_layer_30", "maxvit": "blocks",
     "regnet": "trunk_output", "googlenet": "inception5b", "inception": "Mixed_7c", "alexnet": "features.11", "swin": "permute",
     "vgg11": "features.19", "vgg13": "features.23", "vgg16": "features.29", "vgg19": "features.35",
     "vgg11_bn": "features.27", "vgg13_bn": "features.33", "vgg16_bn": "features.42", "vgg19_bn": "features.51",
@@ -215,11 +216,13 @@ def _load_state(network: nn.Module, state: dict[str, Tensor], file: Path) -> Non
 
 
 def default_layer(name: str, network: nn.Module) -> str:
-    """The layer explained when none is named: the table's, or the last cut with a spatial map."""
+    """The layer explained when none is named. ValueError for a family that `DEFAULT_LAYER` does not hold: no graph tells where maps end."""
     if name in CIFAR_RESNETS:
         return "layer3"
     family = max((key for key in DEFAULT_LAYER if name.startswith(key)), key=len, default=None)
-    return DEFAULT_LAYER[family] if family else cuts(network)[-1]
+    if family is None:
+        raise ValueError(f"which layer of {name} is explained is not known: pass layer=, one of its cuts {_some(cuts(network))}")
+    return DEFAULT_LAYER[family]
 
 
 def split(network: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:
@@ -302,13 +305,11 @@ def _cut_names(graph: fx.Graph, names: dict[fx.Node, str]) -> dict[fx.Node, str]
     for node in graph.nodes:
         if node is image or any(source in dependent for source in node.all_input_nodes):
             dependent[node] = max((order[user] for user in node.users), default=-1)
-    result = {}
+    result, needed_until = {}, -1  # the last use of anything computed before the node
     for node, last_use in dependent.items():
-        if node.op in ("placeholder", "output") or last_use < 0:
-            continue
-        alive = [other for other in dependent if order[other] <= order[node] and dependent[other] > order[node]]
-        if alive == [node]:
+        if node is not image and last_use >= 0 and needed_until <= order[node]:
             result[node] = names[node]
+        needed_until = max(needed_until, last_use)
     return result
 
 

@@ -23,6 +23,9 @@ class Probe:
     ``chunk``: how many masked images pass at once. ``autocast``: a dtype such as torch.bfloat16 in which masked images pass, for speed;
     everything else stays exact. ValueError if the classifier is in train mode, the images lie on another device or were
     normalised already, or a target does not exist.
+
+    On a GPU, making a probe brings the images' and the targets' range to the host, and scoring selected masks brings their number; nothing
+    else here waits for the device.
     """
 
     def __init__(
@@ -40,16 +43,17 @@ class Probe:
             raise ValueError(f"images must be [B, 3, H, W] in [0, 1], got {tuple(images.shape)}")
         if images.device != classifier.mean.device:
             raise ValueError(f"images are on {images.device}, the classifier on {classifier.mean.device}: move one of them")
-        if images.numel() and not -1 <= float(images.amin()) <= float(images.amax()) <= 2:  # perturbed images may leave [0, 1] a little
-            low, high = float(images.amin()), float(images.amax())
+        low, high = torch.stack(images.aminmax()).tolist() if images.numel() else (0.0, 1.0)
+        if not -1 <= low <= high <= 2:  # perturbed images may leave [0, 1] a little
             raise ValueError(f"images reach from {low:.3g} to {high:.3g}: pass RGB in [0, 1], the classifier normalises them itself")
         self.classifier, self.images, self._targets, self._chunk, self._autocast = classifier, images, targets, chunk, autocast
         if targets is not None:
             if targets.shape != images.shape[:1]:
                 raise ValueError(f"targets must be one class per image [{len(images)}], got {tuple(targets.shape)}")
             classes = self.logits.shape[1]
-            if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
-                bad = int(targets.max()) if int(targets.min()) >= 0 else int(targets.min())
+            least, most = torch.stack(targets.aminmax()).tolist() if targets.numel() else (0, 0)
+            if not 0 <= least <= most < classes:
+                bad = most if least >= 0 else least
                 raise ValueError(f"target {bad} is out of range: the classifier has {classes} classes (0..{classes - 1})")
 
     def pairs(self, index: Tensor, targets: Tensor) -> "Probe":
@@ -177,8 +181,9 @@ class Probe:
         ``make(image [n], version [n])`` gives the versions [n,3,H',W'] in [0, 1]; ``size`` is (H', W'), by default the images'.
         """
         logits: Tensor | None = None
-        for part in chosen.cpu().nonzero().split(self._chunk_size(size or self.images.shape[-2:])):
-            image, version = part[:, 0].to(self.images.device), part[:, 1].to(self.images.device)
+        where = chosen.nonzero().to(self.images.device, non_blocking=True)  # the host waits once, to learn how many there are
+        for part in where.split(self._chunk_size(size or self.images.shape[-2:])):
+            image, version = part.unbind(1)
             with torch.inference_mode(), torch.autocast(self.images.device.type, self._autocast, enabled=self._autocast is not None):
                 scores = self.classifier(make(image, version)).to(self.images.dtype)
             if logits is None:

@@ -3,9 +3,10 @@
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.increment_cam imagenet resnet18 --images 240
 
 The list is cut in two. On its first half (which holds the images that suggested the choices of the specification) every reading is tried
-and the one of highest `PixelPrecision`, named beforehand because no sharpening moves it, becomes ``increment_cam_tuned``; Grad-CAM gets
-as many tries over its layer, its gradients (gated by sign or not) and channels. Only the second half is reported. Every channel is passed
-once per resolution and path; readings are combined from those scores. Results: results/studies/increment_cam-<dataset>-<backbone>.csv.
+and the one of highest `PixelPrecision`, named beforehand because no sharpening at image size moves it, becomes ``increment_cam_tuned``;
+Grad-CAM gets as many tries over its layer, its exponent, its gradients (gated by sign or not) and channels. Only the second half is
+reported. Every channel is passed once per layer, resolution, path and kind of mask; selections, weights and merges are combined from those
+scores. Results: results/studies/increment_cam-<dataset>-<backbone>.csv.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cam_core import METHODS, Probe, metrics
+from cam_core import METHODS, Probe, maps, metrics
 from cam_core.evaluate import Table, evaluate
 from cam_core.learned import jobs
 from cam_core.methods import Method, increment, method
@@ -30,7 +31,9 @@ from cam_core.metrics.statistics import bootstrap
 from cam_core.results import write_table
 
 RESOLUTIONS = (0, 32, 64, 112, 224)  # sides of what enters the network; 0: as small as the map
+MASKS, SELECTIONS = ("channel", "gated"), ("positive", "strongest", "all")
 WEIGHTS, MERGES = ("increment", "probability", "softmax"), ("sum", "product", "max", "channels")
+EXPONENTS = (1, 0.5, 2, 4)  # of Grad-CAM, before it is enlarged
 CHOICE = metrics.PixelPrecision
 Image = tuple[float, tuple[int, ...]]  # what tells one image and class from another
 
@@ -39,7 +42,7 @@ class Passes:
     """Increment-CAM's passes and the probes of other layers, made once per image and class, whoever asks."""
 
     def __init__(self) -> None:
-        self.scores: dict[tuple[str, int | str, str], dict[Image, increment.Scores]] = {}
+        self.scores: dict[tuple[str, int | str, str, str], dict[Image, increment.Scores]] = {}
         self.latest: dict[str, tuple[Image, Probe]] = {}
 
     def at(self, layer: str, probe: Probe) -> Probe:
@@ -51,11 +54,12 @@ class Passes:
             found = self.latest[layer] = _image(probe), Probe(probe.classifier.at(layer), probe.images, probe.targets)
         return found[1]
 
-    def score(self, layer: str, resolution: int | str, path: str, probe: Probe) -> increment.Scores:
-        """`increment.score` at the layer, from memory where these images were seen before."""
-        kept = self.scores.setdefault((layer, resolution, path), {})
+    def score(self, layer: str, resolution: int | str, path: str, masks: str, probe: Probe) -> increment.Scores:
+        """`increment.score` of all channels at the layer, from memory where these images were seen before."""
+        kept = self.scores.setdefault((layer, resolution, path, masks), {})
         if _image(probe) not in kept:
-            kept[_image(probe)] = increment.score(self.at(layer, probe), resolution=resolution, path=path)
+            at = self.at(layer, probe)
+            kept[_image(probe)] = increment.score(at, resolution=resolution, path=path, masks=masks, select="all")
         return kept[_image(probe)]
 
 
@@ -63,38 +67,52 @@ def _image(probe: Probe) -> Image:
     return probe.images.sum(dtype=torch.float64).item(), tuple(probe.targets.tolist())
 
 
-def reading(passes: Passes, layer: str, resolution: int | str, path: str, weight: str, merge: str) -> Method:
+def reading(
+    passes: Passes,
+    layer: str,
+    resolution: int | str,
+    path: str,
+    weight: str,
+    merge: str,
+    masks: str = "channel",
+    select: str = "positive",
+) -> Method:
     """One reading as a method that shares its passes with the others."""
 
     def function(probe: Probe) -> Tensor:
-        scores = passes.score(layer, resolution, path, probe)
+        scores = passes.score(layer, resolution, path, masks, probe).narrowed(select)
         return increment.combine(passes.at(layer, probe), scores, weight=weight, merge=merge).merged
 
-    name = f"increment_cam[{layer or 'last'}, {resolution or 'map'}, {path}, {weight}, {merge}]"
+    name = f"increment_cam[{layer or 'last'}, {resolution or 'map'}, {path}, {masks}, {select}, {weight}, {merge}]"
     return replace(METHODS["increment_cam"], name=name, function=function)
 
 
-def readings(passes: Passes, layers: Sequence[str], resolutions: Sequence[int]) -> Iterator[tuple[Method, dict[str, Any]]]:
+def readings(
+    passes: Passes, layers: Sequence[str], resolutions: Sequence[int], masks: Sequence[str] = MASKS
+) -> Iterator[tuple[Method, dict[str, Any]]]:
     """Every combination; at map resolution there is one path."""
-    for layer, resolution, path, weight, merge in itertools.product(layers, resolutions, ("map", "direct"), WEIGHTS, MERGES):
-        if resolution or path == "map":
-            options = {"layer": layer, "resolution": resolution, "path": path, "weight": weight, "merge": merge}
+    dimensions = {"layer": layers, "resolution": resolutions, "path": ("map", "direct"), "masks": masks, "select": SELECTIONS,
+                  "weight": WEIGHTS, "merge": MERGES}  # fmt: skip
+    for values in itertools.product(*dimensions.values()):
+        options: dict[str, Any] = dict(zip(dimensions, values, strict=True))
+        if options["resolution"] or options["path"] == "map":
             yield reading(passes, **options), options
 
 
 def knowledge(passes: Passes) -> pd.DataFrame:
-    """What the second phase's weights know: a row (role "weights") for each layer, resolution and path.
+    """What the second phase's weights know: a row (role "weights") for each layer, resolution, path and kind of mask.
 
-    Mean over images of Spearman's correlation of the increments with those at the largest resolution (Score-CAM's own masks and image),
-    of the effective number of channels as a share of those scored, and of the target's rank on the unmasked reduced image.
+    Mean over images, of the channels that Grad-CAM weighs positively: Spearman's correlation of the increments with those at the largest
+    resolution (Score-CAM's own masks and image) and the effective number of channels as a share of those scored; and the target's rank on
+    the unmasked reduced image.
     """
     rows = []
-    for (layer, resolution, path), scores in passes.scores.items():
-        finest = max((r, p) for at, r, p in passes.scores if at == layer and p == "direct")
+    for (layer, resolution, path, masks), scores in passes.scores.items():
+        finest = max((r, p) for at, r, p, _ in passes.scores if at == layer and p == "direct")
         found: dict[str, list[float]] = {"spearman": [], "effective_share": [], "rank": []}
         for image, kept in scores.items():
-            full = passes.scores[layer, *finest][image]
-            for i, selected in enumerate(kept.selected):
+            full = passes.scores[layer, *finest, "channel"][image]
+            for i, selected in enumerate(kept.selected & full.selected & (kept.alpha > 0)):
                 one, other = ((s.probability[i, 2:] - s.probability[i, 0])[selected].cpu().numpy() for s in (kept, full))
                 if len(one) > 2:
                     found["spearman"].append(float(spearman(one[None], other[None])[0]))
@@ -103,32 +121,38 @@ def knowledge(passes: Passes) -> pd.DataFrame:
         for metric, values in found.items():
             known = np.array(values)[np.isfinite(values)]
             low, high = bootstrap(known)
-            rows.append({"role": "weights", "method": f"{layer or 'last'}, {resolution or 'map'}, {path}", "metric": metric,
+            where = f"{layer or 'last'}, {resolution or 'map'}, {path}" + (f", {masks}" if masks != "channel" else "")
+            rows.append({"role": "weights", "method": where, "metric": metric,
                          "setting": f"of {finest[0]}", "value": known.mean(), "ci_low": low, "ci_high": high, "n": len(known)})  # fmt: skip
     return pd.DataFrame(rows)
 
 
-# --- Grad-CAM with as many tries: layers x how gradients become weights x which channels count --------------------------------------------
+# --- Grad-CAM with as many tries: exponents x layers x how gradients become weights x which channels count --------------------------------
 
 
-def tuned_grad_cam(probe: Probe, passes: Passes, layer: str, gradients: str, share: float) -> Tensor:
-    """Grad-CAM of a layer: mean, positive or element-wise gradients; only the ``share`` of channels of largest |weight| counts."""
+def tuned_grad_cam(probe: Probe, passes: Passes, layer: str, gradients: str, share: float, exponent: float) -> Tensor:
+    """Grad-CAM of a layer: mean, positive or element-wise gradients; only the ``share`` of channels of largest |weight| counts.
+
+    Min-maxed and raised to the ``exponent``, at the layer's resolution.
+    """
     inner = passes.at(layer, probe)
     g, a = inner.gradients(), inner.activations
     if gradients == "element-wise":
-        return (g * a).sum(1).relu()
-    weights = (g.relu() if gradients == "positive" else g).mean((2, 3))
-    weakest = weights.abs().quantile(1 - share, dim=1, keepdim=True)
-    return torch.einsum("bk,bkhw->bhw", torch.where(weights.abs() >= weakest, weights, 0.0), a).relu()
+        heat = (g * a).sum(1).relu()
+    else:
+        weights = (g.relu() if gradients == "positive" else g).mean((2, 3))
+        weakest = weights.abs().quantile(1 - share, dim=1, keepdim=True)
+        heat = torch.einsum("bk,bkhw->bhw", torch.where(weights.abs() >= weakest, weights, 0.0), a).relu()
+    return maps.min_max(heat) ** exponent
 
 
 def grad_cams(passes: Passes, layers: Sequence[str], count: int) -> Iterator[tuple[Method, dict[str, Any]]]:
     """``count`` variants; as many shares of channels, from all down to one in two hundred, as that needs."""
-    shares = np.geomspace(1, 0.005, math.ceil((count / len(layers) - 1) / 2)).round(4).tolist()
+    shares = np.geomspace(1, 0.005, math.ceil((count / len(layers) / len(EXPONENTS) - 1) / 2)).round(4).tolist()
     kinds = [("element-wise", 1.0), *itertools.product(("mean", "positive"), shares)]
-    for (kind, share), layer in itertools.islice(itertools.product(kinds, layers), count):
-        options = {"layer": layer, "gradients": kind, "share": share}
-        name = f"grad_cam[{layer or 'last'}, {kind}, {share:g}]"
+    for (kind, share), layer, exponent in itertools.islice(itertools.product(kinds, layers, EXPONENTS), count):
+        options = {"layer": layer, "gradients": kind, "share": share, "exponent": exponent}
+        name = f"grad_cam[{layer or 'last'}, {kind}, {share:g}, {exponent:g}]"
         yield replace(METHODS["grad_cam"], name=name, function=partial(tuned_grad_cam, passes=passes, **options)), options
 
 
@@ -151,7 +175,13 @@ REPORTED = ("grad_cam", "grad_cam[power=2]", "grad_cam[power=0.5]", "layer_cam",
 
 
 def study(
-    dataset: str, backbone: str, count: int, score_cams: int, resolutions: Sequence[int] = RESOLUTIONS, **network: Any
+    dataset: str,
+    backbone: str,
+    count: int,
+    score_cams: int,
+    resolutions: Sequence[int] = RESOLUTIONS,
+    masks: Sequence[str] = MASKS,
+    **network: Any,
 ) -> pd.DataFrame:
     """All rows of one data set and network: the tries on the first half (role "tried"), the report on the second (role "reported")."""
     root = jobs.find_root(dataset)
@@ -166,7 +196,7 @@ def study(
         return evaluate(classifier, lambda view: images(view).part(half), found, wanted, batch_size=4, **more)
 
     passes = Passes()
-    tried = dict(readings(passes, layers, resolutions))
+    tried = dict(readings(passes, layers, resolutions, masks))
     rivals = dict(grad_cams(passes, layers, len(tried)))
     first = answered(slice(0, count // 2), [*tried, *rivals], [CHOICE(protocol)]).records()
     first = first[first.metric == CHOICE.name].assign(role="tried", images=count // 2)
@@ -214,7 +244,11 @@ def study(
 
 
 def _phase_two(passes: Passes) -> Callable[[Probe], Tensor]:
-    return lambda probe: increment.combine(probe, passes.score("", "literal", "map", probe)).low_resolution_score_cam
+    def function(probe: Probe) -> Tensor:
+        scores = passes.score("", "literal", "map", "channel", probe).narrowed("positive")
+        return increment.combine(probe, scores).low_resolution_score_cam
+
+    return function
 
 
 def main() -> None:
@@ -229,10 +263,12 @@ def main() -> None:
         default=",".join(map(str, RESOLUTIONS)),
         help="of the tries; 0 is the size of the map, which not every network answers",
     )
+    parser.add_argument("--masks", default=",".join(MASKS), help="of the tries; gated ones are passes of their own")
     parser.add_argument("--epochs", type=int, help="of the network's training, where it is not pretrained")
     given = parser.parse_args()
     resolutions = [int(side) for side in given.resolutions.split(",")]
-    frame = study(given.dataset, given.backbone, given.images, given.score_cam, resolutions, epochs=given.epochs)
+    masks = given.masks.split(",")
+    frame = study(given.dataset, given.backbone, given.images, given.score_cam, resolutions, masks, epochs=given.epochs)
     write_table(jobs.HOME / f"results/studies/increment_cam-{given.dataset}-{given.backbone}.csv", frame)
     print(frame[frame.role == "chosen"][["method", "setting", "value"]].to_string(index=False))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
 
 os.environ.setdefault("MPLBACKEND", "agg")
 NEEDS = {"real_data": "CAM_DATA", "real_weights": "CAM_WEIGHTS"}
@@ -14,8 +15,10 @@ hypothesis.settings.load_profile("default")
 
 
 def pytest_collection_modifyitems(items):
-    """Skip what needs CAM_DATA or CAM_WEIGHTS where they are not set."""
+    """Skip what needs CAM_DATA or CAM_WEIGHTS where they are not set, or a GPU where there is none."""
     for item in items:
+        if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
         for mark, variable in NEEDS.items():
             if item.get_closest_marker(mark) and not os.environ.get(variable):
                 item.add_marker(pytest.mark.skip(reason=f"{variable} is not set"))
@@ -27,6 +30,7 @@ def pytest_terminal_summary(terminalreporter):
     told = {
         "real data and weights": sum("CAM_DATA is not set" in _reason(r) or "CAM_WEIGHTS is not set" in _reason(r) for r in skipped),
         "a browser": sum("chromium" in _reason(r) for r in skipped),
+        "a GPU": sum("no CUDA device" in _reason(r) for r in skipped),
     }
     unset = [variable for variable in NEEDS.values() if not os.environ.get(variable)]
     if unset:
@@ -37,6 +41,9 @@ def pytest_terminal_summary(terminalreporter):
     if told["a browser"]:
         terminalreporter.section("NOT TESTED IN A BROWSER", sep="!", red=True, bold=True)
         terminalreporter.line(f"chromium is not installed: {told['a browser']} tests of the built book did not run.")
+    if told["a GPU"]:
+        terminalreporter.section("NOT TESTED ON A GPU", sep="!", red=True, bold=True)
+        terminalreporter.line(f"There is no CUDA device: {told['a GPU']} tests of what waits for one did not run.")
 
 
 def _reason(report):

@@ -163,6 +163,31 @@ def grad_cam_pp_l_cam(classifier: Classifier, image: torch.Tensor, target: int) 
     return _weighted(np.array(weights), a)
 
 
+def fused_layer_cam(classifier: Classifier, image: torch.Tensor, target: int, layers: tuple[str, ...]) -> Map:
+    """Layers from shallow to deep, activations and gradients kept by hooks on the whole network."""
+    import copy
+
+    network, kept = copy.deepcopy(classifier._network[0]), []
+
+    def keep(_module: torch.nn.Module, _given: object, output: torch.Tensor) -> None:
+        output.retain_grad()
+        kept.append(output)
+
+    for layer in layers:
+        network.get_submodule(layer).register_forward_hook(keep)
+    network(((image - classifier.mean) / classifier.std)[None])[0, target].backward()
+    found = []
+    for output in kept:
+        a, g = output.detach()[0].numpy(), output.grad[0].numpy()
+        m = np.zeros(a.shape[1:])
+        for k in range(len(a)):
+            m += np.maximum(g[k], 0) * a[k]
+        found.append(np.maximum(m, 0) / m.max())
+    large = [np.tanh(2 * m) for m in found[:-1]] + [found[-1]]
+    size = max((m.shape for m in found), key=lambda shape: shape[0] * shape[1])
+    return np.maximum.reduce([_large(m, torch.Size(size)) for m in large])
+
+
 # --- masked images -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -280,6 +305,20 @@ def group_cam_head(classifier: Classifier, image: torch.Tensor, target: int) -> 
     return _group_cam(classifier, image, target, latest=True)
 
 
+def rise(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    """Given the masks, whose making has tests of its own."""
+    from cam_core.methods.perturbation import rise_masks
+
+    x = (image - classifier.mean) / classifier.std
+    masks = torch.cat(list(rise_masks(image.shape[1:], 4000))).double()
+    with torch.no_grad():
+        logits = classifier.head(classifier.trunk(x * masks[:, None])).numpy()
+    total = np.zeros(image.shape[1:])
+    for scores, mask in zip(logits, masks.numpy(), strict=True):
+        total += _softmax(scores)[target] * mask
+    return total / (4000 * 0.5)
+
+
 def opti_cam(classifier: Classifier, image: torch.Tensor, target: int, steps: int = 50, lr: float = 0.1) -> Map:
     """Adam written out (Kingma & Ba, algorithm 1); its gradient by autograd."""
     a, _ = _parts(classifier, image, target)
@@ -312,6 +351,34 @@ def _normalised(classifier: Classifier, image: torch.Tensor) -> torch.Tensor:
 
 def saliency(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
     return np.abs(_pixel_gradient(classifier, _normalised(classifier, image), target)).max(0)
+
+
+def integrated_gradients(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    """From the mean colour; the nodes of Gauss and Legendre as Golub and Welsch find them, from the recurrence's matrix."""
+    x = _normalised(classifier, image)
+    beside = np.array([k / np.sqrt(4 * k**2 - 1) for k in range(1, 50)])
+    nodes, vectors = np.linalg.eigh(np.diag(beside, 1) + np.diag(beside, -1))
+    total = np.zeros(x.shape)
+    for node, weight in zip(nodes, 2 * vectors[0] ** 2, strict=True):
+        total += weight / 2 * _pixel_gradient(classifier, (node + 1) / 2 * x, target)
+    return (total * x.numpy()).sum(0)
+
+
+def guided_backprop(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    """R = 1[A > 0] 1[R > 0] R behind every ReLU, layer by layer from the logit down; the trunks here are convolutions and ReLUs."""
+    names = [name for name in ("conv", "relu", "conv1", "relu1", "conv2", "relu2") if hasattr(classifier.trunk, name)]
+    layers, seen = [getattr(classifier.trunk, name) for name in names], [_normalised(classifier, image)[None]]
+    with torch.no_grad():
+        for layer in layers:
+            seen.append(layer(seen[-1].clone()))
+    last = seen[-1].requires_grad_()
+    relevance = torch.autograd.grad(classifier.head(last)[0, target], last)[0]
+    for layer, given, made in zip(layers[::-1], seen[-2::-1], seen[:0:-1], strict=True):
+        if isinstance(layer, torch.nn.ReLU):
+            relevance = (made > 0) * (relevance > 0) * relevance
+        else:
+            relevance = torch.nn.grad.conv2d_input(given.shape, layer.weight, relevance, layer.stride, layer.padding)
+    return relevance[0].detach().abs().numpy().max(0)
 
 
 def integrated_gradients_calm(classifier: Classifier, image: torch.Tensor, target: int) -> Map:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cam_core import maps
-from cam_core.methods import METHODS, budget
+from cam_core.methods import METHODS, budget, method
 from cam_core.probe import Probe
 from tests import nets
 from tests.test_methods import close
@@ -64,12 +64,19 @@ def test_a_short_order_begins_as_the_long_one_and_names_every_channel_once(probe
 
 
 def test_until_an_accuracy_stops_earlier_for_less_and_never_lies_about_its_passes(probe):
-    low, cheap = budget.score_cam_until(probe, accuracy=0.5, start=4)
-    high, dear = budget.score_cam_until(probe, accuracy=1.1, start=4)  # never sure: everything is passed
+    low, cheap = budget.until_promised(probe, accuracy=0.5, start=4)
+    high, dear = budget.until_promised(probe, accuracy=1.1, start=4)  # never sure: everything is passed
     assert (cheap <= dear).all()
     assert dear.tolist() == [24, 24, 24]
     close(high, METHODS["score_cam"](probe))
     assert low.shape == high.shape
+
+
+def test_until_an_accuracy_has_a_name_like_any_method():
+    probe = Probe(nets.dense(seed=3, channels=80), nets.images(3), torch.tensor([0, 1, 2]))
+    heat, spent = budget.until_promised(probe, 0.99)
+    assert (spent < 80).any()  # else the name says nothing
+    assert torch.equal(method("score_cam[until=0.99]")(probe), heat)
 
 
 def test_the_promise_grows_to_one_as_channels_are_passed(probe):

@@ -5,7 +5,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from cam_core.classifier import Classifier, cut, cuts, load_classifier
+from cam_core.classifier import Classifier, cut, cuts, default_layer, load_classifier
 from tests import nets
 
 
@@ -25,6 +25,37 @@ def test_trunk_and_head_are_the_network_to_the_bit(name):
         assert torch.allclose(frozen(x), whole, rtol=1e-4, atol=1e-5 * float(whole.abs().max()))
     assert not any(p.requires_grad for p in frozen.parameters())
     assert not any(isinstance(m, torch.nn.BatchNorm2d) and name != "densenet121" for m in frozen.modules())
+
+
+@pytest.fixture
+def weightless(monkeypatch):
+    """Networks built meanwhile hold no numbers, only shapes: the largest has 600 million parameters."""
+    register = torch.nn.Module.register_parameter
+
+    def shape_only(module, name, parameter):
+        register(module, name, None if parameter is None else torch.nn.Parameter(parameter.to("meta"), parameter.requires_grad))
+
+    monkeypatch.setattr(torch.nn.Module, "register_parameter", shape_only)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", torchvision.models.list_models(module=torchvision.models))  # none of them has to be refused
+def test_every_classification_network_of_torchvision_is_cut_at_a_map(name, weightless):
+    classifier = load_classifier(name, weights=None, device="meta")
+    side = 299 if name == "inception_v3" else 224
+    with torch.no_grad():
+        activations, beside = classifier.look(torch.empty(1, 3, side, side, device="meta"))
+        logits = classifier.head(activations, *beside)
+    assert activations.ndim == 4
+    channels, height, width = activations.shape[1:]
+    assert channels >= 256
+    assert 7 <= height == width <= 16  # stride 32 at the coarsest, the patches of vit_h_14 at the finest
+    assert logits.shape == (1, 1000)
+
+
+def test_an_unknown_family_is_refused_with_its_cuts():
+    with pytest.raises(ValueError, match=r"which layer of novel is explained is not known: pass layer=, one of its cuts conv1, relu1"):
+        default_layer("novel", nets.Gap())
 
 
 def test_every_cut_of_a_network_is_one():

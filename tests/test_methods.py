@@ -1,6 +1,7 @@
 """One battery over every method of the table, the papers' formulas transcribed literally, and the identities that must hold."""
 
-import contextlib
+import copy
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from torch.overrides import TorchFunctionMode
 
-from cam_core import maps
+from cam_core import load_classifier, maps
 from cam_core.methods import METHODS, method
 from cam_core.methods.gradient import layer_cam_fused
 from cam_core.methods.increment import phases
@@ -40,22 +42,44 @@ def test_the_chunk_size_does_not_matter(any_method):
     close(any_method(Probe(classifier, x, chunk=1)), any_method(Probe(classifier, x, chunk=1000)))
 
 
+def state(classifier):
+    """All that a call might leave behind: tensors, their gradients and flags, hooks, and every plain attribute of every module."""
+    tensors = [*classifier.named_parameters(), *classifier.named_buffers()]
+    kept = {name: (t.detach().clone(), t.data_ptr(), t.requires_grad, t.grad) for name, t in tensors}
+    plain = {
+        (name, key): value
+        for name, module in classifier.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, bool | int | float | str | tuple)
+    }
+    hooks = {(name, key): len(value) for name, m in classifier.named_modules() for key, value in vars(m).items() if "hooks" in key}
+    return kept, plain, hooks
+
+
+def unchanged(before, after):
+    for (name, old), new in zip(before[0].items(), after[0].values(), strict=True):
+        assert torch.equal(old[0], new[0]), name
+        assert old[1:3] == new[1:3], name
+        assert new[3] is None, name
+    assert before[1:] == after[1:]
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+    x = torch.tensor([-1.0, 2.0], requires_grad=True)
+    torch.relu(-x).sum().backward()  # a guided ReLU would stop this gradient
+    assert x.grad.tolist() == [-1.0, 0.0]
+
+
 @by_name
-def test_model_images_and_flags_are_left_as_they_were(any_method):
-    classifier, x = nets.gap(), nets.images(2)
-    classifier.head.requires_grad_(False)
-    before = {k: v.clone() for k, v in classifier.state_dict().items()}
-    flags = [p.requires_grad for p in classifier.parameters()]
-    kept = x.clone()
+def test_frozen_weights_and_no_grad_give_the_same_map_and_nothing_is_changed(any_method):
+    classifier, x = nets.gap().requires_grad_(False), nets.images(2)
+    before, kept = state(classifier), x.clone()
     with torch.no_grad():
         heat = any_method(Probe(classifier, x))
     assert not heat.requires_grad
     assert heat.dtype == x.dtype
     assert torch.equal(x, kept)
-    assert all(torch.equal(v, before[k]) for k, v in classifier.state_dict().items())
-    assert flags == [p.requires_grad for p in classifier.parameters()]
-    assert all(p.grad is None for p in classifier.parameters())
-    assert not any(m._forward_hooks for m in classifier.modules())
+    unchanged(before, state(classifier))
+    close(heat, any_method(Probe(nets.gap(), x)))
 
 
 @by_name
@@ -78,33 +102,33 @@ def test_a_size_that_no_stride_divides_a_batch_of_one_and_float32(any_method):
     assert torch.isfinite(heat).all()
 
 
+class Failing(TorchFunctionMode):
+    """Counts the calls of torch while it lasts, and fails at one of them."""
+
+    def __init__(self, at=None):
+        super().__init__()
+        self.at, self.calls = at, 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.calls += 1
+        if self.calls == self.at:
+            raise MemoryError("in the middle")
+        return func(*args, **(kwargs or {}))
+
+
 @by_name
-def test_an_exception_in_the_middle_leaves_nothing_behind(any_method):
-    class Failing(torch.nn.Module):
-        def __init__(self, head):
-            super().__init__()
-            self.head, self.left = head, 1
-
-        def forward(self, activations):
-            self.left -= 1
-            if self.left < 0:
-                raise RuntimeError("out of memory")
-            return self.head(activations)
-
-    classifier = nets.gap()
-    probe = Probe(classifier, nets.images(2))
-    assert probe.logits.shape == (2, 5)
-    classifier.head = Failing(classifier.head)
-    classifier.head.left = 0
-    with contextlib.suppress(RuntimeError, ValueError):
+@pytest.mark.parametrize("share", [0.3, 0.6, 1.0], ids=["early", "late", "last"])
+def test_an_exception_in_the_middle_leaves_nothing_behind(any_method, share):
+    classifier, x = nets.gap(), nets.images(2)
+    classifier.head.requires_grad_(False)
+    kept, before, probe, unhindered = x.clone(), state(classifier), Probe(classifier, x), Probe(nets.gap(), x)
+    with Failing() as counting:
+        want = any_method(unhindered)
+    with pytest.raises(MemoryError, match="in the middle"), Failing(at=math.ceil(share * counting.calls)):
         any_method(probe)
-    assert torch.is_grad_enabled()
-    assert not torch.is_inference_mode_enabled()
-    assert not classifier.training
-    assert all(p.grad is None and p.requires_grad for p in classifier.parameters())
-    x = torch.tensor([-1.0, 2.0], requires_grad=True)
-    torch.relu(-x).sum().backward()  # a guided ReLU would stop this gradient
-    assert x.grad.tolist() == [-1.0, 0.0]
+    assert torch.equal(x, kept)
+    unchanged(before, state(classifier))
+    assert torch.equal(any_method(probe), want)  # what the probe had kept by then was whole
 
 
 def transcribed(name):
@@ -120,6 +144,13 @@ def test_a_method_equals_its_formula_written_out(name, build):
     want = np.stack([transcribed(name)(classifier, x[b], int(targets[b])) for b in range(3)])
     assert np.abs(want).max() > 0
     close(got, torch.tensor(want))
+
+
+def test_fused_layer_cam_equals_its_formula_written_out():
+    classifier, x = nets.gap(seed=3), nets.images(3)
+    targets = torch.tensor([4, 0, 2])
+    want = [reference.fused_layer_cam(classifier, x[b], int(targets[b]), ("relu1", "relu2")) for b in range(3)]
+    close(FUSED(Probe(classifier, x, targets)), torch.tensor(np.stack(want)))
 
 
 def test_cam_equals_its_formula_and_the_heads_logit():
@@ -141,6 +172,41 @@ def test_on_gap_and_linear_the_gradient_family_is_cam():
     close(METHODS["layer_cam"](probe), torch.einsum("bk,bkhw->bhw", weights, probe.activations) / cells)
 
 
+@pytest.fixture(scope="module")
+def resnet():
+    """ResNet-8 whose BatchNorms have something to fold, in float64."""
+    torch.manual_seed(0)
+    classifier = load_classifier("resnet8", None)
+    for module in classifier.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for values in (module.running_mean, module.bias.data):
+                values.normal_(0, 0.3)
+            for values in (module.running_var, module.weight.data):
+                values.uniform_(0.5, 2)
+    return classifier.double()
+
+
+A_FEW = (
+    "cam", "eigen_cam", "grad_cam", "grad_cam_pp", "layer_cam", "hires_cam", "score_cam", "score_cam[softmax]", "ablation_cam", "group_cam",
+    "increment_cam", "increment_cam_tuned", "score_cam[budget=32]", "saliency", "integrated_gradients",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", A_FEW)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_folding_and_channels_last_move_no_map(resnet, name, dtype):
+    classifier = copy.deepcopy(resnet).to(dtype)
+    x, targets = nets.images(2, 32, 32).to(dtype), torch.tensor([3, 7])
+    frozen = classifier.frozen()
+    assert frozen.trunk.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    plain, folded = (METHODS[name](Probe(c, x, targets)).double() for c in (classifier, frozen))
+    span = float((plain.amax((1, 2)) - plain.amin((1, 2))).max())
+    assert span > 0
+    # the weights of the literal Increment-CAM are differences of almost equal probabilities, which multiplies float32's rounding
+    tolerance = 1e-11 if dtype == torch.float64 else 1e-4 if name == "increment_cam" else 1e-5
+    assert float((plain - folded).abs().max()) <= tolerance * span
+
+
 SCALE_FREE = ["cam", "grad_cam", "xgrad_cam", "hires_cam", "layer_cam", "eigen_cam", "grad_cam_pp[authors]", "saliency"]
 
 
@@ -160,7 +226,19 @@ def test_a_negative_logit_does_not_turn_the_map_over(name):
     high, low, x = nets.gap(), nets.gap(), nets.images(3)
     with torch.no_grad():
         low.head.fc.bias -= 100
-    close(METHODS[name](Probe(low, x, torch.tensor([0, 1, 2]))), METHODS[name](Probe(high, x, torch.tensor([0, 1, 2]))))
+    a, b = (METHODS[name](Probe(c, x, torch.tensor([0, 1, 2]))) for c in (low, high))
+    close(a, b)
+
+
+def test_a_negative_logit_only_scales_ablation_cam():
+    high, low, x = nets.gap(), nets.gap(), nets.images(3)
+    with torch.no_grad():
+        low.head.fc.bias -= 100
+    targets = torch.tensor([0, 1, 2])
+    assert (Probe(low, x).logits < 0).all()
+    heat = METHODS["ablation_cam"](Probe(low, x, targets))
+    assert (heat.amax((1, 2)) > 0).all()
+    close(maps.min_max(heat), maps.min_max(METHODS["ablation_cam"](Probe(high, x, targets))))
 
 
 @pytest.mark.parametrize("name", ["grad_cam", "grad_cam_pp", "hires_cam", "layer_cam", "score_cam", "increment_cam"])

@@ -2,10 +2,12 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -13,6 +15,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from cam_core import results, run
 
+HOME = Path(__file__).resolve().parents[1]
 PARAMETERS = "seed = 0  # seed\nvalue = 1.0  # number to report\nout_dir = None  # where to write"
 SAVE = """
 from cam_core import results
@@ -146,3 +149,29 @@ def _text(path):
 def test_parameters_from_the_command_line_get_their_type(text, value):
     assert run.parse_value(text) == value
     assert type(run.parse_value(text)) is type(value)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are glibc's")
+@pytest.mark.parametrize("start", ["pass", "run.keep_pages()", "import studies"])
+def test_a_process_of_ours_keeps_the_pages_of_what_it_frees(start):
+    code = """
+import resource
+from pathlib import Path
+import numpy as np
+from cam_core import run
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+START
+before = resident()
+large = [np.ones(2**20) for _ in range(8)]  # 8 MB each
+del large
+print(resident() - before)
+"""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
+    said = subprocess.run(
+        [sys.executable, "-c", code.replace("START", start)], capture_output=True, text=True, env=environment, check=True, cwd=HOME
+    )
+    kept = float(said.stdout)
+    assert kept < 16 if start == "pass" else kept > 48

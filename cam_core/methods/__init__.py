@@ -2,6 +2,8 @@
 
 Where a paper, its code and the comparing papers disagree, the plain name is the paper's form (Score-CAM: the authors' code, because the
 paper contradicts itself), and the others stand beside it with the difference in brackets.
+
+On a GPU a map is made without a word to the host, except where the host has to know something; `ASKS_THE_HOST` says which methods and why.
 """
 
 from functools import partial
@@ -33,6 +35,7 @@ METHODS = {
         Method("score_cam", perturbation.score_cam, "Wang et al., CVPRW", 2020, "1 + K"),
         Method("score_cam[softmax]", perturbation.score_cam_softmax, "as in pytorch-grad-cam, TorchCAM", 2020, "1 + K"),
         Method("score_cam[l_cam]", perturbation.score_cam_l_cam, "as in Gkartzonika et al., ECCVW", 2022, "1 + K"),
+        Method("score_cam[until=0.99]", budget.score_cam_until, "ours, after Wang et al.", 2026, "1 + 32, 64, ... or K, as it needs"),
         *(
             Method(f"score_cam[budget={m}]", partial(budget.score_cam_budget, passes=m), "ours, after Wang et al.", 2026, f"1 + {m}")
             for m in (32, 64, 128, 256)
@@ -70,6 +73,20 @@ METHODS = {
     )
 }
 
+_NUMBER = "how many masks pass: constant or unselected channels and groups do not"
+_CHOICE = "which channel is least certain, one after the other"
+_SEED = "the image's content, whose checksum seeds its noise, so that batches and devices do not matter"
+_REASONS = {
+    "cam": "whether the head is pooling and one linear layer",
+    "layer_cam[fused]": "the images' range, for a probe at each layer",
+    "score_cam[budget": _CHOICE, "score_cam[until": _CHOICE,
+    "score_cam": _NUMBER, "ss_cam": _NUMBER, "is_cam": _NUMBER, "group_cam": _NUMBER, "increment_cam": _NUMBER,
+    "smooth_grad": _SEED, "var_grad": _SEED, "random_map": _SEED,
+}  # fmt: skip
+ASKS_THE_HOST = {
+    name: next(why for start, why in _REASONS.items() if name.startswith(start)) for name in METHODS if name.startswith(tuple(_REASONS))
+}
+
 
 def method(name: str) -> Method:
     """A method by name; ``grad_cam[power=0.5]`` is one raised to a power, ``grad_cam[mean=0.3]`` one brought to that mean.
@@ -85,4 +102,4 @@ def method(name: str) -> Method:
     return METHODS[plain].power(float(number)) if kind == "power" else METHODS[plain].at_mean(float(number))
 
 
-__all__ = ["METHODS", "Method", "method"]
+__all__ = ["ASKS_THE_HOST", "METHODS", "Method", "method"]

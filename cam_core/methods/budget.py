@@ -23,8 +23,13 @@ def score_cam_budget(probe: Probe, passes: int = 64, choose: str = "variance") -
     return _map(a, predicted(masks, chosen, _passed(probe, chosen), ~maps.is_empty(a)))
 
 
-def score_cam_until(probe: Probe, accuracy: float = 0.99, start: int = 32) -> tuple[Tensor, Tensor]:
-    """Maps [B,h,w] and the passes each image took [B]: the budget doubles until the process's own error promises this correlation."""
+def score_cam_until(probe: Probe, accuracy: float = 0.99) -> Tensor:
+    """Map [B,h,w] like Score-CAM's: the budget doubles until the process's own error promises a correlation of ``accuracy`` with it."""
+    return until_promised(probe, accuracy)[0]
+
+
+def until_promised(probe: Probe, accuracy: float, start: int = 32) -> tuple[Tensor, Tensor]:
+    """`score_cam_until`'s maps [B,h,w], from ``start`` passes on, and the passes that each image took [B]."""
     a = probe.activations
     masks, useful = maps.min_max(a).flatten(2).double(), ~maps.is_empty(a)
     ranked = order(a, masks, "variance")

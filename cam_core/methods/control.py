@@ -18,7 +18,7 @@ def random_map(probe: Probe, seed: int = 0) -> Tensor:
     """Uniform noise [B,h,w] at the activations' resolution, drawn from ``seed`` and the image, so that batches do not matter."""
     size = probe.activations.shape[-2:]
     noise = [torch.rand(size, generator=torch.Generator().manual_seed(s)) for s in image_seeds(probe, seed)]
-    return torch.stack(noise).to(probe.activations)
+    return torch.stack(noise).to(probe.activations, non_blocking=True)
 
 
 def center_gaussian(probe: Probe) -> Tensor:
@@ -26,7 +26,7 @@ def center_gaussian(probe: Probe) -> Tensor:
     height, width = probe.images.shape[-2:]
     y, x = (torch.linspace(-2, 2, side + 1).unfold(0, 2, 1).mean(-1) for side in (height, width))
     bump = torch.exp(-(y[:, None] ** 2 + x**2) / 2)
-    return (bump / bump.max()).to(probe.images).expand(len(probe.images), -1, -1)
+    return (bump / bump.max()).to(probe.images, non_blocking=True).expand(len(probe.images), -1, -1)
 
 
 def all_ones(probe: Probe) -> Tensor:
@@ -44,5 +44,5 @@ def fake_cam(probe: Probe) -> Tensor:
 def edges(probe: Probe) -> Tensor:
     """Sobel gradient magnitude of the grey image [B,H,W], borders replicated (Adebayo et al., NeurIPS 2018, compare with edges)."""
     grey = F.pad(probe.images.mean(1, keepdim=True), [1] * 4, mode="replicate")
-    sobel = grey.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
+    sobel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]).to(grey, non_blocking=True) / 8
     return F.conv2d(grey, torch.stack([sobel, sobel.T])[:, None]).square().sum(1).sqrt()

@@ -5,7 +5,7 @@ Phase 3 merges the two. Expects rectified activations (A >= 0), so that min-max 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,13 +26,22 @@ SMALLEST_INPUT = {"vgg": 32, "densenet": 32, "googlenet": 16, "alexnet": 64, "re
 class Scores:
     """What the network says of masked, reduced images: of nothing [:, 0], of the whole one [:, 1], and under each channel [:, 2:].
 
-    ``probability`` and ``logit`` [B,2+K] of the target, NaN for channels that are not ``selected`` [B,K].
+    ``probability`` and ``logit`` [B,2+K] of the target, NaN for channels that are not ``selected`` [B,K]; ``alpha`` [B,K] are Grad-CAM's
+    weights.
     """
 
     selected: Tensor
     probability: Tensor
     logit: Tensor
     rank_low: Tensor  # [B], how many classes the unmasked reduced image scores above the target
+    alpha: Tensor
+
+    def narrowed(self, select: str) -> "Scores":
+        """What `score` would have found with this ``select``; no pass. The channels that are wanted must have been scored."""
+        selected = self.selected & _wanted(self.alpha, select)
+        known = F.pad(selected, (2, 0), value=True)
+        p, logit = (torch.where(known, values, torch.nan) for values in (self.probability, self.logit))
+        return replace(self, selected=selected, probability=p, logit=logit)
 
 
 @dataclass(frozen=True)
@@ -106,13 +115,13 @@ def score(
     ``resolution``: side of the square that enters the network: "literal" (preset LIT: h x w, or the smallest size it answers), 0 (h x w),
     "image" (preset FULL) or pixels. ``path`` "map": image and masks meet at h x w and are enlarged together, bilinearly; "direct": both
     come to the resolution straight. ``masks`` "channel": s(A_k); "gated": s(L1 · A_k). ``select`` "positive": Grad-CAM's weight is
-    positive; "all". A constant channel is never scored. ``reduce``: how the image is made small, "area" or "bilinear".
+    positive; "strongest": it is and belongs to the highest tenth; "all". A constant channel is never scored. ``reduce``: how the image is
+    made small, "area" or "bilinear".
     """
     a, size = probe.activations, probe.activations.shape[-2:]
     side = _literal(probe) if resolution == "literal" else max(probe.images.shape[-2:]) if resolution == "image" else int(resolution)
     _known("path", path, "map", "direct")
     _known("masks", masks, "channel", "gated")
-    _known("select", select, "positive", "all")
     _known("reduce", reduce, "area", "bilinear")
     entered = _sides(size, side) if side else size
     meet = entered if path == "direct" else size
@@ -120,9 +129,8 @@ def score(
     low = F.interpolate(probe.images, meet, mode=reduce, **options)
     enter = None if meet == entered else lambda x: F.interpolate(x, entered, mode="bilinear", align_corners=False)
     gated = a * grad_cam(probe)[:, None] if masks == "gated" else a
-    selected = gated.amax((2, 3)) - gated.amin((2, 3)) > 1e-12
-    if select == "positive":
-        selected &= probe.gradients().mean((2, 3)) > 0
+    alpha = probe.gradients().mean((2, 3))
+    selected = (gated.amax((2, 3)) - gated.amin((2, 3)) > 1e-12) & _wanted(alpha, select)
     nothing, everything = torch.zeros_like(a[:, :1]), torch.ones_like(a[:, :1])
     stacked = torch.cat([nothing, everything, maps.min_max(gated)], 1)
     # upsampling lowers a mask's maximum, so that at another size it is rescaled again; nothing and everything are constant and stay
@@ -135,7 +143,15 @@ def score(
     column = probe.targets[:, None, None].expand(-1, logits.shape[1], 1)
     whole = logits[:, 1]
     rank = (whole > whole.gather(1, probe.targets[:, None])).sum(1)
-    return Scores(selected, logits.softmax(-1).gather(-1, column)[..., 0], logits.gather(-1, column)[..., 0], rank)
+    return Scores(selected, logits.softmax(-1).gather(-1, column)[..., 0], logits.gather(-1, column)[..., 0], rank, alpha)
+
+
+def _wanted(alpha: Tensor, select: str) -> Tensor:
+    """Which channels [B,K] Phase 2 scores, by Grad-CAM's weights."""
+    _known("select", select, "positive", "strongest", "all")
+    if select == "all":
+        return torch.ones_like(alpha, dtype=torch.bool)
+    return (alpha > 0) & (alpha >= alpha.quantile(0.9, dim=1, keepdim=True) if select == "strongest" else True)
 
 
 def combine(

@@ -37,8 +37,9 @@ class Method:
         if self.all_classes is not None:
             return self.all_classes(probe)
         batch, classes = probe.logits.shape
-        index = torch.arange(batch).repeat_interleave(classes)
-        heat = self(probe.pairs(index, torch.arange(classes).repeat(batch).to(probe.targets.device)))
+        device = probe.logits.device
+        index = torch.arange(batch, device=device).repeat_interleave(classes)
+        heat = self(probe.pairs(index, torch.arange(classes, device=device).repeat(batch)))
         return heat.reshape(batch, classes, *heat.shape[1:])
 
     def power(self, exponent: float) -> "Method":

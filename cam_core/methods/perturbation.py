@@ -53,7 +53,8 @@ def ss_cam(probe: Probe, samples: int = 35, sigma: float = 2.0, seed: int = 0) -
     """
     generator = torch.Generator().manual_seed(seed)
     size = probe.images.shape[-2:]
-    noise = (sigma * torch.randn(size, generator=generator, dtype=torch.float64).to(probe.images) for _ in range(samples))
+    drawn = (torch.randn(size, generator=generator, dtype=torch.float64) for _ in range(samples))
+    noise = ((sigma * one).to(probe.images, non_blocking=True) for one in drawn)
     return _mean_over_masks(probe, (partial(torch.add, n) for n in noise), samples)
 
 
@@ -163,7 +164,7 @@ def rise(probe: Probe, samples: int = 4000, cells: int = 7, share: float = 0.5, 
     """
     total = torch.zeros_like(probe.images[:, 0])
     for block in rise_masks(probe.images.shape[-2:], samples, cells, share, seed):
-        masks = block.to(probe.images)
+        masks = block.to(probe.images, non_blocking=True)
         logits = probe.score_masked(masks.expand(len(total), *masks.shape), "mean")
         total += torch.einsum("bm,mhw->bhw", _target(logits.softmax(-1), probe), masks)
     return total / (samples * share)

@@ -78,7 +78,7 @@ def _noisy(probe: Probe, samples: int, spread: float, seed: int) -> Iterator[Ten
     generators = [torch.Generator().manual_seed(s) for s in image_seeds(probe, seed)]
     for _ in range(samples):
         noise = torch.stack([torch.randn(x.shape[1:], generator=g, dtype=torch.float64) for g in generators])
-        yield x + sigma * noise.to(x)
+        yield x + sigma * noise.to(x, non_blocking=True)
 
 
 def _noisy_saliency(probe: Probe, samples: int, spread: float, seed: int) -> Iterator[Tensor]:

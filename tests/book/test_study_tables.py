@@ -58,7 +58,14 @@ def test_a_budget_has_a_column_for_every_number_of_passes(tmp_path):
 def test_the_reported_half_stands_above_the_paired_differences(tmp_path):
     facts = {"dataset": "imagenet", "backbone": "resnet18", "weights": "w", "n": 60, "ci_low": 1, "ci_high": 3}
     rows = [
-        facts | {"role": "tried", "method": "a", "metric": "pixel_precision", "setting": "", "value": 1},
+        *(
+            facts | {"role": "tried", "method": method, "metric": "pixel_precision", "setting": "", "value": 1}
+            for method in (
+                "increment_cam[last, map, map, increment, sum]",
+                "increment_cam[layer3, map, map, increment, sum]",
+                *(f"grad_cam[last, mean, {share}, 2]" for share in range(8)),
+            )
+        ),
         facts | {"role": "reported", "method": "increment_cam", "metric": "pixel_precision", "setting": "", "value": 2},
         facts
         | {"role": "difference", "method": "increment_cam", "than": "grad_cam", "metric": "pixel_precision", "setting": "", "value": -2},
@@ -71,6 +78,8 @@ def test_the_reported_half_stands_above_the_paired_differences(tmp_path):
     write(tmp_path, "increment_cam-imagenet-resnet18", rows)
     text = study_tables.study(tmp_path, "increment_cam-imagenet-resnet18")
     assert "Best of 60 tries" in text
+    assert "- Increment-CAM, 2 tries: layer last, layer3; resolution map; path map; weight increment; merge sum" in text
+    assert "- Grad-CAM, 8 tries: layer last; gradients mean; share of the channels 8 from 0 to 7; exponent 2" in text
     assert "weight: probability" in text
     assert "Spearman with the weights at 112" in text
     assert text.index("Second half; n 60") < text.index("Increment-CAM − Grad-CAM") < text.index("-2.0 [1.0")
