@@ -24,6 +24,11 @@ def view(name: str, size: int = 224) -> v2.Transform:
     return v2.Compose([*geometry, *_to_float()])
 
 
+def short_side(size: int = 256) -> v2.Transform:
+    """The whole image, its short side scaled to ``size``; a float image [3,H,W] in [0, 1]."""
+    return v2.Compose([v2.Resize(size, antialias=True), *_to_float()])
+
+
 def train(size: int = 224, scale: tuple[float, float] = (0.5, 1.0), flip: bool = True, color: float = 0.0) -> v2.Transform:
     """Augmentation: random resized crop, mirror image, optional jitter of brightness, contrast and saturation by ``color``.
 

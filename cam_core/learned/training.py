@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -59,37 +60,50 @@ def trained(
     test: Tensors | Dataset | None = None,
     extra: Mapping[str, Any] | None = None,
     device: str = "auto",
+    devices: int | None = None,
+    nodes: int | None = None,
+    stream: bool | None = None,
     progress: bool = True,
     best: bool = False,
+    best_on_test: bool = False,
 ) -> tuple[Model, dict[str, Any]]:
     """The model of ``build()`` trained by ``recipe``, in eval mode, and a summary; loaded if this very training was done before.
 
     It is kept in ``store`` under a digest of: the model as built under ``seed`` (its text and its tensors, a frozen classifier's among
-    them), recipe, training set, seed, ``extra``, and the code of the loop and the model. A data set is decoded into memory; a model with
-    ``prepare`` then makes its own training set of it. ``summary``: history, seconds, accuracy (percent on ``test``, an
-    image counted right by the largest logit), deviations from the paper's recipe, digest. Two processes never train the same model at once.
+    them), recipe, training set, seed, ``extra``, and the code of the loop and the model. A data set is decoded into memory where it `fits`
+    there, else (or with ``stream``) read from disk in every epoch; a model with ``prepare`` makes its own training set of it.
+    ``summary``: history, seconds, accuracy (percent on ``test``, an image counted right by the largest logit), deviations from the
+    paper's recipe, digest. Two jobs never train the same model at once; one job may have several processes: ``devices`` of each of
+    ``nodes`` machines, by default as many as torchrun or `fabric run` started, else one. They need one store that all can read.
     ``best``: the weights that were best on the training images that the recipe holds out, not the last; ``summary["best"]`` has their
-    epoch, their value there and their own accuracy on ``test``.
+    epoch, their value there and their own accuracy on ``test``. ``best_on_test``, the papers' habit: ``summary["best_on_test"]`` is the
+    highest accuracy on ``test`` after any epoch; no weights are chosen by it.
     """
     if best and not recipe.held_out:
         raise ValueError(f"the recipe {recipe.name!r} holds no training images out to choose by: give it held_out, for example 0.1")
+    if best_on_test and test is None:
+        raise ValueError(f"best_on_test needs test images, and the training {recipe.name!r} was given none: pass test")
     with torch.random.fork_rng():
         torch.manual_seed(derived_seed(seed))
         model = build()
-    device_used = Fabric(accelerator=device, devices=1).device
-    key = digest(model, recipe.record(), data_digest(data), seed, dict(extra or {}))
+    fabric = launched(device, devices, nodes, recipe.precision)
+    key = digest(model, recipe.record(), data_digest(data), seed, {**(extra or {}), **({"best_on_test": True} if best_on_test else {})})
 
     def make(part: Path) -> dict[str, Any]:
-        model.to(device_used)
-        prepared = in_memory(data, progress=progress) if isinstance(data, Dataset) else data
+        model.to(fabric.device)
+        if fabric.world_size > 1:
+            _synchronise(model, recipe, fabric)
+        prepared = _read(data, fabric, stream, progress)
         prepare = getattr(model, "prepare", None)
         prepared = prepare(prepared, recipe, progress=progress) if prepare else prepared
-        summary = fit(model, recipe, prepared, out=part, seed=seed, device=device, progress=progress)
+        held_out = None if test is None else _read(test, fabric, None, progress)
+        watched: dict[str, Any] = {"watched": held_out} if best_on_test else {}
+        summary = fit(model, recipe, prepared, out=part, seed=seed, progress=progress, fabric=fabric, **watched)
+        fabric.barrier()  # the first process has written
         paper = PAPERS.get(recipe.name)
         summary |= {"recipe": recipe.record(), "seed": seed}
         summary["deviations"] = [*(recipe.differs_from(paper) if paper else []), *getattr(model, "deviations", [])]
-        if test is not None:
-            held_out = in_memory(test, progress=progress) if isinstance(test, Dataset) else test
+        if held_out is not None:
             summary["accuracy"] = accuracy(cast("Classifier", model.classifier), held_out)
             if "best" in summary:
                 last = kept_state(model)
@@ -98,28 +112,82 @@ def trained(
                 load_kept(model, last, part / BEST)
         return summary
 
-    summary = kept(model, key, make, Path(store))
+    summary = kept(model, key, make, Path(store), fabric)
     if best:
         file = Path(store) / key[:20] / BEST
         load_kept(model, read_tensors(file), file)
-    return model.to(device_used).eval(), summary
+    return model.to(fabric.device).eval(), summary
 
 
-def kept(model: nn.Module, key: str, make: Callable[[Path], dict[str, Any]], store: Path) -> dict[str, Any]:
-    """Load ``model`` from ``store``/``key``, or let ``make(folder)`` change it and keep it there. Returns the summary."""
-    folder = store / key[:20]
-    if not folder.exists():
-        with _claimed(folder.with_name(folder.name + ".part"), folder) as part:
+@cache  # a process has one place among the others, however many models it trains
+def launched(device: str, devices: int | None, nodes: int | None, precision: str) -> Fabric:
+    """Fabric for one process, or for the ``devices`` of each of ``nodes`` machines, which it starts where nobody else has."""
+    here, everywhere = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))  # torchrun's
+    devices, nodes = devices or here, nodes or max(1, everywhere // here)
+    several = devices * nodes > 1
+    fabric = Fabric(
+        accelerator=device, devices=devices, num_nodes=nodes, strategy="ddp" if several else "auto", precision=cast("Any", precision)
+    )
+    if several:
+        fabric.launch()
+    return fabric
+
+
+def _synchronise(model: nn.Module, recipe: Recipe, fabric: Fabric) -> None:
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if recipe.frozen_batchnorm or not any(p.requires_grad for m in norms for p in m.parameters()):
+        return
+    if fabric.device.type != "cuda":
+        raise ValueError(
+            f"{fabric.world_size} processes on {fabric.device.type} cannot share BatchNorm's statistics: "
+            "train in one process, on GPUs, or with frozen_batchnorm"
+        )
+    nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
+def fits(data: Dataset, processes: int = 1) -> bool:
+    """Whether a data set, decoded (a byte a value), takes at most a quarter of the machine's memory in all of its ``processes``."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return len(data) * data[0].image.numel() * processes <= memory / 4
+
+
+def _read(data: Tensors | Dataset, fabric: Fabric, stream: bool | None, progress: bool) -> Tensors | Dataset:
+    if not isinstance(data, Dataset) or stream:
+        return data
+    return in_memory(data, progress=progress) if stream is False or fits(data, fabric.world_size) else data  # as if on one machine
+
+
+def kept(model: nn.Module, key: str, make: Callable[[Path], dict[str, Any]], store: Path, fabric: Fabric | None = None) -> dict[str, Any]:
+    """Load ``model`` from ``store``/``key``, or let ``make(folder)`` change it and keep it there. Returns the summary.
+
+    Of the processes of ``fabric`` the first claims the folder and writes; all of them make.
+    """
+    folder, fabric = store / key[:20], fabric or launched("cpu", 1, 1, "32-true")
+    if not fabric.broadcast(folder.exists()):
+        with _claimed_together(folder.with_name(folder.name + ".part"), folder, fabric) as part:
             if part is not None:
                 summary = {**make(part), "digest": key, "model": type(model).__name__}
-                (part / CHECKPOINT).unlink(missing_ok=True)
-                write_tensors(part / WEIGHTS, kept_state(model))
-                write_json(part / SUMMARY, summary)
-                part.rename(folder)
-                flush(store)
+                if fabric.global_rank == 0:
+                    (part / CHECKPOINT).unlink(missing_ok=True)
+                    write_tensors(part / WEIGHTS, kept_state(model))
+                    write_json(part / SUMMARY, summary)
+                    part.rename(folder)
+                    flush(store)
+                fabric.barrier()
                 return summary
     load_kept(model, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
     return dict(json.loads((folder / SUMMARY).read_text()))
+
+
+@contextmanager
+def _claimed_together(part: Path, folder: Path, fabric: Fabric) -> Iterator[Path | None]:
+    """`_claimed` by the first process, for all of them."""
+    if fabric.global_rank == 0:
+        with _claimed(part, folder) as claimed:
+            fabric.broadcast(claimed is not None)
+            yield claimed
+    else:
+        yield part if fabric.broadcast(False) else None
 
 
 @contextmanager

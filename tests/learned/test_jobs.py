@@ -26,10 +26,14 @@ def test_a_recipe_s_name_says_epochs_and_setting():
     assert jobs.asked("e12-2") == {"epochs": 12, "setting": 2}
     assert jobs.asked("e12", 3) == {"epochs": 3}
     assert jobs.asked("") == {"epochs": None}
-    assert jobs.l_cam_epochs("e50-2") == (50, 2)
-    assert jobs.l_cam_epochs("e50") == (50, jobs.L_CAM_EPOCHS[1])
-    assert jobs.l_cam_epochs("e50-2", 1) == (1, 1)
-    assert jobs.l_cam_epochs(None) == jobs.L_CAM_EPOCHS
+    assert jobs.asked("paper") == {"epochs": None, "paper": "paper"}
+    assert jobs.asked("e12-2-best-test") == {"epochs": 12, "setting": 2, "held_out": 0.1, "best_on_test": True}
+    assert jobs.asked_of_l_cam("e50-2") == {"epochs": (50, 2)}
+    assert jobs.asked_of_l_cam("e50") == {"epochs": (50, None)}
+    assert jobs.asked_of_l_cam("e50-2", 1) == {"epochs": (1, 1)}
+    assert jobs.asked_of_l_cam("paper") == {"epochs": (None, None), "paper": "paper"}
+    with pytest.raises(ValueError, match="recipe 'e12-lst': unknown word 'lst'"):
+        jobs.asked("e12-lst")
     with pytest.raises(ValueError, match="drawn_imagenet has settings 0 to 0, got 2"):
         jobs.scratch_recipe("lfi_cam", "drawn_imagenet", 1, 2)
 
