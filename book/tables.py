@@ -338,11 +338,16 @@ def _compare(check, own, other, paired):
 
 
 def _paired_verdict(sign, paired, margin=None):
-    """The claim by the interval of its paired difference; with a margin: not worse by more than that (non-inferiority, one-sided 2.5 %)."""
+    """The claim by the interval of its paired difference and by the corrected p, both of which must decide.
+
+    With a margin: not worse by more than that (non-inferiority, one-sided 2.5 %), by the interval alone.
+    """
     worst, best = sorted(sign * float(paired[end]) for end in ("ci_low", "ci_high"))
     if margin is not None:
-        return "holds" if worst > -margin else "does not hold" if best < -margin else "within the interval"
-    return "holds" if worst > 0 else "does not hold" if best < 0 else "within the interval"
+        return "holds" if worst > -margin else "does not hold" if best < -margin else "not decided"
+    if paired["same_as"] or float(paired["p_holm"]) > 0.05:
+        return "not decided"
+    return "holds" if worst > 0 else "does not hold" if best < 0 else "not decided"
 
 
 def _marginal_verdict(sign, own, other, margin=None):

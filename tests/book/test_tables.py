@@ -96,12 +96,12 @@ def paired(low, high, **given):
         ("1", "3", None, "higher", "holds"),  # though the intervals of the two overlap
         ("1", "3", None, "lower", "does not hold"),
         ("-3", "-1", None, "higher", "does not hold"),
-        ("-1", "3", None, "higher", "within the interval"),
-        ("0", "3", None, "higher", "within the interval"),
+        ("-1", "3", None, "higher", "not decided"),
+        ("0", "3", None, "higher", "not decided"),
         ("-1.5", "3", 2, "higher", "holds"),
         ("-1.5", "-1", 2, "higher", "holds"),  # worse, by less than the margin
         ("-5", "-3", 2, "higher", "does not hold"),
-        ("-3", "3", 2, "higher", "within the interval"),
+        ("-3", "3", 2, "higher", "not decided"),
         ("-3", "1.5", 2, "lower", "holds"),
         ("3", "5", 2, "lower", "does not hold"),
     ],
@@ -123,8 +123,10 @@ def test_claims_without_their_paired_difference_say_so():
     assert "intervals of each alone, no paired difference" in text
     assert "**not judged** on" in tables.claims([CLAIM | {"check": CHECK | {"margin": 2}}], found)
     same = tables.claims([CLAIM | {"check": CHECK}], found, [paired("0", "0", p="", p_holm="", same_as="grad_cam")])
-    assert "**within the interval**" in same
+    assert "**not decided**" in same
     assert "the same map as Grad-CAM, counted once" in same
+    chance = tables.claims([CLAIM | {"check": CHECK}], found, [paired("1", "3", p_holm="0.051")])
+    assert "**not decided**" in chance
     beside = tables.claims([CLAIM | {"check": CHECK, "beside": "[the floor](#floor)"}], found)
     assert "Read beside it: [the floor](#floor)" in beside
     assert "Read beside it" not in tables.claims([CLAIM | {"check": CHECK, "beside": "[the floor](#floor)"}], [])
