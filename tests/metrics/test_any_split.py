@@ -183,7 +183,7 @@ def plain_rows(name, heat, box):
 def test_maps_of_any_shape_beside_plain_loops(kind, shape, seed):
     """With ties and constant maps; one pixel and one row among the shapes."""
     rng = np.random.default_rng(seed)
-    heat = rng.integers(0, 1 + rng.integers(5), shape) / 4
+    heat = rng.integers(0, 1 + rng.integers(6), shape) / 5  # 0.2, the threshold, among them
     (x0, x1), (y0, y1) = (np.sort(rng.integers(0, side, 2)).tolist() for side in shape[::-1])
     metric = kind()
     rows = metric.measure(torch.from_numpy(heat)[None], [torch.tensor([[x0, y0, x1, y1]])])
