@@ -42,12 +42,6 @@ def ratio(numerator: ArrayLike, denominator: ArrayLike) -> Array:
     return np.asarray(np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator != 0), np.float64)
 
 
-def quotient(rows: ArrayLike, weights: Array | None = None) -> Array:
-    """Sum of the first column over sum of the second of rows [n,2], 0 where that is 0. Itself a value: R_k of remove-and-classify."""
-    sums = total(rows, weights)
-    return ratio(sums[..., 0], sums[..., 1])
-
-
 def one_by_one(summary: Callable[[Array], float]) -> Value:
     """The value of any function of rows, for what is no sum over images (a median, a rank): slower, one call per resample."""
 
