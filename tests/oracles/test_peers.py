@@ -7,6 +7,7 @@ import torchvision
 
 from cam_core import load_classifier, maps
 from cam_core.methods import METHODS
+from cam_core.methods.perturbation import is_cam, ss_cam
 from cam_core.methods.pixel import integrated_gradients
 from cam_core.probe import Probe
 
@@ -29,7 +30,7 @@ def built(name):
     if name == "densenet121":  # its last ReLU is an in-place function: no hook reaches it, and it overwrites what a hook before it keeps
         pooled = (torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), network.classifier)
         network = torch.nn.Sequential(network.features, torch.nn.ReLU(), *pooled).eval()
-    layer = {"resnet18": lambda: network.layer4, "vgg16": lambda: network.features[29], "densenet121": lambda: network[1]}[name]()
+    layer = network.get_submodule({"resnet8": "layer3", "resnet18": "layer4", "vgg16": "features.29", "densenet121": "1"}[name])
     images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     return classifier, network, layer, classifier.normalize(images), images, torch.tensor([3, 7])
 
@@ -42,6 +43,15 @@ def case(request):
 @pytest.fixture(scope="module")
 def small():
     return built("resnet18")
+
+
+@pytest.fixture(scope="module")
+def few_channels():
+    """ResNet-8 whose logits differ enough that a softmax over the channels chooses among them."""
+    found = built("resnet8")
+    with torch.no_grad():
+        found[1].fc.weight *= 30
+    return found
 
 
 def peer(kind, case, **options):
@@ -92,6 +102,18 @@ def test_torchcam_agrees(case, kind, name):
         logits = network(inputs.clone().requires_grad_())
         theirs = extractor(targets.tolist(), logits)[0].detach()
     assert agree(METHODS[name](Probe(classifier, images, targets)), theirs)
+
+
+def test_torchcam_cam_agrees_and_does_not_rectify(case):
+    classifier, network, layer, inputs, images, targets = case
+    if isinstance(network, torchvision.models.VGG):
+        with pytest.raises(ValueError, match="use grad_cam"):  # three linear layers: torchcam refuses it, too
+            METHODS["cam"](Probe(classifier, images, targets))
+        return
+    with torchcam.CAM(network, layer) as extractor, torch.no_grad():
+        theirs = extractor(targets.tolist(), network(inputs))[0]
+    ours = maps.min_max(METHODS["cam"](Probe(classifier, images, targets)))
+    assert float((ours - theirs).abs().max()) <= 1e-4  # its formula has a ReLU that its code has not; should this fail, it has come
 
 
 def test_torchcam_loses_the_denominator_of_grad_cam_pp(case):
@@ -163,15 +185,69 @@ def test_torchcam_score_cam_is_our_softmax_form_with_masks_rescaled_before_they_
     assert agree(METHODS["score_cam[softmax]"](probe), theirs, 5e-2)  # close, but for channels that are constant
 
 
+def softmaxed(probe, changes):
+    """Our SS-CAM and IS-CAM with the masks rescaled before they are enlarged, which is the one thing that TorchCAM does otherwise."""
+    unit, size = maps.min_max(probe.activations), probe.images.shape[-2:]
+    column = probe.targets[:, None, None].expand(-1, unit.shape[1], 1)
+    logits = [probe.score_masked(unit, "mean", lambda m, c=c: c(maps.upsample(m, size))).gather(2, column)[..., 0] for c in changes]
+    return torch.einsum("bk,bkhw->bhw", (sum(logits) / len(logits)).softmax(1), probe.activations)
+
+
+def test_torchcam_is_cam_is_our_cumulative_form_with_masks_rescaled_before_they_are_enlarged(few_channels):
+    classifier, network, layer, inputs, images, targets = few_channels
+    with torchcam.ISCAM(network, layer, batch_size=64, num_samples=4) as extractor, torch.no_grad():
+        theirs = extractor(targets.tolist(), network(inputs))[0]
+    probe = Probe(classifier, images, targets)
+    assert agree(softmaxed(probe, [lambda m, f=f: f * m for f in (0.25, 0.75, 1.5, 2.5)]), theirs, 1e-3)
+    ours, even = (is_cam(probe, samples=4, cumulative=cumulative) for cumulative in (True, False))
+    assert not agree(ours, theirs, 1e-3)  # should this fail, masks are rescaled last upstream
+    assert agree(ours, theirs, 0.1)
+    assert not agree(even, theirs, 0.1)
+
+
+def test_torchcam_ss_cam_is_ours_under_the_same_noise_with_masks_rescaled_before_they_are_enlarged(few_channels):
+    classifier, network, layer, inputs, images, targets = few_channels
+    noise = list(2 * torch.randn(3, SIDE, SIDE, generator=torch.Generator().manual_seed(0), dtype=torch.float64).float())
+    drawn = iter(noise)
+    with torchcam.SSCAM(network, layer, batch_size=64, num_samples=3) as extractor, torch.no_grad():
+        extractor._distrib.sample = lambda size: next(drawn).expand(size)  # its own noise differs between channels and images
+        theirs = extractor(targets.tolist(), network(inputs))[0]
+    probe = Probe(classifier, images, targets)
+    assert agree(softmaxed(probe, [lambda m, n=n: m + n for n in noise]), theirs, 1e-3)
+    assert float(maps.correlation(ss_cam(probe, samples=3), theirs).min()) > 0.999
+
+
+def test_weights_of_grad_cam_package_are_ours_on_every_network(case):
+    classifier, network, layer, inputs, images, _ = case
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    targets = classifier(images).argmax(1)
+    probe, few = Probe(classifier, images, targets), 24  # channels: their loop passes the whole network for each
+    chosen, a = [ClassifierOutputTarget(int(t)) for t in targets], probe.activations[:, :few]
+    column = targets[:, None, None].expand(-1, few, 1)
+    theirs = {}
+    for kind in ("AblationCAM", "ScoreCAM"):
+        with getattr(pytorch_grad_cam, kind)(model=network, target_layers=[layer]) as cam:
+            theirs[kind] = torch.from_numpy(np.asarray(cam.get_cam_weights(inputs, layer, chosen, a.numpy(), None))).reshape(2, few)
+    without = probe.score_channels(1 - torch.eye(probe.activations.shape[1])[:few].expand(2, -1, -1)).gather(2, column)[..., 0]
+    y = probe.logits.gather(1, targets[:, None])
+    drop = (y - without) / y
+    assert float(drop.abs().max()) > 0
+    assert torch.allclose(theirs["AblationCAM"], drop, atol=1e-3 * float(drop.abs().max()))
+    picked = probe.score_masked(a, "mean", aligned).gather(2, column)[..., 0].softmax(1)
+    assert torch.allclose(theirs["ScoreCAM"], picked, atol=1e-4 * float(picked.max()))
+
+
+def aligned(mask):
+    """A mask at image size as pytorch-grad-cam makes it."""
+    large = torch.nn.functional.interpolate(mask[:, None], (SIDE, SIDE), mode="bilinear", align_corners=True)[:, 0]
+    return maps.min_max(large)
+
+
 def test_grad_cam_score_cam_enlarges_masks_with_aligned_corners(small):
     classifier, _, _, _, images, targets = small
     theirs = peer("ScoreCAM", small)
     probe = Probe(classifier, images, targets)
-
-    def aligned(mask):
-        large = torch.nn.functional.interpolate(mask[:, None], (SIDE, SIDE), mode="bilinear", align_corners=True)[:, 0]
-        return maps.min_max(large)
-
     picked = probe.score_masked(probe.activations, "mean", aligned).gather(2, targets[:, None, None].expand(-1, 512, 1))[..., 0]
     assert agree(torch.einsum("bk,bkhw->bhw", picked.softmax(1), probe.activations), theirs, 1e-3)
 
