@@ -31,7 +31,7 @@ def options(wildcards):
 def choice(wildcards):
     wanted = job(wildcards)
     names = ("paper", "dataset", "backbone", "recipe", "seed", "profile")
-    given = {name: getattr(wanted, name) for name in names}
+    given = {name: getattr(wanted, name) for name in names} | {"device": wanted.extra.get("device")} | wanted.processes
     return " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
 
 

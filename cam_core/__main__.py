@@ -37,19 +37,24 @@ def _batch(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
+    import torch.distributed
+
     from cam_core import results, run
 
     run.keep_pages()
     log = options.marker.with_suffix(".log")
     choice = {name: getattr(options, name) for name in ("paper", "dataset", "backbone", "recipe", "seed")}
+    how = {name: getattr(options, name) for name in ("device", "devices", "nodes")}
     try:
         from cam_core.learned import jobs
 
-        model = Path(jobs.train(**choice, data_root=options.data_root, profile=options.profile))
+        model = Path(jobs.train(**choice, data_root=options.data_root, profile=options.profile, **how))
     except Exception as error:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(traceback.format_exc())
         raise RuntimeError(f"training stopped with {type(error).__name__}: {error}; traceback in {log}") from error
+    if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:  # the first process says it for all
+        return 0
     results.write_json(options.marker, {**choice, "model": model.name, "digest": model.stem})
     log.unlink(missing_ok=True)
     print(f"{options.marker}: model {model.name}")
@@ -112,6 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--profile", default="smoke")
     train.add_argument("--data-root", type=Path)
+    train.add_argument("--device", default="cpu", help="cpu, cuda or auto")
+    train.add_argument("--devices", type=int, help="of each machine (default: as many as torchrun started, else one)")
+    train.add_argument("--nodes", type=int, help="machines (default: likewise)")
     train.add_argument("--marker", type=Path, required=True, help="JSON file that will say which model it was")
     train.set_defaults(do=_train)
 

@@ -36,6 +36,7 @@ class Job:
     minutes: float
     train: bool  # train the model in a job of its own beforehand
     extra: Mapping[str, Any] = field(default_factory=dict)
+    processes: Mapping[str, int] = field(default_factory=dict)  # of that training: "devices" of each of "nodes"
 
     @property
     def key(self) -> str:
@@ -90,7 +91,7 @@ def read_profile(name: str, folder: Path = Path("profiles")) -> Profile:
 
 
 def _jobs(profile: str, entry: Mapping[str, Any], common: Mapping[str, Any], path: Path) -> Iterator[Job]:
-    _only(entry, {"paper", *AXES, "minutes", "train", "parameters"}, path)
+    _only(entry, {"paper", *AXES, "minutes", "train", "parameters", "devices", "nodes"}, path)
     if missing := {"paper", "dataset", "backbone"} - set(entry):
         raise ValueError(f"{path}: the job {dict(entry)} lacks {', '.join(sorted(missing))}")
     if entry["paper"] not in PAPERS:
@@ -107,6 +108,7 @@ def _jobs(profile: str, entry: Mapping[str, Any], common: Mapping[str, Any], pat
             minutes=float(entry.get("minutes", 1)),
             train=bool(entry.get("train", False)),
             extra={**common, **entry.get("parameters", {})},
+            processes={name: int(entry[name]) for name in ("devices", "nodes") if name in entry},
         )
 
 

@@ -73,24 +73,14 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 }
 
 
-class InProbabilities(Calm):
-    """ML by the released arithmetic: probabilities are summed over places and the logarithm comes last. It differs by rounding alone."""
-
-    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """-log p(y*|x), mean over ``images`` [B,3,H,W] in [0, 1] and ``labels`` [B]."""
-        joint = self.head.log_joint(self.classifier.activations(batch["images"])).exp()
-        return F.nll_loss(joint.sum((2, 3)).log(), batch["labels"]), {}
-
-
 def small(recipe: Recipe) -> Recipe:
     """The recipe on images of half the side: half the border."""
     return recipe.shortened(recipe.epochs, pad=4)
 
 
-def build(name: str, classes: int, *, probabilities: bool = False, **options: Any) -> Calm:
+def build(name: str, classes: int, **options: Any) -> Calm:
     """CALM as the drawn runs have it: S in the gradient, attention dead everywhere looks at every place alike."""
-    kind = InProbabilities if probabilities else Calm
-    return kind(lfi_backbone(name, classes), classes, uniform=True, detach_scale=False, **options)
+    return Calm(lfi_backbone(name, classes), classes, uniform=True, detach_scale=False, **options)
 
 
 # --- one start, the same batches -------------------------------------------------------------------------------------------------------

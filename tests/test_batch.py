@@ -56,7 +56,7 @@ def test_lists_in_a_profile_stand_for_their_entries(project):
 parameters: {device: cpu, limit: 5}
 jobs:
   - {paper: l_cam, dataset: [a, b], backbone: r, seed: [0, 1], parameters: {limit: 9}}
-  - {paper: calm, dataset: c, backbone: [r, s], recipe: long, train: true}
+  - {paper: calm, dataset: c, backbone: [r, s], recipe: long, train: true, devices: 4, nodes: 2}
 """)
     jobs = batch.read_profile("tiny").jobs
     assert [job.folder.removeprefix("runs/tiny/") for job in jobs] == [
@@ -71,6 +71,8 @@ jobs:
     assert jobs[3].parameters == named | {"device": "cpu", "limit": 9}
     assert jobs[4].parameters["recipe"] == "long"
     assert jobs[4].parameters["limit"] == 5
+    assert "devices" not in jobs[4].parameters  # the notebook only loads
+    assert (jobs[3].processes, jobs[4].processes) == ({}, {"devices": 4, "nodes": 2})
     assert jobs[4].marker == "runs/models/tiny-calm-c-r-long-s0.json"
 
 
@@ -181,7 +183,10 @@ def test_the_table_tells_apart_how_a_run_ended(project):
 
 
 def test_training_leaves_a_marker_or_its_traceback(project, monkeypatch, capsys):
-    def train(*, paper, dataset, backbone, recipe, seed, data_root, profile):
+    asked = {}
+
+    def train(*, paper, dataset, backbone, recipe, seed, data_root, profile, **how):
+        asked.update(how)
         if seed == 7:
             raise ValueError("seven is refused")
         return Path("/somewhere/runs/models") / f"{paper}-digest.safetensors"
@@ -193,7 +198,8 @@ def test_training_leaves_a_marker_or_its_traceback(project, monkeypatch, capsys)
     assert main([*command, "--seed", "7"]) == 1
     assert "seven is refused" in capsys.readouterr().err
     assert Path("runs/models/m.log").read_text().endswith("ValueError: seven is refused\n")
-    assert main(command) == 0
+    assert main([*command, "--device", "cuda", "--devices", "4"]) == 0
+    assert asked == {"device": "cuda", "devices": 4, "nodes": None}
     assert sorted(path.name for path in Path("runs/models").iterdir()) == ["m.json"]
     written = json.loads(Path("runs/models/m.json").read_text())
     assert (written["digest"], written["model"]) == ("calm-digest", "calm-digest.safetensors")

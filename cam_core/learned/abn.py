@@ -22,13 +22,14 @@ class AttentionBranch(nn.Module):
     """A last stage of its own at stride 1 ("own weights" of the same shape), BN, 1x1 to K classes, BN, ReLU; a class head and a map head.
 
     The map head is 3x3, as in the released code and, by its author's word, in the published numbers (the paper's figure draws 1x1).
+    ``normed``: the first BN is applied; the release of ResNeXt declares it and leaves it out.
     """
 
-    def __init__(self, stage: nn.Module, channels: int, num_classes: int) -> None:
+    def __init__(self, stage: nn.Module, channels: int, num_classes: int, *, normed: bool = True) -> None:
         super().__init__()
         self.stage = copy.deepcopy(stage)
         unstrided(self.stage)
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm = nn.BatchNorm2d(channels) if normed else nn.Identity()
         self.classes = nn.Conv2d(channels, num_classes, 1, bias=False)
         self.classes_norm = nn.BatchNorm2d(num_classes)
         self.class_head = nn.Conv2d(num_classes, num_classes, 1, bias=False)
@@ -89,7 +90,8 @@ class Abn(nn.Module):
         stage = nn.Sequential(*(network.get_submodule(name) for name in last))
         linear = network.get_submodule("fc")
         assert isinstance(linear, nn.Linear)
-        branch = AttentionBranch(stage[0], linear.in_features, linear.out_features).to(backbone.mean)
+        normed = not backbone.name.startswith("resnext")
+        branch = AttentionBranch(stage[0], linear.in_features, linear.out_features, normed=normed).to(backbone.mean)
         trunk = BranchedTrunk(backbone.at(split).trunk, branch, stage)
         self.classifier = Classifier(trunk, backbone.head, name=backbone.name, layer=backbone.layer, weights=backbone.weights)
         self.classifier.mean, self.classifier.std = backbone.mean, backbone.std

@@ -7,14 +7,16 @@ Everything random in a batch follows from (seed, epoch, number of the batch), so
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms.v2 import functional as geometry
 from tqdm import tqdm
 
@@ -77,26 +79,66 @@ def batches(
         raise ValueError(f"the last batch has {count % recipe.batch} examples for {world} processes: take another batch size")
     drawn = torch.randperm(count, generator=_generator(seed, epoch))
     order = (drawn if among is None else among[drawn]).split(recipe.batch)
-    loader = _read(data, [part[rank::world].tolist() for part in order[first:]])
-    for number, batch in enumerate(loader, start=first):
-        numbers = 3 if recipe.resized is None else 3 + 2 * TRIES
-        draws = torch.rand(len(order[number]), numbers, generator=_generator(seed, epoch, number))[rank::world]
-        if "images" in batch and recipe.augments:
-            batch["images"] = augment(batch["images"], draws, flip=recipe.flip, pad=recipe.pad, crop=recipe.crop, resized=recipe.resized)
+    numbers = 3 if recipe.resized is None else 3 + 2 * TRIES
+
+    def share(number: int) -> tuple[list[int], Tensor]:
+        draws = torch.rand(len(order[number]), numbers, generator=_generator(seed, epoch, number))
+        return order[number][rank::world].tolist(), draws[rank::world]
+
+    shares = (share(number) for number in range(first, len(order)))
+    read = _taken(data, shares, recipe) if isinstance(data, Mapping) else _streamed(data, shares, recipe)
+    for number, batch in enumerate(read, start=first):
         yield order[number].tolist(), batch
 
 
-def _read(data: Tensors | Dataset, parts: list[list[int]]) -> Iterator[dict[str, Tensor]]:
-    if isinstance(data, Mapping):
-        yield from ({key: values[part] for key, values in data.items()} for part in parts)
-    else:
-        classes, workers = len(data.classes), min(8, (os.cpu_count() or 1) - 1)
-        # The workers' seeds come from a generator of their own: training must not depend on how often an iterator was made.
-        loader: DataLoader[Example] = DataLoader(
-            data, batch_sampler=parts, num_workers=workers, generator=torch.Generator(),
-            collate_fn=lambda examples: _tensors(examples, classes), pin_memory=torch.cuda.is_available(),
-        )  # fmt: skip
-        yield from loader
+def _taken(data: Tensors, shares: Iterable[tuple[list[int], Tensor]], recipe: Recipe) -> Iterator[dict[str, Tensor]]:
+    for part, draws in shares:
+        batch = {key: values[part] for key, values in data.items()}
+        if "images" in batch and recipe.augments:
+            batch["images"] = _as_seen(batch["images"], draws, recipe)
+        yield batch
+
+
+def _as_seen(images: Tensor, draws: Tensor, recipe: Recipe) -> Tensor:
+    return augment(images, draws, flip=recipe.flip, pad=recipe.pad, crop=recipe.crop, resized=recipe.resized)
+
+
+class _Seen(TorchDataset[dict[str, Tensor]]):
+    """(index, draws) -> one example as tensors, augmented by the worker that decodes it: before their window, images may differ in size."""
+
+    def __init__(self, data: Dataset, recipe: Recipe | None) -> None:
+        self.data, self.recipe = data, recipe
+
+    def __getitem__(self, asked: tuple[int, list[float]]) -> dict[str, Tensor]:
+        index, draws = asked
+        one = _tensors([self.data[index]], len(self.data.classes))
+        if self.recipe is not None and self.recipe.augments:
+            one["images"] = _as_seen(one["images"], torch.tensor([draws]), self.recipe)
+        return one
+
+
+def _streamed(data: Dataset, shares: Iterable[tuple[list[int], Tensor]], recipe: Recipe | None) -> Iterator[dict[str, Tensor]]:
+    workers = min(8, (os.cpu_count() or 1) - 1)
+    asked: Any = (list(zip(part, draws.tolist(), strict=True)) for part, draws in shares)
+    # The workers' seeds come from a generator of their own: training must not depend on how often an iterator was made.
+    yield from DataLoader(
+        _Seen(data, recipe), batch_sampler=asked, num_workers=workers, generator=torch.Generator(), collate_fn=_joined,
+        pin_memory=torch.cuda.is_available(),
+    )  # fmt: skip
+
+
+def _joined(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    sizes = sorted({tuple(row["images"].shape[2:]) for row in rows})
+    if len(sizes) > 1:
+        raise ValueError(
+            f"images of {sizes[0]} and {sizes[-1]} pixels in one batch: take a recipe that cuts windows, or a view of one size"
+        )
+    return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
+
+
+def in_order(data: Dataset, count: int = 64) -> Iterator[dict[str, Tensor]]:
+    """The tensors of `in_memory`, ``count`` examples at a time, decoded by workers: for what does not fit into memory."""
+    return _streamed(data, ((part.tolist(), torch.empty(len(part), 0)) for part in torch.arange(len(data)).split(count)), None)
 
 
 def derived_seed(*numbers: int) -> int:

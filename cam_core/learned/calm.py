@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cam_core.classifier import Classifier, cut, load_classifier, load_network
@@ -97,6 +98,8 @@ class Calm(nn.Module):
     current parameters, as released. By Fisher's identity its gradient is the ML gradient times p/(p + epsilon), p = p(y*|x); only the
     value differs. ``epsilon`` is 1e-10 in the release. (Its clipping of p(z|x) at 1e-8 has no gradient and is left out.)
     "em_lagged" (ours): q at parameters that are renewed every ``lag`` updates, an E-step followed by ``lag`` gradient steps; lag 1 is "em".
+    ``probabilities``: "ml" by the released arithmetic, probabilities summed over places and the logarithm taken last. It differs by
+    rounding alone, but where p(y*|x) underflows the loss is infinite.
     """
 
     keeps = ("earlier",)
@@ -111,11 +114,14 @@ class Calm(nn.Module):
         uniform: bool = False,
         epsilon: float = 1e-10,
         lag: int = 100,
+        probabilities: bool = False,
     ) -> None:
         super().__init__()
+        if probabilities and objective != "ml":
+            raise ValueError(f'probabilities are an arithmetic of the objective "ml", got it with {objective!r}: leave it out')
         if objective not in ("em", "ml", "em_lagged"):
             raise ValueError(f'CALM is trained by "em", "ml" or "em_lagged", got {objective!r}')
-        self.name, self.objective, self.epsilon = f"calm_{objective}", objective, epsilon
+        self.name, self.objective, self.epsilon, self.probabilities = f"calm_{objective}", objective, epsilon, probabilities
         head = CalmHead(shapes(backbone)[0], num_classes, detach_scale=detach_scale, uniform=uniform).to(backbone.mean)
         self.classifier = Classifier(backbone.trunk, head, name=backbone.name, layer=backbone.layer, weights=backbone.weights)
         self.classifier.mean, self.classifier.std = backbone.mean, backbone.std
@@ -135,7 +141,7 @@ class Calm(nn.Module):
 
     def extra_repr(self) -> str:
         """The options, for the digest under which a trained model is kept."""
-        return f"objective={self.objective}, epsilon={self.epsilon}"
+        return f"objective={self.objective}, epsilon={self.epsilon}, probabilities={self.probabilities}"
 
     def loss(self, batch: dict[str, Tensor]) -> Loss:
         """The objective's mean over ``images`` [B,3,H,W] in [0, 1] and ``labels`` [B]; and what to log."""
@@ -147,6 +153,8 @@ class Calm(nn.Module):
         with torch.no_grad():
             logits = (log_class.flatten(2) + log_location.flatten(1)[:, None]).logsumexp(2)
         log = {"accuracy": share_correct(logits, labels), "nll": -marginal.detach().mean()}
+        if self.probabilities:
+            return F.nll_loss((log_class + log_location[:, None]).exp().sum((2, 3)).log(), labels), log
         if self.objective == "ml":
             return -marginal.mean(), log
         q = self._posterior(joint.detach() if self.earlier is None else self._earlier_joint(images, labels))

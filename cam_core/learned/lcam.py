@@ -4,11 +4,13 @@ A [N,K,h,w] are the classifier's activations, m = sigmoid(conv(A)) [N,C,h,w] the
 predicts ("model truth").
 """
 
+import copy
 import math
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,8 @@ from tqdm import tqdm
 
 from cam_core import maps
 from cam_core.classifier import Classifier
-from cam_core.learned.batches import Tensors, as_float, augment, center, derived_seed, features
+from cam_core.data import Dataset, transforms
+from cam_core.learned.batches import Tensors, as_float, augment, center, derived_seed, features, in_order
 from cam_core.learned.plain import Loss, shapes, share_correct
 from cam_core.learned.recipes import L_CAM, Recipe
 from cam_core.metrics.store import mapped
@@ -87,11 +90,14 @@ class LCam(nn.Module):
         terms = f"entropy={self.entropy}, area={self.area}, variation={self.variation}, power={self.power}"
         return f"variant={self.variant}, masks={self.masks}, cached={self.cached}, views={self.views}, dropout={self.dropout}, {terms}"
 
-    def prepare(self, data: Tensors, recipe: Recipe, *, progress: bool = True) -> dict[str, Tensor]:
+    def prepare(self, data: Tensors | Dataset, recipe: Recipe, *, progress: bool = True) -> dict[str, Tensor] | Dataset:
         """The training set with the classifier's predictions on centre views for labels and, if ``cached``, float16 activations.
 
-        Where the temporary folder has no room for them, the views themselves, which then pass through the trunk in every epoch.
+        Where the temporary folder has no room for them, the views themselves, which then pass through the trunk in every epoch. A data
+        set that is read from disk gets the labels alone.
         """
+        if isinstance(data, Dataset):
+            return self._relabelled(data, progress)
         middle = center(data["images"], L_CAM.crop if self.views > 1 else recipe.crop)
         images = torch.cat([middle, *seen_in_training(data["images"], self.views - 1)])
         if not self.cached or not self._room(images):
@@ -101,6 +107,19 @@ class LCam(nn.Module):
         activations = mapped(self._passed(images, predicted, progress), self._shape(images))
         labels = torch.cat(predicted)[: len(middle)].repeat(self.views)
         return {"activations": activations, "labels": labels, **({"images": images} if self.variant == "img" else {})}
+
+    def _relabelled(self, data: Dataset, progress: bool) -> Dataset:
+        if self.cached:
+            raise ValueError("activations are cached of images in memory: decode the data set, or take cached=False")
+        centred, labelled = copy.copy(data), copy.copy(data)
+        centred.transform = transforms.view("crop", L_CAM.crop or 224)
+        frozen, device = self.classifier.frozen(), self.classifier.mean.device
+        parts = tqdm(in_order(centred), "predicted classes", len(data) // 64 + 1, unit="batch", disable=not progress, leave=False)
+        with torch.no_grad():
+            predicted = [frozen(as_float(part["images"].to(device))).argmax(1).cpu() for part in parts]
+        both = zip(data.annotations, torch.cat(predicted).tolist(), strict=True)
+        labelled.annotations = [replace(item, label=label) for item, label in both]
+        return labelled
 
     @torch.no_grad()
     def _shape(self, images: Tensor) -> tuple[int, ...]:

@@ -23,15 +23,17 @@ RECTIFIED = {"cifar": (False, True, False, True), "imagenet": (True, True, True,
 class FeatureImportance(nn.Module):
     """FIN: four convolutions with BatchNorm, C -> C, averaged over positions, softmax over channels (step 5).
 
-    3x3 as released has 4 (9 C² + 2 C) parameters; ``kernel`` 1 is an earlier state of the authors' code.
+    3x3 as released has 4 (9 C² + 2 C) parameters; ``kernel`` 1 is an earlier state of the authors' code. ``drawn``: convolutions start
+    as the networks' do; else as PyTorch's do, which is what the release does for ResNeXt.
     """
 
-    def __init__(self, channels: int, kernel: int = 3, rectified: Sequence[bool] = RECTIFIED["cifar"]) -> None:
+    def __init__(self, channels: int, kernel: int = 3, rectified: Sequence[bool] = RECTIFIED["cifar"], *, drawn: bool = True) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for rectify in rectified:
             convolution = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, bias=False)
-            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+            if drawn:
+                nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
             layers += [convolution, nn.BatchNorm2d(channels), *([nn.ReLU()] if rectify else [])]
         self.layers = nn.Sequential(*layers)
 
@@ -155,7 +157,7 @@ class LfiCam(nn.Module):
             backbone = backbone.at("dense3" if backbone.name in CIFAR else "features.denseblock4")
         self.family, channels = family or ("cifar" if backbone.name in CIFAR else "imagenet"), shapes(backbone)[0]
         if importance == "fin":
-            weigher: nn.Module = FeatureImportance(channels, kernel, RECTIFIED[self.family])
+            weigher: nn.Module = FeatureImportance(channels, kernel, RECTIFIED[self.family], drawn=not backbone.name.startswith("resnext"))
             self.name = "lfi_cam" if kernel == 3 else f"lfi_cam[kernel={kernel}]"
         elif importance in ("uniform", "learned"):
             weigher, self.name = FixedImportance(channels, learned=importance == "learned"), f"lfi_cam[{importance}]"

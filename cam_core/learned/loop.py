@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset
-from cam_core.learned.batches import Tensors, apart, as_float, batches, center, derived_seed, in_memory, size
+from cam_core.learned.batches import Tensors, apart, as_float, batches, center, derived_seed, in_order, size
 from cam_core.learned.recipes import Recipe
 from cam_core.results import flush
 
@@ -59,13 +59,15 @@ def fit(
     every: float = 60.0,
     progress: bool = True,
     fabric: Fabric | None = None,
+    watched: Tensors | Dataset | None = None,
 ) -> dict[str, Any]:
     """Train ``model`` in place by its ``loss(batch) -> (loss, what to log)`` and leave it in eval mode.
 
     A checkpoint (weights, optimiser, position; one file, replaced atomically) goes to ``out`` about ``every`` seconds and is resumed
     from if it is there. Randomness of a step follows from (seed, epoch, batch), so there is no generator's state to keep.
     Where the recipe holds training images out, the weights that do best on them are kept there too; the model itself ends with the last.
-    ``fabric`` stands in for one made of ``device``, for several processes. Returns history per epoch, seconds, updates, and "best".
+    ``fabric`` stands in for one made of ``device``, for several processes. ``watched``: images whose accuracy is taken after each epoch
+    (for the papers' "best on test"); it changes nothing. Returns history per epoch, seconds, updates, "best" and "best_on_test".
     Raises `TrainingError` at a loss or weight that is not finite, naming the batch; the last checkpoint stays.
     """
     fabric = fabric or Fabric(accelerator=device, devices=1, precision=cast("Any", recipe.precision))
@@ -100,8 +102,10 @@ def fit(
                     _save(out / CHECKPOINT, model, optimizer, at, identity)
                     saved = time.monotonic()
             measured = _measure(fabric, model, recipe, data, held_out, seed) if len(held_out) else {}
+            if watched is not None:
+                measured["watched_accuracy"] = accuracy(cast("Classifier", model.eval().classifier), watched)
             _end_epoch(at, measured)
-            if measured and _is_best(at, measured[f"held_out_{recipe.criterion}"], recipe) and out:
+            if len(held_out) and _is_best(at, measured[f"held_out_{recipe.criterion}"], recipe) and out:
                 write_tensors(out / BEST, kept_state(model), {"identity": identity, "best": json.dumps(at.best)})
             if out and (time.monotonic() - saved >= every or at.epoch == recipe.epochs):
                 _save(out / CHECKPOINT, model, optimizer, at, identity)
@@ -109,6 +113,9 @@ def fit(
     model.eval()
     updates = recipe.epochs * per_epoch
     summary = {"history": at.history, "seconds": at.seconds, "updates": updates, "images": len(among), "epochs": recipe.epochs}
+    if watched is not None:
+        first = max(at.history, key=lambda epoch: epoch["watched_accuracy"])
+        summary["best_on_test"] = {"epoch": first["epoch"], "accuracy": first["watched_accuracy"]}
     return summary | ({"best": at.best} if at.best else {})
 
 
@@ -288,5 +295,6 @@ def predict(classifier: Classifier, images: Tensor, *, batch: int = 64) -> Tenso
 
 def accuracy(classifier: Classifier, data: Tensors | Dataset) -> float:
     """Share of ``images`` whose largest logit is their label's, in percent."""
-    data = in_memory(data, progress=False) if isinstance(data, Dataset) else data
-    return float((predict(classifier, data["images"]).argmax(1) == data["labels"]).double().mean()) * 100
+    parts = in_order(data) if isinstance(data, Dataset) else [data]
+    hits = [predict(classifier, part["images"]).argmax(1) == part["labels"] for part in parts]
+    return float(torch.cat(hits).double().mean()) * 100

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from cam_core.classifier import load_classifier
-from cam_core.learned.abn import Abn, parameter_counts
+from cam_core.learned.abn import Abn, AttentionBranch, parameter_counts
 from cam_core.learned.lfi import lfi_backbone
 from cam_core.probe import Probe
 from tests import nets
@@ -142,6 +142,24 @@ def test_parameters_are_the_papers(name, classes, fin, abn, plain):
     if abn:
         assert counts["abn_branch"] == pytest.approx(abn, rel=0.005)
         assert counts["fin_1x1"] < counts["abn_branch"] < counts["fin_3x3"]
+
+
+def test_resnext_s_branch_leaves_its_first_norm_out():
+    """As released: evidence is the rectified, normalised 1x1 convolution of the stage itself; elsewhere a BatchNorm stands between."""
+    torch.manual_seed(0)
+    stage = torch.nn.Sequential(torch.nn.Conv2d(4, 6, 1))
+    for normed in (True, False):
+        branch = AttentionBranch(stage, 6, 3, normed=normed).eval()
+        with torch.no_grad():
+            if normed:
+                branch.norm.bias.fill_(0.7)
+            x = torch.rand(2, 4, 5, 5)
+            seen = branch.stage(x) + (0.7 if normed else 0.0)
+            evidence = branch.classes_norm(branch.classes(seen)).relu()
+            torch.testing.assert_close(branch(x)[1], branch.class_head(evidence).mean((2, 3)), rtol=1e-4, atol=1e-5)
+    with torch.device("meta"):
+        assert isinstance(Abn(lfi_backbone("resnext29_8x64d", 10)).trunk.branch.norm, torch.nn.Identity)
+        assert isinstance(Abn(lfi_backbone("resnet8", 10)).trunk.branch.norm, torch.nn.BatchNorm2d)
 
 
 def test_other_networks_are_refused():

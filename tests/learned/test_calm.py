@@ -128,6 +128,21 @@ def test_em_equals_the_released_arithmetic():
     assert float(log["nll"]) == pytest.approx(float(nll))
 
 
+def test_released_ml_sums_probabilities():
+    """The same value and gradient as in log space, place by place; where p(y*|x) underflows it is infinite, log space is not."""
+    made, plain = model("ml", probabilities=True), model("ml")
+    by_hand = [math.log(literal(made, b)[2][label]) for b, label in enumerate(batch()["labels"].tolist())]
+    assert float(made.loss(batch())[0]) == pytest.approx(-sum(by_hand) / 4, rel=1e-9)
+    torch.testing.assert_close(gradients(made), gradients(plain), rtol=1e-8, atol=1e-12)
+    for one in (made, plain):
+        with torch.no_grad():
+            one.head.class_head.bias.zero_()[3] = -1e4
+    assert float(made.loss(batch())[0]) == math.inf
+    assert math.isfinite(float(plain.loss(batch())[0]))
+    with pytest.raises(ValueError, match='probabilities are an arithmetic of the objective "ml"'):
+        model("em", probabilities=True)
+
+
 def test_detached_scale_inflates_the_attention():
     """With S constant, sum_z a dL/da = -1 for every image; with its gradient the loss does not know the scale, and the sum is 0."""
     for detach, expected in ((True, -1.0), (False, 0.0)):

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from cam_core.classifier import Classifier
+from cam_core.learned import lfi
 from cam_core.learned.lfi import CIFAR_MEAN, CIFAR_STD, FeatureImportance, LfiCam, lfi_backbone, scaled_channels, scaled_map
 from cam_core.probe import Probe
 from tests import nets
@@ -263,3 +264,18 @@ def test_normalisation_of_cifar():
     backbone = lfi_backbone("resnet8", 3, mean=CIFAR_MEAN, std=CIFAR_STD)
     grey = LfiCam(backbone).classifier.normalize(torch.full((1, 3, 2, 2), 0.5))
     assert grey[0, :, 0, 0].tolist() == pytest.approx([(0.5 - m) / s for m, s in zip(CIFAR_MEAN, CIFAR_STD, strict=True)], rel=1e-6)
+
+
+def test_resnext_s_importance_network_starts_as_pytorch_does():
+    """PyTorch draws uniformly within 1 / sqrt(fan in); the other networks' normal with variance 2 / fan out reaches far beyond that."""
+    torch.manual_seed(0)
+    default, drawn = FeatureImportance(64, drawn=False), FeatureImportance(64)
+    bound = (9 * 64) ** -0.5
+    assert all(float(m.weight.abs().max()) <= bound for m in default.layers if isinstance(m, torch.nn.Conv2d))
+    assert all(float(m.weight.abs().max()) > 2 * bound for m in drawn.layers if isinstance(m, torch.nn.Conv2d))
+    seen = []
+    with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
+        patch.setattr(lfi, "FeatureImportance", lambda *_, drawn: seen.append(drawn) or torch.nn.Identity())
+        for name in ("resnext29_8x64d", "resnet8"):
+            LfiCam(lfi_backbone(name, 10))
+    assert seen == [False, True]

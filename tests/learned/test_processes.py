@@ -59,3 +59,50 @@ def test_two_processes_give_the_losses_of_one(tmp_path):
         for one, two in zip(alone["history"], together["history"], strict=True):
             assert two == pytest.approx(one, rel=1e-7), kind  # accuracy is logged in single precision
         assert together["best"] == pytest.approx(alone["best"], rel=1e-7)
+
+
+# Two processes that torchrun started share one training of `trained`; each says what it holds in the end.
+TOGETHER = """
+import json, os, sys, torch
+from dataclasses import replace
+from pathlib import Path
+from cam_core.learned import Plain, lfi_backbone, trained
+from cam_core.learned.recipes import PLAIN
+
+generator = torch.Generator().manual_seed(0)
+data = {"images": torch.randint(0, 256, (18, 3, 16, 16), generator=generator, dtype=torch.uint8), "labels": torch.arange(18) % 3}
+recipe = PLAIN.shortened(2, batch=6, lr=0.02, pad=2, frozen_batchnorm=True)
+for store in sys.argv[2:]:  # a second time it is only loaded
+    model, summary = trained(lambda: Plain(lfi_backbone("resnet8", 3)), recipe, data, store=store, test=data, device="cpu", progress=False)
+try:
+    trained(lambda: Plain(lfi_backbone("resnet8", 3)), replace(recipe, frozen_batchnorm=False), data, store=store, device="cpu")
+    refused = ""
+except ValueError as error:
+    refused = str(error)
+found = {"weights": [float(p.double().sum()) for p in model.parameters()], "summary": summary, "refused": refused}
+Path(f"{sys.argv[1]}-{os.environ.get('RANK', '0')}.json").write_text(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+def test_processes_keep_one_model_together(tmp_path):
+    """The first writes, both end with the weights of one process, and the folder is complete; BatchNorm has to be frozen on a CPU."""
+    script = tmp_path / "train.py"
+    script.write_text(TOGETHER)
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone", str(script)]
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
+    found = {}
+    for name, command in {"alone": [sys.executable, str(script)], "together": run}.items():
+        given = [str(tmp_path / name), *[str(tmp_path / f"{name}-models")] * 2]
+        done = subprocess.run([*command, *given], capture_output=True, text=True, timeout=300, check=False, env=here)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[name] = [json.loads(path.read_text()) for path in sorted(tmp_path.glob(f"{name}-?.json"))]
+        folder = tmp_path / f"{name}-models" / found[name][0]["summary"]["digest"][:20]
+        assert sorted(path.name for path in folder.iterdir()) == ["model.safetensors", "summary.json"]
+    (alone,), together = found["alone"], found["together"]
+    assert len(together) == 2
+    for one in together:
+        assert one["weights"] == pytest.approx(alone["weights"], rel=1e-4, abs=1e-4)
+        assert one["summary"]["digest"] == alone["summary"]["digest"]
+        assert "2 processes on cpu cannot share BatchNorm's statistics" in one["refused"]
+    assert alone["refused"] == ""

@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision.transforms.v2 import functional as geometry
 
+from cam_core.data import Dataset, Example
+from cam_core.data.example import Annotation
 from cam_core.learned import training
-from cam_core.learned.batches import apart, augment, batches, center, derived_seed, features, window
+from cam_core.learned.batches import apart, augment, batches, center, derived_seed, features, in_memory, in_order, window
 from cam_core.learned.calm import Calm
 from cam_core.learned.lcam import LCam
 from cam_core.learned.lfi import LfiCam, lfi_backbone
@@ -263,6 +265,79 @@ def test_resized_crop_is_in_the_recipe():
     assert torch.equal(batch["images"][2], expected.flip(-1) if draws[2, 0] < 0.5 else expected)
     whole = augment(images, torch.zeros(4, 23), crop=20, resized=(1.0, 1.0))
     assert whole.shape == (4, 3, 20, 20)
+
+
+class Coloured(Dataset):
+    """Images of one size or several, each of one colour that grows with its number."""
+
+    def __init__(self, sizes: list[tuple[int, int]]) -> None:
+        super().__init__(Path(), "train", "original")
+        self.classes, self.sizes = ["a", "b"], sizes
+        self.ids = [str(number) for number in range(len(sizes))]
+        self.annotations = [Annotation(Path(), number % 2) for number in range(len(sizes))]
+
+    def __getitem__(self, index: int) -> Example:
+        height, width = self.sizes[index]
+        image = torch.arange(3 * height * width).reshape(3, height, width).add(9 * index).remainder(256) / 255
+        return Example(self.ids[index], image, self.annotations[index].label, size=(height, width))
+
+    def digest(self) -> str:
+        return repr(self.sizes)
+
+
+def test_read_from_disk_is_what_memory_gives():
+    """The workers augment; a batch is the same to the bit as one cut out of the decoded data set, for each of two processes too."""
+    read, decoded = Coloured([(20, 30)] * 7), in_memory(Coloured([(20, 30)] * 7), progress=False)
+    for recipe in (replace(SHORT, batch=4), LFI_CAM_IMAGENET.shortened(1, batch=4, crop=8), replace(SHORT, batch=4, flip=False, pad=0)):
+        for rank in (0, 1):
+            two = [list(batches(data, recipe, 3, 1, rank=rank, world=2)) for data in (read, decoded)]
+            for (index, one), (same, other) in zip(*two, strict=True):
+                assert index == same
+                assert {*one} == {*other} == {"images", "labels"}
+                assert all(torch.equal(one[key], other[key]) for key in one)
+    whole = [torch.cat([part[key] for part in in_order(read, 3)]) for key in ("images", "labels")]
+    assert all(torch.equal(got, decoded[key]) for got, key in zip(whole, ("images", "labels"), strict=True))
+
+
+def test_images_of_different_sizes_need_a_window():
+    read = Coloured([(20, 30), (24, 20), (20, 20)])
+    _, batch = next(batches(read, LFI_CAM_IMAGENET.shortened(1, batch=3, crop=8), 0, 0))
+    assert batch["images"].shape == (3, 3, 8, 8)
+    with pytest.raises(ValueError, match="take a recipe that cuts windows"):
+        next(batches(read, replace(SHORT, batch=3, flip=False, pad=0), 0, 0))
+
+
+def test_what_does_not_fit_into_memory_is_streamed(monkeypatch, tmp_path):
+    """A quarter of the memory is the limit; the same weights either way."""
+    data = Coloured([(16, 16)] * 8)
+    pages = {"SC_PAGE_SIZE": 4, "SC_PHYS_PAGES": 8 * 3 * 16 * 16}
+    monkeypatch.setattr(training.os, "sysconf", pages.__getitem__)
+    assert training.fits(data)
+    assert not training.fits(data, processes=2)
+    decoded, decode = [], training.in_memory
+    monkeypatch.setattr(training, "in_memory", lambda *given, **more: decoded.append(1) or decode(*given, **more))
+    first, one = trained(model, SHORT, data, store=tmp_path / "a", test=data, device="cpu", progress=False)
+    assert len(decoded) == 2
+    pages["SC_PHYS_PAGES"] -= 1
+    second, two = trained(model, SHORT, data, store=tmp_path / "b", test=data, device="cpu", progress=False)
+    assert len(decoded) == 2
+    assert all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
+    assert {**one, "seconds": 0} == {**two, "seconds": 0}
+
+
+def test_best_on_test_is_an_extra_value(tmp_path):
+    """It is the highest accuracy after any epoch, and neither the weights nor the training's other numbers know of it."""
+    options = {"test": data(40), "device": "cpu", "progress": False}
+    recipe = SHORT.shortened(4, lr=0.1)
+    first, plain = trained(model, recipe, data(), store=tmp_path, **options)
+    second, asked = trained(model, recipe, data(), store=tmp_path, best_on_test=True, **options)
+    assert "best_on_test" not in plain
+    seen = [epoch["watched_accuracy"] for epoch in asked["history"]]
+    assert asked["best_on_test"] == {"epoch": seen.index(max(seen)), "accuracy": max(seen)}
+    assert seen[-1] == asked["accuracy"] == plain["accuracy"]
+    assert all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
+    with pytest.raises(ValueError, match="best_on_test needs test images"):
+        trained(model, recipe, data(), store=tmp_path, best_on_test=True, device="cpu")
 
 
 # --- the best on held-out training images ----------------------------------------------------------------------------------------------

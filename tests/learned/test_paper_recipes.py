@@ -1,0 +1,100 @@
+"""The papers' own recipes reach the training: what `fit` gets is the published record, on all training images, and nothing else differs."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from cam_core.classifier import load_classifier
+from cam_core.data import Dataset
+from cam_core.learned import jobs, training
+from cam_core.learned.batches import batches
+from cam_core.learned.calm import calm_trunk
+from cam_core.learned.recipes import PAPERS
+from data_scripts.draw import draw
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return draw(tmp_path_factory.mktemp("data") / "drawn", small=True, progress=False)
+
+
+@pytest.fixture
+def fitted(monkeypatch, tmp_path):
+    """What `fit` is called with, and nothing trained."""
+    calls = []
+
+    def fit(model, recipe, data, **_):
+        calls.append((model, recipe, data))
+        return {"history": [], "updates": 0}
+
+    monkeypatch.setattr(training, "fit", fit)
+    monkeypatch.setattr(training, "accuracy", lambda *_: 0.0)
+    monkeypatch.setitem(jobs.SOURCES, "imagenet", replace(jobs.SOURCES["imagenet"], held_out=0))  # drawn images are too few for any
+    monkeypatch.setattr(jobs, "STORE", tmp_path / "models")
+    monkeypatch.setattr(jobs, "calm_trunk", partial(calm_trunk, weights=None))
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("paper", "name", "recipe", "side"),
+    [
+        ("paper", "resnet18", "calm", 28), ("paper", "vgg16", "calm_vgg", 28), ("paper", "inception_v3", "calm_inception", 28),
+        ("wsol", "resnet18", "calm_wsol", 28), ("wsol", "vgg16", "calm_wsol_vgg", 14),
+    ],
+)  # fmt: skip
+def test_calm(fitted, root, paper, name, recipe, side):
+    learned = jobs.calm("cub", name, root, paper=paper)
+    assert [record for _, record, _ in fitted] == [PAPERS[recipe]] * 2
+    assert [summary["deviations"] for _, summary in learned.values()] == [[], []]
+    model, _, data = fitted[0]
+    with torch.no_grad():
+        assert model.eval().classifier.activations(torch.rand(1, 3, 224, 224)).shape[2:] == (side, side)
+    assert (model.head.detach_scale, model.head.uniform) == (True, False)
+    assert data["images"].shape[2:] == (256, 256)
+    fitted.clear()
+    _, summary = jobs.network("cub", name, root, paper=paper)
+    assert fitted[0][1] == PAPERS[recipe]
+    assert summary["deviations"] == []
+
+
+@pytest.mark.parametrize(("name", "recipe"), [("resnet18", "l_cam"), ("vgg11", "l_cam_vgg")])
+def test_l_cam(fitted, root, name, recipe):
+    classifier = load_classifier(name, None, num_classes=8)
+    learned = jobs.l_cam("imagenet", classifier, root, paper="paper")
+    assert [record for _, record, _ in fitted] == [PAPERS[recipe]] * 2
+    assert [summary["deviations"] for _, summary in learned.values()] == [[], []]
+    model, _, data = fitted[0]
+    assert (model.masks, model.cached) == ("batch", False)
+    assert isinstance(data, Dataset)
+    assert data.split == "train"
+    assert min(data[0].image.shape[1:]) == 256
+    example = jobs.images("imagenet", root, "full")("crop")[3]
+    assert data.annotations[3].label == int(classifier.frozen()(example.image[None]).argmax())
+
+
+def test_lfi_cam_and_abn(fitted, root):
+    options = {"paper": "paper"}
+    summaries = [make("imagenet", "resnet18", root, **options)[1] for make in (jobs.plain, jobs.lfi_cam, jobs.abn)]
+    assert [record.name for _, record, _ in fitted] == ["plain_imagenet", "lfi_cam_imagenet", "abn_imagenet"]
+    assert all(record == PAPERS[record.name] for _, record, _ in fitted)
+    assert [summary["deviations"] for summary in summaries] == [[], [], ["stem: stride 1, as LFI-CAM's, instead of 2"]]
+    _, recipe, data = fitted[1]
+    assert data.split == "train"
+    _, batch = next(batches(data, recipe.shortened(1, batch=4), 0, 0))
+    assert batch["images"].shape == (4, 3, 224, 224)
+
+
+def test_other_networks_have_no_recipe(root):
+    with pytest.raises(ValueError, match="the paper has no recipe for mobilenet_v2: it trains resnet, vgg, inception"):
+        jobs.calm("cub", "mobilenet_v2", root, paper="paper")
+
+
+def test_the_widened_network_has_lfi_cams_size(fitted, root):
+    wide, _ = jobs.plain("drawn_imagenet", "resnet20", root, widened=True)
+    model, _ = jobs.lfi_cam("drawn_imagenet", "resnet20", root)
+    sizes = [sum(p.numel() for p in one.parameters()) for one in (wide, model)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.03)
+    narrow, _ = jobs.plain("drawn_imagenet", "resnet20", root)
+    assert sum(p.numel() for p in narrow.parameters()) < 0.8 * sizes[0]
