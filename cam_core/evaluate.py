@@ -176,16 +176,19 @@ class MeanAveragePrecision(Metric):
         return super().interval(level, resamples, seed)
 
 
+BLOCK = 256  # images decoded at a time: a whole validation set does not fit in memory
+
+
 def network_table(classifier: Classifier, dataset: Dataset, method: str = "plain") -> Table:
     """What a network is worth without any map: accuracy or, with several classes an image, mean average precision, under ``method``."""
-    data = in_memory(dataset, progress=False)
-    logits = predict(classifier.frozen(), data["images"], batch=8)
-    metric: Metric
-    if "targets" in data:
-        metric, rows = MeanAveragePrecision(), torch.stack([logits.double(), data["targets"].double()], 1)
-    else:
-        metric, rows = Accuracy(), (logits.argmax(1) == data["labels"])[:, None].double()
-    metric.record(rows, range(len(rows)))
+    frozen = classifier.frozen()
+    metric: Metric = MeanAveragePrecision() if dataset[0].label < 0 else Accuracy()
+    for first in range(0, len(dataset), BLOCK):
+        data = in_memory(dataset.part(slice(first, first + BLOCK)), progress=False)
+        logits = predict(frozen, data["images"], batch=8)
+        right = (logits.argmax(1) == data["labels"])[:, None].double()
+        rows = torch.stack([logits.double(), data["targets"].double()], 1) if "targets" in data else right
+        metric.record(rows, range(first, first + len(rows)))
     return Table({(method, metric.name, metric.setting): metric}, image_ids=dataset.ids)
 
 

@@ -115,10 +115,15 @@ def test_the_batch_size_moves_no_number(root, classifier):
     assert (one["value"] - four["value"]).abs().max() < 1e-3
 
 
-def test_a_network_alone_is_recorded_with_its_interval(root, classifier):
-    row = network_table(classifier, imagenet(root)("squash")).records().iloc[0]
+def test_a_network_alone_is_recorded_with_its_interval(root, classifier, monkeypatch):
+    whole = network_table(classifier, imagenet(root)("squash"))
+    row = whole.records().iloc[0]
     assert row["metric"] == "accuracy"
     assert row["ci_low"] <= row["value"] <= row["ci_high"]
+    monkeypatch.setattr("cam_core.evaluate.BLOCK", 3)  # decoded in parts, all the same
+    in_parts = network_table(classifier, imagenet(root)("squash"))
+    assert in_parts.records().iloc[0].equals(row)
+    assert in_parts.per_image().equals(whole.per_image())
     with pytest.raises(ValueError, match="take VOC2007"):
         evaluate(classifier, imagenet(root), [METHODS["cam"]], [metrics.PointingGame()], progress=False)
 
