@@ -39,7 +39,8 @@ def _known(rows, caption):
         best = f"{extreme(values.values()):.{digits}f}" if extreme and len(set(texts.values())) > 1 else None
         ahead = {one for one, row in own.items() if row["against_cue"] == "better" and texts[one] != texts["cue_mask"]}
         told = {one: (f"**{text}**" if text == best else text) + (" +" if one in ahead else "") for one, text in texts.items()}
-        lines.append([f"{name(metric)} {setting}".strip(), *(told.get(one, "–") for one in maps)])
+        form = setting.replace("score_cam", "in Score-CAM's form")
+        lines.append([f"{name(metric)} {form}".strip(), *(told.get(one, "–") for one in maps)])
     return list_table(
         ["metric", *map(name, maps)], lines, f"{caption}. Bold: the best; +: better than the mask by the paired 95 % interval"
     )
