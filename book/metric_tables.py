@@ -90,4 +90,40 @@ def equal_mean(rows):
     return list_table(head, lines, f"{name(first['backbone'])} (`{first['weights']}`), {int(float(first['n']))} ImageNet validation images")
 
 
-KINDS = {"trust": trust, "calibration": calibration, "coverage": coverage, "equal_mean": equal_mean}
+def randomization(rows):
+    """Rank correlation with the intact network's map after each block; below it every measure once all is lost."""
+    methods = sorted(dict.fromkeys(row["method"] for row in rows), key=is_control)
+    blocks = {int(row["depth"]): row["block"] for row in rows if row["depth"] != "0"}
+    last, seeds = max(blocks), len({row["seed"] for row in rows})
+
+    def cell(method, measure, depth):
+        found = [row for row in rows if (row["method"], row["measure"], int(row["depth"])) == (method, measure, depth)]
+        values, empty = [float(row["value"]) for row in found], sum(int(float(row["empty"])) for row in found)
+        return f"{sum(values) / len(values):.2f}" + (f" ({empty} empty)" if empty else "")
+
+    def lines(columns):
+        return [[("control: " if is_control(m) else "") + name(m), *(cell(m, *column) for column in columns)] for m in methods]
+
+    first = rows[0]
+    told = f"{name(first['backbone'])} (`{first['weights']}`), {first['n']} ImageNet validation images, mean over {seeds} seeds"
+    ranks = list_table(
+        ["map", *(f"{block} lost" for block in blocks.values())],
+        lines([("spearman", depth) for depth in blocks]),
+        f"Rank correlation with the map of the intact network, blocks lost one after another; {told}",
+    )
+    measures = {
+        "spearman": "rank correlation",
+        "spearman_absolute": "of absolute values",
+        "ssim": "SSIM",
+        "spearman_hog": "of HOG descriptors",
+    }
+    return (
+        ranks
+        + "\n"
+        + list_table(
+            ["map", *measures.values()], lines([(measure, last) for measure in measures]), f"All measures when everything is lost; {told}"
+        )
+    )
+
+
+KINDS = {"randomization": randomization, "trust": trust, "calibration": calibration, "coverage": coverage, "equal_mean": equal_mean}
