@@ -351,13 +351,13 @@ def _paired_verdict(sign, paired, margin=None):
 
 
 def _marginal_verdict(sign, own, other, margin=None):
-    """The claim by the order of two values, and whether their own intervals overlap; one with a margin is not decided so."""
+    """The claim by the order of two values whose own intervals lie apart; one with a margin is not judged so."""
     if margin is not None:
         return "not judged"
     holds = sign * (float(own["value"]) - float(other["value"])) > 0
     known = all(row[bound] for row in (own, other) for bound in ("ci_low", "ci_high"))
     apart = known and (float(own["ci_low"]) > float(other["ci_high"]) or float(own["ci_high"]) < float(other["ci_low"]))
-    return ("holds" if holds else "does not hold") + ("" if apart else ", within the intervals")
+    return ("holds" if holds else "does not hold") if apart else "not decided"
 
 
 def _difference(paired):
