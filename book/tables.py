@@ -48,6 +48,7 @@ NAMES = {
     "grad_cam_pp[l_cam]": "Grad-CAM++ as in L-CAM's tables",
     "hires_cam": "HiResCAM",
     "layer_cam": "LayerCAM",
+    "guided_backprop": "guided backprop",
     "score_cam": "Score-CAM",
     "rise": "RISE",
     "plain": "plain network",
