@@ -338,15 +338,19 @@ def _compare(check, own, other, paired):
     return f"**{verdict}** on {where}: {_value(own)} against {_value(other)}{n}; {told}"
 
 
+FEW = 30  # images: the intervals of fewer are too narrow to be judged by alone
+
+
 def _paired_verdict(sign, paired, margin=None):
     """The claim by the interval of its paired difference and by the corrected p, both of which must decide.
 
-    With a margin: not worse by more than that (non-inferiority, one-sided 2.5 %), by the interval alone.
+    With a margin: not worse by more than that (non-inferiority, one-sided 2.5 %), by the interval alone, which
+    then must come of `FEW` images or more.
     """
     worst, best = sorted(sign * float(paired[end]) for end in ("ci_low", "ci_high"))
-    if margin is not None:
+    if margin is not None and float(paired["n"]) >= FEW:
         return "holds" if worst > -margin else "does not hold" if best < -margin else "not decided"
-    if paired["same_as"] or float(paired["p_holm"]) > 0.05:
+    if margin is not None or paired["same_as"] or float(paired["p_holm"]) > 0.05:
         return "not decided"
     return "holds" if worst > 0 else "does not hold" if best < 0 else "not decided"
 

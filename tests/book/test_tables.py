@@ -125,6 +125,8 @@ def test_claims_without_their_paired_difference_say_so():
     same = tables.claims([CLAIM | {"check": CHECK}], found, [paired("0", "0", p="", p_holm="", same_as="grad_cam")])
     assert "**not decided**" in same
     assert "the same map as Grad-CAM, counted once" in same
+    few = tables.claims([CLAIM | {"check": CHECK | {"margin": 2}}], found, [paired("-1", "3", n="29")])
+    assert "**not decided**" in few
     chance = tables.claims([CLAIM | {"check": CHECK}], found, [paired("1", "3", p_holm="0.051")])
     assert "**not decided**" in chance
     beside = tables.claims([CLAIM | {"check": CHECK, "beside": "[the floor](#floor)"}], found)
