@@ -20,16 +20,17 @@ from tqdm import tqdm
 
 from cam_core import load_classifier, metrics
 from cam_core.classifier import Classifier
+from cam_core.data import sources
 from cam_core.data.folder import middle_square
 from cam_core.evaluate import evaluate
-from cam_core.learned import LCam, jobs
+from cam_core.learned import LCam, plans
 from cam_core.learned.batches import center, in_memory
 from cam_core.learned.recipes import L_CAM
 from cam_core.learned.training import fit
 from cam_core.methods import Method, method
 from cam_core.results import write_table
 
-OUT = jobs.HOME / "results/studies/l_cam_recipe.csv"
+OUT = sources.HOME / "results/studies/l_cam_recipe.csv"
 MASKS = {"batch": 0.01, "own": 0.64, "own as printed": 0.01}  # weight of the variation: as released; the same for N = 64; as printed
 RATES = (0.01, 0.03, 0.1, 0.3)
 EPOCHS = 50
@@ -39,7 +40,7 @@ CONTROLS = ("grad_cam", "cam", "mean_activation", "random_map", "grad_cam[power=
 def measured(classifier: Classifier, root: Path, methods: Sequence[Method]) -> pd.DataFrame:
     """Average Drop, Increase in Confidence and mean of the map on the held-out images, one row a method, setting and metric."""
     wanted = [m(keep) for keep in (1.0, 0.5, 0.15) for m in (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.MapMean)]
-    records = evaluate(classifier, jobs.images("imagenet", root, "held_out"), [*methods, *map(method, CONTROLS)], wanted).records()
+    records = evaluate(classifier, sources.images("imagenet", root, "held_out"), [*methods, *map(method, CONTROLS)], wanted).records()
     return records[records.metric != "empty_maps"].assign(backbone=classifier.name, weights=classifier.weights)
 
 
@@ -52,7 +53,7 @@ def tries(network: str, root: Path) -> pd.DataFrame:
     """Every masks and rate."""
     classifier = load_classifier(network)
     short = L_CAM.shortened(EPOCHS, flip=False, crop=None)
-    train = in_memory(jobs.images("imagenet", root, "train")("crop"))
+    train = in_memory(sources.images("imagenet", root, "train")("crop"))
     data = LCam(classifier).prepare(train, short)
     found = {}
     for masks, rate in tqdm(list(itertools.product(MASKS, RATES)), desc=network, unit="try"):
@@ -70,12 +71,12 @@ def tries(network: str, root: Path) -> pd.DataFrame:
 def views(network: str, root: Path, counts: Sequence[int]) -> pd.DataFrame:
     """The chosen masks and rate on one cached view of an image and on more, an epoch the shorter the more views it shows."""
     classifier = load_classifier(network)
-    train = in_memory(jobs.images("imagenet", root, "train")(middle_square(256)))
+    train = in_memory(sources.images("imagenet", root, "train")(middle_square(256)))
     found = []
     for count in tqdm(counts, desc=network, unit="try"):
-        recipe = L_CAM.shortened(round(EPOCHS / count), **jobs.L_CAM_FEW)
+        recipe = L_CAM.shortened(round(EPOCHS / count), **plans.L_CAM_FEW)
         torch.manual_seed(0)
-        model = LCam(classifier, masks=jobs.L_CAM_MASKS, views=count)
+        model = LCam(classifier, masks=plans.L_CAM_MASKS, views=count)
         given = train if count > 1 else {**train, "images": center(train["images"], L_CAM.crop)}
         fit(model, recipe, model.prepare(given, recipe), progress=False)
         found.append(learned(f"{count} {'view' if count == 1 else 'views'}", model))
@@ -95,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="+", help="torchvision networks, for example mobilenet_v2 resnet50")
     parser.add_argument("--views", type=int, help="compare so many cached views of an image with one")
-    given, root = parser.parse_args(), jobs.find_root("imagenet")
+    given, root = parser.parse_args(), sources.find_root("imagenet")
     if given.views:
         write_table(OUT.with_stem("l_cam_views"), pd.concat([views(network, root, (1, given.views)) for network in given.networks]))
         return

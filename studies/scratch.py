@@ -25,7 +25,8 @@ from torch import Tensor
 
 from cam_core import METHODS, Probe
 from cam_core.classifier import Classifier
-from cam_core.learned import LfiCam, TrainingError, jobs
+from cam_core.data import sources
+from cam_core.learned import LfiCam, TrainingError, jobs, plans
 from cam_core.learned.batches import as_float, in_memory
 from cam_core.metrics import map_stability
 from cam_core.results import write_table
@@ -38,7 +39,7 @@ Explains = Callable[[Probe], Tensor]
 
 
 class Training(NamedTuple):
-    """What is trained, and how: the setting is a number in `jobs.SETTINGS`."""
+    """What is trained, and how: the setting is a number in `plans.SETTINGS`."""
 
     model: str
     setting: int
@@ -200,10 +201,10 @@ def study(
     A training that diverges is recorded as failed and the others go on. While there is less than an earlier run had published, as long as
     that is only being loaded again, the table stays what it was.
     """
-    of = jobs.source(dataset)
-    images = in_memory(jobs.images(dataset, root, limit=limit)(of.view), progress=False)["images"]
+    of = sources.source(dataset)
+    images = in_memory(sources.images(dataset, root, limit=limit)(of.view), progress=False)["images"]
     size = (images.shape[-2], images.shape[-1])
-    count = epochs or jobs.SCRATCH_EPOCHS[dataset]
+    count = epochs or plans.SCRATCH_EPOCHS[dataset]
     facts = {"dataset": dataset, "backbone": name, "epochs": count, "images": len(images)}
     known = published(out, facts)
     done, failed, paired = dict[Training, Done](), dict[Training, str](), list[Row]()
@@ -247,18 +248,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=DATASETS)
     parser.add_argument("backbone", help="resnet20 on cifar10, resnet18 on cat_dog, resnet8 on drawn_imagenet")
-    parser.add_argument("--settings", type=int, nargs="+", default=[0], help="numbers in jobs.SETTINGS; drawn data have one")
+    parser.add_argument("--settings", type=int, nargs="+", default=[0], help="numbers in plans.SETTINGS; drawn data have one")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="the first is that of all settings")
     parser.add_argument("--epochs", type=int, help="the data set's default if left out")
     parser.add_argument("--images", type=int, help="how many test images are explained; all if left out")
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
-    known = len(jobs.SETTINGS.get(given.dataset, (None,)))
+    known = len(plans.SETTINGS.get(given.dataset, (None,)))
     if not set(given.settings) <= set(range(known)):
         parser.error(f"{given.dataset} has settings 0 to {known - 1}")
     study(
-        given.dataset, given.backbone, jobs.find_root(given.dataset), plan(given.settings, given.seeds),
-        out=jobs.HOME / f"results/studies/scratch-{given.dataset}-{given.backbone}.csv",
+        given.dataset, given.backbone, sources.find_root(given.dataset), plan(given.settings, given.seeds),
+        out=sources.HOME / f"results/studies/scratch-{given.dataset}-{given.backbone}.csv",
         epochs=given.epochs, limit=given.images, device=given.device,
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cam_core.data import sources
 from cam_core.learned import LfiCam, TrainingError, jobs, lfi_backbone
 from cam_core.learned.lfi import FixedImportance
 from cam_core.metrics import map_stability
@@ -126,8 +127,8 @@ def test_killed_diverged_and_whole(root, tmp_path, monkeypatch):
     pair = frame[frame.role == "pair"]
     assert set(pair["method"]) == {"plain: cam", "plain: mean_activation", "lfi_cam", "lfi_cam: cam", "lfi_cam: mean_activation", "abn"}
     models = [jobs.lfi_cam("cifar10", "resnet8", root, setting=s, epochs=1, store=tmp_path / "models", device="cpu")[0] for s in (0, 1)]
-    of = jobs.source("cifar10")
-    data = jobs.images("cifar10", root)(of.view)
+    of = sources.source("cifar10")
+    data = sources.images("cifar10", root)(of.view)
     images = torch.stack([data[i].image for i in range(len(data))])
     with torch.no_grad():
         maps = [model.classifier.trunk.attend(model.classifier.normalize(images))[1] for model in models]
