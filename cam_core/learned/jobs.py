@@ -27,7 +27,7 @@ from cam_core.learned.lfi import CIFAR_MEAN, CIFAR_STD, LfiCam, lfi_backbone
 from cam_core.learned.plain import Plain, mean_average_precision, multi_label_head, with_pooled_head
 from cam_core.learned.plans import L_CAM_MASKS, Plan, calm_plan, l_cam_plan, scratch_plan
 from cam_core.learned.training import predict, trained
-from cam_core.networks import equal_width
+from cam_core.networks import CIFAR, equal_width
 
 STORE = HOME / "runs/models"
 Summary = dict[str, Any]
@@ -61,8 +61,10 @@ def _classes(dataset: str, root: Path | str) -> int:
 def scratch_backbone(dataset: str, name: str, classes: int, *, widened: bool = False) -> Classifier:
     """The untrained network of plain, LFI-CAM and ABN alike: the stem and the normalisation that LFI-CAM's paper has for the data.
 
-    ``widened``: with as many parameters as LFI-CAM's network has.
+    ``widened``: with as many parameters as LFI-CAM's network has; ValueError if ``name`` is no CIFAR ResNet.
     """
+    if widened and not (name in CIFAR and name.startswith("resnet")):
+        raise ValueError(f"{name} cannot be widened: take one of {', '.join(key for key in CIFAR if key.startswith('resnet'))}")
     width = equal_width(name, sum(parameter_counts(name, classes)[part] for part in ("plain", "fin_3x3")), classes) if widened else None
     if dataset == "cifar10":
         return lfi_backbone(name, classes, stem_stride=1, mean=CIFAR_MEAN, std=CIFAR_STD, width=width)
@@ -109,6 +111,17 @@ def abn(dataset: str, name: str, root: Path | str, **how: Any) -> tuple[Abn, Sum
     model, summary = _from_scratch("abn", Abn, dataset, name, root, **how)
     stem = ["stem: stride 1, as LFI-CAM's, instead of 2"] if dataset == "imagenet" else []
     return model, _also(summary, stem)
+
+
+SCRATCH: dict[str, Callable[..., tuple[Any, Summary]]] = {  # what learns from scratch, by name; LFI-CAM's ablations, a line each
+    "plain": plain,
+    "lfi_cam": lfi_cam,
+    "abn": abn,
+    "lfi_cam[uniform]": partial(lfi_cam, importance="uniform"),  # the map is the mean activation
+    "lfi_cam[learned]": partial(lfi_cam, importance="learned"),  # the map is a learned 1x1 convolution, the same for every image
+    "lfi_cam[kernel=1]": partial(lfi_cam, kernel=1),  # the earlier importance network, with a ninth of the parameters
+    "plain[widened]": partial(plain, widened=True),  # no attention, but as many parameters
+}
 
 
 # --- on pretrained weights -------------------------------------------------------------------------------------------------------------
