@@ -17,6 +17,9 @@ from cam_core.learned.recipes import (
     CALM_INCEPTION,
     CALM_VGG,
     CALM_WSOL,
+    CALM_WSOL_IMAGENET,
+    CALM_WSOL_IMAGENET_INCEPTION,
+    CALM_WSOL_IMAGENET_VGG,
     CALM_WSOL_INCEPTION,
     CALM_WSOL_VGG,
     L_CAM,
@@ -121,9 +124,11 @@ def scratch_plan(model: str, dataset: str, count: int | None = None, setting: in
 
 # --- CALM ------------------------------------------------------------------------------------------------------------------------------
 
-CALM_PAPER = {  # by the family of the network; the WSOL benchmark's beside the paper's
-    "paper": {"resnet": CALM, "vgg": CALM_VGG, "inception": CALM_INCEPTION},
-    "wsol": {"resnet": CALM_WSOL, "vgg": CALM_WSOL_VGG, "inception": CALM_WSOL_INCEPTION},
+# By the family of the network: the paper's, whatever the data, and the WSOL benchmark's.
+CALM_PAPER = {"resnet": CALM, "vgg": CALM_VGG, "inception": CALM_INCEPTION}
+CALM_BY_WSOL = {
+    "cub": {"resnet": CALM_WSOL, "vgg": CALM_WSOL_VGG, "inception": CALM_WSOL_INCEPTION},
+    "imagenet": {"resnet": CALM_WSOL_IMAGENET, "vgg": CALM_WSOL_IMAGENET_VGG, "inception": CALM_WSOL_IMAGENET_INCEPTION},
 }
 
 
@@ -134,11 +139,15 @@ def cub_recipe(epochs: int | None = None) -> Recipe:
 
 def calm_plan(dataset: str, name: str, epochs: int | None = None, paper: str = "") -> Plan:
     """CALM's and its plain baseline's: drawn data from scratch, CUB from pretrained weights, reduced or as ``paper`` says."""
+    if paper == "wsol" and dataset not in CALM_BY_WSOL:
+        raise ValueError(f"the WSOL benchmark has no recipe for {dataset}: take one of {', '.join(CALM_BY_WSOL)}, or the paper's own")
     if paper:
         squashed = {"split": "full", "view": transforms.view("squash", 256)}  # the recipe cuts windows of 224 out of it
-        return Plan(_over(of_family(CALM_PAPER[paper], name), epochs), squashed)
+        return Plan(_over(of_family(CALM_BY_WSOL[dataset] if paper == "wsol" else CALM_PAPER, name), epochs), squashed)
     if dataset in DRAWN_EPOCHS:
         return Plan(drawn_recipe(CALM, epochs or DRAWN_EPOCHS[dataset], lr=0.1, groups=()))
+    if dataset != "cub":
+        raise ValueError(f'CALM has no reduced recipe for {dataset}: take cub, drawn data, or the recipe "paper"')
     return Plan(cub_recipe(epochs), deviations=("maps: 14x14 instead of 28x28",))
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from cam_core.learned import plans
-from cam_core.learned.recipes import CALM, L_CAM, LFI_CAM
+from cam_core.learned.recipes import CALM, L_CAM, LFI_CAM, PAPERS
 
 
 def test_contenders_learn_alike():
@@ -41,6 +41,21 @@ def test_calm_is_reduced_by_the_data_it_learns():
     assert (birds.recipe.epochs, birds.recipe.groups, birds.deviations) == (3, CALM.groups, ("maps: 14x14 instead of 28x28",))
     assert birds.recipe.frozen_batchnorm
     assert plans.calm_plan("cub", "resnet50", paper="paper").recipe == CALM
+    with pytest.raises(ValueError, match="CALM has no reduced recipe for imagenet"):
+        plans.calm_plan("imagenet", "resnet50")
+
+
+def test_the_wsol_benchmark_s_schedule_and_rates_go_by_the_data():
+    """Ten epochs on ImageNet, a tenth of the rate from every third on; CUB's fifty fall every fifteenth."""
+    for name, rate, decay in (("resnet50", 3.108411e-5, 1e-4), ("vgg16", 1.654502e-5, 5e-4), ("inception_v3", 3.606503e-4, 5e-4)):
+        recipe = plans.calm_plan("imagenet", name, paper="wsol").recipe
+        assert (recipe.epochs, recipe.batch, recipe.lr, recipe.weight_decay) == (10, 32, rate, decay)
+        assert [recipe.rate(epoch) for epoch in (0, 1, 2, 4, 5, 8, 9)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.001, 0.001])
+        assert recipe.groups == plans.calm_plan("cub", name, paper="wsol").recipe.groups
+        assert PAPERS[recipe.name] == recipe
+    assert plans.calm_plan("cub", "resnet50", paper="wsol").recipe.milestones == (14, 29, 44)
+    with pytest.raises(ValueError, match="the WSOL benchmark has no recipe for voc07: take one of cub, imagenet"):
+        plans.calm_plan("voc07", "resnet50", paper="wsol")
 
 
 def test_l_cam_s_variants_differ_in_their_epochs_alone():
