@@ -101,6 +101,7 @@ NAMES = {
     "lfi_features": "features of LFI-CAM's backbone",
     "em_ml": "EM beside ML",
     "scratch": "trainings from scratch",
+    "l_cam_epochs": "L-CAM-Fm over other numbers of epochs",
     "training": "speed of the learned models",
     "score_cam[until=0.99]": "Score-CAM until .99 is promised",
     "score_cam[budget=32]": "Score-CAM within 32 passes",

@@ -2,11 +2,13 @@
 
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.l_cam_recipe mobilenet_v2 resnet50
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.l_cam_recipe mobilenet_v2 --views 4
+    CAM_DATA=... CAM_WEIGHTS=... python -m studies.l_cam_recipe mobilenet_v2 resnet50 --epochs 12 25 50 100 200
 
 Every try trains L-CAM-Fm for 50 epochs on cached centre views. The choice is the one of least mean Average Drop at 50 % over the
 networks (at 100 % a map wins by hiding little, so that value does not choose). L-CAM-Img, whose epochs cost forty times as much, takes
 the same choice. Rows of maps that learn nothing stand beside the tries. ``--views``: what the choice gains from so many cached views of an
-image instead of the centre alone, over as many updates but for rounding (results/studies/l_cam_views.csv).
+image instead of the centre alone, over as many updates but for rounding (results/studies/l_cam_views.csv). ``--epochs``: the choice
+trained for longer and shorter (results/studies/l_cam_epochs.csv).
 """
 
 import argparse
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from cam_core import load_classifier, metrics
@@ -68,18 +71,32 @@ def tries(network: str, root: Path) -> pd.DataFrame:
     return records.assign(epochs=EPOCHS)
 
 
+def chosen(classifier: Classifier, data: dict[str, Tensor], epochs: int, count: int = 1) -> LCam:
+    """L-CAM-Fm by the chosen masks and rate, on ``count`` cached views of each of the images ``data``."""
+    recipe = L_CAM.shortened(epochs, **plans.L_CAM_FEW)
+    torch.manual_seed(0)
+    model = LCam(classifier, masks=plans.L_CAM_MASKS, views=count)
+    fit(model, recipe, model.prepare(data, recipe), progress=False)
+    return model
+
+
 def views(network: str, root: Path, counts: Sequence[int]) -> pd.DataFrame:
     """The chosen masks and rate on one cached view of an image and on more, an epoch the shorter the more views it shows."""
     classifier = load_classifier(network)
     train = in_memory(sources.images("imagenet", root, "train")(middle_square(256)))
     found = []
     for count in tqdm(counts, desc=network, unit="try"):
-        recipe = L_CAM.shortened(round(EPOCHS / count), **plans.L_CAM_FEW)
-        torch.manual_seed(0)
-        model = LCam(classifier, masks=plans.L_CAM_MASKS, views=count)
         given = train if count > 1 else {**train, "images": center(train["images"], L_CAM.crop)}
-        fit(model, recipe, model.prepare(given, recipe), progress=False)
+        model = chosen(classifier, given, round(EPOCHS / count), count)
         found.append(learned(f"{count} {'view' if count == 1 else 'views'}", model))
+    return measured(classifier, root, found)
+
+
+def lengths(network: str, root: Path, counts: Sequence[int]) -> pd.DataFrame:
+    """The chosen masks and rate over each number of epochs, the fall of the rate stretched alike."""
+    classifier = load_classifier(network)
+    train = in_memory(sources.images("imagenet", root, "train")("crop"))
+    found = [learned(f"{count} epochs", chosen(classifier, train, count)) for count in tqdm(counts, desc=network, unit="try")]
     return measured(classifier, root, found)
 
 
@@ -96,9 +113,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="+", help="torchvision networks, for example mobilenet_v2 resnet50")
     parser.add_argument("--views", type=int, help="compare so many cached views of an image with one")
+    parser.add_argument("--epochs", type=int, nargs="+", help="compare these numbers of epochs")
     given, root = parser.parse_args(), sources.find_root("imagenet")
     if given.views:
         write_table(OUT.with_stem("l_cam_views"), pd.concat([views(network, root, (1, given.views)) for network in given.networks]))
+    if given.epochs:
+        write_table(OUT.with_stem("l_cam_epochs"), pd.concat([lengths(network, root, given.epochs) for network in given.networks]))
+    if given.views or given.epochs:
         return
     frame = pd.concat([tries(network, root) for network in given.networks], ignore_index=True)
     write_table(OUT, frame)
