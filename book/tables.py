@@ -26,6 +26,7 @@ NAMES = {
     "lfi_cam[kernel=1]": "LFI-CAM, 1×1 importance network",
     "plain[widened]": "plain network, widened",
     "ablations": "with parts changed",
+    "e36": "36 epochs",
     "calm_ml[probabilities]": "CALM-ML, in probabilities",
     "calm_em[lag=100]": "CALM-EM, posterior up to 100 updates old",
     "increment_cam": "Increment-CAM",
