@@ -130,14 +130,15 @@ SCRATCH: dict[str, Callable[..., tuple[Any, Summary]]] = {  # what learns from s
 def network(dataset: str, name: str, root: Path | str, *, seed: int = 0, device: str = "cpu", **how: Any) -> tuple[Classifier, Summary]:
     """The network of a data set that is explained.
 
-    imagenet: pretrained. voc07: a multi-label head on the frozen pretrained trunk. cub: fine-tuned under a new pooled head, as CALM is.
-    drawn_*, cifar10, cat_dog: `plain`.
+    imagenet: pretrained. voc07: a multi-label head on the frozen pretrained trunk. cub, and with ``paper`` imagenet too: fine-tuned under a
+    new pooled head, as CALM is. drawn_*, cifar10, cat_dog: `plain`.
     """
-    if dataset == "imagenet":
+    tuned = dataset == "cub" or (dataset == "imagenet" and how.get("paper"))
+    if dataset == "imagenet" and not tuned:
         return load_classifier(name, device=device), {"deviations": []}
     if dataset == "voc07":
         return _voc_head(name, root, seed, device)
-    make = _fine_tuned if dataset == "cub" else plain
+    make = _fine_tuned if tuned else plain
     return make(dataset, name, root, seed=seed, device=device, **how)
 
 

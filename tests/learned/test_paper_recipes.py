@@ -59,6 +59,16 @@ def test_calm(fitted, root, paper, name, recipe, side):
     assert summary["deviations"] == []
 
 
+def test_calm_and_its_baseline_on_imagenet(fitted, root):
+    """Both are fine-tuned with finer maps by the WSOL benchmark's recipe."""
+    jobs.calm("imagenet", "resnet18", root, paper="wsol")
+    plain, _ = jobs.network("imagenet", "resnet18", root, paper="wsol")
+    assert [record for _, record, _ in fitted] == [PAPERS["calm_wsol_imagenet"]] * 3
+    assert all(data["images"].shape[2:] == (256, 256) for *_, data in fitted)
+    with torch.no_grad():
+        assert plain.activations(torch.rand(1, 3, 224, 224)).shape[2:] == (28, 28)
+
+
 @pytest.mark.parametrize(("name", "recipe"), [("resnet18", "l_cam"), ("vgg11", "l_cam_vgg")])
 def test_l_cam(fitted, root, name, recipe):
     classifier = load_classifier(name, None, num_classes=8)

@@ -75,6 +75,7 @@ def test_ablations_learn_and_are_compared_under_their_own_names(root, tmp_path):
     uniform, wide, whole = (
         scratch.train(Training(m, 0, 0), "cifar10", "resnet8", root, **options)[0] for m in (models[1], models[4], models[0])
     )
+    assert uniform.name == models[1]
     found = scratch.looked_at(models[1], uniform, torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8))
     mean = found["lfi_cam[uniform]: mean_activation"]
     spread = mean.amax((1, 2), keepdim=True) - mean.amin((1, 2), keepdim=True)
