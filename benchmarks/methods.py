@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from benchmarks.race import race, write
 from cam_core import METHODS, Probe, load_classifier, maps
-from cam_core.learned import jobs
+from cam_core.data import sources
 
 Call = Callable[[], Any]
 BATCH = 8
@@ -34,7 +34,7 @@ ALIKE = 0.999  # correlation below which two contenders that compute the same do
 def images() -> torch.Tensor:
     """[8,3,224,224] in [0, 1]."""
     if os.environ.get("CAM_DATA"):
-        data = jobs.images("imagenet", os.environ["CAM_DATA"], limit=BATCH)("crop")
+        data = sources.images("imagenet", os.environ["CAM_DATA"], limit=BATCH)("crop")
         return torch.stack([data[i].image for i in range(BATCH)])
     return torch.rand(BATCH, 3, 224, 224, generator=torch.Generator().manual_seed(0))
 

@@ -21,8 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.race import race, write
 from cam_core import METHODS, Probe, load_classifier
 from cam_core.classifier import Classifier
-from cam_core.data import Dataset
-from cam_core.learned import LCam, LfiCam, Plain, jobs
+from cam_core.data import Dataset, sources
+from cam_core.learned import LCam, LfiCam, Plain
 from cam_core.learned.abn import Abn
 from cam_core.learned.batches import as_float, batches
 from cam_core.learned.calm import Calm, calm_trunk
@@ -150,8 +150,8 @@ def loader(workers: str, count: str) -> Call:
 def pictures(count: int) -> Dataset:
     """Photographs with CAM_DATA, else drawn images."""
     dataset = "imagenet" if os.environ.get("CAM_DATA") else "drawn_imagenet"
-    of = jobs.source(dataset)
-    return of.reader(jobs.find_root(dataset), of.train, "squash", 256, count)
+    of = sources.source(dataset)
+    return of.reader(sources.find_root(dataset), of.train, "squash", 256, count)
 
 
 # --- one explanation ---------------------------------------------------------------------------------------------------------------------

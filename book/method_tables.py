@@ -180,4 +180,7 @@ def by_share(rows):
     return "\n".join(tables)
 
 
-KINDS = {"published_gap": by_share, "l_cam_views": by_share, "forms": forms, "score_cam_budget": budget, "increment_cam": reported}
+KINDS = {
+    "published_gap": by_share, "l_cam_views": by_share, "l_cam_epochs": by_share, "forms": forms, "score_cam_budget": budget,
+    "increment_cam": reported,
+}  # fmt: skip

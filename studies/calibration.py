@@ -19,6 +19,7 @@ import pandas as pd
 
 from cam_core import metrics
 from cam_core.classifier import Classifier
+from cam_core.data import sources
 from cam_core.evaluate import Data, evaluate
 from cam_core.learned import Calm, jobs
 from cam_core.methods import Method, method
@@ -74,8 +75,8 @@ def calibrated(network: str, classifier: Classifier, data: Data, methods: Sequen
 
 def study(dataset: str, backbone: str, count: int | None = None, **training: Any) -> pd.DataFrame:
     """All rows of a data set of birds and a network: the plain network, and CALM trained by EM and by ML."""
-    root = jobs.find_root(dataset)
-    data = jobs.images(dataset, root, limit=count)
+    root = sources.find_root(dataset)
+    data = sources.images(dataset, root, limit=count)
     plain, summary = jobs.network(dataset, backbone, root, **training)
     frames = [calibrated("plain", plain, data, [method(name) for name in PLAIN]).assign(accuracy=summary["accuracy"])]
     for name, (model, summary) in jobs.calm(dataset, backbone, root, **training).items():
@@ -93,7 +94,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="of the trainings; default: the data set's")
     given = parser.parse_args()
     frame = study(given.dataset, given.backbone, given.images, epochs=given.epochs)
-    write_table(jobs.HOME / f"results/studies/calibration-{given.dataset}-{given.backbone}.csv", frame)
+    write_table(sources.HOME / f"results/studies/calibration-{given.dataset}-{given.backbone}.csv", frame)
     way = ["variant", "thresholds", "calibration"]
     print(frame.pivot_table(index=["network", "method"], columns=way, values="value").round(1).to_string())
 

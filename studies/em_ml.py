@@ -26,14 +26,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cam_core.classifier import Classifier
-from cam_core.learned import Calm, jobs, lfi_backbone
+from cam_core.data import sources
+from cam_core.learned import Calm, jobs, lfi_backbone, plans
 from cam_core.learned.batches import Tensors, as_float, batches, in_memory, size
 from cam_core.learned.recipes import CALM, Recipe
 from cam_core.learned.training import predict, trained
 from cam_core.metrics.statistics import bootstrap
 from cam_core.results import write_table
 
-OUT = jobs.HOME / "results/studies/em_ml.csv"
+OUT = sources.HOME / "results/studies/em_ml.csv"
 AT = (1, 3, 10, 30, 100)  # updates after which the weights are compared, besides the last
 SIDE = 56
 Row = dict[str, object]
@@ -177,7 +178,7 @@ def spread(rows: list[Row]) -> list[Row]:
 
 def data_of(root: Path | str, count: int | None, side: int = SIDE) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Training and test images of the drawn objects, squashed to ``side`` pixels."""
-    of = jobs.source("drawn_imagenet")
+    of = sources.source("drawn_imagenet")
     read = [of.reader(root, split, "squash", side, None) for split in (of.train, of.test)]
     train, test = (in_memory(part, progress=False) for part in read)
     kept = torch.randperm(len(train["labels"]), generator=torch.Generator().manual_seed(0))[:count]
@@ -192,8 +193,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="of the training set; all by default")
     parser.add_argument("--backbone", default="resnet8")
     given = parser.parse_args()
-    train, test = data_of(jobs.find_root("drawn_imagenet"), given.images)
-    recipe = small(jobs.drawn_recipe(CALM, given.epochs, lr=0.1, groups=()))
+    train, test = data_of(sources.find_root("drawn_imagenet"), given.images)
+    recipe = small(plans.drawn_recipe(CALM, given.epochs, lr=0.1, groups=()))
     rows = steps(given.backbone, train, test, recipe)
     rows += seeds(given.backbone, train, test, recipe, given.seeds)
     facts = {"dataset": "drawn_imagenet", "backbone": given.backbone, "epochs": given.epochs, "images": len(train["labels"])}

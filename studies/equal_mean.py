@@ -12,8 +12,8 @@ import argparse
 import pandas as pd
 
 from cam_core import load_classifier, metrics
+from cam_core.data import sources
 from cam_core.evaluate import evaluate
-from cam_core.learned import jobs
 from cam_core.methods import method
 from cam_core.results import write_table
 
@@ -24,7 +24,7 @@ WANTED = (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.AverageGain
 
 def study(backbone: str, count: int) -> pd.DataFrame:
     """One row a method, mean ("" or "0.3") and metric; ``base`` is the method's name without the mean."""
-    classifier, data = load_classifier(backbone), jobs.images("imagenet", jobs.find_root("imagenet"), limit=count)
+    classifier, data = load_classifier(backbone), sources.images("imagenet", sources.find_root("imagenet"), limit=count)
     plain = [method(name) for name in METHODS]
     frames = []
     for mean, methods in (("", plain), (f"{MEAN:g}", [one.at_mean(MEAN) for one in plain])):
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100)
     given = parser.parse_args()
     frame = study(given.backbone, given.images)
-    write_table(jobs.HOME / f"results/studies/equal_mean-{given.backbone}.csv", frame)
+    write_table(sources.HOME / f"results/studies/equal_mean-{given.backbone}.csv", frame)
     print(frame.pivot_table(index="base", columns=["metric", "mean"], values="value", sort=False).round(1).to_string())
 
 

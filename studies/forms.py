@@ -16,8 +16,7 @@ import torch
 from tqdm import tqdm
 
 from cam_core import METHODS, Probe, load_classifier, maps
-from cam_core.data import inclusive_boxes
-from cam_core.learned import jobs
+from cam_core.data import inclusive_boxes, sources
 from cam_core.metrics.localization import inside
 from cam_core.metrics.statistics import bootstrap
 from cam_core.results import write_table
@@ -41,7 +40,7 @@ PAIRS = (
 def compare(backbone: str, pairs: Sequence[tuple[str, str, int]] = PAIRS) -> pd.DataFrame:
     """One row a pair."""
     classifier = load_classifier(backbone)
-    frozen, data = classifier.frozen(), jobs.images("imagenet", jobs.find_root("imagenet"), limit=max(n for *_, n in pairs))("squash")
+    frozen, data = classifier.frozen(), sources.images("imagenet", sources.find_root("imagenet"), limit=max(n for *_, n in pairs))("squash")
     rows = []
     for form, other, count in tqdm(pairs, backbone, unit="pair"):
         correlations, energies = [], []
@@ -81,7 +80,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="compare only pairs whose name begins so; what was measured of the others stays")
     given = parser.parse_args()
     frame = compare(given.backbone, [pair for pair in PAIRS if pair[0].startswith(given.only)])
-    path = jobs.HOME / f"results/studies/forms-{given.backbone}.csv"
+    path = sources.HOME / f"results/studies/forms-{given.backbone}.csv"
     if given.only and path.exists():
         before = pd.read_csv(path)
         frame = pd.concat([before[~before.form.isin(frame.form)], frame], ignore_index=True)

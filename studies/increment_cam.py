@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from cam_core import METHODS, Probe, maps, metrics
+from cam_core.data import sources
 from cam_core.evaluate import Table, evaluate
 from cam_core.learned import jobs
 from cam_core.methods import Method, increment, method
@@ -184,11 +185,11 @@ def study(
     **network: Any,
 ) -> pd.DataFrame:
     """All rows of one data set and network: the tries on the first half (role "tried"), the report on the second (role "reported")."""
-    root = jobs.find_root(dataset)
+    root = sources.find_root(dataset)
     classifier, _ = jobs.network(dataset, backbone, root, **network)
     several = dataset in ("voc07", "drawn_voc")
     protocol = "energy_present" if several else "energy"
-    images = jobs.images(dataset, root, limit=count)
+    images = sources.images(dataset, root, limit=count)
     other_cuts = classifier.whole and next((names for family, names in LAYERS.items() if backbone.startswith(family)), None)
     layers = other_cuts or ("",)  # a head of our own on a trunk (voc07, cub) has the one cut
 
@@ -254,7 +255,7 @@ def _phase_two(passes: Passes) -> Callable[[Probe], Tensor]:
 def main() -> None:
     """Run the study on one data set and network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", choices=list(jobs.SOURCES))
+    parser.add_argument("dataset", choices=list(sources.SOURCES))
     parser.add_argument("backbone")
     parser.add_argument("--images", type=int, default=240, help="half of them choose, half are reported")
     parser.add_argument("--score-cam", type=int, default=0, help="on how many of the reported images Score-CAM runs")
@@ -269,7 +270,7 @@ def main() -> None:
     resolutions = [int(side) for side in given.resolutions.split(",")]
     masks = given.masks.split(",")
     frame = study(given.dataset, given.backbone, given.images, given.score_cam, resolutions, masks, epochs=given.epochs)
-    write_table(jobs.HOME / f"results/studies/increment_cam-{given.dataset}-{given.backbone}.csv", frame)
+    write_table(sources.HOME / f"results/studies/increment_cam-{given.dataset}-{given.backbone}.csv", frame)
     print(frame[frame.role == "chosen"][["method", "setting", "value"]].to_string(index=False))
 
 

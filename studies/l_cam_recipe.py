@@ -2,11 +2,13 @@
 
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.l_cam_recipe mobilenet_v2 resnet50
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.l_cam_recipe mobilenet_v2 --views 4
+    CAM_DATA=... CAM_WEIGHTS=... python -m studies.l_cam_recipe mobilenet_v2 resnet50 --epochs 12 25 50 100 200
 
 Every try trains L-CAM-Fm for 50 epochs on cached centre views. The choice is the one of least mean Average Drop at 50 % over the
 networks (at 100 % a map wins by hiding little, so that value does not choose). L-CAM-Img, whose epochs cost forty times as much, takes
 the same choice. Rows of maps that learn nothing stand beside the tries. ``--views``: what the choice gains from so many cached views of an
-image instead of the centre alone, over as many updates but for rounding (results/studies/l_cam_views.csv).
+image instead of the centre alone, over as many updates but for rounding (results/studies/l_cam_views.csv). ``--epochs``: the choice
+trained for longer and shorter (results/studies/l_cam_epochs.csv).
 """
 
 import argparse
@@ -16,20 +18,22 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from cam_core import load_classifier, metrics
 from cam_core.classifier import Classifier
+from cam_core.data import sources
 from cam_core.data.folder import middle_square
 from cam_core.evaluate import evaluate
-from cam_core.learned import LCam, jobs
+from cam_core.learned import LCam, plans
 from cam_core.learned.batches import center, in_memory
 from cam_core.learned.recipes import L_CAM
 from cam_core.learned.training import fit
 from cam_core.methods import Method, method
 from cam_core.results import write_table
 
-OUT = jobs.HOME / "results/studies/l_cam_recipe.csv"
+OUT = sources.HOME / "results/studies/l_cam_recipe.csv"
 MASKS = {"batch": 0.01, "own": 0.64, "own as printed": 0.01}  # weight of the variation: as released; the same for N = 64; as printed
 RATES = (0.01, 0.03, 0.1, 0.3)
 EPOCHS = 50
@@ -39,7 +43,7 @@ CONTROLS = ("grad_cam", "cam", "mean_activation", "random_map", "grad_cam[power=
 def measured(classifier: Classifier, root: Path, methods: Sequence[Method]) -> pd.DataFrame:
     """Average Drop, Increase in Confidence and mean of the map on the held-out images, one row a method, setting and metric."""
     wanted = [m(keep) for keep in (1.0, 0.5, 0.15) for m in (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.MapMean)]
-    records = evaluate(classifier, jobs.images("imagenet", root, "held_out"), [*methods, *map(method, CONTROLS)], wanted).records()
+    records = evaluate(classifier, sources.images("imagenet", root, "held_out"), [*methods, *map(method, CONTROLS)], wanted).records()
     return records[records.metric != "empty_maps"].assign(backbone=classifier.name, weights=classifier.weights)
 
 
@@ -52,7 +56,7 @@ def tries(network: str, root: Path) -> pd.DataFrame:
     """Every masks and rate."""
     classifier = load_classifier(network)
     short = L_CAM.shortened(EPOCHS, flip=False, crop=None)
-    train = in_memory(jobs.images("imagenet", root, "train")("crop"))
+    train = in_memory(sources.images("imagenet", root, "train")("crop"))
     data = LCam(classifier).prepare(train, short)
     found = {}
     for masks, rate in tqdm(list(itertools.product(MASKS, RATES)), desc=network, unit="try"):
@@ -67,18 +71,32 @@ def tries(network: str, root: Path) -> pd.DataFrame:
     return records.assign(epochs=EPOCHS)
 
 
+def chosen(classifier: Classifier, data: dict[str, Tensor], epochs: int, count: int = 1) -> LCam:
+    """L-CAM-Fm by the chosen masks and rate, on ``count`` cached views of each of the images ``data``."""
+    recipe = L_CAM.shortened(epochs, **plans.L_CAM_FEW)
+    torch.manual_seed(0)
+    model = LCam(classifier, masks=plans.L_CAM_MASKS, views=count)
+    fit(model, recipe, model.prepare(data, recipe), progress=False)
+    return model
+
+
 def views(network: str, root: Path, counts: Sequence[int]) -> pd.DataFrame:
     """The chosen masks and rate on one cached view of an image and on more, an epoch the shorter the more views it shows."""
     classifier = load_classifier(network)
-    train = in_memory(jobs.images("imagenet", root, "train")(middle_square(256)))
+    train = in_memory(sources.images("imagenet", root, "train")(middle_square(256)))
     found = []
     for count in tqdm(counts, desc=network, unit="try"):
-        recipe = L_CAM.shortened(round(EPOCHS / count), **jobs.L_CAM_FEW)
-        torch.manual_seed(0)
-        model = LCam(classifier, masks=jobs.L_CAM_MASKS, views=count)
         given = train if count > 1 else {**train, "images": center(train["images"], L_CAM.crop)}
-        fit(model, recipe, model.prepare(given, recipe), progress=False)
+        model = chosen(classifier, given, round(EPOCHS / count), count)
         found.append(learned(f"{count} {'view' if count == 1 else 'views'}", model))
+    return measured(classifier, root, found)
+
+
+def lengths(network: str, root: Path, counts: Sequence[int]) -> pd.DataFrame:
+    """The chosen masks and rate over each number of epochs, the fall of the rate stretched alike."""
+    classifier = load_classifier(network)
+    train = in_memory(sources.images("imagenet", root, "train")("crop"))
+    found = [learned(f"{count} epochs", chosen(classifier, train, count)) for count in tqdm(counts, desc=network, unit="try")]
     return measured(classifier, root, found)
 
 
@@ -95,9 +113,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="+", help="torchvision networks, for example mobilenet_v2 resnet50")
     parser.add_argument("--views", type=int, help="compare so many cached views of an image with one")
-    given, root = parser.parse_args(), jobs.find_root("imagenet")
+    parser.add_argument("--epochs", type=int, nargs="+", help="compare these numbers of epochs")
+    given, root = parser.parse_args(), sources.find_root("imagenet")
     if given.views:
         write_table(OUT.with_stem("l_cam_views"), pd.concat([views(network, root, (1, given.views)) for network in given.networks]))
+    if given.epochs:
+        write_table(OUT.with_stem("l_cam_epochs"), pd.concat([lengths(network, root, given.epochs) for network in given.networks]))
+    if given.views or given.epochs:
         return
     frame = pd.concat([tries(network, root) for network in given.networks], ignore_index=True)
     write_table(OUT, frame)

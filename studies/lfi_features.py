@@ -18,7 +18,7 @@ import pandas as pd
 import torch.nn.functional as F
 
 from cam_core.classifier import Classifier
-from cam_core.data import Dataset
+from cam_core.data import Dataset, sources
 from cam_core.evaluate import Data, Table, evaluate
 from cam_core.learned import LfiCam, accuracy, jobs, multi_label_head
 from cam_core.learned.batches import features, in_memory
@@ -27,7 +27,7 @@ from cam_core.metrics import EnergyPointingGame, PixelPrecision
 from cam_core.metrics.statistics import paired_difference, wilson
 from cam_core.results import write_table
 
-OUT = jobs.HOME / "results/studies/lfi_features.csv"
+OUT = sources.HOME / "results/studies/lfi_features.csv"
 METHODS = ("cam", "grad_cam", "mean_activation", "random_map", "center_gaussian")
 TRUNKS = {"plain": None, "lfi_cam": "fin", "lfi_cam[uniform]": "uniform"}  # what weighs the channels
 Row = dict[str, object]
@@ -50,7 +50,7 @@ def probed(trunk: Classifier, train: Dataset) -> Classifier:
 
 def networks(key: str, dataset: str, name: str, root: Path, **options: Any) -> dict[str, Classifier]:
     """Head -> classifier of one trunk: "own", "probe" and, for LFI-CAM, "attended"."""
-    train = jobs.images(dataset, root, "train")(jobs.source(dataset).view)
+    train = sources.images(dataset, root, "train")(sources.source(dataset).view)
     if key == "plain":
         own, _ = jobs.network(dataset, name, root, **options)
         return {"own": own, "probe": probed(own, train)}
@@ -84,8 +84,8 @@ def study(
     **options: Any,
 ) -> pd.DataFrame:
     """All rows; "difference": a trunk minus the plain one of the same seed, on the same images."""
-    images, rows = jobs.images(dataset, root, limit=limit), list[Row]()
-    test = images(jobs.source(dataset).view)
+    images, rows = sources.images(dataset, root, limit=limit), list[Row]()
+    test = images(sources.source(dataset).view)
     for seed in seeds:
         kept: dict[str, dict[str, Table]] = {}
         for key in trunks:
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="of every training; the data set's default if left out")
     parser.add_argument("--trunks", nargs="+", default=list(TRUNKS), choices=list(TRUNKS))
     given = parser.parse_args()
-    root = jobs.find_root(given.dataset)
+    root = sources.find_root(given.dataset)
     frame = study(given.dataset, given.backbone, root, range(given.seeds), given.trunks, epochs=given.epochs)
     write_table(OUT, frame)
     shown = frame[frame.method.isin(["network", "cam", "grad_cam"]) & (frame.than == "")]

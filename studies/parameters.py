@@ -8,10 +8,11 @@ network, and what joins it: "fin_3x3" (as released), "fin_1x1" (an earlier state
 
 import pandas as pd
 
-from cam_core.learned import jobs, parameter_counts
+from cam_core.data import sources
+from cam_core.learned import parameter_counts
 from cam_core.results import write_table
 
-OUT = jobs.HOME / "results/studies/parameters.csv"
+OUT = sources.HOME / "results/studies/parameters.csv"
 # network -> classes of the data that the papers train it on: CIFAR-10, Cat & Dog, ImageNet
 NETWORKS = {"resnet110_bottleneck": 10, "densenet100_12": 10, "resnext29_8x64d": 10, "resnet18": 2, "resnet50": 1000}
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from cam_core import Probe, load_classifier, metrics
+from cam_core.data import sources
 from cam_core.evaluate import evaluate
-from cam_core.learned import jobs
 from cam_core.methods import Method, method
 from cam_core.results import write_table
 
-OUT = jobs.HOME / "results/studies/published_gap.csv"
+OUT = sources.HOME / "results/studies/published_gap.csv"
 NAMES = ("grad_cam_pp[l_cam]", "grad_cam[power=0.5]", "mean_activation", "random_map")
 SHOWN = (1.0, 0.5, 0.15)
 WANTED = (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.MapMean)
@@ -31,7 +31,7 @@ def signed(probe: Probe) -> Tensor:
 
 def study(backbone: str, count: int) -> pd.DataFrame:
     """One row a method, metric and share of the map that is shown."""
-    classifier, data = load_classifier(backbone), jobs.images("imagenet", jobs.find_root("imagenet"), limit=count)
+    classifier, data = load_classifier(backbone), sources.images("imagenet", sources.find_root("imagenet"), limit=count)
     without = Method("grad_cam[no relu]", signed, "Selvaraju et al., ICCV", 2017, "1 + head")
     frame = evaluate(
         classifier, data, [method("grad_cam"), without, *map(method, NAMES)], [metric(keep) for keep in SHOWN for metric in WANTED]

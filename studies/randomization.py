@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from cam_core import load_classifier, metrics
-from cam_core.learned import jobs
+from cam_core.data import sources
 from cam_core.methods import method
 from cam_core.results import write_table
 
@@ -29,7 +29,7 @@ BATCH = 10
 def study(backbone: str, count: int, seeds: Sequence[int]) -> pd.DataFrame:
     """All rows; ``empty``: how many of the ``n`` images had an empty map, whose likeness counts 0."""
     classifier = load_classifier(backbone)
-    data = jobs.images("imagenet", jobs.find_root("imagenet"), limit=count)("crop")
+    data = sources.images("imagenet", sources.find_root("imagenet"), limit=count)("crop")
     frames = []
     for first in range(0, count, BATCH):
         images = torch.stack([data[index].image for index in range(first, min(count, first + BATCH))])
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     frame = study(given.backbone, given.images, range(given.seeds))
-    write_table(jobs.HOME / f"results/studies/randomization-{given.backbone}.csv", frame)
+    write_table(sources.HOME / f"results/studies/randomization-{given.backbone}.csv", frame)
     shown = frame[frame.measure == "spearman"]
     print(shown.pivot_table(index="method", columns="depth", values="value", sort=False).round(2).to_string())
 

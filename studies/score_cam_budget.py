@@ -21,8 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cam_core import Probe, load_classifier, maps, metrics
-from cam_core.data import inclusive_boxes
-from cam_core.learned import jobs
+from cam_core.data import inclusive_boxes, sources
 from cam_core.methods import budget
 from cam_core.methods.perturbation import channel_scores
 from cam_core.metrics.statistics import bootstrap, paired_difference
@@ -126,7 +125,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=40)
     given = parser.parse_args()
     classifier = load_classifier(given.backbone)
-    frozen, data = classifier.frozen(), jobs.images("imagenet", jobs.find_root("imagenet"), limit=given.images)("crop")
+    frozen, data = classifier.frozen(), sources.images("imagenet", sources.find_root("imagenet"), limit=given.images)("crop")
     asked: Asked = [metrics.AverageDrop(), metrics.AverageDrop(0.5), metrics.IncreaseInConfidence(), metrics.EnergyPointingGame()]
     tallies: dict[Way, Tally] = {}
     for number in tqdm(range(len(data)), given.backbone, unit="image"):
@@ -134,7 +133,7 @@ def main() -> None:
         boxes = inclusive_boxes(example.boxes) if example.boxes is not None else torch.empty(0, 4)
         image_rows(Probe(frozen, example.image[None]), number, boxes, tallies, asked)
     frame = summary(tallies).assign(backbone=given.backbone, weights=classifier.weights)
-    write_table(jobs.HOME / f"results/studies/score_cam_budget-{given.backbone}.csv", frame)
+    write_table(sources.HOME / f"results/studies/score_cam_budget-{given.backbone}.csv", frame)
     print(frame[frame.metric == "correlation"].drop(columns=["weights", "backbone"]).round(4).to_string(index=False))
 
 

@@ -3,11 +3,14 @@
     CAM_DATA=... python -m studies.scratch cifar10 resnet20 --settings 0 1 2 3 4 --seeds 0 1 2
 
 Trainings: every setting under the first seed, then the other seeds under the first setting, each for the three models in turn. Every
-finished training is kept, a killed one resumes from its last checkpoint: give the same command again. After each training the table is
-written anew: results/studies/scratch-<dataset>-<backbone>.csv. Rows of ``role`` "training": one a planned training and number, without a
-value until it is done. "pair": agreement of the maps of two finished trainings on the same test images (`map_stability`: IoU at the
-threshold, by LFI-CAM's script, at a fixed area, correlation; of the pair, of shuffled images, and the excess), for pairs that differ in
-the setting ("settings") or in the seed ("seeds"). "mean": mean, least and most over those pairs.
+finished training is kept, a killed one resumes from its last checkpoint: give the same command again. ``--models`` adds the ablations of
+LFI-CAM (`jobs.SCRATCH`): equal weights, one learned 1x1 map, the 1x1 importance network, a plain network of as many parameters.
+
+After each training the table is written anew: results/studies/scratch-<dataset>-<backbone>.csv, with "-e<epochs>" behind it for another
+number of epochs than usual and "-ablations" for other models, so that one table does not replace another. Rows of ``role`` "training": one
+a planned training and number, without a value until it is done. "pair": agreement of the maps of two finished trainings on the same test
+images (`map_stability`: IoU at the threshold, by LFI-CAM's script, at a fixed area, correlation; of the pair, of shuffled images, and the
+excess), for pairs that differ in the setting ("settings") or in the seed ("seeds"). "mean": mean, least and most over those pairs.
 """
 
 import argparse
@@ -25,20 +28,22 @@ from torch import Tensor
 
 from cam_core import METHODS, Probe
 from cam_core.classifier import Classifier
-from cam_core.learned import LfiCam, TrainingError, jobs
+from cam_core.data import sources
+from cam_core.learned import LfiCam, TrainingError, jobs, plans
 from cam_core.learned.batches import as_float, in_memory
 from cam_core.metrics import map_stability
 from cam_core.results import write_table
 from studies.lfi_features import bare
 
 MODELS = ("plain", "lfi_cam", "abn")
+CHOOSES = ("lfi_cam", "lfi_cam[kernel=1]")  # have an importance network, whose weights differ from image to image
 DATASETS = ("cifar10", "cat_dog", "drawn_imagenet", "drawn_cub")
 Row = dict[str, object]
 Explains = Callable[[Probe], Tensor]
 
 
 class Training(NamedTuple):
-    """What is trained, and how: the setting is a number in `jobs.SETTINGS`."""
+    """What is trained, and how: the setting is a number in `plans.SETTINGS`."""
 
     model: str
     setting: int
@@ -54,10 +59,10 @@ class Done:
     effective: float | None = None  # channels that share FIN's weight
 
 
-def plan(settings: Sequence[int], seeds: Sequence[int]) -> list[Training]:
+def plan(settings: Sequence[int], seeds: Sequence[int], models: Sequence[str] = MODELS) -> list[Training]:
     """All trainings, those first without which nothing can be compared: contenders take turns, settings come before seeds."""
     ways = [(setting, seeds[0]) for setting in settings] + [(settings[0], seed) for seed in seeds[1:]]
-    return [Training(model, setting, seed) for setting, seed in dict.fromkeys(ways) for model in MODELS]
+    return [Training(model, setting, seed) for setting, seed in dict.fromkeys(ways) for model in models]
 
 
 def pairs(trainings: Sequence[Training]) -> Iterator[tuple[str, Training, Training]]:
@@ -73,27 +78,25 @@ def pairs(trainings: Sequence[Training]) -> Iterator[tuple[str, Training, Traini
 
 def train(training: Training, dataset: str, name: str, root: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
     """The trained model (plain: its classifier) and its summary; loaded if it is kept already."""
-    learn = {"plain": jobs.network, "lfi_cam": jobs.lfi_cam, "abn": jobs.abn}[training.model]
-    return learn(dataset, name, root, seed=training.seed, setting=training.setting, **options)
+    return jobs.SCRATCH[training.model](dataset, name, root, seed=training.seed, setting=training.setting, **options)
 
 
-def explainers(model: Any) -> list[tuple[str, Classifier, Explains]]:
+def explainers(name: str, model: Any) -> list[tuple[str, Classifier, Explains]]:
     """(name, network, map) of everything whose stability is asked for: the model's own map, and controls on the same network."""
-    posthoc = [(name, METHODS[name]) for name in ("cam", "mean_activation")]
     if isinstance(model, Classifier):
-        return [(f"plain: {name}", model, function) for name, function in posthoc]
-    own = (model.name, model.classifier, model.explain)
+        return [(f"{name}: {key}", model, METHODS[key]) for key in ("cam", "mean_activation")]
+    own = (name, model.classifier, model.explain)
     if not isinstance(model, LfiCam):
         return [own]
-    return [own, ("lfi_cam: cam", model.classifier, METHODS["cam"]), ("lfi_cam: mean_activation", bare(model), METHODS["mean_activation"])]
+    return [own, (f"{name}: cam", model.classifier, METHODS["cam"]), (f"{name}: mean_activation", bare(model), METHODS["mean_activation"])]
 
 
 @torch.no_grad()
-def looked_at(model: Any, images: Tensor, batch: int = 100) -> dict[str, Tensor]:
+def looked_at(name: str, model: Any, images: Tensor, batch: int = 100) -> dict[str, Tensor]:
     """Name -> raw maps [N,h,w] of images [N,3,H,W]."""
     return {
-        name: torch.cat([explain(Probe(network, _ready(part, network))).cpu() for part in images.split(batch)])
-        for name, network, explain in explainers(model)
+        key: torch.cat([explain(Probe(network, _ready(part, network))).cpu() for part in images.split(batch)])
+        for key, network, explain in explainers(name, model)
     }
 
 
@@ -117,8 +120,8 @@ def effective_channels(model: LfiCam, images: Tensor, batch: int = 100) -> float
 def finished(training: Training, images: Tensor, dataset: str, name: str, root: Path, **options: Any) -> Done:
     """Train, or load, and explain the test images."""
     model, summary = train(training, dataset, name, root, **options)
-    effective = effective_channels(model, images) if training.model == "lfi_cam" else None
-    return Done(summary, looked_at(model, images), effective)
+    effective = effective_channels(model, images) if training.model in CHOOSES else None
+    return Done(summary, looked_at(training.model, model, images), effective)
 
 
 # --- the table -------------------------------------------------------------------------------------------------------------------------
@@ -132,7 +135,7 @@ def training_rows(planned: Sequence[Training], done: dict[Training, Done], faile
         state = "done" if found else "failed" if one in failed else "not run"
         facts = {"role": "training", "model": one.model, "setting": one.setting, "seed": one.seed, "state": state}
         facts |= {"why": failed.get(one, "")}
-        values = {"accuracy": None, "seconds": None, **({"effective_channels": None} if one.model == "lfi_cam" else {})}
+        values = {"accuracy": None, "seconds": None, **({"effective_channels": None} if one.model in CHOOSES else {})}
         if found:
             reached = {
                 "accuracy": found.summary.get("accuracy"),
@@ -200,10 +203,10 @@ def study(
     A training that diverges is recorded as failed and the others go on. While there is less than an earlier run had published, as long as
     that is only being loaded again, the table stays what it was.
     """
-    of = jobs.source(dataset)
-    images = in_memory(jobs.images(dataset, root, limit=limit)(of.view), progress=False)["images"]
+    of = sources.source(dataset)
+    images = in_memory(sources.images(dataset, root, limit=limit)(of.view), progress=False)["images"]
     size = (images.shape[-2], images.shape[-1])
-    count = epochs or jobs.SCRATCH_EPOCHS[dataset]
+    count = epochs or plans.SCRATCH_EPOCHS[dataset]
     facts = {"dataset": dataset, "backbone": name, "epochs": count, "images": len(images)}
     known = published(out, facts)
     done, failed, paired = dict[Training, Done](), dict[Training, str](), list[Row]()
@@ -242,23 +245,31 @@ def published(out: Path, facts: dict[str, object]) -> int:
     return int(((frame.role == "training") & (frame.state == "done") & (frame.metric == "accuracy")).sum()) if same else 0
 
 
+def table(dataset: str, name: str, epochs: int | None, models: Sequence[str]) -> Path:
+    """Where the table goes: a file of its own for another number of epochs, and for the ablations."""
+    other = [f"e{epochs}"] if epochs not in (None, plans.SCRATCH_EPOCHS[dataset]) else []
+    ablations = ["ablations"] if set(models) - set(MODELS) else []
+    return sources.HOME / f"results/studies/{'-'.join(['scratch', dataset, name, *other, *ablations])}.csv"
+
+
 def main() -> None:
     """Train, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=DATASETS)
     parser.add_argument("backbone", help="resnet20 on cifar10, resnet18 on cat_dog, resnet8 on drawn_imagenet")
-    parser.add_argument("--settings", type=int, nargs="+", default=[0], help="numbers in jobs.SETTINGS; drawn data have one")
+    parser.add_argument("--settings", type=int, nargs="+", default=[0], help="numbers in plans.SETTINGS; drawn data have one")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="the first is that of all settings")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(jobs.SCRATCH))
     parser.add_argument("--epochs", type=int, help="the data set's default if left out")
     parser.add_argument("--images", type=int, help="how many test images are explained; all if left out")
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
-    known = len(jobs.SETTINGS.get(given.dataset, (None,)))
+    known = len(plans.SETTINGS.get(given.dataset, (None,)))
     if not set(given.settings) <= set(range(known)):
         parser.error(f"{given.dataset} has settings 0 to {known - 1}")
     study(
-        given.dataset, given.backbone, jobs.find_root(given.dataset), plan(given.settings, given.seeds),
-        out=jobs.HOME / f"results/studies/scratch-{given.dataset}-{given.backbone}.csv",
+        given.dataset, given.backbone, sources.find_root(given.dataset), plan(given.settings, given.seeds, given.models),
+        out=table(given.dataset, given.backbone, given.epochs, given.models),
         epochs=given.epochs, limit=given.images, device=given.device,
     )  # fmt: skip
 

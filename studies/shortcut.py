@@ -27,8 +27,8 @@ from tqdm import tqdm
 
 from cam_core import Probe
 from cam_core.classifier import Classifier
-from cam_core.data import Dataset, inclusive_boxes
-from cam_core.learned import LCam, Plain, jobs
+from cam_core.data import Dataset, inclusive_boxes, sources
+from cam_core.learned import LCam, Plain, jobs, plans
 from cam_core.learned.batches import in_memory
 from cam_core.learned.recipes import L_CAM
 from cam_core.learned.training import predict, trained
@@ -39,7 +39,7 @@ from cam_core.protocol import PROTOCOLS, finish
 from cam_core.results import write_table
 from data_scripts.draw import QUALITY, mark_box, redraw
 
-OUT = jobs.HOME / "results/studies/shortcut.csv"
+OUT = sources.HOME / "results/studies/shortcut.csv"
 NAME = "drawn_imagenet"
 POSTHOC = ("grad_cam", "cam", "layer_cam", "mean_activation", "random_map", "center_gaussian", "all_ones")
 EPOCHS = (24, 20, 20)  # the network's: after the usual 8 it has learned the shapes, and the mark hardly; L-CAM's two: as many for both
@@ -90,13 +90,13 @@ def learn(
     """The plain network, and L-CAM-Fm and L-CAM-Img on it; ``epochs`` of the three. No border: a shifted image would lose its mark."""
     options = {"seed": seed, "store": store, "device": "cpu", "progress": False}
     classes = int(train["labels"].max()) + 1
-    recipe = jobs.scratch_recipe("plain", NAME, epochs[0]).shortened(epochs[0], pad=0)
+    recipe = plans.scratch_recipe("plain", NAME, epochs[0]).shortened(epochs[0], pad=0)
     plain, _ = trained(lambda: Plain(jobs.scratch_backbone(NAME, name, classes)), recipe, train, **options)
     classifier = plain.classifier
     learned = {}
     for variant, count in zip(("fm", "img"), epochs[1:], strict=True):
-        build = partial(LCam, classifier, variant, masks=jobs.L_CAM_MASKS)
-        learned[f"l_cam_{variant}"], _ = trained(build, L_CAM.shortened(count, **jobs.L_CAM_FEW), train, **options)
+        build = partial(LCam, classifier, variant, masks=plans.L_CAM_MASKS)
+        learned[f"l_cam_{variant}"], _ = trained(build, L_CAM.shortened(count, **plans.L_CAM_FEW), train, **options)
     return classifier, learned
 
 
@@ -171,8 +171,8 @@ def main() -> None:
     parser.add_argument("--class", type=int, default=0, dest="label", help="the class that the mark goes with")
     parser.add_argument("--epochs", type=int, nargs=3, default=EPOCHS, metavar=("PLAIN", "FM", "IMG"))
     given = parser.parse_args()
-    root = jobs.find_root(NAME)
-    data = jobs.images(NAME, root, "train")("squash"), jobs.images(NAME, root)("squash")
+    root = sources.find_root(NAME)
+    data = sources.images(NAME, root, "train")("squash"), sources.images(NAME, root)("squash")
     frame = study(given.backbone, data, given.label, range(given.seeds), tuple(given.epochs))
     write_table(OUT, frame)
     shown = frame[(frame.shown == "with") & (frame.metric != "maximum_in_box")]

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from cam_core import METHODS, Probe, maps, metrics
 from cam_core.classifier import Classifier
-from cam_core.data import CUB200, Dataset, Example
+from cam_core.data import CUB200, Dataset, Example, sources
 from cam_core.evaluate import Table, evaluate
 from cam_core.learned import jobs, lfi_backbone
 from cam_core.learned.plain import pooled_head
@@ -42,7 +42,7 @@ from cam_core.protocol import PROTOCOLS, finish
 from cam_core.results import write_table
 from data_scripts.draw import cue_mask, redraw
 
-OUT = jobs.HOME / "results/studies/trust.csv"
+OUT = sources.HOME / "results/studies/trust.csv"
 CREATURES, BIRDS = "drawn_imagenet", "drawn_cub"
 VIEWS = ("squash", "crop")
 EPOCHS = 24  # enough for the network to be right on every image tried, and to follow the cue on most
@@ -379,7 +379,7 @@ def chosen(
 
 def study(root: Path, count: int) -> pd.DataFrame:
     """All rows: both networks on the creatures, cue localization on the birds."""
-    data = {view: jobs.images(CREATURES, root, limit=count)(view) for view in VIEWS}
+    data = {view: sources.images(CREATURES, root, limit=count)(view) for view in VIEWS}
     trained, _ = jobs.network(CREATURES, "resnet8", root, epochs=EPOCHS)
     frames = []
     for name, classifier, look in (("trained", trained, drawn), ("wired", wired(), tinted)):
@@ -389,7 +389,7 @@ def study(root: Path, count: int) -> pd.DataFrame:
         equal = equal_mean(classifier, shown(pictures), every_candidate(pictures), share)
         rows = [facts, records(table), records(equal), *(win_rows(table, keep) for keep in ("100%", "50%", "15%"))]
         frames += [frame.assign(network=name) for frame in rows]
-    birds = jobs.images(BIRDS, root, limit=count)("squash")
+    birds = sources.images(BIRDS, root, limit=count)("squash")
     frames.append(records(cue_localization(birds)).assign(network="birds"))
     columns = ["network", "method", "metric", "setting", "value", "ci_low", "ci_high", "n", "protocol", "better", "against_cue"]
     return pd.concat(frames, ignore_index=True)[columns]
@@ -399,7 +399,7 @@ def main() -> None:
     """Run the study and write its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=40, help="drawn test images, before those are chosen that follow the cue")
-    frame = study(jobs.find_root(CREATURES), parser.parse_args().images)
+    frame = study(sources.find_root(CREATURES), parser.parse_args().images)
     write_table(OUT, frame)
     told = frame[frame.against_cue == "better"].groupby(["network", "metric", "setting"], sort=False).method.apply(", ".join)
     print(told.to_string())

@@ -6,8 +6,8 @@ import torch
 
 from benchmarks import training
 from cam_core import METHODS, Probe
+from cam_core.data import sources
 from cam_core.learned import LCam
-from cam_core.learned import jobs as jobs_module
 from data_scripts.draw import draw
 
 
@@ -59,7 +59,7 @@ def test_both_ways_of_an_epoch_take_the_same_steps(monkeypatch):
 def test_the_loader_reads_everything(monkeypatch, tmp_path):
     root = draw(tmp_path / "drawn", small=True, progress=False)
     monkeypatch.delenv("CAM_DATA", raising=False)
-    monkeypatch.setattr(jobs_module, "DRAWN", root)
+    monkeypatch.setattr(sources, "DRAWN", root)
     seen = []
     read = training.batches
 

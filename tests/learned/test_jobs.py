@@ -5,24 +5,12 @@ import torch
 from PIL import Image
 
 from cam_core.learned import jobs
-from cam_core.learned.recipes import LFI_CAM
 from data_scripts.draw import draw
 
 
-def test_what_a_name_stands_for(monkeypatch, tmp_path):
+def test_a_recipe_s_name_says_epochs_and_setting():
     assert jobs.epochs("e50-2") == (50, 2)
     assert jobs.epochs(None) == ()
-    assert jobs.find_root("cub", "somewhere").name == "somewhere"
-    monkeypatch.delenv("CAM_DATA", raising=False)
-    with pytest.raises(FileNotFoundError, match="cub needs its images: set CAM_DATA"):
-        jobs.find_root("cub")
-    monkeypatch.setenv("CAM_DATA", str(tmp_path))
-    assert jobs.find_root("cub") == tmp_path
-    with pytest.raises(ValueError, match="unknown dataset 'cifar': expected one of drawn_imagenet"):
-        jobs.images("cifar", tmp_path)
-
-
-def test_a_recipe_s_name_says_epochs_and_setting():
     assert jobs.asked("e12-2") == {"epochs": 12, "setting": 2}
     assert jobs.asked("e12", 3) == {"epochs": 3}
     assert jobs.asked("") == {"epochs": None}
@@ -34,8 +22,6 @@ def test_a_recipe_s_name_says_epochs_and_setting():
     assert jobs.asked_of_l_cam("paper") == {"epochs": (None, None), "paper": "paper"}
     with pytest.raises(ValueError, match="recipe 'e12-lst': unknown word 'lst'"):
         jobs.asked("e12-lst")
-    with pytest.raises(ValueError, match="drawn_imagenet has settings 0 to 0, got 2"):
-        jobs.scratch_recipe("lfi_cam", "drawn_imagenet", 1, 2)
 
 
 def test_a_job_trains_what_the_notebook_loads(monkeypatch, tmp_path):
@@ -80,32 +66,6 @@ def test_cifar_folder_trains_plain_lfi_cam_and_abn(monkeypatch, tmp_path):
     plain, _ = jobs.network("cifar10", "resnet8", root, epochs=1, setting=2, store=jobs.STORE)
     assert plain.trunk.conv1.stride == (1, 1)
     assert torch.equal(plain.mean, model.classifier.mean)
-
-
-def test_cat_dog_is_cut_out_of_middle_squares(tmp_path):
-    root = pets(tmp_path, "Cat-Dog-128", (180, 140), ("train", "val"))
-    of = jobs.source("cat_dog")
-    assert jobs.images("cat_dog", root, "train")(of.train_view)[0].image.shape == (3, 128, 128)
-    assert jobs.images("cat_dog", root)(of.view)[0].image.shape == (3, 96, 96)
-
-
-def test_contenders_learn_alike():
-    for dataset, settings in jobs.SETTINGS.items():
-        for setting in range(len(settings)):
-            plain, *others = (jobs.scratch_recipe(kind, dataset, None, setting) for kind in ("plain", "lfi_cam", "abn"))
-            for other in others:
-                assert [line.split(":")[0] for line in other.differs_from(plain)] == ["name"]
-    recipe = jobs.scratch_recipe("abn", "cat_dog")
-    assert (recipe.name, recipe.epochs, recipe.milestones, recipe.crop) == ("abn_imagenet", 30, (15, 22), 96)
-    assert jobs.scratch_recipe("lfi_cam", "cifar10").differs_from(LFI_CAM) == [
-        "epochs: 12 instead of 300",
-        "milestones: 6 9 instead of 150 225",
-        "precision: bf16-mixed instead of 32-true",
-    ]
-    with pytest.raises(ValueError, match="settings 0 to 4, got 5"):
-        jobs.scratch_recipe("plain", "cifar10", 1, 5)
-    with pytest.raises(ValueError, match="no recipe for imagenet yet"):
-        jobs.scratch_recipe("lfi_cam", "imagenet")
 
 
 def _nothing(monkeypatch, root):

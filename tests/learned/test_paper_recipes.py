@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cam_core.classifier import load_classifier
-from cam_core.data import Dataset
+from cam_core.data import Dataset, sources
 from cam_core.learned import jobs, training
 from cam_core.learned.batches import batches
 from cam_core.learned.calm import calm_trunk
@@ -31,7 +31,7 @@ def fitted(monkeypatch, tmp_path):
 
     monkeypatch.setattr(training, "fit", fit)
     monkeypatch.setattr(training, "accuracy", lambda *_: 0.0)
-    monkeypatch.setitem(jobs.SOURCES, "imagenet", replace(jobs.SOURCES["imagenet"], held_out=0))  # drawn images are too few for any
+    monkeypatch.setitem(sources.SOURCES, "imagenet", replace(sources.SOURCES["imagenet"], held_out=0))  # drawn images are too few for any
     monkeypatch.setattr(jobs, "STORE", tmp_path / "models")
     monkeypatch.setattr(jobs, "calm_trunk", partial(calm_trunk, weights=None))
     return calls
@@ -59,6 +59,16 @@ def test_calm(fitted, root, paper, name, recipe, side):
     assert summary["deviations"] == []
 
 
+def test_calm_and_its_baseline_on_imagenet(fitted, root):
+    """Both are fine-tuned with finer maps by the WSOL benchmark's recipe."""
+    jobs.calm("imagenet", "resnet18", root, paper="wsol")
+    plain, _ = jobs.network("imagenet", "resnet18", root, paper="wsol")
+    assert [record for _, record, _ in fitted] == [PAPERS["calm_wsol_imagenet"]] * 3
+    assert all(data["images"].shape[2:] == (256, 256) for *_, data in fitted)
+    with torch.no_grad():
+        assert plain.activations(torch.rand(1, 3, 224, 224)).shape[2:] == (28, 28)
+
+
 @pytest.mark.parametrize(("name", "recipe"), [("resnet18", "l_cam"), ("vgg11", "l_cam_vgg")])
 def test_l_cam(fitted, root, name, recipe):
     classifier = load_classifier(name, None, num_classes=8)
@@ -70,7 +80,7 @@ def test_l_cam(fitted, root, name, recipe):
     assert isinstance(data, Dataset)
     assert data.split == "train"
     assert min(data[0].image.shape[1:]) == 256
-    example = jobs.images("imagenet", root, "full")("crop")[3]
+    example = sources.images("imagenet", root, "full")("crop")[3]
     assert data.annotations[3].label == int(classifier.frozen()(example.image[None]).argmax())
 
 

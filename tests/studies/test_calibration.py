@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from cam_core import METHODS, Probe, maps, metrics
-from cam_core.learned import Calm, jobs, lfi_backbone
+from cam_core.data import sources
+from cam_core.learned import Calm, lfi_backbone
 from cam_core.metrics.cues import CALIBRATIONS, PARTS, THRESHOLDS, VARIANTS
 from data_scripts.draw import draw
 from studies import calibration
@@ -18,7 +19,7 @@ COUNT = 10
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = draw(tmp_path_factory.mktemp("data") / "drawn", small=True, processes=1, progress=False)
-    return jobs.images("drawn_cub", root, limit=COUNT)
+    return sources.images("drawn_cub", root, limit=COUNT)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cam_core.data import ImageNet
+from cam_core.data import ImageNet, sources
 from cam_core.learned import LfiCam, jobs, lfi_backbone
 from data_scripts.draw import draw
 from studies import lfi_features
@@ -60,6 +60,6 @@ def test_rows_and_differences(root, tmp_path):
     accuracy = frame[(frame.metric == "accuracy") & (frame.trunk == "plain") & (frame["head"] == "own")]
     plain, _ = jobs.network("drawn_imagenet", "resnet8", root, epochs=1, store=tmp_path)
     assert len(list(tmp_path.glob("*/model.safetensors"))) == 3  # loaded
-    test = jobs.images("drawn_imagenet", root, limit=10)("squash")
+    test = sources.images("drawn_imagenet", root, limit=10)("squash")
     right = [int(F.softmax(plain(test[i].image[None]), 1).argmax()) == test[i].label for i in range(10)]
     assert accuracy["value"].item() == pytest.approx(100 * sum(right) / 10)

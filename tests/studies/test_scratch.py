@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cam_core.data import sources
 from cam_core.learned import LfiCam, TrainingError, jobs, lfi_backbone
 from cam_core.learned.lfi import FixedImportance
 from cam_core.metrics import map_stability
@@ -39,7 +40,7 @@ def test_maps_and_controls_are_those_of_the_network():
     torch.manual_seed(0)
     model = LfiCam(lfi_backbone("resnet8", 4)).eval()
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
-    found = scratch.looked_at(model, images, batch=2)
+    found = scratch.looked_at("lfi_cam", model, images, batch=2)
     assert set(found) == {"lfi_cam", "lfi_cam: cam", "lfi_cam: mean_activation"}
     with torch.no_grad():
         x = model.classifier.normalize(images.float() / 255)
@@ -50,6 +51,39 @@ def test_maps_and_controls_are_those_of_the_network():
     assert torch.allclose(found["lfi_cam"], attention, atol=1e-5)
     assert torch.allclose(found["lfi_cam: mean_activation"], features.mean(1), atol=1e-5)
     assert torch.allclose(found["lfi_cam: cam"], torch.einsum("bk,bkhw->bhw", weights, attended), atol=1e-4)
+
+
+def test_another_plan_has_a_table_of_its_own():
+    usual = scratch.table("cifar10", "resnet20", None, scratch.MODELS)
+    assert usual.name == "scratch-cifar10-resnet20.csv"
+    assert scratch.table("cifar10", "resnet20", 12, ["plain", "abn"]) == usual
+    assert scratch.table("cifar10", "resnet20", 60, scratch.MODELS).name == "scratch-cifar10-resnet20-e60.csv"
+    assert scratch.table("cifar10", "resnet20", None, [*scratch.MODELS, "plain[widened]"]).name == "scratch-cifar10-resnet20-ablations.csv"
+
+
+def test_ablations_learn_and_are_compared_under_their_own_names(root, tmp_path):
+    """Equal weights: the attention orders places as the mean of the features does. Widened: about as many parameters as LFI-CAM."""
+    models = ["lfi_cam", "lfi_cam[uniform]", "lfi_cam[learned]", "lfi_cam[kernel=1]", "plain[widened]"]
+    out, planned = tmp_path / "ablations.csv", scratch.plan([0], [0, 1], models)
+    options = {"epochs": 1, "store": tmp_path / "models", "device": "cpu"}
+    frame = scratch.study("cifar10", "resnet8", root, planned, out=out, **options)
+    trainings = frame[frame.role == "training"]
+    assert (trainings["state"] == "done").all()
+    assert trainings["digest"].nunique() == len(planned)
+    assert set(trainings[trainings.metric == "effective_channels"]["model"]) == set(scratch.CHOOSES)
+    assert {"lfi_cam[uniform]", "lfi_cam[learned]: cam", "plain[widened]: mean_activation"} < set(frame[frame.role == "pair"]["method"])
+    uniform, wide, whole = (
+        scratch.train(Training(m, 0, 0), "cifar10", "resnet8", root, **options)[0] for m in (models[1], models[4], models[0])
+    )
+    assert uniform.name == models[1]
+    found = scratch.looked_at(models[1], uniform, torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8))
+    mean = found["lfi_cam[uniform]: mean_activation"]
+    spread = mean.amax((1, 2), keepdim=True) - mean.amin((1, 2), keepdim=True)
+    torch.testing.assert_close(found["lfi_cam[uniform]"], (mean - mean.amin((1, 2), keepdim=True)) / spread, rtol=1e-4, atol=1e-5)
+    sizes = [sum(p.numel() for p in module.parameters()) for module in (wide, whole)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
+    with pytest.raises(ValueError, match="resnet18 cannot be widened: take one of resnet8"):
+        jobs.scratch_backbone("cat_dog", "resnet18", 2, widened=True)
 
 
 def test_time_left_is_that_of_the_same_model():
@@ -126,8 +160,8 @@ def test_killed_diverged_and_whole(root, tmp_path, monkeypatch):
     pair = frame[frame.role == "pair"]
     assert set(pair["method"]) == {"plain: cam", "plain: mean_activation", "lfi_cam", "lfi_cam: cam", "lfi_cam: mean_activation", "abn"}
     models = [jobs.lfi_cam("cifar10", "resnet8", root, setting=s, epochs=1, store=tmp_path / "models", device="cpu")[0] for s in (0, 1)]
-    of = jobs.source("cifar10")
-    data = jobs.images("cifar10", root)(of.view)
+    of = sources.source("cifar10")
+    data = sources.images("cifar10", root)(of.view)
     images = torch.stack([data[i].image for i in range(len(data))])
     with torch.no_grad():
         maps = [model.classifier.trunk.attend(model.classifier.normalize(images))[1] for model in models]

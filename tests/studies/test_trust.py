@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from cam_core import METHODS, Probe, metrics
-from cam_core.data import inclusive_boxes
+from cam_core.data import inclusive_boxes, sources
 from cam_core.evaluate import Table
-from cam_core.learned import jobs
 from data_scripts.draw import draw
 from studies import trust
 from studies.trust import COARSE, CUE, INVERSE, Known, chosen, cue_localization, follows, measure, records, tinted, wired
@@ -27,7 +26,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(root):
-    return {view: jobs.images(trust.CREATURES, root, limit=COUNT)(view) for view in trust.VIEWS}
+    return {view: sources.images(trust.CREATURES, root, limit=COUNT)(view) for view in trust.VIEWS}
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +136,7 @@ def test_v2_takes_the_hole_in_the_inverse_for_the_object(values):
 
 
 def test_cue_localization_tells_the_cue_from_noise_and_from_its_inverse(root):
-    table = cue_localization(jobs.images(trust.BIRDS, root, limit=10)("squash"), progress=False)
+    table = cue_localization(sources.images(trust.BIRDS, root, limit=10)("squash"), progress=False)
     found = {name: metric.compute() for (name, *_), metric in table.metrics.items()}
     assert min(found[one] for one in RIGHT) > 5 * max(found[one] for one in WRONG)
     assert found["random_map"] == pytest.approx(found["fake_cam"], abs=1)  # no difference of two maps: what chance gives

@@ -1,0 +1,91 @@
+"""Data sets by the names that profiles, notebooks and studies use: reader, splits, the side of the network's input, where they lie.
+
+root = find_root("cub")
+images = images("cub", root, limit=100)   # view -> Dataset
+images("squash")[0].image                 # [3,224,224] in [0, 1]
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from cam_core.data.cub import CUB200
+from cam_core.data.example import Dataset, View
+from cam_core.data.folder import ImageFolder, middle_square
+from cam_core.data.imagenet import ImageNet
+from cam_core.data.voc import VOC2007
+
+HOME = Path(__file__).resolve().parents[2]  # the repository, wherever a notebook was started
+DRAWN = HOME / "data/drawn"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set by name: its reader, the splits trained on and reported on, the side of the network's input.
+
+    ``held_out``: the last so many images of the test list choose recipes and are never reported on. ``full``: the split of all training
+    images, where ``train`` is a part of them. ``view``: how images are looked at when networks from scratch are trained (``train_view``,
+    if another) and tested.
+    """
+
+    reader: Callable[..., Dataset]
+    train: str
+    test: str
+    side: int
+    held_out: int = 0
+    full: str | None = None
+    view: View = "squash"
+    train_view: View | None = None
+    deviations: tuple[str, ...] = ()
+
+
+SOURCES = {
+    "drawn_imagenet": Source(ImageNet, "train", "val", 112),
+    "drawn_voc": Source(VOC2007, "trainval", "test", 112),
+    "drawn_cub": Source(CUB200, "train", "test", 112),
+    "imagenet": Source(ImageNet, "train256", "val", 224, held_out=100, full="train"),
+    "voc07": Source(VOC2007, "trainval", "test", 224),
+    "cub": Source(CUB200, "train", "test", 224),
+    "cifar10": Source(
+        partial(ImageFolder, name="CIFAR-10-subset"), "train", "test", 32,
+        deviations=("images: 20,000 and 5,000 as JPEG files instead of 50,000 and 10,000",),
+    ),
+    "cat_dog": Source(
+        partial(ImageFolder, name="Cat-Dog-128"), "train", "val", 96, view="crop", train_view=middle_square(128),
+        deviations=("images: 2000 and 2000 with short side 128, trained on their middle squares; the split is ours",),
+    ),
+}  # fmt: skip
+
+
+def source(dataset: str) -> Source:
+    """The source of that name; ValueError names those that exist."""
+    if dataset not in SOURCES:
+        raise ValueError(f"unknown dataset {dataset!r}: expected one of {', '.join(SOURCES)}")
+    return SOURCES[dataset]
+
+
+def images(dataset: str, root: Path | str, split: str = "test", limit: int | None = None) -> Callable[[View], Dataset]:
+    """View -> images of a data set under that view, the first ``limit`` of the list: "test", "train", "full" (all for it) or "held_out"."""
+    of = source(dataset)
+    if split not in ("train", "full", "test", "held_out") or (split == "held_out" and not of.held_out):
+        raise ValueError(f"{dataset} has no images called {split!r}: take train, full, test" + (" or held_out" if of.held_out else ""))
+
+    name = {"train": of.train, "full": of.full or of.train}.get(split, of.test)
+    if split in ("train", "full") or not of.held_out:
+        return lambda view: of.reader(root, name, view, of.side, limit)
+    wanted = slice(-of.held_out, None) if split == "held_out" else slice(-of.held_out)
+    return lambda view: of.reader(root, name, view, of.side).part(wanted).part(slice(limit))
+
+
+def find_root(dataset: str, data_root: Path | str | None = None) -> Path:
+    """Where a data set lies: ``data_root`` if given, ``data/drawn`` for drawn data, else the folder that CAM_DATA names."""
+    source(dataset)
+    if data_root is not None:
+        return Path(data_root)
+    if dataset.startswith("drawn_"):
+        return DRAWN
+    if "CAM_DATA" not in os.environ:
+        raise FileNotFoundError(f"{dataset} needs its images: set CAM_DATA to the folder that holds them, or pass data_root")
+    return Path(os.environ["CAM_DATA"])

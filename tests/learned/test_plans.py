@@ -1,0 +1,68 @@
+"""Which recipe a model gets on which data: contenders get the same, the papers' own reach the training (see also test_paper_recipes)."""
+
+import pytest
+
+from cam_core.learned import plans
+from cam_core.learned.recipes import CALM, L_CAM, LFI_CAM, PAPERS
+
+
+def test_contenders_learn_alike():
+    for dataset, settings in plans.SETTINGS.items():
+        for setting in range(len(settings)):
+            plain, *others = (plans.scratch_recipe(kind, dataset, None, setting) for kind in ("plain", "lfi_cam", "abn"))
+            for other in others:
+                assert [line.split(":")[0] for line in other.differs_from(plain)] == ["name"]
+    recipe = plans.scratch_recipe("abn", "cat_dog")
+    assert (recipe.name, recipe.epochs, recipe.milestones, recipe.crop) == ("abn_imagenet", 30, (15, 22), 96)
+    assert plans.scratch_recipe("lfi_cam", "cifar10").differs_from(LFI_CAM) == [
+        "epochs: 12 instead of 300",
+        "milestones: 6 9 instead of 150 225",
+        "precision: bf16-mixed instead of 32-true",
+    ]
+    with pytest.raises(ValueError, match="settings 0 to 4, got 5"):
+        plans.scratch_recipe("plain", "cifar10", 1, 5)
+    with pytest.raises(ValueError, match="no recipe for imagenet yet"):
+        plans.scratch_recipe("lfi_cam", "imagenet")
+    with pytest.raises(ValueError, match="drawn_imagenet has settings 0 to 0, got 2"):
+        plans.scratch_recipe("lfi_cam", "drawn_imagenet", 1, 2)
+
+
+def test_random_windows_are_cut_out_of_whole_images_only_with_the_papers_own_recipe():
+    assert plans.scratch_plan("abn", "cat_dog").seen == {}
+    assert plans.scratch_plan("abn", "cifar10", paper="paper").seen == {}
+    assert plans.scratch_plan("abn", "cat_dog", paper="paper").seen == {
+        "split": "full", "view": "original", "tested": "crop", "stream": True,
+    }  # fmt: skip
+
+
+def test_calm_is_reduced_by_the_data_it_learns():
+    drawn, birds = plans.calm_plan("drawn_cub", "resnet8"), plans.calm_plan("cub", "resnet50", 3)
+    assert (drawn.recipe.epochs, drawn.recipe.groups, drawn.deviations) == (22, (), ())
+    assert (birds.recipe.epochs, birds.recipe.groups, birds.deviations) == (3, CALM.groups, ("maps: 14x14 instead of 28x28",))
+    assert birds.recipe.frozen_batchnorm
+    assert plans.calm_plan("cub", "resnet50", paper="paper").recipe == CALM
+    with pytest.raises(ValueError, match="CALM has no reduced recipe for imagenet"):
+        plans.calm_plan("imagenet", "resnet50")
+
+
+def test_the_wsol_benchmark_s_schedule_and_rates_go_by_the_data():
+    """Ten epochs on ImageNet, a tenth of the rate from every third on; CUB's fifty fall every fifteenth."""
+    for name, rate, decay in (("resnet50", 3.108411e-5, 1e-4), ("vgg16", 1.654502e-5, 5e-4), ("inception_v3", 3.606503e-4, 5e-4)):
+        recipe = plans.calm_plan("imagenet", name, paper="wsol").recipe
+        assert (recipe.epochs, recipe.batch, recipe.lr, recipe.weight_decay) == (10, 32, rate, decay)
+        assert [recipe.rate(epoch) for epoch in (0, 1, 2, 4, 5, 8, 9)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.001, 0.001])
+        assert recipe.groups == plans.calm_plan("cub", name, paper="wsol").recipe.groups
+        assert PAPERS[recipe.name] == recipe
+    assert plans.calm_plan("cub", "resnet50", paper="wsol").recipe.milestones == (14, 29, 44)
+    with pytest.raises(ValueError, match="the WSOL benchmark has no recipe for voc07: take one of cub, imagenet"):
+        plans.calm_plan("voc07", "resnet50", paper="wsol")
+
+
+def test_l_cam_s_variants_differ_in_their_epochs_alone():
+    fm, img = (plans.l_cam_plan(variant, "resnet50") for variant in ("fm", "img"))
+    assert (fm.recipe.epochs, img.recipe.epochs) == (50, 5)
+    assert [line.split(":")[0] for line in img.recipe.differs_from(fm.recipe)] == ["epochs", "milestones"]
+    assert img.recipe.milestones == (0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2)  # twelve falls in the first 12 of 26 epochs
+    assert fm.seen == img.seen
+    assert plans.l_cam_plan("img", "vgg16", 2, "paper").recipe.milestones == (0, 0, 1, 1, 1, 2, 2)
+    assert plans.l_cam_plan("fm", "resnet50", paper="paper").recipe == L_CAM
