@@ -179,8 +179,8 @@ def results(rows, paper, level=4):
         return "*Not run.*\n"
     keys = ("dataset", "split", "backbone", "weights", "recipe")
     parts = []
-    for key, found in itertools.groupby(rows, key=lambda row: tuple(row[k] for k in keys)):
-        run, group = dict(zip(keys, key, strict=True)), list(found)
+    for key in dict.fromkeys(tuple(row[k] for k in keys) for row in rows):  # a run may hold several networks, each with its weights
+        run, group = dict(zip(keys, key, strict=True)), [row for row in rows if tuple(row[k] for k in keys) == key]
         parts.append(f"{'#' * level} {name(run['dataset'])}, {name(run['backbone'])}{_recipe(run)}\n")
         parts.append(_where(run, list(dict.fromkeys((row["seed"], row["run"]) for row in group))))
         protocols = dict.fromkeys(row["protocol"] for row in group)
@@ -222,7 +222,7 @@ def _table(rows, protocol):
     methods.sort(key=is_control)  # stable: what explains first, controls below
     runs = list(dict.fromkeys(row["run"] for row in rows))
     cells = {(row["run"], row["method"], row["metric"], row["setting"]): row for row in rows}
-    digits = {metric: 1 if any(abs(float(r["value"])) > 1 for r in rows if r["metric"] == metric) else 3 for metric, _ in columns}
+    digits = {metric: _digits([r for r in rows if r["metric"] == metric]) for metric, _ in columns} | {"empty_maps": 0}
     lines = []
     for method in methods:
         own = [[cells.get((run, method, *column)) for run in runs] for column in columns]
@@ -268,6 +268,11 @@ def _over_seeds(values, digits=1, sign=""):
         return ""
     low, high = (f"{end:.{digits}f}" for end in interval)
     return f"; mean {statistics.fmean(values):{sign}.{digits}f} [{low},\N{NO-BREAK SPACE}{high}]"
+
+
+def _digits(rows):
+    """One for percentages, three for what lies between -1 and 1."""
+    return 1 if any(abs(float(row["value"])) > 1 for row in rows) else 3
 
 
 def _value(cell, digits=1, usual=None):
@@ -348,13 +353,14 @@ def _compare(check, seeds):
     notes = [own["profile"], *(["stand-in"] if "pqf" in own["weights"] else []), *(["box"] if own["metric"].endswith("_box") else [])]
     what = f", {own['setting']}" if own["setting"] and "setting" not in check else ""
     where = f"{name(own['dataset'])}, {name(own['backbone'])}{what} ({', '.join(notes)})"
-    digits = 1 if any(abs(float(row["value"])) > 1 for seed in seeds for row in seed[:2]) else 3
+    digits = _digits([row for seed in seeds for row in seed[:2]])
     told = [_against(*seed, digits) for seed in seeds]
     if len(seeds) == 1:
         return f"**{_verdict(check, *seeds[0])}** on {where}: {told[0]}"
     differences = [float(paired["value"]) if paired else float(own["value"]) - float(other["value"]) for own, other, paired in seeds]
-    listed = "; ".join(f"seed {own['seed']}: {text}" for (own, *_), text in zip(seeds, told, strict=True))
-    verdict, mean = _over_all_seeds(check, seeds, differences), _over_seeds(differences, digits, "+")
+    said = [_verdict(check, *seed) for seed in seeds]
+    listed = ". ".join(f"Seed {own['seed']} ({one}): {text}" for (own, *_), one, text in zip(seeds, said, told, strict=True))
+    verdict, mean = _over_all_seeds(check, said, differences), _over_seeds(differences, digits, "+")
     return f"**{verdict}** on {where}, {len(seeds)} seeds{mean}. {listed}"
 
 
@@ -369,12 +375,11 @@ def _verdict(check, own, other, paired):
     return _paired_verdict(sign, paired, margin) if paired else _marginal_verdict(sign, own, other, margin)
 
 
-def _over_all_seeds(check, seeds, differences):
-    """By the interval over the seeds where there are enough of them; else what every single seed says, by its own images."""
+def _over_all_seeds(check, said, differences):
+    """By the interval over the seeds where there are enough of them; else what all of them ``said``, each by its own images."""
     interval = seed_interval(differences)
     if interval is None:
-        said = {_verdict(check, *seed) for seed in seeds}
-        return said.pop() if len(said) == 1 else "not decided"
+        return said[0] if len(set(said)) == 1 else "not decided"
     return _by_interval(1 if check["direction"] == "higher" else -1, *interval, check.get("margin", 0))
 
 

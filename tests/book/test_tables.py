@@ -35,6 +35,20 @@ def test_seeds_of_one_configuration_share_a_table_and_have_no_common_interval():
     assert text.count("list-table") == 1
 
 
+def test_seeds_of_several_networks_share_one_table_for_each_network():
+    """A run of CALM holds three networks, so the rows of one network do not follow one another."""
+    runs = [rows(("cam", f"4{seed}", "40", "49"), run=f"x-s{seed}", seed=str(seed), weights=w) for seed in range(3) for w in ("one", "two")]
+    text = tables.results([row for run in runs for row in run], "l_cam")
+    assert text.count("list-table") == 2
+    assert text.count("seeds 0, 1, 2.") == 2
+    assert text.count("  - 40.0 [40.0,\N{NO-BREAK SPACE}49.0] · 41.0 [") == 2
+
+
+def test_empty_maps_are_counted_in_whole_numbers():
+    empty = [r | {"metric": "empty_maps", "value": "0.0", "ci_low": "", "ci_high": ""} for r in rows(("cam", "1", "0", "2"))]
+    assert "  - 0\n" in tables.results(empty, "l_cam")
+
+
 def test_ten_seeds_have_an_interval_and_nine_do_not():
     values = [40, 41, 43, 40, 42, 45, 39, 41, 44, 42]
     runs = [rows(("cam", str(v), "40", "42"), run=f"x-s{i}", seed=str(i))[0] for i, v in enumerate(values)]
@@ -136,11 +150,12 @@ def seeds_of(values, width, **given):
 )
 def test_a_claim_about_few_seeds_must_hold_under_each_by_its_own_images(values, width, verdict):
     text = tables.claims([CLAIM | {"check": CHECK}], *seeds_of(values, width))
-    assert f"**{verdict}** on ImageNet validation, ResNet-50 (subset), 3 seeds. seed 0: {50 + values[0]}.0" in text
+    assert f"**{verdict}** on ImageNet validation, ResNet-50 (subset), 3 seeds. Seed 0 (" in text
     for seed, value in enumerate(values):
         ends = f"[{value - width:.1f},\N{NO-BREAK SPACE}{value + width:.1f}]"
         told = re.escape(f"difference {value:+.1f} {ends}, n 40")
-        assert re.search(rf"seed {seed}: {50 + value}\.0 [^;]*; {told}", text)
+        said = "holds" if value > width else "does not hold" if value < -width else "not decided"
+        assert re.search(rf"Seed {seed} \({said}\): {50 + value}\.0 [^;]*; {told}", text)
     assert "mean" not in text
 
 
@@ -148,7 +163,7 @@ def test_from_ten_seeds_on_the_interval_over_them_decides():
     """Seeds of which none is sure by its own images, and whose mean is."""
     values = [2, 1, 3, 0, 2, 5, -1, 1, 4, 2]
     found = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    told = f", 10 seeds; mean +1.9 [{found.low:.1f},\N{NO-BREAK SPACE}{found.high:.1f}]. seed 0: "
+    told = f", 10 seeds; mean +1.9 [{found.low:.1f},\N{NO-BREAK SPACE}{found.high:.1f}]. Seed 0 (not decided): "
     text = tables.claims([CLAIM | {"check": CHECK}], *seeds_of(values, 9))
     assert "**holds** on" in text
     assert told in text
