@@ -230,13 +230,14 @@ def _table(rows, protocol):
         values = [_cell(found, digits[metric], usual) for found, (metric, _) in zip(own, columns, strict=True)]
         lines.append([("control: " if is_control(method) else "") + name(method), *values, _count(usual)])
     head = ["method", *(f"{name(metric)} {setting}".strip() for metric, setting in columns), "n"]
-    return list_table(head, lines, f"Protocol {protocol}; {_told_seeds(len(runs))}; n images (or pairs)")
+    return list_table(head, lines, f"Protocol {protocol}; {told_seeds(len(runs))}; n images (or pairs)")
 
 
 ENOUGH_SEEDS = 10
 
 
-def _told_seeds(count):
+def told_seeds(count):
+    """What the cells of a table hold, whose configurations were trained under so many seeds."""
     if count == 1:
         return "value [95 % interval]"
     if count < ENOUGH_SEEDS:
@@ -247,10 +248,9 @@ def _told_seeds(count):
 def _cell(found, digits, usual):
     if not any(found):
         return "not run"
-    if len(found) < ENOUGH_SEEDS:
-        return " · ".join("not run" if cell is None else _value(cell, digits, usual) for cell in found)
-    alone = " · ".join("not run" if cell is None else _value({**cell, "ci_low": ""}, digits, usual) for cell in found)
-    return alone + _over_seeds([float(cell["value"]) for cell in found if cell], digits)
+    own = found if len(found) < ENOUGH_SEEDS else [cell and {**cell, "ci_low": ""} for cell in found]
+    values = " · ".join("not run" if cell is None else _value(cell, digits, usual) for cell in own)
+    return values + over_seeds([float(cell["value"]) for cell in found if cell], digits)
 
 
 def seed_interval(values):
@@ -261,7 +261,7 @@ def seed_interval(values):
     return statistics.fmean(values) - half, statistics.fmean(values) + half
 
 
-def _over_seeds(values, digits=1, sign=""):
+def over_seeds(values, digits=1, sign=""):
     """The mean over the seeds and its interval in words; nothing where the seeds are too few."""
     interval = seed_interval(values)
     if interval is None:
@@ -360,7 +360,7 @@ def _compare(check, seeds):
     differences = [float(paired["value"]) if paired else float(own["value"]) - float(other["value"]) for own, other, paired in seeds]
     said = [_verdict(check, *seed) for seed in seeds]
     listed = ". ".join(f"Seed {own['seed']} ({one}): {text}" for (own, *_), one, text in zip(seeds, said, told, strict=True))
-    verdict, mean = _over_all_seeds(check, said, differences), _over_seeds(differences, digits, "+")
+    verdict, mean = _over_all_seeds(check, said, differences), over_seeds(differences, digits, "+")
     return f"**{verdict}** on {where}, {len(seeds)} seeds{mean}. {listed}"
 
 
