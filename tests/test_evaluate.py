@@ -268,6 +268,23 @@ def test_mean_average_precision_of_a_network_is_that_of_all_its_rows():
     assert low < metric.compute() < high
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+@pytest.mark.parametrize(("kind", "shape"), [(Accuracy, (1,)), (MeanAveragePrecision, (2, 3))])
+def test_what_a_network_is_worth_is_the_same_in_any_split(kind, shape):
+    rows = torch.from_numpy(np.random.default_rng(0).random((12, *shape)).round(1 if shape[0] > 1 else 0))
+    if shape[0] > 1:
+        rows[:, 1] = rows[:, 1].round()
+    one, merged = kind(), kind()
+    one.record(rows, range(12))
+    for part in ([11, 3, 4], [0], [1, 2, 3, 5], [6, 7, 8, 9, 10]):  # out of order, one of them twice
+        piece = kind()
+        piece.record(rows[part], part)
+        merged.merge_state(piece)
+    assert np.array_equal(one.per_image()[1], merged.per_image()[1])
+    assert one.compute() == merged.compute()
+    assert one.interval(resamples=20) == merged.interval(resamples=20)
+
+
 def test_wins_between_two_methods(root, classifier):
     chosen = [METHODS["all_ones"], METHODS["random_map"]]
     table = evaluate(classifier, imagenet(root, 4), chosen, [metrics.AverageDrop()], batch_size=4, progress=False)
