@@ -1,6 +1,6 @@
 """Tables of the studies of learned models."""
 
-from tables import is_control, list_table, name, number
+from tables import ENOUGH_SEEDS, is_control, list_table, name, number, over_seeds, told_seeds
 
 
 def recipe(rows):
@@ -18,13 +18,11 @@ def recipe(rows):
     return list_table(head, lines, f"{first['n']} held-out images, L-CAM-Fm, {first['epochs']} epochs; intervals left out, about ±5")
 
 
-def _each(rows, digits=1):
-    """The values of the seeds, one after another; a single one with its interval."""
-    if not rows:
-        return "–"
-    if len(rows) == 1:
-        return number(rows[0])
-    return " · ".join(f"{float(row['value']):.{digits}f}" for row in sorted(rows, key=lambda row: int(row["seed"])))
+def _each(rows):
+    """The values of the seeds, one after another: of few seeds each with its interval, of many with the interval over them."""
+    few = len(rows) < ENOUGH_SEEDS
+    values = " · ".join(number(row, interval=few) for row in sorted(rows, key=lambda row: int(row["seed"])))
+    return values + over_seeds([float(row["value"]) for row in rows]) if rows else "–"
 
 
 def _picked(rows, **wanted):
@@ -32,8 +30,7 @@ def _picked(rows, **wanted):
 
 
 def _told_seeds(rows):
-    count = len({row["seed"] for row in rows})
-    return "value [95 % interval over images]" if count == 1 else f"one value a seed, {count} seeds"
+    return told_seeds(len({row["seed"] for row in rows}))
 
 
 def shortcut(rows):

@@ -185,8 +185,8 @@ def results(rows, paper, level=4):
         return "*Not run.*\n"
     keys = ("dataset", "split", "backbone", "weights", "recipe")
     parts = []
-    for key, found in itertools.groupby(rows, key=lambda row: tuple(row[k] for k in keys)):
-        run, group = dict(zip(keys, key, strict=True)), list(found)
+    for key in dict.fromkeys(tuple(row[k] for k in keys) for row in rows):  # a run may hold several networks, each with its weights
+        run, group = dict(zip(keys, key, strict=True)), [row for row in rows if tuple(row[k] for k in keys) == key]
         parts.append(f"{'#' * level} {name(run['dataset'])}, {name(run['backbone'])}{_recipe(run)}\n")
         parts.append(_where(run, list(dict.fromkeys((row["seed"], row["run"]) for row in group))))
         protocols = dict.fromkeys(row["protocol"] for row in group)
@@ -228,7 +228,7 @@ def _table(rows, protocol):
     methods.sort(key=is_control)  # stable: what explains first, controls below
     runs = list(dict.fromkeys(row["run"] for row in rows))
     cells = {(row["run"], row["method"], row["metric"], row["setting"]): row for row in rows}
-    digits = {metric: 1 if any(abs(float(r["value"])) > 1 for r in rows if r["metric"] == metric) else 3 for metric, _ in columns}
+    digits = {metric: _digits([r for r in rows if r["metric"] == metric]) for metric, _ in columns} | {"empty_maps": 0}
     lines = []
     for method in methods:
         own = [[cells.get((run, method, *column)) for run in runs] for column in columns]
@@ -236,30 +236,49 @@ def _table(rows, protocol):
         values = [_cell(found, digits[metric], usual) for found, (metric, _) in zip(own, columns, strict=True)]
         lines.append([("control: " if is_control(method) else "") + name(method), *values, _count(usual)])
     head = ["method", *(f"{name(metric)} {setting}".strip() for metric, setting in columns), "n"]
-    told = "value [95 % interval]" if len(runs) == 1 else f"one value a seed, {len(runs)} seeds"
-    told += ", and their mean with its 95 % interval over the seeds" if len(runs) >= ENOUGH_SEEDS else ""
-    return list_table(head, lines, f"Protocol {protocol}; {told}; n images (or pairs)")
-
-
-def _cell(found, digits, usual):
-    if not any(found):
-        return "not run"
-    if len(found) == 1:
-        return _value(found[0], digits, usual)
-    values = " · ".join("not run" if cell is None else _value({**cell, "ci_low": ""}, digits, usual) for cell in found)
-    return values + _over_seeds([float(cell["value"]) for cell in found if cell], digits)
+    return list_table(head, lines, f"Protocol {protocol}; {told_seeds(len(runs))}; n images (or pairs)")
 
 
 ENOUGH_SEEDS = 10
 
 
-def _over_seeds(values, digits):
-    """The mean of ten seeds or more with its t interval, seeds being what is drawn and the images fixed; of fewer, nothing."""
+def told_seeds(count):
+    """What the cells of a table hold, whose configurations were trained under so many seeds."""
+    if count == 1:
+        return "value [95 % interval]"
+    if count < ENOUGH_SEEDS:
+        return f"one value a seed [95 % interval over the images of that seed], {count} seeds"
+    return f"one value a seed, {count} seeds, and their mean with its 95 % interval over the seeds"
+
+
+def _cell(found, digits, usual):
+    if not any(found):
+        return "not run"
+    own = found if len(found) < ENOUGH_SEEDS else [cell and {**cell, "ci_low": ""} for cell in found]
+    values = " · ".join("not run" if cell is None else _value(cell, digits, usual) for cell in own)
+    return values + over_seeds([float(cell["value"]) for cell in found if cell], digits)
+
+
+def seed_interval(values):
+    """The 95 % t interval of the mean of ten seeds or more, seeds being what is drawn and the images fixed; of fewer, None."""
     if len(values) < ENOUGH_SEEDS:
-        return ""
-    middle = statistics.fmean(values)
+        return None
     half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    return f"; mean {middle:.{digits}f} [{middle - half:.{digits}f},\N{NO-BREAK SPACE}{middle + half:.{digits}f}]"
+    return statistics.fmean(values) - half, statistics.fmean(values) + half
+
+
+def over_seeds(values, digits=1, sign=""):
+    """The mean over the seeds and its interval in words; nothing where the seeds are too few."""
+    interval = seed_interval(values)
+    if interval is None:
+        return ""
+    low, high = (f"{end:.{digits}f}" for end in interval)
+    return f"; mean {statistics.fmean(values):{sign}.{digits}f} [{low},\N{NO-BREAK SPACE}{high}]"
+
+
+def _digits(rows):
+    """One for percentages, three for what lies between -1 and 1."""
+    return 1 if any(abs(float(row["value"])) > 1 for row in rows) else 3
 
 
 def _value(cell, digits=1, usual=None):
@@ -310,6 +329,7 @@ def claims(entries, rows, differences=()):
 
 
 SAME = ("paper", "run", "profile", "metric", "setting", "protocol")  # what two rows share that may be compared
+TRAINED = ("paper", "profile", "metric", "setting", "protocol", "dataset", "split", "backbone", "weights", "recipe")  # all but the seed
 
 
 def _evidence(entry, rows, differences):
@@ -322,26 +342,51 @@ def _evidence(entry, rows, differences):
     wanted = [row for row in rows if row["metric"] in metrics]
     wanted = [row for row in wanted if check.get("setting") in (None, row["setting"]) and " first " not in f" {row['setting']} "]
     pairs = {(*(d[k] for k in SAME), d["method"], d["than"]): d for d in differences if d["metric"] in metrics}
-    found = []
+    trials = {}
     for own in (row for row in wanted if row["method"] == check["method"]):
         others = [r for r in wanted if r["method"] == check["than"] and all(r[k] == own[k] for k in SAME)]
         paired = pairs.get((*(own[k] for k in SAME), check["method"], check["than"]))
-        found += [_compare(check, own, other, paired) for other in others]
+        for other in others:
+            trials.setdefault((*(own[k] for k in TRAINED), other["weights"]), []).append((own, other, paired))
+    found = [_compare(check, seeds) for seeds in trials.values()]
     said = [f"Read beside it: {entry['beside']}"] if found and "beside" in entry else []
     return [*found, *said] or "not run"
 
 
-def _compare(check, own, other, paired):
-    sign = 1 if check["direction"] == "higher" else -1
-    if paired:
-        verdict, told = _paired_verdict(sign, paired, check.get("margin")), _difference(paired)
-    else:
-        verdict, told = _marginal_verdict(sign, own, other, check.get("margin")), "intervals of each alone, no paired difference"
+def _compare(check, seeds):
+    """What one configuration says, whose ``seeds`` are (the method's row, the other's, their paired difference or None)."""
+    own, *_ = seeds[0]
     notes = [own["profile"], *(["stand-in"] if "pqf" in own["weights"] else []), *(["box"] if own["metric"].endswith("_box") else [])]
     what = f", {own['setting']}" if own["setting"] and "setting" not in check else ""
     where = f"{name(own['dataset'])}, {name(own['backbone'])}{what} ({', '.join(notes)})"
+    digits = _digits([row for seed in seeds for row in seed[:2]])
+    told = [_against(*seed, digits) for seed in seeds]
+    if len(seeds) == 1:
+        return f"**{_verdict(check, *seeds[0])}** on {where}: {told[0]}"
+    differences = [float(paired["value"]) if paired else float(own["value"]) - float(other["value"]) for own, other, paired in seeds]
+    said = [_verdict(check, *seed) for seed in seeds]
+    listed = ". ".join(f"Seed {own['seed']} ({one}): {text}" for (own, *_), one, text in zip(seeds, said, told, strict=True))
+    verdict, mean = _over_all_seeds(check, said, differences), over_seeds(differences, digits, "+")
+    return f"**{verdict}** on {where}, {len(seeds)} seeds{mean}. {listed}"
+
+
+def _against(own, other, paired, digits):
     n = "" if own["n"] == other["n"] else f" (n {_count(own['n'])} and {_count(other['n'])})"
-    return f"**{verdict}** on {where}: {_value(own)} against {_value(other)}{n}; {told}"
+    told = _difference(paired, digits) if paired else "intervals of each alone, no paired difference"
+    return f"{_value(own, digits)} against {_value(other, digits)}{n}; {told}"
+
+
+def _verdict(check, own, other, paired):
+    sign, margin = 1 if check["direction"] == "higher" else -1, check.get("margin")
+    return _paired_verdict(sign, paired, margin) if paired else _marginal_verdict(sign, own, other, margin)
+
+
+def _over_all_seeds(check, said, differences):
+    """By the interval over the seeds where there are enough of them; else what all of them ``said``, each by its own images."""
+    interval = seed_interval(differences)
+    if interval is None:
+        return said[0] if len(set(said)) == 1 else "not decided"
+    return _by_interval(1 if check["direction"] == "higher" else -1, *interval, check.get("margin", 0))
 
 
 FEW = 30  # images: the intervals of fewer are too narrow to be judged by alone
@@ -353,12 +398,16 @@ def _paired_verdict(sign, paired, margin=None):
     With a margin: not worse by more than that (non-inferiority, one-sided 2.5 %), by the interval alone, which
     then must come of `FEW` images or more.
     """
-    worst, best = sorted(sign * float(paired[end]) for end in ("ci_low", "ci_high"))
-    if margin is not None and float(paired["n"]) >= FEW:
-        return "holds" if worst > -margin else "does not hold" if best < -margin else "not decided"
-    if margin is not None or paired["same_as"] or float(paired["p_holm"]) > 0.05:
+    few = margin is not None and float(paired["n"]) < FEW
+    if few or (margin is None and (paired["same_as"] or float(paired["p_holm"]) > 0.05)):
         return "not decided"
-    return "holds" if worst > 0 else "does not hold" if best < 0 else "not decided"
+    return _by_interval(sign, float(paired["ci_low"]), float(paired["ci_high"]), margin or 0)
+
+
+def _by_interval(sign, low, high, margin):
+    """Whether all of the difference's interval lies on the claim's side of a loss of ``margin``."""
+    worst, best = sorted((sign * low, sign * high))
+    return "holds" if worst > -margin else "does not hold" if best < -margin else "not decided"
 
 
 def _marginal_verdict(sign, own, other, margin=None):
@@ -371,9 +420,9 @@ def _marginal_verdict(sign, own, other, margin=None):
     return ("holds" if holds else "does not hold") if apart else "not decided"
 
 
-def _difference(paired):
+def _difference(paired, digits=1):
     """A paired difference with its interval and corrected p, in words."""
-    told = f"difference {number(paired, sign=True)}, n {_count(paired['n'])}"
+    told = f"difference {number(paired, sign=True, digits=digits)}, n {_count(paired['n'])}"
     if paired["same_as"]:
         return f"{told}; the same map as {name(paired['same_as'])}, counted once"
     p = float(paired["p_holm"])

@@ -3,7 +3,7 @@
 import copy
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -60,17 +60,18 @@ class Table:
             rows += [(p, m, "empty_maps", "", float((e > 0).sum()), None, None, int((e >= 0).sum())) for (p, m), e in self.empty.items()]
         return pd.DataFrame(rows, columns=["protocol", "method", "metric", "setting", "value", "ci_low", "ci_high", "n"])
 
-    def per_image(self) -> pd.DataFrame:
-        """Rows of the metrics: protocol, method, metric, setting, id, image, row (a list of numbers); without histograms of pixels."""
-        frames = []
+    def per_image(self) -> Iterator[pd.DataFrame]:
+        """A frame for each metric of each method in turn: all of them may be more than memory should hold (`results.save` takes them so).
+
+        Columns: id, image, row (an array of numbers), protocol, method, metric, setting. Histograms of pixels are left out.
+        """
         for (method, name, setting), metric in self.metrics.items():
             if metric.needs in ("cue", "masks"):
                 continue
             ids, rows = metric.per_image()
             images = [self.image_ids[i] for i in metric.groups(ids)]
             frame = pd.DataFrame({"id": ids, "image": images, "row": list(rows.reshape(len(rows), -1).astype("float32", copy=False))})
-            frames.append(frame.assign(protocol=metric.protocol, method=method, metric=name, setting=setting))
-        return pd.concat(frames, ignore_index=True)
+            yield frame.assign(protocol=metric.protocol, method=method, metric=name, setting=setting)
 
     def difference(self, first: str, second: str, name: str, setting: str = "") -> Difference:
         """Method ``first`` minus ``second`` in a metric, on the images that both have, with its paired interval."""

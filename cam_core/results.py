@@ -1,6 +1,7 @@
 """Results on disk: the schema of a record, provenance, atomic writes, loading, publishing (without torch)."""
 
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -9,12 +10,14 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 TEXT = ("paper", "dataset", "split", "backbone", "weights", "recipe", "protocol", "method", "metric", "setting")
 NUMBERS = ("value", "ci_low", "ci_high", "n", "seed")
@@ -178,15 +181,24 @@ def _plain(value: object) -> object:
 
 
 def write_table(path: Path | str, frame: pd.DataFrame) -> None:
-    """Write a table atomically as .csv (floats to the bit) or .parquet (vectors as list columns)."""
-    path = Path(path)
-    with _replacing(path) as temporary:
-        if path.suffix == ".csv":
-            frame.to_csv(temporary, index=False, lineterminator="\n")
-        elif path.suffix == ".parquet":
-            frame.to_parquet(temporary, index=False)
-        else:
-            raise ValueError(f"{path}: a table is written as .csv or .parquet")
+    """Write a table atomically as .csv, floats to the bit."""
+    with _replacing(Path(path)) as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def write_parts(path: Path | str, frames: Iterable[pd.DataFrame]) -> None:
+    """Write one table atomically as .parquet, vectors as lists: from ``frames`` of the same columns, which are never held all at once.
+
+    Without any frame nothing is written.
+    """
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        return
+    schema = pa.Table.from_pandas(first, preserve_index=False).schema
+    with _replacing(Path(path)) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for frame in itertools.chain([first], frames):
+            writer.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
 
 
 def replace_folder(new: Path, final: Path) -> None:
@@ -204,13 +216,13 @@ def replace_folder(new: Path, final: Path) -> None:
 def save(
     out_dir: Path | str | None,
     records: pd.DataFrame | Sequence[Mapping[str, Any]],
-    per_image: pd.DataFrame | None = None,
+    per_image: Iterable[pd.DataFrame] = (),
     provenance_extra: Mapping[str, Any] | None = None,
     differences: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """What a notebook calls at its end: write metrics.csv, differences.csv, per_image.parquet and run_facts.json into `out_dir`.
 
-    records: the 15 columns in any order. per_image: one row per image and measure, vectors as lists.
+    records: the 15 columns in any order. per_image: frames of one row per image and measure (`Table.per_image`).
     provenance_extra: what only the notebook knows (device, chunk, data_digest, weights_digest, ...).
     differences: the columns of DIFFERENCE, in any order; paired comparisons of the methods (`Table.differences`).
     `out_dir=None` (a notebook opened by hand) checks and writes nothing. Returns the checked records.
@@ -227,8 +239,7 @@ def save(
         if differences is not None:
             write_table(Path(out_dir) / DIFFERENCES, differences[list(DIFFERENCE)])
         write_table(Path(out_dir) / METRICS, frame)
-        if per_image is not None:
-            write_table(Path(out_dir) / PER_IMAGE, per_image)
+        write_parts(Path(out_dir) / PER_IMAGE, per_image)
         write_json(Path(out_dir) / FACTS, public({**process_facts(), **(provenance_extra or {})}))
     return frame
 

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -123,7 +124,8 @@ def test_a_network_alone_is_recorded_with_its_interval(root, classifier, monkeyp
     monkeypatch.setattr("cam_core.evaluate.BLOCK", 3)  # decoded in parts, all the same
     in_parts = network_table(classifier, imagenet(root)("squash"))
     assert in_parts.records().iloc[0].equals(row)
-    assert in_parts.per_image().equals(whole.per_image())
+    [some], [all_at_once] = in_parts.per_image(), whole.per_image()
+    assert some.equals(all_at_once)
     with pytest.raises(ValueError, match="take VOC2007"):
         evaluate(classifier, imagenet(root), [METHODS["cam"]], [metrics.PointingGame()], progress=False)
 
@@ -266,6 +268,23 @@ def test_mean_average_precision_of_a_network_is_that_of_all_its_rows():
     assert low < metric.compute() < high
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+@pytest.mark.parametrize(("kind", "shape"), [(Accuracy, (1,)), (MeanAveragePrecision, (2, 3))])
+def test_what_a_network_is_worth_is_the_same_in_any_split(kind, shape):
+    rows = torch.from_numpy(np.random.default_rng(0).random((12, *shape)).round(1 if shape[0] > 1 else 0))
+    if shape[0] > 1:
+        rows[:, 1] = rows[:, 1].round()
+    one, merged = kind(), kind()
+    one.record(rows, range(12))
+    for part in ([11, 3, 4], [0], [1, 2, 3, 5], [6, 7, 8, 9, 10]):  # out of order, one of them twice
+        piece = kind()
+        piece.record(rows[part], part)
+        merged.merge_state(piece)
+    assert np.array_equal(one.per_image()[1], merged.per_image()[1])
+    assert one.compute() == merged.compute()
+    assert one.interval(resamples=20) == merged.interval(resamples=20)
+
+
 def test_wins_between_two_methods(root, classifier):
     chosen = [METHODS["all_ones"], METHODS["random_map"]]
     table = evaluate(classifier, imagenet(root, 4), chosen, [metrics.AverageDrop()], batch_size=4, progress=False)
@@ -309,7 +328,9 @@ def test_pixels_are_compared_with_masks_as_the_benchmark_does(root):
     assert set(records["n"]) == {5}
     assert (records.ci_low <= records.value).all()
     assert (records.value <= records.ci_high).all()
-    assert set(table.per_image()["metric"]) == {"max_box_acc_v2"}  # histograms of pixels are not written image by image
+    written = pd.concat(table.per_image())
+    assert set(written["metric"]) == {"max_box_acc_v2"}  # histograms of pixels are not written image by image
+    assert written.image.tolist() == opened.ids * 2
 
 
 def test_without_masks_what_needs_them_is_left_out_with_a_word(root, classifier):

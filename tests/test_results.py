@@ -5,6 +5,7 @@ import subprocess
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from cam_core import results
@@ -86,7 +87,7 @@ def test_what_is_no_record_is_refused_in_one_sentence(rows, sentence):
 def test_save_orders_columns_and_keeps_vectors(tmp_path):
     rows = [dict(reversed(record().items()))]
     per_image = pd.DataFrame({"image_id": ["a", "b"], "row": [np.array([0.25, 0.5]), np.array([1.0, 2.0])]})
-    frame = results.save(tmp_path, rows, per_image, {"chunk": 16, "data_root": "/somewhere/private/data"})
+    frame = results.save(tmp_path, rows, [per_image[:1], per_image[1:]], {"chunk": 16, "data_root": "/somewhere/private/data"})
     assert tuple(frame.columns) == results.COLUMNS
     back = pd.read_parquet(tmp_path / "per_image.parquet")
     np.testing.assert_array_equal(np.stack(back.row.tolist()), [[0.25, 0.5], [1.0, 2.0]])
@@ -130,8 +131,13 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
         results.write_json(path, {("no", "key"): 2})
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
-    with pytest.raises(ValueError, match=r"\.csv or \.parquet"):
-        results.write_table(tmp_path / "table.xlsx", pd.DataFrame({"a": [1]}))
+    parts = tmp_path / "parts.parquet"
+    results.write_parts(parts, [pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [2, 3]})])
+    with pytest.raises(pa.ArrowInvalid):
+        results.write_parts(parts, [pd.DataFrame({"a": [4]}), pd.DataFrame({"a": ["no number"]})])
+    assert pd.read_parquet(parts).a.tolist() == [1, 2, 3]
+    results.write_parts(tmp_path / "nothing.parquet", [])
+    assert sorted(tmp_path.iterdir()) == [path, parts]
 
 
 def test_load_takes_complete_runs_only(tmp_path):

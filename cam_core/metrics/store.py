@@ -1,7 +1,7 @@
 """Rows that are more than memory should hold: joined as they come, and moved to temporary files where they are many."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -63,3 +63,14 @@ def mapped(blocks: Iterable[Tensor], shape: Sequence[int]) -> Tensor:
             kind = block.dtype
         file.flush()
         return torch.from_file(file.name, shared=True, size=int(np.prod(shape)), dtype=kind).reshape(tuple(shape))
+
+
+def stacked(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
+    """The rows of ``first`` and below them those of ``second``, which are of the same type; mapped from a file where they are long."""
+    if first.nbytes + second.nbytes < BLOCK:
+        return np.concatenate([first, second])
+    with TemporaryFile() as file:
+        for part in (first, second):
+            np.ascontiguousarray(part).tofile(file)
+        file.flush()
+        return np.memmap(file, first.dtype, "r", shape=(len(first) + len(second), *first.shape[1:]))

@@ -36,14 +36,16 @@ def marks(seeds):
             yield facts | {"seed": seed, "trained": "difference", "shown": "with", "metric": metric, "method": "grad_cam", "value": -7}
 
 
-def test_the_mark_has_an_interval_for_one_seed_and_values_for_several(tmp_path):
+def test_every_seed_of_the_mark_has_its_own_interval_and_ten_have_one_together(tmp_path):
     text = write(tmp_path, "shortcut", list(marks([0])))
     assert "90.0 [1.0,\N{NO-BREAK SPACE}3.0]" in text
     assert "-7.0 [1.0" in text
     text = write(tmp_path, "shortcut", list(marks([0, 1])))
-    assert "90.0 · 91.0" in text
-    assert "20.0 · 21.0" in text
-    assert "one value a seed, 2 seeds" in text
+    assert "90.0 [1.0,\N{NO-BREAK SPACE}3.0] · 91.0 [1.0,\N{NO-BREAK SPACE}3.0]\n" in text
+    assert "one value a seed [95 % interval over the images of that seed], 2 seeds" in text
+    text = write(tmp_path, "shortcut", list(marks(range(10))))
+    assert "20.0 · 21.0 · " in text
+    assert "· 29.0; mean 24.5 [22.3,\N{NO-BREAK SPACE}26.7]" in text  # 24.5 ± 2.262 · 3.028 / √10
 
 
 def test_features_stand_under_their_head(tmp_path):

@@ -23,16 +23,30 @@ def test_a_table_gives_value_interval_and_n():
     assert "  - 40\n" in text
 
 
-def test_seeds_of_one_configuration_share_a_table_and_have_no_interval():
+def test_seeds_of_one_configuration_share_a_table_and_have_no_common_interval():
     one = rows(("cam", "41", "40", "42"), ("grad_cam", "20", "19", "21"), run="x-s0")
     two = rows(("cam", "45", "44", "46"), run="x-s1", seed="1")
     text = tables.results(one + two, "l_cam")
     assert "seeds 0, 1. Runs `x-s0`, `x-s1`." in text
-    assert "one value a seed, 2 seeds" in text
-    assert "  - 41.0 · 45.0\n" in text
-    assert "  - 20.0 · not run\n" in text
-    assert "[" not in text[text.index("* - CAM") :]
+    assert "one value a seed [95 % interval over the images of that seed], 2 seeds" in text
+    assert "  - 41.0 [40.0,\N{NO-BREAK SPACE}42.0] · 45.0 [44.0,\N{NO-BREAK SPACE}46.0]\n" in text
+    assert "  - 20.0 [19.0,\N{NO-BREAK SPACE}21.0] · not run\n" in text
+    assert "mean" not in text
     assert text.count("list-table") == 1
+
+
+def test_seeds_of_several_networks_share_one_table_for_each_network():
+    """A run of CALM holds three networks, so the rows of one network do not follow one another."""
+    runs = [rows(("cam", f"4{seed}", "40", "49"), run=f"x-s{seed}", seed=str(seed), weights=w) for seed in range(3) for w in ("one", "two")]
+    text = tables.results([row for run in runs for row in run], "l_cam")
+    assert text.count("list-table") == 2
+    assert text.count("seeds 0, 1, 2.") == 2
+    assert text.count("  - 40.0 [40.0,\N{NO-BREAK SPACE}49.0] · 41.0 [") == 2
+
+
+def test_empty_maps_are_counted_in_whole_numbers():
+    empty = [r | {"metric": "empty_maps", "value": "0.0", "ci_low": "", "ci_high": ""} for r in rows(("cam", "1", "0", "2"))]
+    assert "  - 0\n" in tables.results(empty, "l_cam")
 
 
 def test_ten_seeds_have_an_interval_and_nine_do_not():
@@ -113,6 +127,55 @@ def test_claims_are_judged_by_the_paired_interval(low, high, margin, direction, 
     assert f"**{verdict}** on" in text
     assert f"[{float(low):.1f},\N{NO-BREAK SPACE}{float(high):.1f}], n 40, corrected p 0.034" in text
     assert "no paired difference" not in text
+
+
+def seeds_of(values, width, **given):
+    """Rows and paired differences of one configuration, a seed for each difference."""
+    both, differences = [], []
+    for seed, value in enumerate(values):
+        where = {"run": f"x-s{seed}", "seed": str(seed)}
+        both += rows(("l_cam_img", str(50 + value), "45", "55"), ("grad_cam", "50", "45", "55"), **where)
+        differences.append(paired(str(value - width), str(value + width), **where, **given))
+    return both, differences
+
+
+@pytest.mark.parametrize(
+    ("values", "width", "verdict"),
+    [
+        ([4, 3, 5], 1, "holds"),
+        ([-4, -3, -5], 1, "does not hold"),
+        ([4, 3, -1], 2, "not decided"),  # one seed that its own images leave open
+        ([4, 3, -5], 1, "not decided"),  # two seeds that contradict each other
+    ],
+)
+def test_a_claim_about_few_seeds_must_hold_under_each_by_its_own_images(values, width, verdict):
+    text = tables.claims([CLAIM | {"check": CHECK}], *seeds_of(values, width))
+    assert f"**{verdict}** on ImageNet validation, ResNet-50 (subset), 3 seeds. Seed 0 (" in text
+    for seed, value in enumerate(values):
+        ends = f"[{value - width:.1f},\N{NO-BREAK SPACE}{value + width:.1f}]"
+        told = re.escape(f"difference {value:+.1f} {ends}, n 40")
+        said = "holds" if value > width else "does not hold" if value < -width else "not decided"
+        assert re.search(rf"Seed {seed} \({said}\): {50 + value}\.0 [^;]*; {told}", text)
+    assert "mean" not in text
+
+
+def test_from_ten_seeds_on_the_interval_over_them_decides():
+    """Seeds of which none is sure by its own images, and whose mean is."""
+    values = [2, 1, 3, 0, 2, 5, -1, 1, 4, 2]
+    found = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    told = f", 10 seeds; mean +1.9 [{found.low:.1f},\N{NO-BREAK SPACE}{found.high:.1f}]. Seed 0 (not decided): "
+    text = tables.claims([CLAIM | {"check": CHECK}], *seeds_of(values, 9))
+    assert "**holds** on" in text
+    assert told in text
+    assert "**not decided** on" in tables.claims([CLAIM | {"check": CHECK}], *seeds_of(values[:9], 9))
+    lower = CHECK | {"direction": "lower", "margin": 5}
+    assert "**holds** on" in tables.claims([CLAIM | {"check": lower}], *seeds_of(values, 9))
+    assert "**does not hold** on" in tables.claims([CLAIM | {"check": lower | {"margin": 0.1}}], *seeds_of(values, 9))
+
+
+def test_numbers_of_a_claim_about_small_values_have_enough_digits():
+    found = rows(("l_cam_img", "0.512", "0.4", "0.6"), ("grad_cam", "0.53", "0.5", "0.6"))
+    assert "0.512 [0.400" in tables.claims([CLAIM | {"check": CHECK}], found, [paired("-0.03", "-0.006")])
 
 
 def test_claims_without_their_paired_difference_say_so():

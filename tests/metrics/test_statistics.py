@@ -11,6 +11,7 @@ from scipy import stats
 
 from cam_core.metrics.statistics import (
     bootstrap,
+    common,
     holm,
     mcnemar,
     mean,
@@ -99,6 +100,22 @@ def test_paired_difference_uses_the_common_images_only():
         paired_difference(([0, 1], [0.0, 1.0]), ([2, 3], [0.0, 1.0]))
 
 
+@pytest.mark.parametrize("value", ["highest", "quotient"])
+def test_both_methods_of_a_seed_are_resampled_on_the_same_images(value):
+    """What each seed of a trained model is told with, by plain loops: draw images, take their rows of both methods, subtract."""
+    rng, ids, value = np.random.default_rng(7), np.arange(30), {"highest": highest, "quotient": quotient}[value]
+    hardness = rng.random(30)[:, None] * [1, 0] + [2, 1]
+    first, second = hardness + 0.1 * rng.random((30, 2)), hardness + 0.1 * rng.random((30, 2))
+    found = paired_difference((ids, first), (ids, second), value, resamples=4000)
+    drawn = [rng.integers(30, size=30) for _ in range(4000)]
+    differences = [float(value(first[images])) - float(value(second[images])) for images in drawn]
+    assert found.value == float(value(first)) - float(value(second))
+    low, high = np.quantile(differences, [0.025, 0.975])  # ours are moved a little: BCa, and tails for few images
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.15 * (high - low))
+    apart = [float(value(first[images])) - float(value(second[rng.integers(30, size=30)])) for images in drawn]
+    assert found.high - found.low < 0.5 * np.ptp(np.quantile(apart, [0.025, 0.975]))
+
+
 @pytest.mark.parametrize(("successes", "n"), [(0, 30), (1, 128), (77, 300), (30, 30)])
 def test_wilson_by_its_formula(successes, n):
     z, p = stats.norm.ppf(0.975), successes / n
@@ -177,6 +194,25 @@ def test_rows_are_the_same_up_to_rounding():
     assert same_rows((ids, rows), (ids, moved))
     assert same_rows((ids, rows), (ids[:20], rows[:20]))
     assert not same_rows((ids, rows), (ids, rows**1.01))
+    long = rng.random((60, 2**17)).astype(np.float32)  # looked at in parts
+    moved, keys = long.copy(), np.arange(60)
+    for changed, same in ((0, True), (1, False)):  # an entry in a hundred, and one more
+        moved.ravel()[: long.size // 100 + changed] = 2
+        assert same_rows((keys, long), (keys, moved)) is same
+
+
+def test_rows_that_follow_one_another_are_not_copied():
+    """Long rows lie in a file; the first images of the list, or all of them, are read where they are."""
+    ids, rows = np.arange(40), np.random.default_rng(1).random((40, 3))
+    for kept in (ids, ids[:15], ids[7:30], ids[[3]]):
+        found, own, other = common((ids, rows), (kept, 2 * rows[kept]))
+        assert found.tolist() == kept.tolist()
+        assert np.array_equal(2 * own, other)
+        assert np.shares_memory(own, rows)
+    _, own, _ = common((ids, rows), (ids[[2, 5, 6]], rows[[2, 5, 6]]))
+    assert np.array_equal(own, rows[[2, 5, 6]])
+    _, own, _ = common((ids[::-1], rows), (ids, rows))  # rows in another order than their ids
+    assert np.array_equal(own, rows[::-1])
 
 
 # ---------------------------------------------------------------- many comparisons

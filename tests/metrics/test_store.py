@@ -51,6 +51,20 @@ def test_whatever_comes_in_comes_out_in_any_order(block, data):
             assert not len(store.taken(kept))
 
 
+@linux
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_two_sets_of_rows_are_stacked_in_a_file_where_they_are_long(small_blocks, kind):
+    rows = np.random.default_rng(0).random((50, 4)).astype(kind)
+    for first, second in ((rows[:3], rows[3:5]), (rows[:20], rows[20:]), (rows[::2], rows[1::2])):
+        before = mapped(small_blocks)
+        found = store.stacked(first, second)
+        assert found.dtype == kind
+        assert np.array_equal(found, np.concatenate([first, second]))
+        assert mapped(small_blocks) - before == (first.nbytes + second.nbytes >= 1000)
+        del found
+        assert mapped(small_blocks) == before
+
+
 def test_many_batches_make_few_tensors():
     metric = metrics.MapMean()
     for i in range(1000):
