@@ -30,6 +30,23 @@ def test_a_race_is_told_as_ratios_to_its_first_contender(tmp_path):
     assert "0.99987" in text
 
 
+def test_a_floor_says_how_much_any_implementation_could_win(tmp_path):
+    facts = {"group": "g", "cpu_seconds": 4, "extra_mb": 10, "rounds": 3, "machine": "2 cores", "packages": "torch 2", "multiply_adds": ""}
+    times = {"score_cam": 75, "grad-cam: ScoreCAM": 100, "torchcam: ScoreCAM": 110}
+    rows = [facts | {"contender": contender, "seconds": seconds} for contender, seconds in times.items()]
+    write(tmp_path, "methods", rows)
+    assert "at most" not in study_tables.benchmark(tmp_path, "methods")
+    floor = {"extra_mb": "", "multiply_adds": 7345.2}
+    rows += [facts | floor | {"contender": f"floor: {kind}", "seconds": s} for kind, s in (("product", 80), ("convolution", 60))]
+    write(tmp_path, "methods", rows)
+    text = study_tables.benchmark(tmp_path, "methods")
+    assert "floor: convolution\n  - 60.00 s\n  - 0.80\n  - 1.00\n  - –" in text
+    assert "(grad-cam: ScoreCAM) takes 100.0 s, ours 75.0 s" in text
+    assert "7.3·10¹² multiply-adds, which take 60.0 s" in text
+    assert "more than 1.67 times" in text
+    assert "ours is 1.33 times as fast, and 80 % of its time" in text
+
+
 def test_what_was_counted_stands_below_the_race(tmp_path):
     times = {"group": "g", "seconds": 1, "cpu_seconds": 1, "extra_mb": 1, "rounds": 3, "machine": "2 cores", "packages": "torch 2"}
     counts = [{"group": "passes", "contender": "one method", "count": 12.0}, {"group": "passes", "contender": "none", "count": 0.0}]
