@@ -221,13 +221,26 @@ def test_scale_free_methods_ignore_the_scale_of_the_last_layer(name):
     close(a, b)
 
 
-@pytest.mark.parametrize("name", [*SCALE_FREE, "grad_cam_pp", "score_cam[softmax]", "fd_cam", "integrated_gradients"])
-def test_a_negative_logit_does_not_turn_the_map_over(name):
-    high, low, x = nets.gap(), nets.gap(), nets.images(3)
+@pytest.mark.parametrize("name", ["grad_cam_pp", "score_cam", "score_cam[softmax]", "rise", "increment_cam"])
+def test_methods_that_are_not_scale_free_do_see_the_scale_of_the_last_layer(name):
+    one, small, x = nets.gap(), nets.gap(), nets.images(2)
     with torch.no_grad():
-        low.head.fc.bias -= 100
-    a, b = (METHODS[name](Probe(c, x, torch.tensor([0, 1, 2]))) for c in (low, high))
-    close(a, b)
+        small.head.fc.weight *= 1e-3
+        small.head.fc.bias *= 1e-3
+    a, b = (maps.min_max(METHODS[name](Probe(c, x, torch.tensor([0, 1])))) for c in (one, small))
+    assert float((a - b).abs().max()) > 1e-4
+
+
+@by_name
+def test_a_negative_logit_does_not_turn_the_map_over(any_method):
+    high, low, x, targets = nets.gap(), nets.gap(), nets.images(3), torch.tensor([0, 1, 2])
+    with torch.no_grad():
+        low.head.fc.bias -= 100  # of all classes: no probability and no gradient changes
+    assert (Probe(low, x).logits < 0).all()
+    a, b = (any_method(Probe(c, x, targets)) for c in (low, high))
+    if any_method.name == "ablation_cam":  # divides by |y|
+        a, b = maps.min_max(a), maps.min_max(b)
+    close(a, b, tolerance=1e-8)
 
 
 def test_a_negative_logit_only_scales_ablation_cam():
