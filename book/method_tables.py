@@ -12,7 +12,7 @@ def forms(rows):
     if peers:
         head = ["peer", "is our", "with", "correlation of the maps", "worst", "energy in the box, ours", "theirs", "n"]
         lines = [[row["other"], f"`{row['form']}`", row["otherwise"], *_apart(row)] for row in peers]
-        parts.append(list_table(head, lines, f"What a peer computes otherwise; {where}"))
+        parts.append(list_table(head, lines, f"What a peer computes otherwise; {where}", kind="prose", widths="16 11 25 17 8 9 8 6"))
     return "\n".join(parts)
 
 

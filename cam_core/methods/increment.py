@@ -96,7 +96,7 @@ READINGS: tuple[tuple[str, dict[str, Any], str], ...] = (
 
 
 def increment_cam(probe: Probe, **options: Any) -> Tensor:
-    """The merged map [B,h,w] in [0, 1]; preset LIT, or the options of `phases`."""
+    """Grad-CAM merged with a Score-CAM of the reduced image, [B,h,w] in [0, 1]; preset LIT, or the options of `score` and `combine`."""
     return phases(probe, **options).merged
 
 
