@@ -57,7 +57,7 @@ class Probe:
 
     def like(self, images: Tensor) -> "Probe":
         """The probe of other images [B,3,H,W] in the place of these, with the same targets."""
-        return Probe(self.classifier, images, self.targets, chunk=self._chunk)
+        return Probe(self.classifier, images, self.targets, chunk=self._chunk, autocast=self._autocast)
 
     def once(self, key: Hashable, ask: Callable[[], T]) -> T:
         """What ``ask`` answers, asked once per ``key``: for what does not depend on the map, so that all methods share it."""

@@ -11,7 +11,7 @@ from cam_core import load_classifier, maps
 from cam_core.methods import METHODS, method
 from cam_core.methods import increment as inc
 from cam_core.methods.activation import eigen_cam
-from cam_core.methods.gradient import layer_cam, layer_cam_fused
+from cam_core.methods.gradient import STAGES, layer_cam, layer_cam_fused
 from cam_core.methods.perturbation import opti_cam, rise, rise_masks
 from cam_core.methods.pixel import integrated_gradients
 from cam_core.probe import Probe
@@ -61,6 +61,23 @@ class TestIdentities:
     def test_fused_layer_cam_asks_for_layers_it_does_not_know(self):
         with pytest.raises(ValueError, match="pass layers="):
             METHODS["layer_cam[fused]"](Probe(nets.gap(), nets.images(1)))
+
+    @pytest.mark.parametrize("name", ["vgg16", "vgg19", "vgg16_bn", "vgg19_bn"])
+    def test_the_stages_that_it_fuses_are_rectified_and_stand_before_a_pooling(self, name):
+        with torch.device("meta"):
+            features = list(torchvision.models.get_model(name, weights=None).features)
+        places = [int(stage.removeprefix("features.")) for stage in STAGES[name]]
+        assert places == [i for i, m in enumerate(features[:-1]) if isinstance(features[i + 1], torch.nn.MaxPool2d)][1:]
+        assert all(isinstance(features[place], torch.nn.ReLU) for place in places)
+
+    def test_the_deepest_stage_is_the_explained_layer(self):
+        torch.manual_seed(0)
+        classifier, x = load_classifier("resnet8", None), torch.rand(2, 3, 32, 32)
+        for layer, stages in (("layer3", ["layer1", "layer2", "layer3"]), ("layer2", ["layer1", "layer2"])):
+            probe = Probe(classifier.at(layer), x)
+            close(METHODS["layer_cam[fused]"](probe), layer_cam_fused(probe, stages))
+        with pytest.raises(ValueError, match=r"of resnet8 up to 'conv1' LayerCAM fuses is not known"):
+            METHODS["layer_cam[fused]"](Probe(classifier.at("conv1"), x))
 
 
 class TestIntegratedGradients:
