@@ -9,7 +9,7 @@ from benchmarks.peers import OTHERWISE
 from cam_core import load_classifier, maps
 from cam_core.methods import METHODS
 from cam_core.methods.perturbation import is_cam, ss_cam
-from cam_core.methods.pixel import integrated_gradients
+from cam_core.methods.pixel import _noisy, integrated_gradients, smooth_grad, var_grad
 from cam_core.probe import Probe
 
 pytestmark = pytest.mark.oracle
@@ -281,3 +281,17 @@ def test_captum_saliency_and_guided_backprop_agree(case):
     assert torch.allclose(METHODS["saliency"](probe), plain, atol=1e-4 * float(plain.max()))
     guided = attr.GuidedBackprop(network).attribute(inputs.clone(), targets).abs().amax(1).detach()
     assert torch.allclose(METHODS["guided_backprop"](probe), guided, atol=1e-4 * float(guided.max()))
+
+
+def test_captum_smooth_grad_and_var_grad_agree_under_the_same_noise(small, monkeypatch):
+    classifier, network, _, inputs, images, targets = small
+    probe = Probe(classifier, images[:1], targets[:1])
+    noise = torch.cat(list(_noisy(probe, 3, 0.15, 0))) - inputs[:1]
+    assert float(noise.std() / (inputs[:1].max() - inputs[:1].min())) == pytest.approx(0.15, rel=0.03)
+    monkeypatch.setattr(torch, "normal", lambda *_args, **_kwargs: noise)
+    tunnel = attr.NoiseTunnel(attr.Saliency(network))
+    how = {"nt_samples": 3, "stdevs": 1.0, "target": int(targets[0]), "abs": False}
+    smooth, spread = (tunnel.attribute(inputs[:1].clone(), nt_type=kind, **how).detach() for kind in ("smoothgrad", "vargrad"))
+    for ours, theirs in ((smooth_grad(probe, samples=3), smooth.abs().amax(1)), (var_grad(probe, samples=3), spread.amax(1))):
+        assert float(theirs.max()) > 0
+        assert torch.allclose(ours, theirs, atol=1e-4 * float(theirs.max()))
