@@ -101,7 +101,8 @@ class Probe:
     @cached_property
     def targets(self) -> Tensor:
         """[B], the explained class."""
-        return self.logits.argmax(1) if self._targets is None else self._targets
+        with torch.inference_mode(mode=False):  # a gradient cannot keep what was made in that mode, hence the copy
+            return self.logits.argmax(1) if self._targets is None else self._targets.clone()
 
     def gradients(self, of: str = "logit") -> Tensor:
         """[B,K,h,w]: d score of the target / d activations. ``of`` is "logit" (pre-softmax) or "probability"."""
