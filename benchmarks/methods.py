@@ -15,7 +15,9 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
+from benchmarks.peers import OTHERWISE, otherwise
 from benchmarks.race import race, write
+from benchmarks.training import multiply_adds
 from cam_core import METHODS, Probe, load_classifier, maps
 from cam_core.data import sources
 
@@ -27,7 +29,7 @@ PEERS = {  # raced contender -> our name of what it computes
     "grad-cam: HiResCAM": "hires_cam", "grad-cam: LayerCAM": "layer_cam", "grad-cam: ScoreCAM": "score_cam[softmax]",
     "torchcam: ScoreCAM": "score_cam[softmax]", "grad-cam: AblationCAM": "ablation_cam",
 }  # fmt: skip
-ALIKE = 0.999  # correlation below which two contenders that compute the same do not
+ALIKE, ROUNDING = 0.999, 1e-6  # correlation below which two that compute the same do not; what rounding alone takes from 1
 
 
 @cache
@@ -99,41 +101,49 @@ def stock(backbone: str) -> Call:
     return call
 
 
-# --- what the peers do otherwise, so that it can be told from an error; tests/oracles holds each to its reason ---------------------------
+# --- the floor: what the hardware multiplies at most -------------------------------------------------------------------------------------
 
-
-def score_cam_aligned(probe: Probe) -> torch.Tensor:
-    """`score_cam[softmax]` with masks enlarged to aligned corners, before they are rescaled."""
-    size = probe.images.shape[-2:]
-
-    def enlarged(masks: torch.Tensor) -> torch.Tensor:
-        return maps.min_max(F.interpolate(masks[:, None], size, mode="bilinear", align_corners=True)[:, 0])
-
-    return _weighed(probe, probe.score_masked(probe.activations, "mean", enlarged))
-
-
-def score_cam_rescaled_first(probe: Probe) -> torch.Tensor:
-    """`score_cam[softmax]` with masks rescaled before they are enlarged."""
-    return _weighed(probe, probe.score_masked(maps.min_max(probe.activations), "mean"))
-
-
-def _weighed(probe: Probe, logits: torch.Tensor) -> torch.Tensor:
-    scores = logits.gather(2, probe.targets[:, None, None].expand(-1, logits.shape[1], 1))[..., 0]
-    return torch.einsum("bk,bkhw->bhw", scores.softmax(1), probe.activations)
-
-
-def grad_cam_pp_epsilon(probe: Probe) -> torch.Tensor:
-    """`grad_cam_pp` with 1e-6 added to a denominator of that size."""
-    g, a = probe.gradients(), probe.activations
-    alpha = torch.where(g != 0, g**2 / (2 * g**2 + a.sum((2, 3), keepdim=True) * g**3 + 1e-6), 0.0)
-    return torch.einsum("bk,bkhw->bhw", (alpha * g.relu()).sum((2, 3)), a)
-
-
-OTHERWISE = {  # raced contender -> what it does otherwise
-    "grad-cam: ScoreCAM": score_cam_aligned,
-    "torchcam: ScoreCAM": score_cam_rescaled_first,
-    "grad-cam: GradCAMPlusPlus": grad_cam_pp_epsilon,
+SIDE, CHANNELS, CELLS, REPEATED = 4096, 256, 14, 64  # about a second of work each; ResNet-18 has such convolutions in layer3
+FLOORS = {  # contender -> what prepares it, 10⁹ multiply-adds of a call
+    "floor: its multiply-adds as one matrix product": ("product", SIDE**3 / 1e9),
+    "floor: its multiply-adds as one 3 x 3 convolution": ("convolution", REPEATED * BATCH * CELLS**2 * 9 * CHANNELS**2 / 1e9),
 }
+
+
+def product() -> Call:
+    """One product of two float32 matrices [SIDE,SIDE]; called once beforehand, as the first call starts the threads."""
+    a, b = torch.rand(2, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    out = a @ b
+    return lambda: torch.mm(a, b, out=out)
+
+
+def convolution() -> Call:
+    """One 3 x 3 convolution of [8,CHANNELS,CELLS,CELLS], channels last, as often as ``REPEATED`` says; likewise called beforehand."""
+    drawn = torch.Generator().manual_seed(0)
+    shapes = (BATCH, CHANNELS, CELLS, CELLS), (CHANNELS, CHANNELS, 3, 3)
+    x, weight = (torch.rand(shape, generator=drawn).contiguous(memory_format=torch.channels_last) for shape in shapes)
+
+    def call() -> None:
+        with torch.inference_mode():
+            for _ in range(REPEATED):
+                F.conv2d(x, weight, padding=1)
+
+    call()
+    return call
+
+
+def score_cam_multiply_adds(backbone: str) -> float:
+    """10⁹ multiply-adds of Score-CAM on all images: the bare pass of each, and a pass for every channel of it that is not constant."""
+    probe = Probe(network(backbone).frozen(), images())
+    passes = len(probe.images) + int((~maps.is_empty(probe.activations)).sum())
+    return passes * multiply_adds(probe.classifier, probe.images[:1])
+
+
+def scaled(raced: pd.DataFrame, total: float) -> pd.DataFrame:
+    """A race in which a floor's work stands for ``total`` 10⁹ multiply-adds, a column of their own; its memory is that of no method."""
+    done = raced.contender.map({name: count for name, (_, count) in FLOORS.items()})  # NaN for what is no floor
+    times = raced[["seconds", "cpu_seconds", "median_seconds"]].mul((total / done).fillna(1), axis=0)
+    return raced.assign(**times, extra_mb=raced.extra_mb.where(done.isna()), multiply_adds=(0 * done + total))
 
 
 def agreement(raced: Mapping[str, str], count: int = 2) -> pd.DataFrame:
@@ -148,10 +158,8 @@ def agreement(raced: Mapping[str, str], count: int = 2) -> pd.DataFrame:
         package, _, kind = contender.partition(": ")
         theirs = _finished({"grad-cam": grad_cam_package, "torchcam": torchcam_package}[package](backbone, kind, count)())
         rows.append((f"{name} beside {contender}", _least_correlation(_finished(METHODS[name](probe)), theirs)))
-        if contender in OTHERWISE:
-            changed = OTHERWISE[contender]
-            reason = str(changed.__doc__).partition(" with ")[2].rstrip(".")
-            rows.append((f"the same with {reason}", _least_correlation(_finished(changed(probe)), theirs)))
+        if contender in OTHERWISE and rows[-1][1] < 1 - ROUNDING:
+            rows.append((f"the same with {otherwise(contender)}", _least_correlation(_finished(OTHERWISE[contender](probe)), theirs)))
         if rows[-1][1] < ALIKE:
             raise RuntimeError(f"{rows[-1][0]}: the maps correlate at {rows[-1][1]:.4f} only, so their times do not compare")
     if "grad-cam: ScoreCAM" in raced:
@@ -184,6 +192,7 @@ def groups() -> dict[str, tuple[dict[str, tuple[str, bool]], bool]]:
         "score_cam[softmax], bfloat16": (here + "ours:resnet18,score_cam[softmax],bfloat16", True),
         "grad-cam: ScoreCAM": (here + "grad_cam_package:resnet18,ScoreCAM", False),
         "torchcam: ScoreCAM": (here + "torchcam_package:resnet18,ScoreCAM", False),
+        **{floor: (f"{here}{prepare}:", True) for floor, (prepare, _) in FLOORS.items()},
     }
     ablation = {
         "ablation_cam": (here + "ours:resnet18,ablation_cam", True),
@@ -198,21 +207,41 @@ def groups() -> dict[str, tuple[dict[str, tuple[str, bool]], bool]]:
     }
 
 
+def wanted(part: str) -> dict[str, tuple[dict[str, tuple[str, bool]], bool]]:
+    """Groups whose name holds ``part``, whole; if there is none, of every group the contenders whose name holds it."""
+    whole = {name: group for name, group in groups().items() if part in name}
+    if whole:
+        return whole
+    found = {name: ({c: how for c, how in contenders.items() if part in c}, long) for name, (contenders, long) in groups().items()}
+    return {name: group for name, group in found.items() if group[0]}
+
+
 def main() -> None:
     """Compare, race, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="of the cheap methods")
     parser.add_argument("--long-rounds", type=int, default=2, help="of Score-CAM, Ablation-CAM and Increment-CAM")
-    parser.add_argument("--only", default="", help="race only groups whose name holds this; the others keep what was measured before")
+    parser.add_argument(
+        "--only",
+        default="",
+        help="race only groups, or else contenders, whose name holds this (`--only floor`); the others keep what was measured before",
+    )
     given = parser.parse_args()
     if min(given.rounds, given.long_rounds) < 2:
         parser.error("one round is the slow first call alone: take two or more")
-    wanted = {name: group for name, group in groups().items() if given.only in name}
-    words = {peer: prepare.rpartition(":")[2] for contenders, _ in wanted.values() for peer, (prepare, _) in contenders.items()}
+    chosen = wanted(given.only)
+    if not chosen:
+        parser.error(f"no group and no contender holds {given.only!r}: the groups are {'; '.join(groups())}")
+    words = {peer: prepare.rpartition(":")[2] for contenders, _ in chosen.values() for peer, (prepare, _) in contenders.items()}
     agreed = agreement({peer: word.partition(",")[0] for peer, word in words.items() if peer in PEERS})
-    print(agreed.to_string())
-    frames = [race(name, contenders, given.long_rounds if long else given.rounds) for name, (contenders, long) in wanted.items()]
-    write(frames if given.only else [*frames, agreed], "methods", keep=bool(given.only))
+    if len(agreed):
+        print(agreed.to_string())
+    frames = [race(name, contenders, given.long_rounds if long else given.rounds) for name, (contenders, long) in chosen.items()]
+    if FLOORS.keys() & words.keys():
+        total = score_cam_multiply_adds("resnet18")
+        frames = [scaled(frame, total) if frame.contender.isin(FLOORS).any() else frame for frame in frames]
+    replaced = "file" if not given.only else "group" if any(given.only in name for name in groups()) else "contender"
+    write(frames if given.only else [*frames, agreed], "methods", replace=replaced)
 
 
 if __name__ == "__main__":

@@ -81,16 +81,22 @@ def race(group: str, contenders: Mapping[str, tuple[str, bool]], rounds: int) ->
     return pd.DataFrame(rows)
 
 
-def write(frames: list[pd.DataFrame], name: str, *, keep: bool = False) -> None:
-    """results/benchmarks/<name>.csv, machine and versions in every row; ``keep``: groups that are not raced keep their rows."""
+def write(frames: list[pd.DataFrame], name: str, *, replace: str = "file") -> None:
+    """results/benchmarks/<name>.csv, machine and versions in every row.
+
+    What these rows ``replace``: the whole "file", the "group"s that they belong to, or each the row of its own "contender".
+    """
     path = HOME / f"results/benchmarks/{name}.csv"
     facts = process_facts()
     machine = f"{os.cpu_count()} cores, {_processor()}"
     packages = " ".join(f"{k} {v}" for k, v in versions().items() if k in ("torch", "torchvision"))
     table = pd.concat(frames, ignore_index=True).assign(machine=machine, device=facts.get("device", "cpu"), packages=packages)
-    if keep and path.exists():
-        before = pd.read_csv(path)
-        table = pd.concat([before[~before.group.isin(table.group)], table], ignore_index=True)
+    if replace != "file" and path.exists():
+        before = pd.read_csv(path, float_precision="round_trip")
+        before = before if replace == "contender" else before[~before.group.isin(table.group)]
+        rows = pd.concat([before, table]).set_index(["group", "contender"])
+        order = rows.index.unique()  # a row keeps its place: the first of a group is what the others are set beside
+        table = rows[~rows.index.duplicated(keep="last")].loc[order].reset_index()
     write_table(path, table)
 
 

@@ -4,21 +4,22 @@ from tables import is_control, list_table, name, number
 
 
 def forms(rows):
-    """Pairs of forms of one method."""
+    """Pairs of forms of one method that have names here; below them what the peers compute otherwise by the same name."""
+    where = f"{name(rows[0]['backbone'])} (`{rows[0]['weights']}`), ImageNet validation images; value [95 % interval]"
+    named, peers = [row for row in rows if not row.get("otherwise")], [row for row in rows if row.get("otherwise")]
     head = ["form", "beside", "correlation of the maps", "worst", "energy in the box", "beside", "n"]
-    lines = [
-        [
-            *(name(row[key]) for key in ("form", "other")),
-            f"{float(row['correlation']):.3f} [{float(row['ci_low']):.3f},\N{NO-BREAK SPACE}{float(row['ci_high']):.3f}]",
-            f"{float(row['worst']):.3f}",
-            *(f"{float(row[key]):.1f}" for key in ("energy", "energy_other")),
-            row["n"],
-        ]
-        for row in rows
-    ]
-    return list_table(
-        head, lines, f"{name(rows[0]['backbone'])} (`{rows[0]['weights']}`), ImageNet validation images; value [95 % interval]"
-    )
+    parts = [list_table(head, [[f"`{row['form']}`", f"`{row['other']}`", *_apart(row)] for row in named], where)] if named else []
+    if peers:
+        head = ["peer", "is our", "with", "correlation of the maps", "worst", "energy in the box, ours", "theirs", "n"]
+        lines = [[row["other"], f"`{row['form']}`", row["otherwise"], *_apart(row)] for row in peers]
+        parts.append(list_table(head, lines, f"What a peer computes otherwise; {where}", kind="prose", widths="16 11 25 17 8 9 8 6"))
+    return "\n".join(parts)
+
+
+def _apart(row):
+    interval = f"[{float(row['ci_low']):.3f},\N{NO-BREAK SPACE}{float(row['ci_high']):.3f}]"
+    energies = [f"{float(row[key]):.1f}" for key in ("energy", "energy_other")]
+    return [f"{float(row['correlation']):.3f} {interval}", f"{float(row['worst']):.3f}", *energies, row["n"]]
 
 
 def budget(rows):

@@ -25,7 +25,7 @@ def race(rows):
                 f"{float(row['seconds']):.2f} s",
                 f"{float(row['seconds']) / float(base['seconds']):.2f}",
                 f"{float(row['cpu_seconds']) / float(base['cpu_seconds']):.2f}",
-                f"{float(row['extra_mb']):.0f} MB",
+                f"{float(row['extra_mb']):.0f} MB" if row["extra_mb"] else "–",
             ]
             for row in own
         ]
@@ -36,7 +36,26 @@ def race(rows):
                 f"{group}; {float(base['rounds']):.0f} rounds in turn",
             )
         )
+        parts += _floor(own)
     return "\n".join([*parts, f"Measured on {rows[0]['machine']}; {rows[0]['packages']}.\n"])
+
+
+PEERS = ("grad-cam: ", "torchcam: ")
+
+
+def _floor(rows):
+    """What no implementation can win, where a floor was measured: the peer, ours, the fastest floor, and their ratios."""
+    seconds = {row["contender"]: float(row["seconds"]) for row in rows}
+    floors = [s for contender, s in seconds.items() if contender.startswith("floor: ")]
+    if not floors:
+        return []
+    peer, ours, least = min((c for c in seconds if c.startswith(PEERS)), key=seconds.get), rows[0]["contender"], min(floors)
+    work = next(float(row["multiply_adds"]) for row in rows if row["multiply_adds"])
+    text = f"The faster peer ({peer}) takes {seconds[peer]:.1f} s, ours {seconds[ours]:.1f} s. The passes that are needed hold"
+    text += f" {work / 1000:.1f}·10¹² multiply-adds, which take {least:.1f} s at the highest rate found on this machine. So no exact"
+    text += f" Score-CAM in float32 by direct convolution can be more than {seconds[peer] / least:.2f} times as fast as the peer; ours is"
+    text += f" {seconds[peer] / seconds[ours]:.2f} times as fast, and {100 * least / seconds[ours]:.0f} % of its time is that of the floor."
+    return [text + "\n"]
 
 
 def counted(rows):

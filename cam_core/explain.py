@@ -49,7 +49,7 @@ def explain(
     for start in tqdm(range(0, len(loaded), BATCH), "explaining", unit="batch", disable=len(loaded) <= BATCH):
         part = loaded[start : start + BATCH]
         batch = torch.stack([image for _, image in part]).to(device)
-        probe = Probe(classifier, batch, None if wanted is None else torch.full((len(batch),), wanted, device=device))
+        probe = Probe(classifier, batch, wanted)
         drawn = {one.name: _finished(one, probe) for one in chosen}
         for row, (path, image) in enumerate(part):
             files = {name: out / f"{path.stem}-{name}.png" for name in drawn}

@@ -1,6 +1,6 @@
 """A batch under examination: activations, logits, gradients and masked scores, each computed at most once."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -19,10 +19,11 @@ PIXELS_PER_CHUNK = 8 * 224 * 224  # eight images of 224 x 224 pass fastest on a 
 class Probe:
     """What a method may ask of a classifier about images [B,3,H,W] in [0, 1] and one target class each.
 
-    ``targets`` is a LongTensor [B] and defaults to the prediction. Every answer is detached; the classifier is left as it was.
+    ``targets``: a LongTensor [B], a list of B classes or one class for all; defaults to the prediction. Every answer is detached, in the
+    classifier's dtype; the classifier is left as it was.
     ``chunk``: how many masked images pass at once. ``autocast``: a dtype such as torch.bfloat16 in which masked images pass, for speed;
-    everything else stays exact. ValueError if the classifier is in train mode, the images lie on another device or were
-    normalised already, or a target does not exist.
+    everything else stays exact. ValueError if the classifier is in train mode, the images are no such tensor, lie on another device or
+    were normalised already, or a target does not exist.
 
     On a GPU, making a probe brings the images' and the targets' range to the host, and scoring selected masks brings their number; nothing
     else here waits for the device.
@@ -32,29 +33,18 @@ class Probe:
         self,
         classifier: Classifier,
         images: Tensor,
-        targets: Tensor | None = None,
+        targets: Tensor | Sequence[int] | int | None = None,
         *,
         chunk: int | None = None,
         autocast: torch.dtype | None = None,
     ) -> None:
         if classifier.training:
             raise ValueError("the classifier is in train mode, its BatchNorm and dropout would move: call classifier.eval() first")
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images must be [B, 3, H, W] in [0, 1], got {tuple(images.shape)}")
-        if images.device != classifier.mean.device:
-            raise ValueError(f"images are on {images.device}, the classifier on {classifier.mean.device}: move one of them")
-        low, high = torch.stack(images.aminmax()).tolist() if images.numel() else (0.0, 1.0)
-        if not -1 <= low <= high <= 2:  # perturbed images may leave [0, 1] a little
-            raise ValueError(f"images reach from {low:.3g} to {high:.3g}: pass RGB in [0, 1], the classifier normalises them itself")
-        self.classifier, self.images, self._targets, self._chunk, self._autocast = classifier, images, targets, chunk, autocast
+        _refuse_other_images(images, classifier.mean.device)
+        self.classifier, self.images, self._chunk, self._autocast = classifier, images.to(classifier.mean.dtype), chunk, autocast
+        self._targets = None
         if targets is not None:
-            if targets.shape != images.shape[:1]:
-                raise ValueError(f"targets must be one class per image [{len(images)}], got {tuple(targets.shape)}")
-            classes = self.logits.shape[1]
-            least, most = torch.stack(targets.aminmax()).tolist() if targets.numel() else (0, 0)
-            if not 0 <= least <= most < classes:
-                bad = most if least >= 0 else least
-                raise ValueError(f"target {bad} is out of range: the classifier has {classes} classes (0..{classes - 1})")
+            self._targets = _one_class_each(targets, images, classes=self.logits.shape[1])
 
     def pairs(self, index: Tensor, targets: Tensor) -> "Probe":
         """The probe of images ``index`` [N] with ``targets`` [N]: other questions to the same pass through the trunk."""
@@ -67,7 +57,7 @@ class Probe:
 
     def like(self, images: Tensor) -> "Probe":
         """The probe of other images [B,3,H,W] in the place of these, with the same targets."""
-        return Probe(self.classifier, images, self.targets, chunk=self._chunk)
+        return Probe(self.classifier, images, self.targets, chunk=self._chunk, autocast=self._autocast)
 
     def once(self, key: Hashable, ask: Callable[[], T]) -> T:
         """What ``ask`` answers, asked once per ``key``: for what does not depend on the map, so that all methods share it."""
@@ -111,7 +101,8 @@ class Probe:
     @cached_property
     def targets(self) -> Tensor:
         """[B], the explained class."""
-        return self.logits.argmax(1) if self._targets is None else self._targets
+        with torch.inference_mode(mode=False):  # a gradient cannot keep what was made in that mode, hence the copy
+            return self.logits.argmax(1) if self._targets is None else self._targets.clone()
 
     def gradients(self, of: str = "logit") -> Tensor:
         """[B,K,h,w]: d score of the target / d activations. ``of`` is "logit" (pre-softmax) or "probability"."""
@@ -219,3 +210,28 @@ class Probe:
             free, _ = torch.cuda.mem_get_info(self.images.device)
             return int(max(8, min(1024, free / 8 / (size[0] * size[1] * 400))))
         return max(1, min(256, PIXELS_PER_CHUNK // (size[0] * size[1])))
+
+
+def _refuse_other_images(images: Tensor, device: torch.device) -> None:
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise ValueError(f"images must be a tensor of floats in [0, 1], got {kind}: torchvision's to_dtype(..., scale=True) makes one")
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images must be [B, 3, H, W] in [0, 1], got {tuple(images.shape)}: one image is image[None]")
+    if images.device != device:
+        raise ValueError(f"images are on {images.device}, the classifier on {device}: move one of them")
+    low, high = torch.stack(images.aminmax()).tolist() if images.numel() else (0.0, 1.0)
+    if not -1 <= low <= high <= 2:  # perturbed images may leave [0, 1] a little
+        raise ValueError(f"images reach from {low:.3g} to {high:.3g}: pass RGB in [0, 1], the classifier normalises them itself")
+
+
+def _one_class_each(targets: Tensor | Sequence[int] | int, images: Tensor, classes: int) -> Tensor:
+    """LongTensor [B] on the images' device. ValueError for another number of targets, or a class that does not exist."""
+    found = torch.as_tensor([targets] * len(images) if isinstance(targets, int) else targets, device=images.device)
+    if found.is_floating_point() or found.shape != images.shape[:1]:
+        raise ValueError(f"targets must be one class per image [{len(images)}], got {tuple(found.shape)} of {found.dtype}")
+    least, most = torch.stack(found.aminmax()).tolist() if found.numel() else (0, 0)
+    if not 0 <= least <= most < classes:
+        bad = most if least >= 0 else least
+        raise ValueError(f"target {bad} is out of range: the classifier has {classes} classes (0..{classes - 1})")
+    return found.long()

@@ -4,8 +4,9 @@
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.forms squeezenet1_1 --only is_cam
 
 For each pair: Pearson's correlation of the two native maps of an image (mean with a bootstrap interval, and worst), and the share of the
-finished map inside the boxes. The last column of names says whom the second form belongs to. IS-CAM passes the network ten times for
-every channel, twice over for its two forms: a matter of a small network and few images. Results: results/studies/forms-<backbone>.csv.
+finished map inside the boxes. The second form is one of ours under a name of its own, or what a peer computes by the same name
+(`benchmarks.peers`), with what it does ``otherwise``. IS-CAM passes the network ten times for every channel, twice over for its two forms:
+a matter of a small network and few images. Results: results/studies/forms-<backbone>.csv.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from benchmarks.peers import OTHERWISE, changed, otherwise
 from cam_core import METHODS, Probe, load_classifier, maps
 from cam_core.data import inclusive_boxes, sources
 from cam_core.metrics.localization import inside
@@ -34,6 +36,7 @@ PAIRS = (
     ("score_cam", "score_cam[softmax]", 6),
     ("score_cam", "score_cam[l_cam]", 6),
     ("is_cam", "is_cam[cumulative]", 4),
+    *((changed(peer), peer, 6 if "ScoreCAM" in peer else 40) for peer in OTHERWISE),
 )
 
 
@@ -46,7 +49,7 @@ def compare(backbone: str, pairs: Sequence[tuple[str, str, int]] = PAIRS) -> pd.
         correlations, energies = [], []
         for example in (data[i] for i in range(count)):
             probe = Probe(frozen, example.image[None])
-            pair = [METHODS[name](probe) for name in (form, other)]
+            pair = [METHODS[form](probe), (METHODS.get(other) or OTHERWISE[other])(probe)]
             size = max(heat.shape[-2:] for heat in pair)
             pair = [maps.upsample(heat, size) for heat in pair]
             correlations.append(float(maps.correlation(*pair)))
@@ -68,6 +71,7 @@ def compare(backbone: str, pairs: Sequence[tuple[str, str, int]] = PAIRS) -> pd.
                 "energy": float(share[0]),
                 "energy_other": float(share[1]),
                 "n": len(values),
+                "otherwise": otherwise(other) if other in OTHERWISE else "",
             }
         )
     return pd.DataFrame(rows).assign(backbone=backbone, weights=classifier.weights)
@@ -77,13 +81,14 @@ def main() -> None:
     """Run it for one network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("backbone")
-    parser.add_argument("--only", default="", help="compare only pairs whose name begins so; what was measured of the others stays")
+    parser.add_argument("--only", default="", help="compare only pairs one of whose names begins so; what was measured of the others stays")
     given = parser.parse_args()
-    frame = compare(given.backbone, [pair for pair in PAIRS if pair[0].startswith(given.only)])
+    frame = compare(given.backbone, [pair for pair in PAIRS if any(name.startswith(given.only) for name in pair[:2])])
     path = sources.HOME / f"results/studies/forms-{given.backbone}.csv"
     if given.only and path.exists():
-        before = pd.read_csv(path)
-        frame = pd.concat([before[~before.form.isin(frame.form)], frame], ignore_index=True)
+        before = pd.read_csv(path, float_precision="round_trip")
+        again = before.set_index(["form", "other"]).index.isin(frame.set_index(["form", "other"]).index)
+        frame = pd.concat([before[~again], frame], ignore_index=True)
     write_table(path, frame)
     print(frame.round(3).to_string(index=False))
 

@@ -87,8 +87,14 @@ def test_what_is_refused():
         Probe(classifier, x, torch.tensor([0, 9]))
     with pytest.raises(ValueError, match=r"one class per image \[2\]"):
         Probe(classifier, x, torch.tensor([0]))
-    with pytest.raises(ValueError, match=r"\[B, 3, H, W\]"):
+    with pytest.raises(ValueError, match=r"\[2\], got \(2,\) of torch.float32"):
+        Probe(classifier, x, torch.tensor([0.0, 1.0]))
+    with pytest.raises(ValueError, match=r"\[B, 3, H, W\] .* one image is image\[None\]"):
         Probe(classifier, x[0])
+    with pytest.raises(ValueError, match=r"a tensor of floats in \[0, 1\], got ndarray"):
+        Probe(classifier, x.numpy())
+    with pytest.raises(ValueError, match=r"a tensor of floats in \[0, 1\], got torch.uint8"):
+        Probe(classifier, (255 * x).to(torch.uint8))
     with pytest.raises(ValueError, match=r"reach from -\S+ to \S+: pass RGB in \[0, 1\]"):
         Probe(classifier, (x - 0.9) / 0.2)
     with pytest.raises(ValueError, match="reach from 0 to 255"):
@@ -99,6 +105,23 @@ def test_what_is_refused():
         Probe(classifier, x).score_masked(torch.ones(2, 1, 2, 2), "white")
     with pytest.raises(ValueError, match="train mode"):
         Probe(classifier.train(), x)
+
+
+def test_targets_may_be_a_list_or_one_class_for_all():
+    classifier, x = nets.gap(), nets.images(2)
+    want = Probe(classifier, x, torch.tensor([3, 3])).gradients()
+    for same in (3, [3, 3], torch.tensor([3, 3], dtype=torch.int32)):
+        probe = Probe(classifier, x, same)
+        assert probe.targets.dtype == torch.int64
+        assert torch.equal(probe.gradients(), want)
+        assert torch.isfinite(probe.score_masked(torch.ones(2, 1, 4, 4).double()).gather(2, probe.targets[:, None, None])).all()
+
+
+def test_images_of_another_precision_are_taken_in_the_classifiers():
+    single, x = nets.gap().float(), nets.images(2)
+    probe = Probe(single, x, [1, 2])
+    assert probe.images.dtype == probe.activations.dtype == probe.gradients().dtype == torch.float32
+    assert torch.equal(probe.gradients(), Probe(single, x.float(), [1, 2]).gradients())
 
 
 def test_versions_made_in_chunks_equal_versions_made_by_hand():

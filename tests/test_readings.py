@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torchvision
 
 from cam_core import load_classifier, maps
 from cam_core.methods import METHODS, method
 from cam_core.methods import increment as inc
 from cam_core.methods.activation import eigen_cam
-from cam_core.methods.gradient import layer_cam, layer_cam_fused
+from cam_core.methods.gradient import STAGES, layer_cam, layer_cam_fused
 from cam_core.methods.perturbation import opti_cam, rise, rise_masks
 from cam_core.methods.pixel import integrated_gradients
 from cam_core.probe import Probe
@@ -60,6 +61,23 @@ class TestIdentities:
     def test_fused_layer_cam_asks_for_layers_it_does_not_know(self):
         with pytest.raises(ValueError, match="pass layers="):
             METHODS["layer_cam[fused]"](Probe(nets.gap(), nets.images(1)))
+
+    @pytest.mark.parametrize("name", ["vgg16", "vgg19", "vgg16_bn", "vgg19_bn"])
+    def test_the_stages_that_it_fuses_are_rectified_and_stand_before_a_pooling(self, name):
+        with torch.device("meta"):
+            features = list(torchvision.models.get_model(name, weights=None).features)
+        places = [int(stage.removeprefix("features.")) for stage in STAGES[name]]
+        assert places == [i for i, m in enumerate(features[:-1]) if isinstance(features[i + 1], torch.nn.MaxPool2d)][1:]
+        assert all(isinstance(features[place], torch.nn.ReLU) for place in places)
+
+    def test_the_deepest_stage_is_the_explained_layer(self):
+        torch.manual_seed(0)
+        classifier, x = load_classifier("resnet8", None), torch.rand(2, 3, 32, 32)
+        for layer, stages in (("layer3", ["layer1", "layer2", "layer3"]), ("layer2", ["layer1", "layer2"])):
+            probe = Probe(classifier.at(layer), x)
+            close(METHODS["layer_cam[fused]"](probe), layer_cam_fused(probe, stages))
+        with pytest.raises(ValueError, match=r"of resnet8 up to 'conv1' LayerCAM fuses is not known"):
+            METHODS["layer_cam[fused]"](Probe(classifier.at("conv1"), x))
 
 
 class TestIntegratedGradients:
@@ -204,11 +222,125 @@ class TestIncrementReadings:
         close(w.nan_to_num(0.0), torch.where(w.isnan(), 0.0, p[:, 1:] - p[:, :1]))
 
     @pytest.mark.parametrize(
-        "wrong", [{"path": "round"}, {"masks": "x"}, {"select": "x"}, {"reduce": "x"}, {"weight": "x"}, {"merge": "x"}], ids=str
-    )
+        "wrong",
+        [{"path": "x"}, {"masks": "x"}, {"select": "x"}, {"reduce": "x"}, {"enlarge": "x"}, {"fill": "x"}, {"weight": "x"}, {"merge": "x"},
+         {"weight": "permuted x"}, {"summed": "x"}],
+        ids=str,
+    )  # fmt: skip
     def test_an_unknown_option_is_refused_with_the_known_ones(self, wrong):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} is "):
             inc.phases(Probe(nets.gap(), nets.images(1)), **wrong)
+
+    def test_an_option_that_no_phase_has_is_named(self):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'resolutions'"):
+            inc.phases(Probe(nets.gap(), nets.images(1)), resolutions=32)
+
+    @pytest.mark.parametrize("fill", ["black", torch.full((3, 1, 1), 0.3, dtype=torch.float64)], ids=["black", "grey"])
+    def test_what_a_mask_hides_may_be_filled_otherwise(self, fill):
+        classifier, x = nets.dense(seed=3), nets.images(2)
+        probe, colour = Probe(classifier, x), torch.zeros(3, 1, 1).double() if fill == "black" else fill
+        low = torch.nn.functional.interpolate(x, probe.activations.shape[-2:], mode="area")
+        w = inc.phases(probe, fill=fill).increments
+        for b, k in (~w.isnan()).nonzero().tolist():
+            mask, target = maps.min_max(probe.activations)[b, k], int(probe.targets[b])
+            with torch.no_grad():
+                shown, hidden = classifier(torch.stack([mask * low[b] + (1 - mask) * colour, colour.expand_as(low[b])])).softmax(1)[
+                    :, target
+                ]
+            assert float(w[b, k]) == pytest.approx(float(shown - hidden), rel=1e-9)
+
+    @pytest.mark.parametrize("mode", ["bilinear", "bicubic", "nearest"])
+    def test_the_masked_image_grows_as_it_is_told(self, mode):
+        classifier, x = nets.dense(seed=3), nets.images(1)
+        probe = Probe(classifier, x)
+        low = torch.nn.functional.interpolate(x, probe.activations.shape[-2:], mode="area")
+        found = inc.phases(probe, resolution=24, enlarge=mode)
+        more = {} if mode == "nearest" else {"align_corners": False}
+        with torch.no_grad():
+            want = classifier(torch.nn.functional.interpolate(low, (24, 24), mode=mode, **more)).softmax(1)[0, probe.targets]
+        close(found.probability_low, want)
+
+    def test_weights_of_other_scores(self):
+        probe = Probe(nets.dense(seed=3), nets.images(2))
+        found = inc.score(probe)
+        plain = inc.combine(probe, found).increments
+        assert bool((plain < 0).any())  # else its ReLU says nothing
+        torch.testing.assert_close(inc.combine(probe, found, weight="rectified").increments, plain.relu(), equal_nan=True)
+        logits = inc.combine(probe, found, weight="logit").increments
+        low = torch.nn.functional.interpolate(probe.images, probe.activations.shape[-2:], mode="area")
+        colour = probe.classifier.mean.double()
+        for b, k in (~logits.isnan()).nonzero().tolist():
+            mask = maps.min_max(probe.activations)[b, k]
+            with torch.no_grad():
+                both = probe.classifier(torch.stack([mask * low[b] + (1 - mask) * colour, colour.expand_as(low[b])]))
+            shown, hidden = both[:, int(probe.targets[b])].tolist()
+            assert float(logits[b, k]) == pytest.approx(shown - hidden, rel=1e-9)
+
+    def test_the_second_sum_may_run_over_the_masks(self):
+        probe = Probe(nets.dense(seed=3), nets.images(2))
+        found = inc.phases(probe, summed="masks")
+        w = found.increments.nan_to_num(0.0)
+        for b in range(2):
+            want = sum(w[b, k] * maps.min_max(probe.activations[b, k]) for k in range(w.shape[1]))
+            close(found.low_resolution_score_cam[b], want.relu())
+
+    def test_the_merge_may_keep_signs_and_ranges(self):
+        probe = Probe(nets.dense(seed=3), nets.images(2))
+        found = inc.phases(probe, rectify=False, rescale=False, regularise=False, weight_grad_cam=2.0, weight_score=3.0)
+        alpha, w = probe.gradients().mean((2, 3)), found.increments.nan_to_num(0.0)
+        want = torch.einsum("bk,bkhw->bhw", 2 * alpha + 3 * w, probe.activations)
+        assert float(want.min()) < 0
+        close(found.merged, want)
+        close(inc.phases(probe, rectify=False, rescale=False, weight_grad_cam=2.0, weight_score=3.0).merged, maps.min_max(want.relu()))
+
+    def test_a_channel_of_less_range_than_epsilon_is_not_scored(self):
+        probe = Probe(nets.dense(seed=3), nets.images(2))
+        span = probe.activations.amax((2, 3)) - probe.activations.amin((2, 3))
+        limit = float(span.median())
+        assert torch.equal(inc.score(probe, select="all", epsilon=limit).selected, span > limit)
+
+    def test_what_the_second_phase_had_to_go_by_is_told_for_every_image(self):
+        classifier, x = nets.dense(seed=3), nets.images(3)
+        probe = Probe(classifier, x, torch.tensor([0, 1, 2]))
+        found = inc.phases(probe)
+        told = found.diagnostics()
+        assert all(value.shape == (3,) for value in told.values())
+        low = torch.nn.functional.interpolate(x, probe.activations.shape[-2:], mode="area")
+        with torch.no_grad():
+            p = classifier(low).softmax(1)
+        for b, target in enumerate(probe.targets.tolist()):
+            w = [float(v) for v in found.increments[b] if not v.isnan()]
+            assert float(told["probability_low"][b]) == pytest.approx(float(p[b, target]), rel=1e-9)
+            assert int(told["rank_low"][b]) == sum(float(other) > float(p[b, target]) for other in p[b])
+            assert int(told["scored_channels"][b]) == len(w)
+            assert float(told["effective_channels"][b]) == pytest.approx(sum(abs(v) for v in w) ** 2 / sum(v * v for v in w))
+            pair = torch.stack([found.grad_cam[b].flatten(), found.low_resolution_score_cam[b].flatten()])
+            assert float(told["correlation"][b]) == pytest.approx(float(torch.corrcoef(pair)[0, 1]), nan_ok=True)
+        kinds = {"grad_cam": found.grad_cam, "low_resolution_score_cam": found.low_resolution_score_cam, "merged": found.merged}
+        for name, heat in kinds.items():
+            assert told[f"empty_{name}"].tolist() == [float(one.max()) == float(one.min()) for one in heat]
+
+    def test_what_is_not_finite_is_an_error_that_names_the_image(self):
+        classifier, x = nets.gap(), nets.images(3)
+        probe = Probe(classifier, x, torch.tensor([0, 1, 2]))
+        probe.activations[1, 0, 0, 0] = torch.inf
+        with pytest.raises(ValueError, match=r"images \[1\] of the batch have .* not finite"):
+            METHODS["increment_cam"](probe)
+
+    @pytest.mark.parametrize(
+        ("name", "answers", "refuses"),
+        [("vgg16", 32, 28), ("vgg19", 32, 28), ("densenet121", 32, 28), ("googlenet", 16, 14), ("alexnet", 64, 32), ("resnet18", 7, 0),
+         ("resnet50", 7, 0), ("mobilenet_v2", 7, 0)],
+    )  # fmt: skip
+    def test_the_smallest_inputs_are_those_that_the_networks_answer(self, name, answers, refuses):
+        with torch.device("meta"):  # shapes alone
+            network = torchvision.models.get_model(name, weights=None, **({"init_weights": False} if name == "googlenet" else {})).eval()
+            family = next(size for key, size in inc.SMALLEST_INPUT.items() if name.startswith(key))
+            assert family == (answers if refuses else 0)
+            assert network(torch.empty(1, 3, answers, answers)).shape == (1, 1000)
+            if refuses:
+                with pytest.raises(RuntimeError):
+                    network(torch.empty(1, 3, refuses, refuses))
 
     def test_a_blur_keeps_the_range_and_smooths(self):
         probe = Probe(nets.dense(seed=3), nets.images(2))
@@ -242,6 +374,11 @@ class TestTransformers:
         assert float(METHODS["hires_cam"](other).abs().max()) > 0
         keep = torch.ones(2, 1, 768)
         assert torch.allclose(other.score_channels(keep)[:, 0], other.logits, atol=1e-5)
+
+    def test_no_small_image_is_answered_and_the_sentence_says_what_to_take(self, vit):
+        probe = Probe(vit, torch.rand(1, 3, 224, 224))
+        with pytest.raises(ValueError, match=r"vit_b_16 answers no input of 96 x 96 or less: take increment_cam\[full\]"):
+            METHODS["increment_cam"](probe)
 
     def test_gradients_are_those_of_the_whole_network(self, vit):
         x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))

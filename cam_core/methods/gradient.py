@@ -6,14 +6,18 @@ import torch
 from torch import Tensor
 
 from cam_core import maps
+from cam_core.classifier import Classifier
 from cam_core.probe import Probe
 
-# The stages whose maps LayerCAM fuses, from shallow to deep; the last one is the explained layer.
+# The stages whose maps LayerCAM fuses, from shallow to deep, rectified; those behind the explained layer are left out.
+_RESNET = ("layer1", "layer2", "layer3", "layer4")
 STAGES = {
-    "resnet": ("layer1", "layer2", "layer3", "layer4"),
+    "resnet": _RESNET, "resnext": _RESNET, "wide_resnet": _RESNET,
     "vgg16": ("features.8", "features.15", "features.22", "features.29"),
     "vgg19": ("features.8", "features.17", "features.26", "features.35"),
-}
+    "vgg16_bn": ("features.12", "features.22", "features.32", "features.42"),
+    "vgg19_bn": ("features.12", "features.25", "features.38", "features.51"),
+}  # fmt: skip
 
 
 def grad_cam(probe: Probe) -> Tensor:
@@ -71,15 +75,22 @@ def layer_cam_fused(probe: Probe, layers: Sequence[str] = (), gamma: float = 2.0
     ``layers`` from shallow to deep; by default the stages of a ResNet or VGG, the deepest being the explained layer. Every map is divided
     by its maximum, without which layers do not compare (ours; the scaling by tanh is the paper's, for all but the deepest).
     """
-    name = probe.classifier.name
-    layers = layers or STAGES.get(max((key for key in STAGES if name.startswith(key)), key=len, default=""), ())
-    if not layers:
-        raise ValueError(f"which layers of {name or 'this network'} LayerCAM fuses is not known: pass layers=[...] from shallow to deep")
+    layers = layers or _stages(probe.classifier)
     found = [layer_cam(Probe(probe.classifier.at(layer), probe.images, probe.targets)) for layer in layers]
     scaled = [_over(m, m.amax((1, 2), keepdim=True)) for m in found]
     scaled = [*((gamma * m).tanh() for m in scaled[:-1]), scaled[-1]]
     size = max((m.shape[-2:] for m in scaled), key=lambda s: s[0] * s[1])
     return torch.stack([maps.upsample(m, size) for m in scaled]).amax(0)
+
+
+def _stages(classifier: Classifier) -> Sequence[str]:
+    name, layer = classifier.name, classifier.layer
+    stages = STAGES.get(max((key for key in STAGES if name.startswith(key)), key=len, default=""), ())
+    if layer not in stages:
+        raise ValueError(
+            f"which layers of {name or 'this network'} up to {layer!r} LayerCAM fuses is not known: pass layers=[...] from shallow to deep"
+        )
+    return stages[: stages.index(layer) + 1]
 
 
 def _weighted(weights: Tensor, activations: Tensor) -> Tensor:

@@ -1,10 +1,12 @@
-"""The benchmark of methods compares maps before it races, and compares every peer that it races."""
+"""The benchmark of methods compares maps before it races, and compares every peer that it races; its floor; what a run replaces."""
 
+import pandas as pd
 import pytest
 import torch
 
-from benchmarks import methods
-from cam_core import load_classifier
+from benchmarks import methods, race
+from cam_core import Probe, load_classifier, maps
+from tests.test_networks import multiply_adds
 
 
 def test_every_peer_that_is_raced_is_compared():
@@ -36,6 +38,62 @@ def small(monkeypatch):
     classifier = load_classifier("resnet18", None, num_classes=10)
     monkeypatch.setattr(methods, "network", lambda _name: classifier)
     monkeypatch.setattr(methods, "images", lambda: torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+
+
+def test_a_floor_stands_for_the_passes_that_score_cam_needs(small):
+    probe = Probe(methods.network(""), methods.images())
+    living = sum(not bool(maps.is_empty(channel)) for image in probe.activations for channel in image)
+    assert 0 < living < 2 * 512  # of so small an image some channels are dead
+    by_hand = multiply_adds(probe.classifier._network[0], 64)
+    total = methods.score_cam_multiply_adds("resnet18")
+    assert total == pytest.approx((2 + living) * by_hand / 1e9)
+    floor = "floor: its multiply-adds as one matrix product"
+    raced = pd.DataFrame({"contender": ["score_cam", floor], "seconds": [5.0, 2.0], "cpu_seconds": [9.0, 4.0], "extra_mb": [7.0, 1.0]})
+    found = methods.scaled(raced.assign(median_seconds=6.0), total).set_index("contender")
+    assert found.seconds.tolist() == pytest.approx([5.0, 2.0 * total * 1e9 / methods.SIDE**3])
+    assert found.extra_mb.notna().tolist() == [True, False]
+    assert found.multiply_adds[floor] == total
+
+
+def test_what_a_floor_times_is_the_work_that_it_is_counted_for(monkeypatch):
+    monkeypatch.setattr(methods, "SIDE", 24)
+    monkeypatch.setattr(methods, "CHANNELS", 4)
+    for prepare, work in (("product", 24**3), ("convolution", methods.REPEATED * 8 * 14**2 * 9 * 4**2)):
+        call = getattr(methods, prepare)()
+        with methods.torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+            call()
+        assert counter.get_total_flops() == 2 * work
+
+
+def test_a_contender_raced_alone_keeps_its_place_and_the_others_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(race, "HOME", tmp_path)
+    (tmp_path / "results/benchmarks").mkdir(parents=True)
+    path = tmp_path / "results/benchmarks/x.csv"
+
+    def rows(**seconds):
+        return pd.DataFrame({"group": [c[0] for c in seconds], "contender": list(seconds), "seconds": list(seconds.values())})
+
+    def found():
+        table = pd.read_csv(path, float_precision="round_trip")
+        return dict(zip(table.contender, table.seconds, strict=True))
+
+    race.write([rows(a1=0.1 + 0.2, a2=2.0, b1=3.0)], "x")
+    before = path.read_text().splitlines()
+    race.write([rows(a2=4.0, a3=5.0)], "x", replace="contender")
+    assert list(found().items()) == [("a1", 0.1 + 0.2), ("a2", 4.0), ("b1", 3.0), ("a3", 5.0)]
+    assert path.read_text().splitlines()[1] == before[1]
+    race.write([rows(a1=6.0)], "x", replace="group")
+    assert found() == {"b1": 3.0, "a1": 6.0}
+    race.write([rows(b2=7.0)], "x")
+    assert found() == {"b2": 7.0}
+
+
+def test_one_part_of_the_benchmark_can_be_chosen():
+    assert list(methods.wanted("Score-CAM")) == ["ResNet-18, batch 8, Score-CAM"]
+    assert len(methods.wanted("Score-CAM")["ResNet-18, batch 8, Score-CAM"][0]) == 6
+    assert methods.wanted("floor")["ResNet-18, batch 8, Score-CAM"][0].keys() == methods.FLOORS.keys()
+    assert methods.wanted("") == methods.groups()
+    assert methods.wanted("nothing of this name") == {}
 
 
 @pytest.mark.oracle

@@ -20,6 +20,19 @@ def test_what_is_not_there_was_not_run(tmp_path):
     assert study_tables.study(tmp_path, "forms-resnet18") == "*Not run yet: forms of one method, ResNet-18.*\n"
 
 
+def test_what_a_peer_does_otherwise_stands_below_the_forms_of_our_own(tmp_path):
+    facts = {"form": "hires_cam", "correlation": 0.98, "ci_low": 0.97, "ci_high": 0.99, "worst": 0.9, "energy": 61, "energy_other": 68.25}
+    facts |= {"n": 40, "backbone": "resnet18", "weights": "w"}
+    rows = [facts | {"other": "hires_cam[x]", "otherwise": ""}, facts | {"other": "grad-cam: HiResCAM", "otherwise": "a ReLU"}]
+    write(tmp_path, "forms-resnet18", rows)
+    text = study_tables.study(tmp_path, "forms-resnet18")
+    assert text.index("* - `hires_cam`\n  - `hires_cam[x]`\n  - 0.980") < text.index("What a peer computes otherwise; ResNet-18")
+    assert "* - grad-cam: HiResCAM\n  - `hires_cam`\n  - a ReLU\n  - 0.980 [0.970" in text
+    assert "  - 0.900\n  - 61.0\n  - 68.2\n  - 40" in text
+    write(tmp_path, "forms-resnet18", rows[:1])
+    assert "peer" not in study_tables.study(tmp_path, "forms-resnet18")
+
+
 def test_a_race_is_told_as_ratios_to_its_first_contender(tmp_path):
     base = {"group": "g", "cpu_seconds": 4, "extra_mb": 10, "rounds": 3, "machine": "2 cores", "packages": "torch 2"}
     rows = [base | {"contender": "forward", "seconds": 2}, base | {"contender": "slow", "seconds": 5, "cpu_seconds": 12}]
@@ -28,6 +41,23 @@ def test_a_race_is_told_as_ratios_to_its_first_contender(tmp_path):
     text = study_tables.benchmark(tmp_path, "methods")
     assert "  - 2.50\n  - 3.00" in text
     assert "0.99987" in text
+
+
+def test_a_floor_says_how_much_any_implementation_could_win(tmp_path):
+    facts = {"group": "g", "cpu_seconds": 4, "extra_mb": 10, "rounds": 3, "machine": "2 cores", "packages": "torch 2", "multiply_adds": ""}
+    times = {"score_cam": 75, "grad-cam: ScoreCAM": 100, "torchcam: ScoreCAM": 110}
+    rows = [facts | {"contender": contender, "seconds": seconds} for contender, seconds in times.items()]
+    write(tmp_path, "methods", rows)
+    assert "at most" not in study_tables.benchmark(tmp_path, "methods")
+    floor = {"extra_mb": "", "multiply_adds": 7345.2}
+    rows += [facts | floor | {"contender": f"floor: {kind}", "seconds": s} for kind, s in (("product", 80), ("convolution", 60))]
+    write(tmp_path, "methods", rows)
+    text = study_tables.benchmark(tmp_path, "methods")
+    assert "floor: convolution\n  - 60.00 s\n  - 0.80\n  - 1.00\n  - –" in text
+    assert "(grad-cam: ScoreCAM) takes 100.0 s, ours 75.0 s" in text
+    assert "7.3·10¹² multiply-adds, which take 60.0 s" in text
+    assert "more than 1.67 times" in text
+    assert "ours is 1.33 times as fast, and 80 % of its time" in text
 
 
 def test_what_was_counted_stands_below_the_race(tmp_path):

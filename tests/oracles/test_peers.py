@@ -5,10 +5,11 @@ import pytest
 import torch
 import torchvision
 
+from benchmarks.peers import OTHERWISE
 from cam_core import load_classifier, maps
 from cam_core.methods import METHODS
 from cam_core.methods.perturbation import is_cam, ss_cam
-from cam_core.methods.pixel import integrated_gradients
+from cam_core.methods.pixel import _noisy, integrated_gradients, smooth_grad, var_grad
 from cam_core.probe import Probe
 
 pytestmark = pytest.mark.oracle
@@ -83,13 +84,26 @@ def test_grad_cam_package_agrees(case, kind, name):
     assert agree(METHODS[name](Probe(classifier, images, targets)), peer(kind, case))
 
 
+def test_it_rectifies_every_map_hires_cam_too(small):
+    classifier, network, layer, inputs, images, targets = small
+    from pytorch_grad_cam import HiResCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    with HiResCAM(model=network, target_layers=[layer]) as cam:
+        theirs = torch.from_numpy(cam(inputs, [ClassifierOutputTarget(int(t)) for t in targets]))
+    probe = Probe(classifier, images, targets)
+
+    def off(heat):
+        return float((maps.min_max(maps.upsample(maps.min_max(heat), (SIDE, SIDE))) - theirs).abs().max())
+
+    assert off(OTHERWISE["grad-cam: HiResCAM"](probe)) <= 1e-3
+    assert off(METHODS["hires_cam"](probe)) > 0.1  # should this fail, signs are kept upstream
+
+
 def test_its_grad_cam_pp_adds_an_epsilon_of_the_size_of_the_denominator(case):
     classifier, network, _, _, images, targets = case
     theirs, ours = peer("GradCAMPlusPlus", case), METHODS["grad_cam_pp"](Probe(classifier, images, targets))
-    probe = Probe(classifier, images, targets)
-    g, a = probe.gradients().double(), probe.activations.double()
-    alpha = torch.where(g != 0, g**2 / (2 * g**2 + a.sum((2, 3), keepdim=True) * g**3 + 1e-6), 0.0)
-    with_epsilon = torch.einsum("bk,bkhw->bhw", (alpha * g.relu()).sum((2, 3)), a)
+    with_epsilon = OTHERWISE["grad-cam: GradCAMPlusPlus"](Probe(classifier, images, targets))
     assert agree(with_epsilon, theirs, 1e-3)  # this is what it computes
     if isinstance(network, torchvision.models.ResNet):
         assert not agree(ours, theirs, 1e-3)  # and not the paper's formula; should this fail, the epsilon is gone upstream
@@ -122,16 +136,17 @@ def test_torchcam_loses_the_denominator_of_grad_cam_pp(case):
         logits = network(inputs.clone().requires_grad_())
         theirs = extractor(targets.tolist(), logits)[0].detach()
     probe = Probe(classifier, images, targets)
-    g, a = probe.gradients().double(), probe.activations.double()
-    without = torch.einsum("bk,bkhw->bhw", (g**2 * g.relu()).sum((2, 3)), a)
-    assert agree(without, theirs, 1e-3)  # should this fail, the division has come back upstream
+    assert agree(OTHERWISE["torchcam: GradCAMpp"](probe), theirs, 1e-3)  # should this fail, the division has come back upstream
+    if isinstance(network, torchvision.models.ResNet):
+        assert not agree(METHODS["grad_cam_pp"](probe), theirs, 1e-3)
 
 
 def test_captum_agrees_and_does_not_rectify(case):
     classifier, network, layer, inputs, images, targets = case
     theirs = attr.LayerGradCam(network, layer).attribute(inputs, targets)[:, 0].detach()
     probe = Probe(classifier, images, targets)
-    signed = torch.einsum("bk,bkhw->bhw", probe.gradients().mean((2, 3)), probe.activations)
+    signed = OTHERWISE["captum: LayerGradCam"](probe)
+    assert float(signed.min()) < 0
     assert torch.allclose(signed, theirs, rtol=1e-4, atol=1e-4 * float(signed.abs().max()))
     assert agree(METHODS["grad_cam"](probe), theirs)
 
@@ -168,6 +183,7 @@ def test_its_ablation_cam_agrees_where_the_logit_is_positive_and_turns_over_wher
         ours = METHODS["ablation_cam"](probe)
         turned = torch.einsum("bk,bkhw->bhw", weights.reshape(want.shape), probe.activations)
         assert agree(ours, sign * turned)
+        assert agree(OTHERWISE["grad-cam: AblationCAM"](probe), turned)
 
 
 # --- masked images -------------------------------------------------------------------------------------------------------------------
@@ -178,10 +194,7 @@ def test_torchcam_score_cam_is_our_softmax_form_with_masks_rescaled_before_they_
     with torchcam.ScoreCAM(network, layer, batch_size=64) as extractor, torch.no_grad():
         theirs = extractor(targets.tolist(), network(inputs))[0]
     probe = Probe(classifier, images, targets)
-    logits = probe.score_masked(maps.min_max(probe.activations), "mean")
-    picked = logits.gather(2, targets[:, None, None].expand(-1, 512, 1))[..., 0]
-    before = torch.einsum("bk,bkhw->bhw", picked.softmax(1), probe.activations)
-    assert agree(before, theirs, 1e-3)
+    assert agree(OTHERWISE["torchcam: ScoreCAM"](probe), theirs, 1e-3)
     assert agree(METHODS["score_cam[softmax]"](probe), theirs, 5e-2)  # close, but for channels that are constant
 
 
@@ -246,10 +259,7 @@ def aligned(mask):
 
 def test_grad_cam_score_cam_enlarges_masks_with_aligned_corners(small):
     classifier, _, _, _, images, targets = small
-    theirs = peer("ScoreCAM", small)
-    probe = Probe(classifier, images, targets)
-    picked = probe.score_masked(probe.activations, "mean", aligned).gather(2, targets[:, None, None].expand(-1, 512, 1))[..., 0]
-    assert agree(torch.einsum("bk,bkhw->bhw", picked.softmax(1), probe.activations), theirs, 1e-3)
+    assert agree(OTHERWISE["grad-cam: ScoreCAM"](Probe(classifier, images, targets)), peer("ScoreCAM", small), 1e-3)
 
 
 # --- pixels --------------------------------------------------------------------------------------------------------------------------
@@ -271,3 +281,17 @@ def test_captum_saliency_and_guided_backprop_agree(case):
     assert torch.allclose(METHODS["saliency"](probe), plain, atol=1e-4 * float(plain.max()))
     guided = attr.GuidedBackprop(network).attribute(inputs.clone(), targets).abs().amax(1).detach()
     assert torch.allclose(METHODS["guided_backprop"](probe), guided, atol=1e-4 * float(guided.max()))
+
+
+def test_captum_smooth_grad_and_var_grad_agree_under_the_same_noise(small, monkeypatch):
+    classifier, network, _, inputs, images, targets = small
+    probe = Probe(classifier, images[:1], targets[:1])
+    noise = torch.cat(list(_noisy(probe, 3, 0.15, 0))) - inputs[:1]
+    assert float(noise.std() / (inputs[:1].max() - inputs[:1].min())) == pytest.approx(0.15, rel=0.03)
+    monkeypatch.setattr(torch, "normal", lambda *_args, **_kwargs: noise)
+    tunnel = attr.NoiseTunnel(attr.Saliency(network))
+    how = {"nt_samples": 3, "stdevs": 1.0, "target": int(targets[0]), "abs": False}
+    smooth, spread = (tunnel.attribute(inputs[:1].clone(), nt_type=kind, **how).detach() for kind in ("smoothgrad", "vargrad"))
+    for ours, theirs in ((smooth_grad(probe, samples=3), smooth.abs().amax(1)), (var_grad(probe, samples=3), spread.amax(1))):
+        assert float(theirs.max()) > 0
+        assert torch.allclose(ours, theirs, atol=1e-4 * float(theirs.max()))
