@@ -44,7 +44,8 @@ def _carried_out(
     recipe = replace(plan.recipe, held_out=held_out) if held_out else plan.recipe
     how = {"store": STORE, "device": "cpu", "best": held_out > 0, **seen, **how}
     model, summary = trained(build, recipe, train, test=test, **how)
-    return model, _also(summary, [*of.deviations, *plan.deviations])
+    fewer = [f"images: {len(train)} instead of {of.published}"] if of.published and len(train) < of.published else []
+    return model, _also(summary, [*fewer, *of.deviations, *plan.deviations])
 
 
 def _also(summary: Summary, deviations: Sequence[str]) -> Summary:

@@ -31,7 +31,8 @@ def fitted(monkeypatch, tmp_path):
 
     monkeypatch.setattr(training, "fit", fit)
     monkeypatch.setattr(training, "accuracy", lambda *_: 0.0)
-    monkeypatch.setitem(sources.SOURCES, "imagenet", replace(sources.SOURCES["imagenet"], held_out=0))  # drawn images are too few for any
+    for name in ("imagenet", "cub"):  # drawn images are too few to hold any out, and fewer than the papers'
+        monkeypatch.setitem(sources.SOURCES, name, replace(sources.SOURCES[name], held_out=0, published=None))
     monkeypatch.setattr(jobs, "STORE", tmp_path / "models")
     monkeypatch.setattr(jobs, "calm_trunk", partial(calm_trunk, weights=None))
     return calls
@@ -57,6 +58,15 @@ def test_calm(fitted, root, paper, name, recipe, side):
     _, summary = jobs.network("cub", name, root, paper=paper)
     assert fitted[0][1] == PAPERS[recipe]
     assert summary["deviations"] == []
+
+
+def test_fewer_images_than_the_papers_have_are_a_deviation(fitted, root, monkeypatch):
+    monkeypatch.setitem(sources.SOURCES, "cub", replace(sources.SOURCES["cub"], published=5994))
+    _, summary = jobs.network("cub", "resnet18", root, paper="wsol")
+    count = len(fitted[0][2]["images"])
+    assert summary["deviations"] == [f"images: {count} instead of 5994"]
+    monkeypatch.setitem(sources.SOURCES, "cub", replace(sources.SOURCES["cub"], published=count))
+    assert jobs.network("cub", "resnet18", root, paper="wsol")[1]["deviations"] == []
 
 
 def test_calm_and_its_baseline_on_imagenet(fitted, root):
