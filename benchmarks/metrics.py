@@ -7,8 +7,10 @@ are drawn: smooth ones, as CAM gives, and noise of single pixels, as gradients g
 import argparse
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,13 +22,17 @@ import torch.nn.functional as F
 
 from benchmarks.methods import images, network
 from benchmarks.race import Peak, race, write
+from benchmarks.training import multiply_adds
 from cam_core import METHODS, Probe, metrics
 from cam_core.data import CUB200, ImageNet
-from cam_core.evaluate import evaluate
+from cam_core.evaluate import Table, evaluate
 from cam_core.learned import lfi_backbone
+from cam_core.metrics.components import LEVELS
 from cam_core.metrics.localization import best_iou, quantize
 from cam_core.metrics.pixels import BINS
 from cam_core.metrics.removal import impute
+from cam_core.metrics.statistics import paired_difference, randomization
+from cam_core.results import write_parts
 from data_scripts.draw import draw
 
 Call = Callable[[], Any]
@@ -35,6 +41,7 @@ SIDE = 224
 THRESHOLDS = np.arange(0, 1, 0.001)
 EDGES = np.array([*THRESHOLDS, 1.0, 2.0, 3.0])
 STEPS = 20  # of insertion and deletion: TorchCAM's default
+CURVE_RACE = f"insertion and deletion, ResNet-18, 8 images, {STEPS} steps"
 SHOWN = 100  # times are told for so many maps, however many a contender was given
 
 
@@ -199,6 +206,41 @@ def _nothing() -> Iterator[None]:
     yield
 
 
+CURVES: dict[str, Callable[[str], Call]] = {
+    "cam_core": our_curves, "torchcam: DeletionInsertionMetric": torchcam_curves, "quantus: PixelFlipping, twice": quantus_curves
+}  # fmt: skip
+
+
+def images_passed(backbone: str, contender: str) -> int:
+    """How many images go through the network's first convolution in one call."""
+    seen = []
+
+    def note(module: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(module, torch.nn.Conv2d) and module.in_channels == 3:
+            seen.append(len(given[0]))
+
+    call = CURVES[contender](backbone)
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
+    call()
+    hook.remove()
+    return sum(seen)
+
+
+def matrix_products(backbone: str) -> Call:
+    """As many multiply-adds as our passes take, as products of large matrices: what the processor can do at the best."""
+    each = multiply_adds(network(backbone).frozen(), images()[:1])
+    side = 2048
+    count = round(each * 1e9 * images_passed(backbone, "cam_core") / side**3)
+    a, b = torch.rand(2, side, side, generator=torch.Generator().manual_seed(0))
+    return lambda: [a @ b for _ in range(count)]
+
+
+def curve_passes(backbone: str) -> list[dict[str, Any]]:
+    """Images that each contender of insertion and deletion passes through the network."""
+    group = f"{CURVE_RACE}: images passed"
+    return [_count(group, contender, images_passed(backbone, contender)) for contender in CURVES]
+
+
 def same_curves(backbone: str) -> None:
     """RuntimeError unless the deletion curves agree; insertion starts from another image here."""
     with torch.no_grad():
@@ -281,31 +323,59 @@ def masked_passes(root: Path) -> list[dict[str, Any]]:
     ]
 
 
+MASKED = (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.AverageGain, metrics.MapMean)
+ERASED = (metrics.RemoveAndClassify, metrics.CorrectAfterRemoval, metrics.CorrectAfterRandomRemoval)
+COLUMNS = {  # of what each measures; 0: one number an image
+    **dict.fromkeys(MASKED, 3), **dict.fromkeys(ERASED, 2), metrics.Insertion: 0, metrics.Deletion: 0, metrics.TiedPixels: 0,
+    metrics.RoadMorf: 4, metrics.RoadLerf: 4, metrics.RoadCombined: 4, metrics.EnergyPointingGame: 2, metrics.PixelPrecision: 2,
+    metrics.MaximumInBox: 2, metrics.FalseActivation: 3, metrics.LocalizationError: LEVELS + 1, metrics.MaxBoxAcc: LEVELS,
+    metrics.MaxBoxAccV2: LEVELS, metrics.PxAP: 2 * BINS,
+}  # fmt: skip
+
+
+def every_metric() -> list[metrics.Metric]:
+    """What a validation set with boxes and masks is asked, in the settings of the notebooks."""
+    settings = dict.fromkeys(MASKED, (1.0, 0.5, 0.15)) | dict.fromkeys(ERASED, tuple(k / 10 for k in range(1, 10)))
+    return [*(kind(one) for kind, some in settings.items() for one in some), *(kind() for kind in COLUMNS if kind not in settings)]
+
+
+def filled(count: int, methods: int) -> Table:
+    """A table of invented rows: ``methods`` methods, `every_metric` of each, ``count`` images in batches of 16."""
+    table, rng = Table(image_ids=[f"image_{i:08d}" for i in range(count)]), np.random.default_rng(0)
+    rows = {kind: torch.from_numpy(rng.random((16, wide) if wide else 16)) for kind, wide in COLUMNS.items()}
+    rows[metrics.PxAP] = torch.from_numpy(rng.integers(0, 60, (16, 2 * BINS)))
+    for method in range(methods):
+        table.metrics |= {(f"method {method}", metric.name, metric.setting): metric for metric in every_metric()}
+    for start in range(0, count, 16):
+        ids = torch.arange(start, min(start + 16, count))
+        for metric in table.metrics.values():
+            metric.record(rows[type(metric)][: len(ids)], ids)
+    return table
+
+
 def memory(count: int, methods: int) -> list[dict[str, Any]]:
-    """Megabytes of the process's own memory while the widest rows of ``methods`` methods are recorded and read out, at the most."""
-    rng = np.random.default_rng(0)
-    rows = {metrics.PxAP: torch.from_numpy(rng.integers(0, 60, (16, 2 * BINS))), metrics.MaxBoxAcc: torch.from_numpy(rng.random((16, 255)))}
-    rows[metrics.MaxBoxAccV2] = rows[metrics.MaxBoxAcc]
-    recorded = [kind() for kind in rows for _ in range(methods)]
-    group = f"rows of PxAP, MaxBoxAcc and MaxBoxAcc V2, {count} images, {methods} methods: MB of memory"
-    with Peak(_own) as before:
+    """Megabytes of the process's own memory, at the most, while a table is filled, summarised, compared and written image by image."""
+    group = f"{len(every_metric())} metrics, {count} images, {methods} methods: MB of memory"
+    steps = {}
+    with Peak(_own) as steps["the process before"]:
         pass
-    with Peak(_own) as recording:
-        for start in range(0, count, 16):
-            for metric in recorded:
-                metric.record(rows[type(metric)], torch.arange(start, start + 16))
-    with Peak(_own) as reading:
-        for metric in recorded:
+    with Peak(_own) as steps["while the table is filled, at the most"]:
+        table = filled(count, methods)
+    with Peak(_own) as steps["while it is summarised, at the most"]:
+        for metric in table.metrics.values():
             metric.compute()
-        for kind in rows:
-            next(metric for metric in recorded if type(metric) is kind).interval(resamples=100)
-    held = sum(metric.per_image()[1].nbytes for metric in recorded) / 2**20
-    return [
-        _count(group, "the process before", round(before.top)),
-        _count(group, "while they are recorded, at the most", round(recording.top)),
-        _count(group, "while they are summarised, at the most", round(reading.top)),
-        _count(group, "in temporary files", round(held)),
-    ]
+        for key, metric in table.metrics.items():
+            if key[0] == "method 0":
+                metric.interval(resamples=100)
+    with Peak(_own) as steps["while methods are compared, at the most"]:
+        table.twins("method 0")
+        both = [table.metrics[f"method {i}", "pxap", ""] for i in (0, methods - 1)]
+        paired_difference(*(one.per_image() for one in both), both[0].value, resamples=100)
+        randomization(*(one.per_image()[1] for one in both), both[0].value, resamples=100)
+    with Peak(_own) as steps["while rows are written image by image, at the most"], tempfile.TemporaryDirectory() as folder:
+        write_parts(Path(folder) / "per_image.parquet", table.per_image())
+    held = sum(metric.per_image()[1].nbytes for metric in table.metrics.values()) / 2**20
+    return [*(_count(group, what, round(peak.top)) for what, peak in steps.items()), _count(group, "all rows together", round(held))]
 
 
 def _own() -> float:
@@ -339,43 +409,71 @@ def box_race(kind: str, maps: int, plain: int, rounds: int) -> pd.DataFrame:
     return per_maps(found, {"component trees": maps, "contours at 1000 thresholds": plain})
 
 
+def box_races(given: argparse.Namespace) -> list[pd.DataFrame]:
+    """Boxes, on both kinds of maps."""
+    few = max(1, given.maps // 10)
+    return [box_race("smooth", given.maps, few, given.rounds), box_race("noise", given.maps, 1, max(1, given.rounds // 2))]
+
+
+def pixel_race(given: argparse.Namespace) -> list[pd.DataFrame]:
+    """PxAP's histograms."""
+    same_histograms(2)
+    entered = {
+        "counted bins": (f"{HERE}counted_bins:{given.maps}", True),
+        "numpy's histogram with explicit edges": (f"{HERE}explicit_edges:{given.maps}", False),
+    }
+    return [per_maps(race(f"PxAP, {SHOWN} maps of 224 x 224", entered, given.rounds), dict.fromkeys(entered, given.maps))]
+
+
+def curve_race(given: argparse.Namespace) -> list[pd.DataFrame]:
+    """Insertion and deletion, beside the arithmetic alone."""
+    same_curves("resnet18")
+    entered = {name: (f"{HERE}{function.__name__}:resnet18", name == "cam_core") for name, function in CURVES.items()}
+    entered["as many multiply-adds in matrix products"] = (f"{HERE}matrix_products:resnet18", True)
+    return [race(CURVE_RACE, entered, given.rounds)]
+
+
+def imputation_race(given: argparse.Namespace) -> list[pd.DataFrame]:
+    """ROAD, on both kinds of maps."""
+    same_imputation()
+    entered = {
+        f"{name}, {kind} map": (f"{HERE}{function}:{kind},0.5", ours)
+        for kind in ("smooth", "noise")
+        for name, function, ours in (("cam_core", "our_imputation", True), ("grad-cam: NoisyLinearImputer", "grad_cam_imputation", False))
+    }
+    return [race("ROAD, one imputation of half of 224 x 224 pixels", entered, given.rounds)]
+
+
+def counted_memory(given: argparse.Namespace) -> list[pd.DataFrame]:
+    """Megabytes, in a process of its own: what others gave back is there to be used again."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+        return [pd.DataFrame(fresh.submit(memory, given.images, 10).result())]
+
+
+def counted_passes(_: argparse.Namespace) -> list[pd.DataFrame]:
+    """Images that pass a network."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = draw(Path(folder) / "drawn", small=True, progress=False)
+        return [pd.DataFrame([*cue_passes(root), *masked_passes(root), *curve_passes("resnet18")])]
+
+
+PARTS = {
+    "boxes": box_races, "pixels": pixel_race, "curves": curve_race, "road": imputation_race, "memory": counted_memory,
+    "passes": counted_passes,
+}  # fmt: skip
+
+
 def main() -> None:
     """Compare, count, race, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--maps", type=int, default=60, help="for what is fast")
     parser.add_argument("--images", type=int, default=50_000, help="whose rows are held")
+    parser.add_argument("--only", choices=PARTS, help="one part; the others keep their rows")
     given = parser.parse_args()
-    same_histograms(2)
-    same_curves("resnet18")
-    same_imputation()
-    counts = memory(given.images, 10)
-    with tempfile.TemporaryDirectory() as folder:
-        root = draw(Path(folder) / "drawn", small=True, progress=False)
-        counts += cue_passes(root) + masked_passes(root)
-    print(pd.DataFrame(counts).to_string())
-    histograms = {
-        "counted bins": (f"{HERE}counted_bins:{given.maps}", True),
-        "numpy's histogram with explicit edges": (f"{HERE}explicit_edges:{given.maps}", False),
-    }
-    curves = {
-        "cam_core": (f"{HERE}our_curves:resnet18", True),
-        "torchcam: DeletionInsertionMetric": (f"{HERE}torchcam_curves:resnet18", False),
-        "quantus: PixelFlipping, twice": (f"{HERE}quantus_curves:resnet18", False),
-    }
-    road = {
-        f"{name}, {kind} map": (f"{HERE}{function}:{kind},0.5", ours)
-        for kind in ("smooth", "noise")
-        for name, function, ours in (("cam_core", "our_imputation", True), ("grad-cam: NoisyLinearImputer", "grad_cam_imputation", False))
-    }
-    frames = [
-        box_race("smooth", given.maps, max(1, given.maps // 10), given.rounds),
-        box_race("noise", given.maps, 1, max(1, given.rounds // 2)),
-        per_maps(race(f"PxAP, {SHOWN} maps of 224 x 224", histograms, given.rounds), dict.fromkeys(histograms, given.maps)),
-        race(f"insertion and deletion, ResNet-18, 8 images, {STEPS} steps", curves, given.rounds),
-        race("ROAD, one imputation of half of 224 x 224 pixels", road, given.rounds),
-    ]
-    write([*frames, pd.DataFrame(counts)], "metrics")
+    frames = [frame for part in ([given.only] if given.only else PARTS) for frame in PARTS[part](given)]
+    write(frames, "metrics", keep=given.only is not None)
+    print(pd.concat(frames).filter(["group", "contender", "seconds", "count"]).to_string())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-BLOCK = 2**22  # bytes; what is longer lies in a file
+BLOCK = 2**20  # bytes; what is longer lies in a file
 
 
 def append(kept: list[Tensor], rows: Tensor) -> None:
