@@ -241,6 +241,10 @@ class _Grid(nn.Module):
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         tokens: Tensor = self.trunk(inputs)
         side = math.isqrt(tokens.shape[1] - 1)
+        if tokens.ndim != 3 or side**2 != tokens.shape[1] - 1:
+            raise ValueError(
+                f"the layer gives {tuple(tokens.shape)}, no class token before a square grid of patches: take one of encoder.layers"
+            )
         return tokens[:, 1:].mT.unflatten(2, (side, side)), tokens[:, :1]
 
 

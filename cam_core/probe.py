@@ -74,7 +74,11 @@ class Probe:
     def _seen(self) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The activations, and what the head needs beside them (a transformer's class token; nothing elsewhere)."""
         with torch.inference_mode(mode=False), torch.no_grad():
-            return self.classifier.look(self.images)
+            activations, beside = self.classifier.look(self.images)
+        if activations.ndim != 4:
+            layer = self.classifier.layer or "this cut"
+            raise ValueError(f"{layer} gives {tuple(activations.shape)}, which is no map [B, K, h, w]: explain a layer before it")
+        return activations, beside
 
     @property
     def activations(self) -> Tensor:

@@ -352,6 +352,8 @@ def test_an_unknown_method_is_refused_with_the_names_that_exist():
     assert method("grad_cam[power=0.5]").name == "grad_cam[power=0.5]"
     with pytest.raises(ValueError, match=r"unknown method 'gradcam': expected one of cam, eigen_cam"):
         method("gradcam")
+    with pytest.raises(ValueError, match=r"'cam\[power=two\]': power takes a number, got 'two'"):
+        method("cam[power=two]")
 
 
 def test_cam_on_a_head_that_is_no_pooling_is_refused():

@@ -124,6 +124,12 @@ def test_images_of_another_precision_are_taken_in_the_classifiers():
     assert torch.equal(probe.gradients(), Probe(single, x.float(), [1, 2]).gradients())
 
 
+def test_a_layer_without_a_map_is_refused():
+    probe = Probe(nets.gap().at("fc"), nets.images(2))
+    with pytest.raises(ValueError, match=r"fc gives \(2, 5\), which is no map \[B, K, h, w\]: explain a layer before it"):
+        _ = probe.activations
+
+
 def test_versions_made_in_chunks_equal_versions_made_by_hand():
     classifier, x = nets.dense(), nets.images(2)
     made = []

@@ -375,6 +375,11 @@ class TestTransformers:
         keep = torch.ones(2, 1, 768)
         assert torch.allclose(other.score_channels(keep)[:, 0], other.logits, atol=1e-5)
 
+    @pytest.mark.parametrize(("layer", "shape"), [("permute", "1, 196, 768"), ("heads", "1, 4")])
+    def test_a_layer_without_tokens_is_refused(self, vit, layer, shape):
+        with pytest.raises(ValueError, match=rf"gives \({shape}\), no class token before a square grid"):
+            Probe(vit.at(layer), torch.rand(1, 3, 224, 224)).gradients()
+
     def test_no_small_image_is_answered_and_the_sentence_says_what_to_take(self, vit):
         probe = Probe(vit, torch.rand(1, 3, 224, 224))
         with pytest.raises(ValueError, match=r"vit_b_16 answers no input of 96 x 96 or less: take increment_cam\[full\]"):

@@ -99,7 +99,11 @@ def method(name: str) -> Method:
     kind, _, number = option.partition("=")
     if plain not in METHODS or kind not in ("power", "mean"):
         raise ValueError(f"unknown method {name!r}: expected one of {', '.join(METHODS)}, or one of them with [power=p] or [mean=m]")
-    return METHODS[plain].power(float(number)) if kind == "power" else METHODS[plain].at_mean(float(number))
+    try:
+        value = float(number)
+    except ValueError:
+        raise ValueError(f"{name!r}: {kind} takes a number, got {number!r}") from None
+    return METHODS[plain].power(value) if kind == "power" else METHODS[plain].at_mean(value)
 
 
 __all__ = ["ASKS_THE_HOST", "METHODS", "Method", "method"]
