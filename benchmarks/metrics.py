@@ -472,7 +472,7 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, help="one part; the others keep their rows")
     given = parser.parse_args()
     frames = [frame for part in ([given.only] if given.only else PARTS) for frame in PARTS[part](given)]
-    write(frames, "metrics", keep=given.only is not None)
+    write(frames, "metrics", replace="file" if given.only is None else "group")
     print(pd.concat(frames).filter(["group", "contender", "seconds", "count"]).to_string())
 
 
