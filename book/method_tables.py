@@ -183,5 +183,5 @@ def by_share(rows):
 
 KINDS = {
     "published_gap": by_share, "l_cam_views": by_share, "l_cam_epochs": by_share, "forms": forms, "score_cam_budget": budget,
-    "increment_cam": reported,
+    "increment_cam": reported, "increment_cam_selections": reported,
 }  # fmt: skip

@@ -265,12 +265,15 @@ def main() -> None:
         help="of the tries; 0 is the size of the map, which not every network answers",
     )
     parser.add_argument("--masks", default=",".join(MASKS), help="of the tries; gated ones are passes of their own")
+    parser.add_argument(
+        "--kind", default="increment_cam", help="first word of the result file; another one keeps a second list of tries beside the first"
+    )
     parser.add_argument("--epochs", type=int, help="of the network's training, where it is not pretrained")
     given = parser.parse_args()
     resolutions = [int(side) for side in given.resolutions.split(",")]
     masks = given.masks.split(",")
     frame = study(given.dataset, given.backbone, given.images, given.score_cam, resolutions, masks, epochs=given.epochs)
-    write_table(sources.HOME / f"results/studies/increment_cam-{given.dataset}-{given.backbone}.csv", frame)
+    write_table(sources.HOME / f"results/studies/{given.kind}-{given.dataset}-{given.backbone}.csv", frame)
     print(frame[frame.role == "chosen"][["method", "setting", "value"]].to_string(index=False))
 
 
