@@ -63,8 +63,8 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         self.trunk, self.head = trunk, head
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", _per_channel(mean), persistent=False)
+        self.register_buffer("std", _per_channel(std), persistent=False)
         self.name, self.layer, self.weights = name, layer, weights
         self._network = [network]  # in a list, so that its parameters are not registered a second time
         self._folded, self._cuts = False, dict[str, Classifier]()
@@ -130,6 +130,10 @@ class Classifier(nn.Module):
         for key, value in sorted(self.state_dict().items()):
             total.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
         return total.hexdigest()
+
+
+def _per_channel(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.get_default_dtype()).view(3, 1, 1)  # 0 and 1 as whole numbers would make images whole
 
 
 def _apart(seen: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:

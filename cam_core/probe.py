@@ -41,7 +41,8 @@ class Probe:
         if classifier.training:
             raise ValueError("the classifier is in train mode, its BatchNorm and dropout would move: call classifier.eval() first")
         _refuse_other_images(images, classifier.mean.device)
-        self.classifier, self.images, self._chunk, self._autocast = classifier, images.to(classifier.mean.dtype), chunk, autocast
+        precision = next((p.dtype for p in classifier.parameters()), classifier.mean.dtype)
+        self.classifier, self.images, self._chunk, self._autocast = classifier, images.to(precision), chunk, autocast
         self._targets = None
         if targets is not None:
             self._targets = _one_class_each(targets, images, classes=self.logits.shape[1])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from cam_core.classifier import Classifier
 from cam_core.probe import Probe
 from tests import nets
 
@@ -152,3 +153,10 @@ def test_a_question_is_asked_once_and_not_of_another_probe():
     other = probe.pairs(torch.tensor([1]), torch.tensor([0]))
     assert other.once("key", lambda: asked.append(1) or len(asked)) == 2
     assert torch.equal(probe.like(nets.images(2, seed=5)).targets, probe.targets)
+
+
+def test_images_take_the_precision_of_the_weights_whatever_the_mean_is_given_as():
+    trunk, head = torch.nn.Conv2d(3, 2, 1).double(), torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    images = torch.full((1, 3, 2, 2), 0.5)
+    whole = Probe(Classifier(trunk, head, mean=(0, 0, 0), std=(1, 1, 1)).eval(), images)
+    torch.testing.assert_close(whole.activations, trunk(images.double()).detach())

@@ -20,7 +20,7 @@ PARAMETERS = "seed = 0  # seed\nvalue = 1.0  # number to report\nout_dir = None 
 SAVE = """
 from cam_core import results
 text = dict.fromkeys(results.TEXT, "x")
-results.save(out_dir, [text | dict(value=value, ci_low=0.0, ci_high=9.0, n=4, seed=seed)], None, {"chunk": 8})
+results.save(out_dir, [text | dict(value=value, ci_low=0.0, ci_high=9.0, n=4, seed=seed)], (), {"chunk": 8})
 """
 
 

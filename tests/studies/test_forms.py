@@ -19,8 +19,8 @@ def images(monkeypatch):
     box = tv_tensors.BoundingBoxes([[0.0, 0.0, 112.0, 112.0]], format="XYXY", canvas_size=(224, 224))
     examples = [Example(str(i), image, 0, boxes=box) for i, image in enumerate(drawn)]
     monkeypatch.setattr(forms, "load_classifier", lambda _name: classifier)
-    monkeypatch.setattr(forms.jobs, "find_root", lambda _name: None)
-    monkeypatch.setattr(forms.jobs, "images", lambda *_args, limit: lambda _view: examples[:limit])
+    monkeypatch.setattr(forms.sources, "find_root", lambda _name: None)
+    monkeypatch.setattr(forms.sources, "images", lambda *_args, limit: lambda _view: examples[:limit])
     return Probe(classifier.frozen(), drawn)
 
 
@@ -40,7 +40,7 @@ def test_a_peers_form_is_set_beside_ours_with_what_it_does_otherwise(images):
 
 
 def test_a_part_replaces_its_own_pairs_alone(images, monkeypatch, tmp_path):
-    monkeypatch.setattr(forms.jobs, "HOME", tmp_path)
+    monkeypatch.setattr(forms.sources, "HOME", tmp_path)
     (tmp_path / "results/studies").mkdir(parents=True)
     path = tmp_path / "results/studies/forms-resnet8.csv"
     facts = {"form": "grad_cam", "correlation": 0.1 + 0.2}
