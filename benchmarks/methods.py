@@ -104,9 +104,11 @@ def stock(backbone: str) -> Call:
 # --- the floor: what the hardware multiplies at most -------------------------------------------------------------------------------------
 
 SIDE, CHANNELS, CELLS, REPEATED = 4096, 256, 14, 64  # about a second of work each; ResNet-18 has such convolutions in layer3
+CONVOLVED = REPEATED * BATCH * CELLS**2 * 9 * CHANNELS**2 / 1e9
 FLOORS = {  # contender -> what prepares it, 10⁹ multiply-adds of a call
-    "floor: its multiply-adds as one matrix product": ("product", SIDE**3 / 1e9),
-    "floor: its multiply-adds as one 3 x 3 convolution": ("convolution", REPEATED * BATCH * CELLS**2 * 9 * CHANNELS**2 / 1e9),
+    "floor: its multiply-adds as one matrix product": ("product:", SIDE**3 / 1e9),
+    "floor: its multiply-adds as one 3 x 3 convolution": ("convolution:", CONVOLVED),
+    "bfloat16 floor: the same as one 3 x 3 convolution": ("convolution:bfloat16", CONVOLVED),
 }
 
 
@@ -117,11 +119,12 @@ def product() -> Call:
     return lambda: torch.mm(a, b, out=out)
 
 
-def convolution() -> Call:
+def convolution(precision: str = "float32") -> Call:
     """One 3 x 3 convolution of [8,CHANNELS,CELLS,CELLS], channels last, as often as ``REPEATED`` says; likewise called beforehand."""
     drawn = torch.Generator().manual_seed(0)
     shapes = (BATCH, CHANNELS, CELLS, CELLS), (CHANNELS, CHANNELS, 3, 3)
-    x, weight = (torch.rand(shape, generator=drawn).contiguous(memory_format=torch.channels_last) for shape in shapes)
+    made = (torch.rand(shape, generator=drawn).to(getattr(torch, precision)) for shape in shapes)
+    x, weight = (one.contiguous(memory_format=torch.channels_last) for one in made)
 
     def call() -> None:
         with torch.inference_mode():
@@ -192,7 +195,7 @@ def groups() -> dict[str, tuple[dict[str, tuple[str, bool]], bool]]:
         "score_cam[softmax], bfloat16": (here + "ours:resnet18,score_cam[softmax],bfloat16", True),
         "grad-cam: ScoreCAM": (here + "grad_cam_package:resnet18,ScoreCAM", False),
         "torchcam: ScoreCAM": (here + "torchcam_package:resnet18,ScoreCAM", False),
-        **{floor: (f"{here}{prepare}:", True) for floor, (prepare, _) in FLOORS.items()},
+        **{floor: (f"{here}{prepare}", True) for floor, (prepare, _) in FLOORS.items()},
     }
     ablation = {
         "ablation_cam": (here + "ours:resnet18,ablation_cam", True),

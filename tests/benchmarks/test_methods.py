@@ -58,8 +58,8 @@ def test_a_floor_stands_for_the_passes_that_score_cam_needs(small):
 def test_what_a_floor_times_is_the_work_that_it_is_counted_for(monkeypatch):
     monkeypatch.setattr(methods, "SIDE", 24)
     monkeypatch.setattr(methods, "CHANNELS", 4)
-    for prepare, work in (("product", 24**3), ("convolution", methods.REPEATED * 8 * 14**2 * 9 * 4**2)):
-        call = getattr(methods, prepare)()
+    convolved = methods.REPEATED * 8 * 14**2 * 9 * 4**2
+    for call, work in ((methods.product(), 24**3), (methods.convolution(), convolved), (methods.convolution("bfloat16"), convolved)):
         with methods.torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
             call()
         assert counter.get_total_flops() == 2 * work
@@ -90,7 +90,7 @@ def test_a_contender_raced_alone_keeps_its_place_and_the_others_rows(tmp_path, m
 
 def test_one_part_of_the_benchmark_can_be_chosen():
     assert list(methods.wanted("Score-CAM")) == ["ResNet-18, batch 8, Score-CAM"]
-    assert len(methods.wanted("Score-CAM")["ResNet-18, batch 8, Score-CAM"][0]) == 6
+    assert len(methods.wanted("Score-CAM")["ResNet-18, batch 8, Score-CAM"][0]) == 7
     assert methods.wanted("floor")["ResNet-18, batch 8, Score-CAM"][0].keys() == methods.FLOORS.keys()
     assert methods.wanted("") == methods.groups()
     assert methods.wanted("nothing of this name") == {}

@@ -58,6 +58,11 @@ def test_a_floor_says_how_much_any_implementation_could_win(tmp_path):
     assert "7.3·10¹² multiply-adds, which take 60.0 s" in text
     assert "more than 1.67 times" in text
     assert "ours is 1.33 times as fast, and 80 % of its time" in text
+    assert "bfloat16" not in text
+    half = {"score_cam, bfloat16": 40, "bfloat16 floor: convolution": 32}
+    write(tmp_path, "methods", [*rows, *(facts | {"contender": contender, "seconds": s} for contender, s in half.items())])
+    text = study_tables.benchmark(tmp_path, "methods")
+    assert "In bfloat16 they take 32.0 s, 3.12 times less than the peer in float32; ours then takes 2.50 times less." in text
 
 
 def test_what_was_counted_stands_below_the_race(tmp_path):
