@@ -55,10 +55,10 @@ def _floor(rows):
     text += f" {work / 1000:.1f}·10¹² multiply-adds, which take {least:.1f} s at the highest rate found on this machine. So no exact"
     text += f" Score-CAM in float32 by direct convolution can be more than {seconds[peer] / least:.2f} times as fast as the peer; ours is"
     text += f" {seconds[peer] / seconds[ours]:.2f} times as fast, and {100 * least / seconds[ours]:.0f} % of its time is that of the floor."
-    rounded = {"ours": f"{ours}, bfloat16", "floor": next((c for c in seconds if c.startswith("bfloat16 floor: ")), "")}
-    if rounded.values() <= seconds.keys():
-        text += f" In bfloat16 they take {seconds[rounded['floor']]:.1f} s, {seconds[peer] / seconds[rounded['floor']]:.2f} times less than"
-        text += f" the peer in float32; ours then takes {seconds[peer] / seconds[rounded['ours']]:.2f} times less."
+    quick = next((contender for contender in seconds if contender.startswith("bfloat16 floor: ")), None)
+    if quick and f"{ours}, bfloat16" in seconds:
+        text += f" In bfloat16 they take {seconds[quick]:.1f} s, {seconds[peer] / seconds[quick]:.2f} times less than the peer in float32;"
+        text += f" ours then takes {seconds[peer] / seconds[f'{ours}, bfloat16']:.2f} times less."
     return [text + "\n"]
 
 
