@@ -203,10 +203,17 @@ def outcomes(rows: Array, value: Value) -> Array | None:
     """The 0/1 outcome of each row [n,...] if ``value`` is the rate of the ones in percent, else None (a mean, a maximum, a class mean)."""
     alone = np.empty(len(rows))
     for i in range(len(rows)):
-        alone[i] = value(rows[i : i + 1], None) / 100
+        alone[i] = _alone(rows[i : i + 1], value) / 100
         if alone[i] not in (0, 1):
             return None
     return alone if np.isclose(100 * alone.mean(), value(rows, None)) else None
+
+
+def _alone(row: Array, value: Value) -> float:
+    try:
+        return float(value(row, None))
+    except ValueError:  # a single image may have no value, as PxAP has none where the mask is empty
+        return np.nan
 
 
 def paired_p(first: Rows, second: Rows, value: Value = mean, *, groups: Callable[[NDArray[np.int64]], ArrayLike] | None = None) -> float:

@@ -175,6 +175,13 @@ def test_p_of_a_rate_is_mcnemars_and_of_anything_else_the_whole_summarys():
     assert several == randomization(hits * 1.0, others * 1.0, rate, groups=ids // 3)
     drops = np.where(hits, rng.random(60), 0)
     assert outcomes(drops, rate) is None
+
+    def of_all_but_one(rows, weights=None):
+        if len(rows) == 1:
+            raise ValueError("no value of a single row")
+        return rate(rows, weights)
+
+    assert outcomes(hits.astype(float), of_all_but_one) is None
     assert (
         outcomes(np.eye(4), lambda rows, weights=None: 100 * highest(rows, weights)) is None
     )  # each alone is right, together a quarter is
