@@ -126,7 +126,8 @@ def main() -> None:
     given = parser.parse_args()
     classifier = load_classifier(given.backbone)
     frozen, data = classifier.frozen(), sources.images("imagenet", sources.find_root("imagenet"), limit=given.images)("crop")
-    asked: Asked = [metrics.AverageDrop(), metrics.AverageDrop(0.5), metrics.IncreaseInConfidence(), metrics.EnergyPointingGame()]
+    faithful = (metrics.MapMean, metrics.AverageDrop, metrics.IncreaseInConfidence)
+    asked: Asked = [kind(keep) for keep in (1.0, 0.5) for kind in faithful] + [metrics.EnergyPointingGame()]
     tallies: dict[Way, Tally] = {}
     for number in tqdm(range(len(data)), given.backbone, unit="image"):
         example = data[number]
