@@ -9,6 +9,7 @@ import tables
 HOME = Path(__file__).resolve().parents[1]
 MARKS = ("<!-- headline table: begin -->", "<!-- headline table: end -->")
 METHODS = ("increment_cam", "l_cam_fm", "l_cam_img", "grad_cam", "score_cam", "grad_cam[power=2]", "grad_cam[power=0.5]", "mean_activation")
+FEWEST = 10  # images: an interval over fewer says nothing; the book's pages have these rows, too
 COLUMNS = (("average_drop", "50%"), ("map_mean", "50%"), ("energy_pointing_game", ""))
 
 
@@ -20,8 +21,8 @@ def table(rows):
         own = {(r["method"], r["metric"], r["setting"]): r for r in rows if (r["paper"], r["run"]) == run}
         for method in METHODS:
             cells = [own.get((method, *column)) for column in COLUMNS]
-            if any(cells):
-                first = next(cell for cell in cells if cell)
+            first = next((cell for cell in cells if cell), None)
+            if first and int(float(first["n"])) >= FEWEST:
                 title = f"{tables.name(run[0])}, {tables.name(first['backbone'])}"
                 shown = f"*{tables.name(method)}*" if tables.is_control(method) else tables.name(method)
                 values = [tables._value(cell) if cell else "–" for cell in cells]
