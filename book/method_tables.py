@@ -10,9 +10,9 @@ def forms(rows):
     head = ["form", "beside", "correlation of the maps", "worst", "energy in the box", "beside", "n"]
     parts = [list_table(head, [[f"`{row['form']}`", f"`{row['other']}`", *_apart(row)] for row in named], where)] if named else []
     if peers:
-        head = ["peer", "is our", "with", "correlation of the maps", "worst", "energy in the box, ours", "theirs", "n"]
-        lines = [[row["other"], f"`{row['form']}`", row["otherwise"], *_apart(row)] for row in peers]
-        parts.append(list_table(head, lines, f"What a peer computes otherwise; {where}", kind="prose", widths="16 11 25 17 8 9 8 6"))
+        head = ["peer", "is our", "with", "correlation of the maps (worst)", "energy in the box, ours / theirs", "n"]
+        lines = [[row["other"], f"`{row['form']}`", row["otherwise"], *_in_short(row)] for row in peers]
+        parts.append(list_table(head, lines, f"What a peer computes otherwise; {where}", kind="prose", widths="18 14 28 22 14 4"))
     return "\n".join(parts)
 
 
@@ -20,6 +20,11 @@ def _apart(row):
     interval = f"[{float(row['ci_low']):.3f},\N{NO-BREAK SPACE}{float(row['ci_high']):.3f}]"
     energies = [f"{float(row[key]):.1f}" for key in ("energy", "energy_other")]
     return [f"{float(row['correlation']):.3f} {interval}", f"{float(row['worst']):.3f}", *energies, row["n"]]
+
+
+def _in_short(row):
+    correlation, worst, ours, theirs, n = _apart(row)
+    return [f"{correlation} ({worst})", f"{ours} / {theirs}", n]
 
 
 def budget(rows):

@@ -29,6 +29,7 @@ def test_what_a_peer_does_otherwise_stands_below_the_forms_of_our_own(tmp_path):
     assert text.index("* - `hires_cam`\n  - `hires_cam[x]`\n  - 0.980") < text.index("What a peer computes otherwise; ResNet-18")
     assert "* - grad-cam: HiResCAM\n  - `hires_cam`\n  - a ReLU\n  - 0.980 [0.970" in text
     assert "  - 0.900\n  - 61.0\n  - 68.2\n  - 40" in text
+    assert " (0.900)\n  - 61.0 / 68.2\n  - 40" in text
     write(tmp_path, "forms-resnet18", rows[:1])
     assert "peer" not in study_tables.study(tmp_path, "forms-resnet18")
 
