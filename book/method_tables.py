@@ -28,7 +28,7 @@ def _in_short(row):
 
 
 def budget(rows):
-    """Way x number of passes: correlation with the exact map; then what the greedy choice costs and promises."""
+    """Way x number of passes: correlation with the exact map; then what the greedy choice promises, and what it costs."""
     cells = {(row["way"], row["m"], f"{row['metric']} {row['setting']}".strip()): row for row in rows}
     passes = [m for m in dict.fromkeys(row["m"] for row in rows if row["way"].startswith("predicted")) if m]
     lines = []
@@ -39,26 +39,23 @@ def budget(rows):
     first = list_table(["channels passed", *passes], lines, f"Correlation with the exact map, mean (worst); {where}")
 
     ways = dict.fromkeys((row["way"], row["m"]) for row in rows if row["metric"] == "promised")
-    numbers = ("passes", "correlation", "reaches", "promise_off")
+    kept, cost = [], []
     measured = list(dict.fromkeys(f"{row['metric']} {row['setting']}".strip() for row in rows if row["difference"]))
-    lines = []
     for way, m in ways:
-        found = [float(cells[way, m, key]["value"]) for key in numbers]
-        line = [
-            way if "until" in way else f"{way}, {m}",
-            f"{found[0]:.0f}",
-            f"{found[1]:.3f}",
-            f"{100 * found[2]:.0f} %",
-            f"{found[3]:.3f}",
-        ]
-        lines.append([*line, *(_difference(cells[way, m, key]) for key in measured)])
-    lines.append(["equal weights", "0", f"{float(cells['equal weights', '0', 'correlation']['value']):.3f}", "", "",
-                  *(_difference(cells["equal weights", "0", key]) for key in measured)])  # fmt: skip
+        title = way if "until" in way else f"{way}, {m}"
+        spent, correlation, reached, off = (
+            float(cells[way, m, key]["value"]) for key in ("passes", "correlation", "reaches", "promise_off")
+        )
+        kept.append([title, f"{spent:.0f}", f"{correlation:.3f}", f"{100 * reached:.0f} %", f"{off:.3f}"])
+        cost.append([title, *(_difference(cells[way, m, key]) for key in measured)])
+    cost.append(["equal weights", *(_difference(cells["equal weights", "0", key]) for key in measured)])
     exact = next(row["m"] for row in rows if row["way"] == "exact")
-    lines.append(["exact", exact, "1", "", "", *(f"{float(cells['exact', exact, key]['value']):.1f}" for key in measured)])
-    head = ["way", "passes", "correlation", "images at .99 or above", "promise off by", *(_named(key) for key in measured)]
-    caption = f"What the greedy choice costs beside the exact map, whose values stand in the last line; paired differences; {where}"
-    return first + "\n" + list_table(head, lines, caption)
+    cost.append(["exact, its value", *(f"{float(cells['exact', exact, key]['value']):.1f}" for key in measured)])
+    second = list_table(
+        ["way", "passes", "correlation", "images at .99 or above", "promise off by"], kept, f"What the greedy choice promises; {where}"
+    )
+    third = list_table(["way", *(_named(key) for key in measured)], cost, f"Difference from the exact map, paired [95 % interval]; {where}")
+    return "\n".join([first, second, third])
 
 
 def _named(key):
