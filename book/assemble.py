@@ -8,6 +8,7 @@ _site/work, check_site looks at every page, and only a site without fault become
 import argparse
 import hashlib
 import json
+import operator
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ import study_tables
 import tables
 
 BOOK = Path(__file__).resolve().parent
+PUBLISHED = ("subset", "drawn")  # profiles of results/ that have their own tables
 MARKER = re.compile(r"^% (results|published|claims|study|benchmark|methods|metrics|protocols)(?:: *(\S+))?(?: +(\S+))?$", re.MULTILINE)
 
 
@@ -89,8 +91,7 @@ def generated(match, options):
     """The text that replaces a marker line."""
     what, first, second = match.groups()
     if what == "results":
-        folder = options.runs if first == options.profile else options.results
-        return tables.results(tables.read(folder, first), second)
+        return tables.results(read(options, first), second)
     if what == "study":
         return study_tables.study(options.results / "studies", first)
     if what == "benchmark":
@@ -109,11 +110,21 @@ def generated(match, options):
         return study_tables.protocols(PROTOCOLS)
     if what == "published":
         return tables.published(tables.load_yaml(BOOK / "published.yaml"), first)
-    found = [
-        tables.read(options.results, "subset", file) + tables.read(options.runs, options.profile, file)
-        for file in ("metrics.csv", "differences.csv")
-    ]
-    return tables.claims(tables.load_yaml(BOOK / "claims.yaml"), *found)
+    return tables.claims(tables.load_yaml(BOOK / "claims.yaml"), *(evidence(options, f) for f in ("metrics.csv", "differences.csv")))
+
+
+def read(options, profile, file="metrics.csv"):
+    """Rows of a profile: of the one whose notebooks are the pages as it ran, of others as published."""
+    return tables.read(options.runs if profile == options.profile else options.results, profile, file)
+
+
+def evidence(options, file):
+    """What the claims are held against: the published profiles, and of the pages' own what these do not have (under more seeds)."""
+    found = [row for profile in PUBLISHED for row in read(options, profile, file)]
+    configuration = operator.itemgetter("paper", "dataset", "backbone", "recipe")
+    known = {configuration(row) for row in found}
+    own = [] if options.profile in PUBLISHED else read(options, options.profile, file)
+    return found + [row for row in own if configuration(row) not in known]
 
 
 def place_notebooks(source, paper, options):

@@ -1,6 +1,6 @@
 """Tables of the studies of learned models."""
 
-from tables import ENOUGH_SEEDS, is_control, list_table, name, number, over_seeds, told_seeds
+from tables import is_control, list_table, name, number, over_seeds, told_seeds
 
 
 def recipe(rows):
@@ -19,10 +19,9 @@ def recipe(rows):
 
 
 def _each(rows):
-    """The values of the seeds, one after another: of few seeds each with its interval, of many with the interval over them."""
-    few = len(rows) < ENOUGH_SEEDS
-    values = " · ".join(number(row, interval=few) for row in sorted(rows, key=lambda row: int(row["seed"])))
-    return values + over_seeds([float(row["value"]) for row in rows]) if rows else "–"
+    """The values of few seeds, one after another, each with its interval; of many their mean with the interval over them."""
+    together = over_seeds([float(row["value"]) for row in rows])
+    return together or " · ".join(number(row) for row in sorted(rows, key=lambda row: int(row["seed"]))) or "–"
 
 
 def _picked(rows, **wanted):

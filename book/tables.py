@@ -248,15 +248,18 @@ def told_seeds(count):
         return "value [95 % interval]"
     if count < ENOUGH_SEEDS:
         return f"one value a seed [95 % interval over the images of that seed], {count} seeds"
-    return f"one value a seed, {count} seeds, and their mean with its 95 % interval over the seeds"
+    return f"mean of {count} seeds [its 95 % interval over the seeds]"
 
 
 def _cell(found, digits, usual):
     if not any(found):
         return "not run"
-    own = found if len(found) < ENOUGH_SEEDS else [cell and {**cell, "ci_low": ""} for cell in found]
-    values = " · ".join("not run" if cell is None else _value(cell, digits, usual) for cell in own)
-    return values + over_seeds([float(cell["value"]) for cell in found if cell], digits)
+    mean = over_seeds([float(cell["value"]) for cell in found if cell], digits)
+    if not mean:
+        return " · ".join("not run" if cell is None else _value(cell, digits, usual) for cell in found)
+    counts = {int(float(cell["n"])) for cell in found if cell}  # of some metrics it is the images that a network gets right
+    n = "" if counts == {int(float(usual))} else "–".join(f"{n:,}" for n in sorted({min(counts), max(counts)}))
+    return mean + (f" (n {n})" if n else "")
 
 
 def seed_interval(values):
@@ -268,12 +271,12 @@ def seed_interval(values):
 
 
 def over_seeds(values, digits=1, sign=""):
-    """The mean over the seeds and its interval in words; nothing where the seeds are too few."""
+    """The mean over the seeds and its interval; nothing where the seeds are too few."""
     interval = seed_interval(values)
     if interval is None:
         return ""
     low, high = (f"{end:.{digits}f}" for end in interval)
-    return f"; mean {statistics.fmean(values):{sign}.{digits}f} [{low},\N{NO-BREAK SPACE}{high}]"
+    return f"{statistics.fmean(values):{sign}.{digits}f} [{low},\N{NO-BREAK SPACE}{high}]"
 
 
 def _digits(rows):
@@ -365,9 +368,12 @@ def _compare(check, seeds):
         return f"**{_verdict(check, *seeds[0])}** on {where}: {told[0]}"
     differences = [float(paired["value"]) if paired else float(own["value"]) - float(other["value"]) for own, other, paired in seeds]
     said = [_verdict(check, *seed) for seed in seeds]
+    head = f"**{_over_all_seeds(check, said, differences)}** on {where}, {len(seeds)} seeds"
+    if mean := over_seeds(differences, digits, "+"):
+        counted = ", ".join(f"{one} under {count}" for one, count in Counter(said).most_common())
+        return f"{head}: mean difference {mean}, the interval over the seeds. By the images of one seed: {counted}"
     listed = ". ".join(f"Seed {own['seed']} ({one}): {text}" for (own, *_), one, text in zip(seeds, said, told, strict=True))
-    verdict, mean = _over_all_seeds(check, said, differences), over_seeds(differences, digits, "+")
-    return f"**{verdict}** on {where}, {len(seeds)} seeds{mean}. {listed}"
+    return f"{head}. {listed}"
 
 
 def _against(own, other, paired, digits):

@@ -44,8 +44,8 @@ def test_every_seed_of_the_mark_has_its_own_interval_and_ten_have_one_together(t
     assert "90.0 [1.0,\N{NO-BREAK SPACE}3.0] · 91.0 [1.0,\N{NO-BREAK SPACE}3.0]\n" in text
     assert "one value a seed [95 % interval over the images of that seed], 2 seeds" in text
     text = write(tmp_path, "shortcut", list(marks(range(10))))
-    assert "20.0 · 21.0 · " in text
-    assert "· 29.0; mean 24.5 [22.3,\N{NO-BREAK SPACE}26.7]" in text  # 24.5 ± 2.262 · 3.028 / √10
+    assert "  - 24.5 [22.3,\N{NO-BREAK SPACE}26.7]\n" in text  # 24.5 ± 2.262 · 3.028 / √10
+    assert "mean of 10 seeds [its 95 % interval over the seeds]" in text
 
 
 def test_features_stand_under_their_head(tmp_path):

@@ -3,11 +3,12 @@
 import json
 import shutil
 import subprocess
+from argparse import Namespace
 
 import assemble
 import pytest
 
-from .conftest import executed
+from .conftest import executed, row, write_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -60,6 +61,19 @@ def test_nothing_changed_nothing_done(site, root, capsys):
 def test_a_paper_without_a_run_stops_the_build(tmp_path, capsys):
     assert assemble.main(["--runs", str(tmp_path), "--results", str(tmp_path), "--out", str(tmp_path / "_site")]) == 1
     assert "has no executed notebook" in capsys.readouterr().err
+
+
+def test_a_claim_meets_every_configuration_once(tmp_path):
+    """A run of this copy that is published under more seeds does not count again; the shown profile is taken as it ran."""
+    runs = (("results/drawn", "resnet8"), ("runs/smoke", "resnet8"), ("runs/smoke", "resnet14"), ("runs/drawn", "resnet20"))
+    for folder, backbone in runs:
+        facts = {"paper": "calm", "dataset": "drawn_cub", "backbone": backbone, "method": "cam", "value": "1"}
+        write_run(tmp_path / folder / "calm" / f"drawn_cub-{backbone}-s0", [row(**facts)])
+    for profile, wanted in (("smoke", {("drawn", "resnet8"), ("smoke", "resnet14")}), ("drawn", {("drawn", "resnet20")})):
+        options = Namespace(runs=tmp_path / "runs", results=tmp_path / "results", profile=profile)
+        found = assemble.evidence(options, "metrics.csv")
+        assert {(one["profile"], one["backbone"]) for one in found} == wanted
+        assert len(found) == len(wanted)
 
 
 def test_alt_text_comes_from_output_or_cell():

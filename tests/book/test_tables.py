@@ -53,8 +53,13 @@ def test_ten_seeds_have_an_interval_and_nine_do_not():
     values = [40, 41, 43, 40, 42, 45, 39, 41, 44, 42]
     runs = [rows(("cam", str(v), "40", "42"), run=f"x-s{i}", seed=str(i))[0] for i, v in enumerate(values)]
     found = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert f"; mean 41.7 [{found.low:.1f},\N{NO-BREAK SPACE}{found.high:.1f}]" in tables.results(runs, "l_cam")
+    mean = f"41.7 [{found.low:.1f},\N{NO-BREAK SPACE}{found.high:.1f}]"
+    text = tables.results(runs, "l_cam")
+    assert f"- CAM\n  - {mean}\n" in text
+    assert "mean of 10 seeds [its 95 % interval over the seeds]" in text
     assert "mean" not in tables.results(runs[:9], "l_cam")
+    fewer = [row | {"metric": "average_drop", "n": str(30 + i)} for i, row in enumerate(runs)]
+    assert f"  - {mean} (n 30–39)\n" in tables.results(runs + runs + fewer, "l_cam")
 
 
 def test_a_cell_without_a_row_says_so_and_another_n_is_shown():
@@ -163,10 +168,10 @@ def test_from_ten_seeds_on_the_interval_over_them_decides():
     """Seeds of which none is sure by its own images, and whose mean is."""
     values = [2, 1, 3, 0, 2, 5, -1, 1, 4, 2]
     found = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    told = f", 10 seeds; mean +1.9 [{found.low:.1f},\N{NO-BREAK SPACE}{found.high:.1f}]. Seed 0 (not decided): "
+    told = f", 10 seeds: mean difference +1.9 [{found.low:.1f},\N{NO-BREAK SPACE}{found.high:.1f}], the interval over the seeds."
     text = tables.claims([CLAIM | {"check": CHECK}], *seeds_of(values, 9))
     assert "**holds** on" in text
-    assert told in text
+    assert f"{told} By the images of one seed: not decided under 10" in text
     assert "**not decided** on" in tables.claims([CLAIM | {"check": CHECK}], *seeds_of(values[:9], 9))
     lower = CHECK | {"direction": "lower", "margin": 5}
     assert "**holds** on" in tables.claims([CLAIM | {"check": lower}], *seeds_of(values, 9))
