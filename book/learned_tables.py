@@ -120,14 +120,18 @@ def _spread(row, digits):
 
 def scratch(rows):
     """Accuracy of every planned training, and how alike the maps of two trainings are."""
+    from cam_core.learned.plans import SETTINGS
+
     first, planned = rows[0], [row for row in rows if row["role"] == "training"]
+    settings = [f"learning rate {of.lr:g}, batch {of.batch}, weight decay {of.weight_decay:g}" for of in SETTINGS.get(first["dataset"], ())]
     ways = list(dict.fromkeys((row["setting"], row["seed"]) for row in planned))
     columns = [(m, "accuracy") for m in dict.fromkeys(row["model"] for row in planned)] + [("lfi_cam", "effective_channels")]
     lines = []
     for setting, seed in ways:
         found = [_picked(planned, setting=setting, seed=seed, model=m, metric=k) for m, k in columns]
         cells = [f"{float(one[0]['value']):.1f}" if one and one[0]["value"] else one[0]["state"] if one else "–" for one in found]
-        lines.append([f"setting {int(float(setting))}, seed {int(float(seed))}", *cells])
+        told = settings[int(float(setting))] if settings else f"setting {int(float(setting))}"
+        lines.append([f"{told}; seed {int(float(seed))}", *cells])
     where = f"{name(first['dataset'])}, {name(first['backbone'])}, {first['epochs']} epochs"
     parts = [list_table(["training", *(f"{name(m)}: {name(k)}" for m, k in columns)], lines, where)]
     means = [row for row in rows if row["role"] == "mean"]

@@ -10,7 +10,7 @@ import yaml
 from scipy import stats
 
 NAMES = {
-    "lfi_cam_1x1": "LFI-CAM with the earlier 1×1 importance network",
+    "lfi_cam_1x1": "LFI-CAM with a 1×1 importance network",
     "lfi_cam": "LFI-CAM",
     "l_cam": "L-CAM",
     "l_cam_fm": "L-CAM-Fm",

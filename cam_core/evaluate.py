@@ -193,6 +193,16 @@ def network_table(classifier: Classifier, dataset: Dataset, method: str = "plain
     return Table({(method, metric.name, metric.setting): metric}, image_ids=dataset.ids)
 
 
+def best_on_test(method: str, summary: Mapping[str, Any]) -> pd.DataFrame:
+    """A row of `Table.records` for the papers' habit: the highest accuracy on the test images after any epoch of a training.
+
+    ``summary``: of a training with ``best_on_test``. No interval: those images have chosen the value.
+    """
+    best, metric = summary["best_on_test"], Accuracy()
+    row = {"protocol": metric.protocol, "method": method, "metric": metric.name, "setting": "best on test", "value": best["accuracy"]}
+    return pd.DataFrame([{**row, "ci_low": None, "ci_high": None, "n": best["n"]}])
+
+
 def _limited(metric: Metric, first: int) -> Metric:
     ids, rows = metric.per_image()
     keep = metric.groups(ids) < first

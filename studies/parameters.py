@@ -3,7 +3,7 @@
     python -m studies.parameters
 
 results/studies/parameters.csv, one row a number; nothing is trained, the networks are built without their weights. ``part``: the "plain"
-network, and what joins it: "fin_3x3" (as released), "fin_1x1" (an earlier state of the authors' code), "abn_branch".
+network, and what joins it: "fin_3x3" (as released), "fin_1x1" (ours: 1x1 of the same widths), "abn_branch".
 """
 
 import pandas as pd

@@ -9,7 +9,7 @@ import torch
 
 from cam_core import METHODS, Probe, maps, metrics
 from cam_core.data import CUB200, VOC2007, ImageNet, inclusive_boxes
-from cam_core.evaluate import Accuracy, MeanAveragePrecision, Table, evaluate, network_table
+from cam_core.evaluate import Accuracy, MeanAveragePrecision, Table, best_on_test, evaluate, network_table
 from cam_core.learned import lfi_backbone
 from cam_core.methods import Method, method
 from data_scripts.draw import draw
@@ -128,6 +128,14 @@ def test_a_network_alone_is_recorded_with_its_interval(root, classifier, monkeyp
     assert some.equals(all_at_once)
     with pytest.raises(ValueError, match="take VOC2007"):
         evaluate(classifier, imagenet(root), [METHODS["cam"]], [metrics.PointingGame()], progress=False)
+
+
+def test_the_best_on_test_is_a_row_beside_the_accuracy_without_an_interval(root, classifier):
+    rows = best_on_test("lfi_cam", {"best_on_test": {"epoch": 3, "accuracy": 87.5, "n": 40}})
+    assert list(rows.columns) == list(network_table(classifier, imagenet(root)("squash")).records().columns)
+    (row,) = rows.to_dict("records")
+    told = {"protocol": "network", "method": "lfi_cam", "metric": "accuracy", "setting": "best on test", "value": 87.5, "n": 40}
+    assert row == told | {"ci_low": None, "ci_high": None}
 
 
 def test_what_explains_again_gets_the_method_and_finished_maps(root, classifier):

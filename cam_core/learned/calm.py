@@ -7,32 +7,34 @@ a = ReLU(conv) [B,h,w] with p(z|x) = a / S, S = sum of a over z. All in log spac
 import copy
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cam_core.classifier import Classifier, cut, load_classifier, load_network
-from cam_core.learned.plain import Loss, pooled_head, shapes, share_correct
+from cam_core.learned.plain import Loss, pooled_head, shapes, share_correct, start_as_released
 from cam_core.networks import finer_inception, finer_resnet, finer_vgg
 from cam_core.probe import Probe
+
+EPSILON = 1e-10  # released
 
 
 class CalmHead(nn.Module):
     """Activations -> log p(y|x) [B,C], so that the softmax of these "logits" is the marginal itself.
 
     ``detach_scale``: S is a constant for the gradient, as released. An image whose a is zero everywhere has no p(z|x): ValueError, or,
-    with ``uniform``, every place alike.
+    with ``uniform``, every place alike. ``name``: of the network, by which the convolutions start as released.
     """
 
-    def __init__(self, channels: int, num_classes: int, *, detach_scale: bool = True, uniform: bool = False) -> None:
+    def __init__(self, channels: int, num_classes: int, *, detach_scale: bool = True, uniform: bool = False, name: str = "") -> None:
         super().__init__()
         self.class_head = nn.Conv2d(channels, num_classes, 1)
         self.location_head = nn.Conv2d(channels, 1, 1)
         self.detach_scale, self.uniform = detach_scale, uniform
         for head in (self.class_head, self.location_head):
-            nn.init.xavier_uniform_(head.weight)
-            nn.init.zeros_(head.get_parameter("bias"))
+            start_as_released(head, name)
 
     def extra_repr(self) -> str:
         """The options, for the digest under which a trained model is kept."""
@@ -96,7 +98,8 @@ class Calm(nn.Module):
 
     ``objective`` "ml": -log p(y*|x). "em": -sum_z q(z) log p(y*,z|x) with q = p(y*,z|x) / (p(y*|x) + ``epsilon``), detached, at the
     current parameters, as released. By Fisher's identity its gradient is the ML gradient times p/(p + epsilon), p = p(y*|x); only the
-    value differs. ``epsilon`` is 1e-10 in the release. (Its clipping of p(z|x) at 1e-8 has no gradient and is left out.)
+    value differs. (The release also adds 1e-8 to the p(z|x) that are smaller; their share of the loss and of its
+    gradient is negligible, and the addition is left out.)
     "em_lagged" (ours): q at parameters that are renewed every ``lag`` updates, an E-step followed by ``lag`` gradient steps; lag 1 is "em".
     ``probabilities``: "ml" by the released arithmetic, probabilities summed over places and the logarithm taken last. It differs by
     rounding alone, but where p(y*|x) underflows the loss is infinite.
@@ -112,7 +115,7 @@ class Calm(nn.Module):
         *,
         detach_scale: bool = True,
         uniform: bool = False,
-        epsilon: float = 1e-10,
+        epsilon: float = EPSILON,
         lag: int = 100,
         probabilities: bool = False,
     ) -> None:
@@ -122,7 +125,8 @@ class Calm(nn.Module):
         if objective not in ("em", "ml", "em_lagged"):
             raise ValueError(f'CALM is trained by "em", "ml" or "em_lagged", got {objective!r}')
         self.name, self.objective, self.epsilon, self.probabilities = f"calm_{objective}", objective, epsilon, probabilities
-        head = CalmHead(shapes(backbone)[0], num_classes, detach_scale=detach_scale, uniform=uniform).to(backbone.mean)
+        options: Any = {"detach_scale": detach_scale, "uniform": uniform, "name": backbone.name}
+        head = CalmHead(shapes(backbone)[0], num_classes, **options).to(backbone.mean)
         self.classifier = Classifier(backbone.trunk, head, name=backbone.name, layer=backbone.layer, weights=backbone.weights)
         self.classifier.mean, self.classifier.std = backbone.mean, backbone.std
         self.earlier = Earlier(self.classifier, lag) if objective == "em_lagged" else None
@@ -137,7 +141,8 @@ class Calm(nn.Module):
         """What differs from the release beyond the recipe."""
         uniform = ["attention dead everywhere: every place alike instead of NaN"] if self.head.uniform else []
         scale = [] if self.head.detach_scale else ["S: part of the gradient instead of a constant"]
-        return uniform + scale + ([f"posterior of parameters up to {self.earlier.lag} updates old"] if self.earlier else [])
+        epsilon = [f"epsilon: {self.epsilon:g} instead of {EPSILON:g}"] if self.epsilon != EPSILON else []
+        return uniform + scale + epsilon + ([f"posterior of parameters up to {self.earlier.lag} updates old"] if self.earlier else [])
 
     def extra_repr(self) -> str:
         """The options, for the digest under which a trained model is kept."""

@@ -24,7 +24,7 @@ from cam_core.learned.batches import features, in_memory
 from cam_core.learned.calm import Calm, calm_trunk
 from cam_core.learned.lcam import LCam
 from cam_core.learned.lfi import CIFAR_MEAN, CIFAR_STD, LfiCam, lfi_backbone
-from cam_core.learned.plain import Plain, mean_average_precision, multi_label_head, with_pooled_head
+from cam_core.learned.plain import Plain, mean_average_precision, multi_label_head, start_as_released, with_pooled_head
 from cam_core.learned.plans import L_CAM_MASKS, Plan, calm_plan, l_cam_plan, scratch_plan
 from cam_core.learned.training import predict, trained
 from cam_core.networks import CIFAR, equal_width
@@ -110,7 +110,7 @@ def lfi_cam(dataset: str, name: str, root: Path | str, *, importance: str = "fin
 def abn(dataset: str, name: str, root: Path | str, **how: Any) -> tuple[Abn, Summary]:
     """ABN from scratch, on the schedule (with ``paper``, its own) and with the stem of the plain network beside it."""
     model, summary = _from_scratch("abn", Abn, dataset, name, root, **how)
-    stem = ["stem: stride 1, as LFI-CAM's, instead of 2"] if dataset == "imagenet" else []
+    stem = ["stem: stride 1, as LFI-CAM's, instead of 2"] if dataset in ("imagenet", "cat_dog") else []
     return model, _also(summary, stem)
 
 
@@ -120,7 +120,7 @@ SCRATCH: dict[str, Callable[..., tuple[Any, Summary]]] = {  # what learns from s
     "abn": abn,
     "lfi_cam[uniform]": partial(lfi_cam, importance="uniform"),  # the map is the mean activation
     "lfi_cam[learned]": partial(lfi_cam, importance="learned"),  # the map is a learned 1x1 convolution, the same for every image
-    "lfi_cam[kernel=1]": partial(lfi_cam, kernel=1),  # the earlier importance network, with a ninth of the parameters
+    "lfi_cam[kernel=1]": partial(lfi_cam, kernel=1),  # an importance network of 1x1, with a ninth of the parameters
     "plain[widened]": partial(plain, widened=True),  # no attention, but as many parameters
 }
 
@@ -156,10 +156,15 @@ def _fine_tuned(
     dataset: str, name: str, root: Path | str, *, epochs: int | None = None, paper: str = "", **how: Any
 ) -> tuple[Classifier, Summary]:
     plan, classes = calm_plan(dataset, name, epochs, paper), _classes(dataset, root)
-    model, summary = _carried_out(
-        plan, lambda: Plain(with_pooled_head(_calm_trunk(dataset, name, classes, paper), classes)), dataset, root, **how
-    )
-    return model.classifier, summary
+
+    def build() -> Plain:
+        classifier = with_pooled_head(_calm_trunk(dataset, name, classes, paper), classes)
+        if paper:
+            start_as_released(next(m for m in classifier.head.modules() if isinstance(m, nn.Linear)), name)
+        return Plain(classifier)
+
+    model, summary = _carried_out(plan, build, dataset, root, **how)
+    return model.classifier, _also(summary, [] if paper else ["head: starts as PyTorch's linear layers do, instead of as CALM's"])
 
 
 def _calm_trunk(dataset: str, name: str, classes: int, paper: str) -> Classifier:

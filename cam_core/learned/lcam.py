@@ -26,6 +26,8 @@ from cam_core.learned.recipes import L_CAM, Recipe
 from cam_core.metrics.store import mapped
 from cam_core.probe import Probe
 
+RELEASED = {"entropy": 1.5, "area": 2.0, "variation": 0.01, "power": 0.3}  # the loss: weights of its terms, exponent of the area
+
 
 class LCam(nn.Module):
     """L-CAM-Fm ("fm": the map multiplies the activations) and L-CAM-Img ("img": upsampled, it multiplies the image in [0, 1]).
@@ -44,10 +46,10 @@ class LCam(nn.Module):
         variant: str = "fm",
         *,
         masks: str = "batch",
-        entropy: float = 1.5,
-        area: float = 2.0,
-        variation: float = 0.01,
-        power: float = 0.3,
+        entropy: float = RELEASED["entropy"],
+        area: float = RELEASED["area"],
+        variation: float = RELEASED["variation"],
+        power: float = RELEASED["power"],
         cached: bool = True,
         views: int = 1,
         dropout: bool | None = None,
@@ -81,7 +83,10 @@ class LCam(nn.Module):
     @property
     def deviations(self) -> list[str]:
         """What differs from the release beyond the recipe."""
-        own = ["masks: those of the image's own class instead of all classes of the batch"] if self.masks == "own" else []
+        sums = "own class instead of all N classes of the batch, whose variation is N times as large beside the other terms"
+        own = [f"masks: those of the image's {sums}"] if self.masks == "own" else []
+        weights = {name: getattr(self, name) for name in RELEASED}
+        own += [f"{name}: {weight:g} instead of {RELEASED[name]:g}" for name, weight in weights.items() if weight != RELEASED[name]]
         off = self.classifier.name.startswith("vgg") and not self.dropout
         return own + (["dropout of the frozen VGG: off instead of on"] if off else [])
 
@@ -98,6 +103,8 @@ class LCam(nn.Module):
         """
         if isinstance(data, Dataset):
             return self._relabelled(data, progress)
+        if self.views > 1 and recipe.held_out:
+            raise ValueError("held_out takes views apart, and other views of the same image are trained on: take views=1, or hold none out")
         middle = center(data["images"], L_CAM.crop if self.views > 1 else recipe.crop)
         images = torch.cat([middle, *seen_in_training(data["images"], self.views - 1)])
         if not self.cached or not self._room(images):

@@ -23,8 +23,9 @@ RECTIFIED = {"cifar": (False, True, False, True), "imagenet": (True, True, True,
 class FeatureImportance(nn.Module):
     """FIN: four convolutions with BatchNorm, C -> C, averaged over positions, softmax over channels (step 5).
 
-    3x3 as released has 4 (9 C² + 2 C) parameters; ``kernel`` 1 is an earlier state of the authors' code. ``drawn``: convolutions start
-    as the networks' do; else as PyTorch's do, which is what the release does for ResNeXt.
+    3x3 as released has 4 (9 C² + 2 C) parameters. ``kernel`` 1 (ours) has 4 (C² + 2 C); the authors' code had 1x1 before its release, with
+    fewer channels between. ``drawn``: convolutions start as the networks' do; else as PyTorch's do, which is what the release does for
+    ResNeXt.
     """
 
     def __init__(self, channels: int, kernel: int = 3, rectified: Sequence[bool] = RECTIFIED["cifar"], *, drawn: bool = True) -> None:
@@ -117,7 +118,11 @@ def lfi_backbone(
 
     ``stem_stride`` defaults to LFI-CAM's 1 for torchvision's ResNets (14x14 maps at 224, four times a stock network's cost) and to
     2 for the CIFAR families (14x14 at 112; the papers' CIFAR images take 1). ``width`` widens a CIFAR ResNet (`networks.equal_width`).
+    ValueError where a network has no such stem or width.
     """
+    resnet = name.startswith("resnet")
+    if stem_stride is not None and name not in CIFAR and not resnet:
+        raise ValueError(f"{name} keeps its stem: stem_stride is for torchvision's ResNets and for {', '.join(CIFAR)}; leave it out")
     if name in CIFAR:
         network: nn.Module = CIFAR[name](num_classes=num_classes, stem_stride=stem_stride or 2, **({"width": width} if width else {}))
         layer = "relu" if name.startswith("densenet") else "layer3"
@@ -126,7 +131,7 @@ def lfi_backbone(
     else:
         network, _ = load_network(name, None, num_classes)
         layer = default_layer(name, network)
-        if name.startswith("resnet"):
+        if resnet:
             network.get_submodule("conv1").stride = (stem_stride or 1,) * 2  # type: ignore[assignment]
     trunk, head = cut(network, layer)
     return Classifier(trunk, head, mean=mean, std=std, name=name, layer=layer, weights="random", network=network)
@@ -137,7 +142,7 @@ class LfiCam(nn.Module):
 
     The explained layer of ``classifier`` is Z. DenseNet is cut before its last BatchNorm and ReLU, which then belong to the head.
     ``importance``: "fin", or an ablation that weighs the channels alike in all images, "uniform" or "learned" (`FixedImportance`).
-    ``kernel`` 1 is the earlier FIN of 1x1 convolutions. ``family``: where FIN rectifies, as released for "cifar" or "imagenet".
+    ``kernel`` 1 makes FIN of 1x1 convolutions. ``family``: where FIN rectifies, as released for "cifar" or "imagenet".
     """
 
     def __init__(

@@ -115,7 +115,7 @@ def fit(
     summary = {"history": at.history, "seconds": at.seconds, "updates": updates, "images": len(among), "epochs": recipe.epochs}
     if watched is not None:
         first = max(at.history, key=lambda epoch: epoch["watched_accuracy"])
-        summary["best_on_test"] = {"epoch": first["epoch"], "accuracy": first["watched_accuracy"]}
+        summary["best_on_test"] = {"epoch": first["epoch"], "accuracy": first["watched_accuracy"], "n": size(watched)}
     return summary | ({"best": at.best} if at.best else {})
 
 

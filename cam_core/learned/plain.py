@@ -54,6 +54,15 @@ def pooled_head(channels: int, num_classes: int) -> nn.Sequential:
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(channels, num_classes))
 
 
+def start_as_released(layer: nn.Conv2d | nn.Linear, name: str) -> None:
+    """Draw a new layer of the network ``name`` as CALM's release does: VGG's normal over the outputs (He), others' uniform (Glorot)."""
+    if name.startswith("vgg"):
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    else:
+        nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.get_parameter("bias"))
+
+
 def with_pooled_head(backbone: Classifier, num_classes: int) -> Classifier:
     """The backbone's trunk (shared, not copied) under a new pooled head: the network of the CAM rows in CALM's tables."""
     head = pooled_head(shapes(backbone)[0], num_classes).to(backbone.mean)

@@ -63,8 +63,11 @@ class Recipe:
         return next((factor for pattern, factor in self.groups if re.search(pattern, parameter)), 1.0)
 
     def shortened(self, epochs: int, **changes: Any) -> "Recipe":
-        """The recipe over another number of epochs, its milestones moved in proportion, and other fields changed by name."""
-        scaled = tuple(round(milestone * epochs / self.epochs) for milestone in self.milestones)
+        """The recipe over another number of epochs, its milestones moved in proportion, and other fields changed by name.
+
+        No milestone comes before the second epoch: the first one learns at the full rate.
+        """
+        scaled = tuple(max(1, round(milestone * epochs / self.epochs)) for milestone in self.milestones)
         return replace(self, **{"epochs": epochs, "milestones": scaled, **changes})
 
     def differs_from(self, paper: "Recipe") -> list[str]:

@@ -213,9 +213,18 @@ def digest(model: nn.Module, *facts: Any) -> str:
     for key, value in sorted({**dict(model.named_buffers()), **model.state_dict()}.items()):  # the normalisation is no part of the state
         total.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     for file in (inspect.getsourcefile(type(model)), loop.__file__, batches.__code__.co_filename, networks.__file__):
-        total.update(ast.dump(ast.parse(Path(str(file)).read_text())).encode())  # comments and layout do not count
+        total.update(_code(Path(str(file)).read_text()).encode())
     total.update(json.dumps(facts, sort_keys=True, default=str).encode())
     return total.hexdigest()
+
+
+def _code(text: str) -> str:
+    """A module without what does not run: comments, docstrings, layout."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+    return ast.dump(tree)
 
 
 def data_digest(data: Tensors | Dataset) -> str:

@@ -104,8 +104,8 @@ def test_half_a_plan_is_told_as_half(tmp_path):
         )
     ]
     text = write(tmp_path, "scratch-cifar10-resnet20", rows)
-    assert "setting 0, seed 0\n  - 73.2\n  - 70.1\n  - 57.2" in text
-    assert "setting 1, seed 0\n  - not run\n  - failed\n  - –" in text
+    assert "learning rate 0.1, batch 128, weight decay 0.0001; seed 0\n  - 73.2\n  - 70.1\n  - 57.2" in text
+    assert "learning rate 0.05, batch 128, weight decay 0.0005; seed 0\n  - not run\n  - failed\n  - –" in text
     assert "*Trainings under two settings: not run yet.*" in text
     rows += [
         facts

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -219,6 +220,22 @@ def test_views_must_be_possible():
         LCam(nets.gap(), views=0)
     with pytest.raises(ValueError, match="only if cached; got views=2, cached=False"):
         LCam(nets.gap(), views=2, cached=False)
+
+
+def test_what_differs_from_the_released_loss_is_a_deviation():
+    """The released masks sum the variation over N classes instead of one."""
+    frozen = small()
+    assert LCam(frozen).deviations == []
+    own = LCam(frozen, masks="own", variation=0.64, power=0.5).deviations
+    assert own[0].startswith("masks: those of the image's own class instead of all N classes")
+    assert own[1:] == ["variation: 0.64 instead of 0.01", "power: 0.5 instead of 0.3"]
+
+
+def test_views_of_one_image_are_not_held_out_from_one_another():
+    model = LCam(small(), views=2)
+    data = {"images": torch.zeros(4, 3, 256, 256, dtype=torch.uint8), "labels": torch.zeros(4, dtype=torch.int64)}
+    with pytest.raises(ValueError, match="held_out takes views apart"):
+        model.prepare(data, replace(L_CAM, held_out=0.25), progress=False)
 
 
 def test_map_is_read_before_the_sigmoid_for_the_target():

@@ -163,6 +163,8 @@ def test_stem_of_torchvision_networks_is_the_papers():
     assert sum(p.numel() for p in backbone.parameters()) == expected
     assert backbone.eval().activations(torch.zeros(1, 3, 224, 224)).shape[-2:] == (14, 14)
     assert lfi_backbone("resnet8", 3, stem_stride=1).eval().activations(torch.zeros(1, 3, 32, 32)).shape[-2:] == (8, 8)
+    with pytest.raises(ValueError, match="densenet121 keeps its stem"):
+        lfi_backbone("densenet121", 3, stem_stride=1)
 
 
 def test_state_holds_every_tensor_once():

@@ -5,12 +5,13 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 from cam_core.classifier import load_classifier
 from cam_core.data import Dataset, sources
 from cam_core.learned import jobs, training
 from cam_core.learned.batches import batches
-from cam_core.learned.calm import calm_trunk
+from cam_core.learned.calm import CalmHead, calm_trunk
 from cam_core.learned.recipes import PAPERS
 from data_scripts.draw import draw
 
@@ -41,7 +42,7 @@ def fitted(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("paper", "name", "recipe", "side"),
     [
-        ("paper", "resnet18", "calm", 28), ("paper", "vgg16", "calm_vgg", 28), ("paper", "inception_v3", "calm_inception", 28),
+        ("paper", "resnet18", "calm", 28), ("paper", "vgg16_bn", "calm_vgg", 28), ("paper", "inception_v3", "calm_inception", 28),
         ("wsol", "resnet18", "calm_wsol", 28), ("wsol", "vgg16", "calm_wsol_vgg", 14),
     ],
 )  # fmt: skip
@@ -58,6 +59,27 @@ def test_calm(fitted, root, paper, name, recipe, side):
     _, summary = jobs.network("cub", name, root, paper=paper)
     assert fitted[0][1] == PAPERS[recipe]
     assert summary["deviations"] == []
+
+
+def test_calm_on_a_vgg_without_batchnorm_is_a_deviation(fitted, root):
+    """The released commands take VGG with BatchNorm; the WSOL benchmark's VGG has none."""
+    _, summary = jobs.network("cub", "vgg16", root, paper="paper")
+    assert summary["deviations"] == ["network: VGG without BatchNorm, the released commands take it with"]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg16_bn"])
+def test_cam_and_calm_start_alike(fitted, root, name):
+    """As released: Glorot's uniform distribution, for VGG He's normal one over the outputs; biases of 0."""
+    jobs.network("cub", name, root, paper="paper")
+    (linear,) = (m for m in fitted[0][0].classifier.head.modules() if isinstance(m, nn.Linear))
+    head = CalmHead(linear.in_features, 5000, name=name)
+    for layer in (head.class_head, linear):
+        assert not layer.bias.any()
+        places, classes = layer.weight.shape[1], layer.weight.shape[0]
+        if name == "resnet18":
+            assert layer.weight.abs().max() <= (6 / (places + classes)) ** 0.5
+        wanted = (2 / (places + classes)) ** 0.5 if name == "resnet18" else (2 / classes) ** 0.5
+        assert layer.weight.std().item() == pytest.approx(wanted, rel=0.05)
 
 
 def test_fewer_images_than_the_papers_have_are_a_deviation(fitted, root, monkeypatch):

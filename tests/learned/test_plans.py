@@ -62,7 +62,8 @@ def test_l_cam_s_variants_differ_in_their_epochs_alone():
     fm, img = (plans.l_cam_plan(variant, "resnet50") for variant in ("fm", "img"))
     assert (fm.recipe.epochs, img.recipe.epochs) == (50, 5)
     assert [line.split(":")[0] for line in img.recipe.differs_from(fm.recipe)] == ["epochs", "milestones"]
-    assert img.recipe.milestones == (0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2)  # twelve falls in the first 12 of 26 epochs
+    assert img.recipe.milestones == (1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2)  # twelve falls in the first 12 of 26 epochs
     assert fm.seen == img.seen
-    assert plans.l_cam_plan("img", "vgg16", 2, "paper").recipe.milestones == (0, 0, 1, 1, 1, 2, 2)
+    assert plans.l_cam_plan("img", "vgg16", 2, "paper").recipe.milestones == (1, 1, 1, 1, 1, 2, 2)
+    assert img.recipe.rate(0) == img.recipe.rate(0.99) == 1  # the stated rate is that of the first epoch
     assert plans.l_cam_plan("fm", "resnet50", paper="paper").recipe == L_CAM

@@ -333,7 +333,7 @@ def test_best_on_test_is_an_extra_value(tmp_path):
     second, asked = trained(model, recipe, data(), store=tmp_path, best_on_test=True, **options)
     assert "best_on_test" not in plain
     seen = [epoch["watched_accuracy"] for epoch in asked["history"]]
-    assert asked["best_on_test"] == {"epoch": seen.index(max(seen)), "accuracy": max(seen)}
+    assert asked["best_on_test"] == {"epoch": seen.index(max(seen)), "accuracy": max(seen), "n": 40}
     assert seen[-1] == asked["accuracy"] == plain["accuracy"]
     assert all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
     with pytest.raises(ValueError, match="best_on_test needs test images"):
@@ -456,6 +456,14 @@ def test_trained_models_are_kept_and_found(tmp_path, monkeypatch):
     assert again == json.loads(json.dumps(summary))
     images = test_set["images"] / 255
     assert torch.equal(first.classifier(images), second.classifier(images))
+
+
+def test_a_reworded_docstring_or_comment_trains_nothing_anew():
+    one = '"""One."""\nclass A:\n    """A."""\n    def f(self):\n        """F."""\n        return 1  # why\n'
+    two = '"""Two."""\nclass A:\n\n    def f(self):\n        """G,\n        longer."""\n        return (1)\n'
+    assert training._code(one) == training._code(two)
+    assert training._code(one) != training._code(two.replace("return (1)", "return 2"))
+    assert training._code('def f():\n    g("A")\n    """B"""\n') != training._code("def f():\n    pass\n")
 
 
 def test_whatever_a_training_depends_on_changes_its_digest(tmp_path, monkeypatch):
