@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cam_core.classifier import Classifier
 from cam_core.learned.calm import Calm, CalmHead, calm_trunk
@@ -106,10 +107,8 @@ def test_released_epsilon_switches_unlikely_images_off():
     torch.testing.assert_close(em, ml * p / (p + 1e-10), rtol=1e-9, atol=0)
 
 
-def test_em_equals_the_released_arithmetic():
-    """Probability space, all classes, epsilon in the posterior, 1e-8 added to places below 1e-8, then NLL."""
-    made = model()
-    A = made.classifier.activations(batch()["images"]).detach()
+def released_em(made: Calm, A: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Probability space, all classes, epsilon in the posterior, 1e-8 added to places below 1e-8, then NLL. Loss, p(z|x), p(y,z|x)."""
     f = made.head.class_head(A)
     a = made.head.location_head(A).relu()
     location = a / a.sum((2, 3), keepdim=True).detach()
@@ -117,15 +116,81 @@ def test_em_equals_the_released_arithmetic():
     posterior = (joint / (joint.sum((2, 3), keepdim=True) + 1e-10)).detach()
     patched = torch.where(location < 1e-8, location + 1e-8, location)
     per_class = (posterior * (f.log_softmax(1) + patched.log())).sum((2, 3))
-    released = torch.nn.functional.nll_loss(per_class, batch()["labels"])
+    return torch.nn.functional.nll_loss(per_class, labels), location, joint
+
+
+def test_em_equals_the_released_arithmetic():
+    made, labels = model(), batch()["labels"]
+    A = made.classifier.activations(batch()["images"]).detach()
+    released, location, joint = released_em(made, A, labels)
+    assert not ((location > 0) & (location < 1e-8)).any()  # what the release patches there is in the test after this one
     loss, log = made.loss(batch())
     assert float(loss) == pytest.approx(float(released), rel=1e-9)
     expected = torch.autograd.grad(released, list(made.head.parameters()))
     ours = torch.autograd.grad(loss, list(made.head.parameters()))
     for mine, theirs in zip(ours, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-12)
-    nll = -joint.sum((2, 3))[torch.arange(4), batch()["labels"]].log().mean()
+    nll = -joint.sum((2, 3))[torch.arange(4), labels].log().mean()
     assert float(log["nll"]) == pytest.approx(float(nll))
+
+
+def test_em_without_the_releases_patch_of_small_probabilities():
+    """Where 0 < p(z|x) < 1e-8 the release takes log(p + 1e-8). The value differs by q log(1 + 1e-8 / p), less than 1e-8 a place times
+    p(y*|x,z) / p(y*|x); the class head's gradient by nothing. But a's gradient there is the release's times (p + 1e-8) / p: at 1e-12 ten
+    thousand times as large. At 0 and from 1e-8 on both have the same.
+    """
+    made, labels = model(), torch.tensor([3])
+    A = torch.rand(1, 6, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    A[0, 0] = torch.tensor([[1.0, 0.4, 0.0], [0.0, 1e-12, 3e-11], [1e-9, 8e-9, 3e-8]])  # a itself, and nothing else reads it
+    with torch.no_grad():
+        made.head.location_head.weight.zero_()[0, 0], made.head.class_head.weight[:, 0] = 1, 0
+        made.head.location_head.bias.zero_()
+    A.requires_grad_()
+    made.classifier.activations = lambda _: A
+    loss, _ = made.loss({"images": A, "labels": labels})
+    released, location, joint = released_em(made, A, labels)
+    p, joint = location.detach()[0, 0], joint.detach()[0, 3]
+    small = (p > 0) & (p < 1e-8)
+    assert (int(small.sum()), int((p == 0).sum())) == (4, 2)
+    q = joint / (joint.sum() + 1e-10)
+    moved = float((q * torch.log1p(1e-8 / p))[small].sum())
+    assert 1e-9 < moved < 4e-8 * float((joint / p)[small].max() / joint.sum())
+    assert float((loss - released).detach()) == pytest.approx(moved, abs=1e-14)
+    wanted = [A, *made.head.class_head.parameters()]
+    (ours, *of_classes), (theirs, *released_of_classes) = (torch.autograd.grad(of, wanted) for of in (loss, released))
+    for mine, other in zip(of_classes, released_of_classes, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(ours[0, 1:], theirs[0, 1:], rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(ours[0, 0], theirs[0, 0] * torch.where(small, 1 + 1e-8 / p, 1.0), rtol=1e-12, atol=0)
+    assert ours[0, 0, 1, 1] / theirs[0, 0, 1, 1] > 1e4
+    assert (ours[0, 0][p == 0] == 0).all()
+
+
+class Made(TorchDispatchMode):
+    """Notes the operations with a graph that make (not view) a tensor of ``size`` numbers or more."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size, self.names = size, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if torch.is_grad_enabled() and not func.is_view and isinstance(out, torch.Tensor) and out.numel() >= self.size:
+            self.names.append(func.overloadpacket.__name__)
+        return out
+
+
+@pytest.mark.parametrize("objective", ["em", "ml"])
+def test_loss_multiplies_the_labels_class_alone(objective):
+    """What the gradient passes through has all classes in f and its softmax, and no product of p(z|x) with them (the release's has)."""
+    made = Calm(nets.gap(channels=6), 40, objective)
+    places = made.classifier.activations(batch()["images"])[0, 0].numel()
+    with Made(4 * 40 * places) as ours:
+        made.loss(batch())
+    assert ours.names == ["convolution", "_log_softmax"]
+    with Made(4 * 40 * places) as theirs:
+        released_em(made, made.classifier.activations(batch()["images"]), batch()["labels"])
+    assert theirs.names.count("mul") == 2
 
 
 def test_released_ml_sums_probabilities():

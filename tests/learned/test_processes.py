@@ -26,12 +26,17 @@ generator = torch.Generator().manual_seed(0)
 data = {"images": torch.randint(0, 256, (22, 3, 16, 16), generator=generator, dtype=torch.uint8), "labels": torch.arange(22) % 3}
 recipe = PLAIN.shortened(2, batch=7, lr=0.02, pad=2, frozen_batchnorm=True, held_out=0.2, criterion="loss")  # 18 images: 7 + 7 + 4
 found = {}
-for kind in ("lfi", "abn", "calm", "l_cam"):
+for kind in ("lfi", "abn", "calm", "l_cam_img", "l_cam_fm"):
     torch.manual_seed(1)
     backbone = lfi_backbone("resnet8", 3).eval()
     model = {"lfi": lambda: LfiCam(backbone), "abn": lambda: Abn(backbone), "calm": lambda: Calm(backbone, 3, uniform=True),
-             "l_cam": lambda: LCam(backbone, "img", cached=False)}[kind]().double()
-    summary = fit(model, recipe, {**data, "images": data["images"].double() / 255}, fabric=fabric, progress=False)
+             "l_cam_img": lambda: LCam(backbone, "img", cached=False), "l_cam_fm": lambda: LCam(backbone, "fm")}[kind]().double()
+    given, how = {**data, "images": data["images"].double() / 255}, recipe
+    if kind == "l_cam_fm":  # under the data's labels: those of an untrained network may be all alike
+        how = replace(recipe, flip=False, pad=0)
+        given = {"activations": model.prepare(given, how, progress=False)["activations"], "labels": data["labels"]}
+        assert given["activations"].untyped_storage().filename  # mapped
+    summary = fit(model, how, given, fabric=fabric, progress=False)
     found[kind] = {"history": summary["history"], "best": summary["best"],
                    "weights": [float(p.sum()) for p in model.parameters() if p.requires_grad]}
 if fabric.global_rank == 0:
@@ -41,7 +46,10 @@ if fabric.global_rank == 0:
 
 @pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(tmp_path):
-    """BatchNorm frozen; batches of 7, 7 and 4 leave shares of 4 and 3. L-CAM's masks are those of the whole batch's classes."""
+    """BatchNorm frozen; batches of 7, 7 and 4 leave shares of 4 and 3. L-CAM's masks are those of the whole batch's classes.
+
+    L-CAM-Img passes the network, L-CAM-Fm reads activations from a file.
+    """
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone", str(script)]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import threading
 import types
 from dataclasses import replace
@@ -13,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 from torchvision.transforms.v2 import functional as geometry
+from tqdm import tqdm
 
 from cam_core.data import Dataset, Example
 from cam_core.data.example import Annotation
@@ -127,6 +129,88 @@ def test_nan_loss_names_the_batch_and_keeps_the_checkpoint(tmp_path):
         at = json.loads(content.metadata()["progress"])
     assert (at["epoch"], at["batch"]) == (1, 1)
     assert all(torch.isfinite(value).all() for value in load_file(tmp_path / CHECKPOINT).values())
+
+
+class Told(nn.Module):
+    """Losses of 0.25, 0.5, ... and accuracies of 10, 20, ... percent; a step adds 0.01 s to ``clock``; killed after ``last`` of them."""
+
+    def __init__(self, clock: list[float], last: int) -> None:
+        super().__init__()
+        self.weight, self.clock, self.last = nn.Parameter(torch.zeros(())), clock, last
+
+    def loss(self, batch):
+        step = len(self.clock)
+        if step > self.last:
+            raise Killed
+        self.clock.append(0.01)
+        return 0.25 * step + 0 * self.weight, {"accuracy": torch.tensor(10.0 * step)}
+
+
+def test_the_bar_counts_batches_and_says_loss_accuracy_and_images_a_second(monkeypatch, tmp_path, capsys):
+    """20 images in batches of 8, 8 and 4, twice. Killed after four and resumed it goes on there, and the time between does not count."""
+    said, clock = [], [0.0]
+
+    class Bar(tqdm):
+        def set_postfix_str(self, s="", refresh=True):
+            super().set_postfix_str(s, refresh)
+            said.append((self.n, self.total, str(self)))
+
+    monkeypatch.setattr("cam_core.learned.loop.tqdm", Bar)
+    monkeypatch.setattr("cam_core.learned.loop.time", types.SimpleNamespace(monotonic=lambda: sum(clock)))
+    recipe, options = Recipe("told", 2, 8, lr=0.1, weight_decay=0), {"out": tmp_path, "every": 0, "device": "cpu"}
+    with pytest.raises(Killed):
+        fit(Told(clock, 4), recipe, {"x": torch.arange(20)}, **options)
+    clock[0] = 100.0
+    fit(Told(clock, 6), recipe, {"x": torch.arange(20)}, **options)
+    assert [(n, total) for n, total, _ in said] == [(n, 6) for n in range(1, 7)]
+    expected = [  # 8, 16, 20, 28, 36, 40 images in 0.01 to 0.06 s
+        "epoch 0, loss 0.25, accuracy 10, 800 images/s", "epoch 0, loss 0.5, accuracy 20, 800 images/s",
+        "epoch 0, loss 0.75, accuracy 30, 667 images/s", "epoch 1, loss 1, accuracy 40, 700 images/s",
+        "epoch 1, loss 1.25, accuracy 50, 720 images/s", "epoch 1, loss 1.5, accuracy 60, 667 images/s",
+    ]  # fmt: skip
+    for (n, _, line), text in zip(said, expected, strict=True):
+        assert line.startswith("told:")
+        assert f" {n}/6 " in line
+        assert text in line
+        assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, ", line), line  # time passed < time left
+    shown = capsys.readouterr()
+    assert expected[-1] in shown.err
+    assert shown.out == ""
+
+
+def test_without_progress_nothing_is_shown(capsys):
+    fit(Told([0.0], 6), Recipe("told", 2, 8, lr=0.1, weight_decay=0), {"x": torch.arange(20)}, device="cpu", progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
+class Looked(nn.Module):
+    """Keeps the images that its loss is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.seen = nn.Parameter(torch.zeros(())), []
+
+    def loss(self, batch):
+        self.seen.append(batch["images"])
+        return 0 * self.weight, {}
+
+
+@pytest.mark.parametrize("floating", [False, True])
+def test_images_reach_the_loss_channels_last_and_in_0_to_1(floating):
+    """Pixels 0..255 as v / 255 in float32; floating images as they are. Two batches of training, one of held-out images."""
+    rows, recipe = data(), replace(SHORT, epochs=1, flip=False, pad=0, held_out=0.4, criterion="loss")
+    expected = torch.from_numpy(rows["images"].numpy() / 255)  # float64
+    if floating:
+        rows["images"] = expected
+    made = Looked()
+    fit(made, recipe, rows, device="cpu", progress=False)
+    among, held_out = apart(rows, 0.4, 0)
+    order = [index for part in (among, held_out) for index, _ in batches(rows, recipe, 0, 0, among=part)]
+    assert [len(index) for index in order] == [8, 4, 8]
+    for index, images in zip(order, made.seen, strict=True):
+        assert images.dtype == (torch.float64 if floating else torch.float32)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(images.double(), expected[index], rtol=1e-7, atol=0)
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):
@@ -297,6 +381,15 @@ def test_read_from_disk_is_what_memory_gives():
                 assert all(torch.equal(one[key], other[key]) for key in one)
     whole = [torch.cat([part[key] for part in in_order(read, 3)]) for key in ("images", "labels")]
     assert all(torch.equal(got, decoded[key]) for got, key in zip(whole, ("images", "labels"), strict=True))
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_the_loader_asks_for_pinned_memory_where_there_is_a_gpu(gpu, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr("cam_core.learned.batches.DataLoader", lambda *_, **how: asked.append(how.get("pin_memory", False)) or [])
+    assert not list(batches(Coloured([(16, 16)] * 4), replace(SHORT, batch=4), 0, 0))
+    assert asked == [gpu]
 
 
 def test_images_of_different_sizes_need_a_window():

@@ -8,6 +8,8 @@ import torch
 
 from cam_core.data import sources
 from cam_core.learned import lfi_backbone, plans
+from cam_core.learned.batches import in_memory
+from cam_core.learned.recipes import L_CAM
 from data_scripts.draw import draw
 from studies import l_cam_recipe
 
@@ -24,14 +26,34 @@ def test_the_choice_is_the_least_mean_drop_at_half_the_map_over_the_networks():
     assert l_cam_recipe.choice(pd.DataFrame(rows)) == ("own", 0.1)
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    return draw(tmp_path_factory.mktemp("data") / "drawn", small=True, processes=1, progress=False)
+
+
 @pytest.fixture
-def root(tmp_path, monkeypatch):
+def root(drawn, monkeypatch):
     """Drawn objects in ImageNet's place, and a small random network for any pretrained one."""
     torch.manual_seed(0)
     classifier = lfi_backbone("resnet8", 8).eval()
     monkeypatch.setattr(l_cam_recipe, "load_classifier", lambda _name: classifier)
     monkeypatch.setitem(sources.SOURCES, "imagenet", replace(sources.SOURCES["drawn_imagenet"], held_out=5))
-    return draw(tmp_path / "drawn", small=True, progress=False)
+    return drawn
+
+
+@pytest.fixture
+def fitted(monkeypatch):
+    """What `fit` is given and gives, one (model, first weights, recipe, labels, updates) a training."""
+    taken, fit = [], l_cam_recipe.fit
+
+    def noted(model, recipe, data, **how):
+        first = model.attention.weight.detach().clone()
+        taken.append((model, first, recipe, data["labels"], fit(model, recipe, data, **how)["updates"]))
+
+    monkeypatch.setattr(l_cam_recipe, "fit", noted)
+    monkeypatch.setattr(l_cam_recipe, "in_memory", lambda images: in_memory(images.part(slice(4)), progress=False))
+    monkeypatch.setattr(l_cam_recipe, "CONTROLS", ("random_map",))
+    return taken
 
 
 def test_numbers_of_epochs_are_compared_on_the_held_out_images(root, monkeypatch):
@@ -43,3 +65,37 @@ def test_numbers_of_epochs_are_compared_on_the_held_out_images(root, monkeypatch
     assert [(recipe.epochs, recipe.lr) for recipe in taken] == [(1, plans.L_CAM_FEW["lr"]), (3, plans.L_CAM_FEW["lr"])]
     drops = frame[(frame.metric == "average_drop") & (frame.setting == "100%")].set_index("method").value
     assert drops["1 epochs"] != drops["3 epochs"]
+
+
+def test_every_masks_and_rate_is_tried_from_the_same_start(root, fitted, monkeypatch):
+    """The variation of own masks is N = 64 times the released one, which balances N maps an image, or, "as printed", the released one."""
+    monkeypatch.setattr(l_cam_recipe, "EPOCHS", 1)
+    monkeypatch.setattr(l_cam_recipe, "RATES", (0.1, 0.3))
+    frame = l_cam_recipe.tries("resnet8", root)
+    assert L_CAM.batch == 64
+    expected = [
+        ("batch", 0.01, 0.1), ("batch", 0.01, 0.3), ("own", 0.64, 0.1), ("own", 0.64, 0.3), ("own", 0.01, 0.1), ("own", 0.01, 0.3),
+    ]  # fmt: skip
+    assert [(model.masks, model.variation, recipe.lr) for model, _, recipe, *_ in fitted] == expected
+    assert all(torch.equal(first, fitted[0][1]) for _, first, *_ in fitted)
+    rows = frame[["method", "masks", "rate"]].drop_duplicates().set_index("method")
+    named = {(masks, rate) for masks in ("batch", "own", "own as printed") for rate in (0.1, 0.3)}
+    assert {tuple(row) for row in rows.drop("random_map").itertuples(index=False)} == named
+    assert all(name == f"{row.masks}, {row.rate:g}" for name, row in rows.drop("random_map").iterrows())
+    assert rows.loc["random_map"].masks == ""
+    assert pd.isna(rows.loc["random_map"].rate)
+    drops = frame[(frame.metric == "average_drop") & (frame.setting == "100%") & (frame.masks != "")].value
+    assert drops.nunique() == len(drops) == 6
+    assert set(frame.epochs) == {1}
+
+
+def test_more_views_are_shown_over_as_many_updates(root, fitted, monkeypatch):
+    """Four images in batches of two, four epochs of one view: eight updates, and eight of two views and of four."""
+    monkeypatch.setattr(l_cam_recipe, "EPOCHS", 4)
+    monkeypatch.setitem(plans.L_CAM_FEW, "batch", 2)
+    frame = l_cam_recipe.views("resnet8", root, (1, 2, 4))
+    assert [(model.views, recipe.epochs, len(labels), updates) for model, _, recipe, labels, updates in fitted] == [
+        (1, 4, 4, 8), (2, 2, 8, 8), (4, 1, 16, 8),
+    ]  # fmt: skip
+    assert {(model.masks, recipe.lr) for model, _, recipe, *_ in fitted} == {(plans.L_CAM_MASKS, plans.L_CAM_FEW["lr"])}
+    assert list(frame.method.unique()) == ["1 view", "2 views", "4 views", "random_map"]
