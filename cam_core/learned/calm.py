@@ -98,8 +98,9 @@ class Calm(nn.Module):
 
     ``objective`` "ml": -log p(y*|x). "em": -sum_z q(z) log p(y*,z|x) with q = p(y*,z|x) / (p(y*|x) + ``epsilon``), detached, at the
     current parameters, as released. By Fisher's identity its gradient is the ML gradient times p/(p + epsilon), p = p(y*|x); only the
-    value differs. (The release also adds 1e-8 to the p(z|x) that are smaller; their share of the loss and of its
-    gradient is negligible, and the addition is left out.)
+    value differs. (The release also adds 1e-8 to the p(z|x) below it before the logarithm. That is left out:
+    the loss changes by less than 1e-8 p(y*|x,z) / p(y*|x) a place, but places where so little is looked pull on a like any other, and in
+    the release hardly at all.)
     "em_lagged" (ours): q at parameters that are renewed every ``lag`` updates, an E-step followed by ``lag`` gradient steps; lag 1 is "em".
     ``probabilities``: "ml" by the released arithmetic, probabilities summed over places and the logarithm taken last. It differs by
     rounding alone, but where p(y*|x) underflows the loss is infinite.
