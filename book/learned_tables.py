@@ -15,7 +15,8 @@ def recipe(rows):
         for m in methods
     ]
     first = rows[0]
-    return list_table(head, lines, f"{first['n']} held-out images, L-CAM-Fm, {first['epochs']} epochs; intervals left out, about ±5")
+    variant = name("l_cam_" + (first.get("variant") or "fm"))
+    return list_table(head, lines, f"{first['n']} held-out images, {variant}, {first['epochs']} epochs; intervals left out, about ±5")
 
 
 def _each(rows):

@@ -102,6 +102,8 @@ NAMES = {
     "lfi_features": "features of LFI-CAM's backbone",
     "em_ml": "EM beside ML",
     "scratch": "trainings from scratch",
+    "l_cam_recipe": "how the recipe was chosen",
+    "img": "L-CAM-Img",
     "l_cam_epochs": "L-CAM-Fm over other numbers of epochs",
     "training": "speed of the learned models",
     "score_cam[until=0.99]": "Score-CAM until .99 is promised",

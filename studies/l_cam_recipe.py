@@ -1,19 +1,22 @@
 """Which masks and learning rate L-CAM gets when a thousand images have to do; chosen on held-out images that nothing is reported on.
 
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.l_cam_recipe mobilenet_v2 resnet50
+    CAM_DATA=... CAM_WEIGHTS=... python -m studies.l_cam_recipe mobilenet_v2 --variant img
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.l_cam_recipe mobilenet_v2 --views 4
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.l_cam_recipe mobilenet_v2 resnet50 --epochs 12 25 50 100 200
 
 Every try trains L-CAM-Fm for 50 epochs on cached centre views. The choice is the one of least mean Average Drop at 50 % over the
-networks (at 100 % a map wins by hiding little, so that value does not choose). L-CAM-Img, whose epochs cost forty times as much, takes
-the same choice. Rows of maps that learn nothing stand beside the tries. ``--views``: what the choice gains from so many cached views of an
-image instead of the centre alone, over as many updates but for rounding (results/studies/l_cam_views.csv). ``--epochs``: the choice
-trained for longer and shorter (results/studies/l_cam_epochs.csv).
+networks (at 100 % a map wins by hiding little, so that value does not choose). Rows of maps that learn nothing stand beside the tries.
+``--variant img``: as many tries of L-CAM-Img, over 3 epochs, each of which costs forty of Fm's (results/studies/l_cam_recipe-img.csv);
+until they are done it takes Fm's choice. ``--views``: what the choice gains from so many cached views of an image instead of the centre
+alone, over as many updates but for rounding (results/studies/l_cam_views.csv). ``--epochs``: the choice trained for longer and shorter
+(results/studies/l_cam_epochs.csv).
 """
 
 import argparse
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -36,7 +39,7 @@ from cam_core.results import write_table
 OUT = sources.HOME / "results/studies/l_cam_recipe.csv"
 MASKS = {"batch": 0.01, "own": 0.64, "own as printed": 0.01}  # weight of the variation: as released; the same for N = 64; as printed
 RATES = (0.01, 0.03, 0.1, 0.3)
-EPOCHS = 50
+EPOCHS = {"fm": 50, "img": 3}
 CONTROLS = ("grad_cam", "cam", "mean_activation", "random_map", "grad_cam[power=0.5]")
 
 
@@ -52,23 +55,23 @@ def learned(name: str, model: LCam) -> Method:
     return Method(name, model.explain, "Gkartzonika et al., ECCVW", 2022, "1")
 
 
-def tries(network: str, root: Path) -> pd.DataFrame:
+def tries(network: str, root: Path, variant: str = "fm") -> pd.DataFrame:
     """Every masks and rate."""
     classifier = load_classifier(network)
-    short = L_CAM.shortened(EPOCHS, flip=False, crop=None)
+    short = L_CAM.shortened(EPOCHS[variant], flip=False, crop=None)
     train = in_memory(sources.images("imagenet", root, "train")("crop"))
-    data = LCam(classifier).prepare(train, short)
+    data = LCam(classifier, variant).prepare(train, short)
     found = {}
     for masks, rate in tqdm(list(itertools.product(MASKS, RATES)), desc=network, unit="try"):
         torch.manual_seed(0)
-        model = LCam(classifier, masks=masks.split()[0], variation=MASKS[masks])
-        fit(model, short.shortened(EPOCHS, lr=rate), data, progress=False)
+        model = LCam(classifier, variant, masks=masks.split()[0], variation=MASKS[masks])
+        fit(model, replace(short, lr=rate), data, progress=False)
         found[masks, rate] = learned(f"{masks}, {rate:g}", model)
     records = measured(classifier, root, list(found.values()))
     names = {m.name: key for key, m in found.items()}
     records["masks"] = [names.get(name, ("", None))[0] for name in records.method]
     records["rate"] = [names.get(name, ("", None))[1] for name in records.method]
-    return records.assign(epochs=EPOCHS)
+    return records.assign(epochs=EPOCHS[variant], variant=variant)
 
 
 def chosen(classifier: Classifier, data: dict[str, Tensor], epochs: int, count: int = 1) -> LCam:
@@ -87,7 +90,7 @@ def views(network: str, root: Path, counts: Sequence[int]) -> pd.DataFrame:
     found = []
     for count in tqdm(counts, desc=network, unit="try"):
         given = train if count > 1 else {**train, "images": center(train["images"], L_CAM.crop)}
-        model = chosen(classifier, given, round(EPOCHS / count), count)
+        model = chosen(classifier, given, round(EPOCHS["fm"] / count), count)
         found.append(learned(f"{count} {'view' if count == 1 else 'views'}", model))
     return measured(classifier, root, found)
 
@@ -112,6 +115,7 @@ def main() -> None:
     """Run the tries for the networks named on the command line and write them to results/studies/."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="+", help="torchvision networks, for example mobilenet_v2 resnet50")
+    parser.add_argument("--variant", choices=list(EPOCHS), default="fm", help="whose recipe is tried")
     parser.add_argument("--views", type=int, help="compare so many cached views of an image with one")
     parser.add_argument("--epochs", type=int, nargs="+", help="compare these numbers of epochs")
     given, root = parser.parse_args(), sources.find_root("imagenet")
@@ -121,8 +125,8 @@ def main() -> None:
         write_table(OUT.with_stem("l_cam_epochs"), pd.concat([lengths(network, root, given.epochs) for network in given.networks]))
     if given.views or given.epochs:
         return
-    frame = pd.concat([tries(network, root) for network in given.networks], ignore_index=True)
-    write_table(OUT, frame)
+    frame = pd.concat([tries(network, root, given.variant) for network in given.networks], ignore_index=True)
+    write_table(OUT if given.variant == "fm" else OUT.with_stem("l_cam_recipe-img"), frame)
     print("chosen: masks {}, learning rate {:g}".format(*choice(frame)))
 
 

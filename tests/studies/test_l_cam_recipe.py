@@ -67,11 +67,13 @@ def test_numbers_of_epochs_are_compared_on_the_held_out_images(root, monkeypatch
     assert drops["1 epochs"] != drops["3 epochs"]
 
 
-def test_every_masks_and_rate_is_tried_from_the_same_start(root, fitted, monkeypatch):
+@pytest.mark.parametrize("variant", ["fm", "img"])
+def test_every_masks_and_rate_is_tried_from_the_same_start(root, fitted, monkeypatch, variant):
     """The variation of own masks is N = 64 times the released one, which balances N maps an image, or, "as printed", the released one."""
-    monkeypatch.setattr(l_cam_recipe, "EPOCHS", 1)
+    monkeypatch.setitem(l_cam_recipe.EPOCHS, variant, 1)
     monkeypatch.setattr(l_cam_recipe, "RATES", (0.1, 0.3))
-    frame = l_cam_recipe.tries("resnet8", root)
+    frame = l_cam_recipe.tries("resnet8", root, variant)
+    assert {model.variant for model, *_ in fitted} == set(frame.variant) == {variant}
     assert L_CAM.batch == 64
     expected = [
         ("batch", 0.01, 0.1), ("batch", 0.01, 0.3), ("own", 0.64, 0.1), ("own", 0.64, 0.3), ("own", 0.01, 0.1), ("own", 0.01, 0.3),
@@ -91,7 +93,7 @@ def test_every_masks_and_rate_is_tried_from_the_same_start(root, fitted, monkeyp
 
 def test_more_views_are_shown_over_as_many_updates(root, fitted, monkeypatch):
     """Four images in batches of two, four epochs of one view: eight updates, and eight of two views and of four."""
-    monkeypatch.setattr(l_cam_recipe, "EPOCHS", 4)
+    monkeypatch.setitem(l_cam_recipe.EPOCHS, "fm", 4)
     monkeypatch.setitem(plans.L_CAM_FEW, "batch", 2)
     frame = l_cam_recipe.views("resnet8", root, (1, 2, 4))
     assert [(model.views, recipe.epochs, len(labels), updates) for model, _, recipe, labels, updates in fitted] == [
