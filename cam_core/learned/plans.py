@@ -12,7 +12,9 @@ from cam_core.data import transforms
 from cam_core.data.sources import source
 from cam_core.learned.recipes import (
     ABN,
+    ABN_DENSENET,
     ABN_IMAGENET,
+    ABN_RESNEXT,
     CALM,
     CALM_INCEPTION,
     CALM_VGG,
@@ -89,14 +91,17 @@ SCRATCH_EPOCHS = {**DRAWN_EPOCHS, "cifar10": 12, "cat_dog": 30}
 PAPER_RECIPES = {  # on images of 32 pixels, and cut at random out of larger ones
     "plain": (PLAIN, PLAIN_IMAGENET), "lfi_cam": (LFI_CAM, LFI_CAM_IMAGENET), "abn": (ABN, ABN_IMAGENET),
 }  # fmt: skip
+ABN_CIFAR = {"resnet": ABN, "densenet": ABN_DENSENET, "resnext": ABN_RESNEXT}  # by the family of the network
 
 
-def scratch_recipe(model: str, dataset: str, count: int | None = None, setting: int = 0, paper: str = "") -> Recipe:
+def scratch_recipe(model: str, dataset: str, count: int | None = None, setting: int = 0, paper: str = "", name: str = "resnet") -> Recipe:
     """How "plain", "lfi_cam" or "abn" learns a data set from scratch, over ``count`` epochs; the same for all three but for the name.
 
-    With ``paper``, each as in its own.
+    With ``paper``, each as in its own, which for ABN depends on the network ``name``.
     """
     small, large = PAPER_RECIPES[model]
+    if paper and model == "abn" and dataset == "cifar10":
+        small = of_family(ABN_CIFAR, name)
     if paper:
         return _over(small if dataset == "cifar10" else replace(large, crop=source(dataset).side), count)
     if dataset not in SCRATCH_EPOCHS:
@@ -114,9 +119,9 @@ def scratch_recipe(model: str, dataset: str, count: int | None = None, setting: 
     return replace(LFI_CAM_IMAGENET.shortened(count, crop=source(dataset).side, **of), name=large.name)
 
 
-def scratch_plan(model: str, dataset: str, count: int | None = None, setting: int = 0, paper: str = "") -> Plan:
+def scratch_plan(model: str, dataset: str, count: int | None = None, setting: int = 0, paper: str = "", name: str = "resnet") -> Plan:
     """`scratch_recipe` and its images: the papers cut random windows out of whole ones (CIFAR's and drawn images are whole already)."""
-    recipe = scratch_recipe(model, dataset, count, setting, paper)
+    recipe = scratch_recipe(model, dataset, count, setting, paper, name)
     if paper and dataset in ("imagenet", "cat_dog"):
         return Plan(recipe, {"split": "full", "view": "original", "tested": "crop", "stream": True})
     return Plan(recipe)

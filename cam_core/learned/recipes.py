@@ -94,8 +94,10 @@ LFI_CAM_IMAGENET = Recipe(
     "lfi_cam_imagenet", 300, 256, lr=0.1, weight_decay=1e-4, milestones=(150, 225), flip=True, crop=224, resized=(0.08, 1.0)
 )
 
-# ABN: CIFAR with ResNet-110, ImageNet (released commands).
+# ABN: CIFAR with ResNet-110, DenseNet-BC and ResNeXt, ImageNet (released commands).
 ABN = replace(LFI_CAM, name="abn")
+ABN_DENSENET = replace(ABN, name="abn_densenet", batch=64)
+ABN_RESNEXT = replace(ABN, name="abn_resnext", weight_decay=5e-4)
 ABN_IMAGENET = replace(LFI_CAM_IMAGENET, name="abn_imagenet", epochs=90, milestones=(31, 61))
 
 # ImageNet, ResNet-50. Window of 224 in the image with short side 256; the bias learns twice as fast; x0.95 at epochs 1 to 12.
@@ -141,7 +143,8 @@ PLAIN_IMAGENET = replace(LFI_CAM_IMAGENET, name="plain_imagenet")
 PAPERS = {
     recipe.name: recipe
     for recipe in (
-        LFI_CAM, LFI_CAM_IMAGENET, ABN, ABN_IMAGENET, L_CAM, L_CAM_VGG, CALM, CALM_VGG, CALM_INCEPTION, CALM_WSOL, CALM_WSOL_VGG,
-        CALM_WSOL_INCEPTION, CALM_WSOL_IMAGENET, CALM_WSOL_IMAGENET_VGG, CALM_WSOL_IMAGENET_INCEPTION, PLAIN, PLAIN_IMAGENET,
+        LFI_CAM, LFI_CAM_IMAGENET, ABN, ABN_DENSENET, ABN_RESNEXT, ABN_IMAGENET, L_CAM, L_CAM_VGG, CALM, CALM_VGG, CALM_INCEPTION,
+        CALM_WSOL, CALM_WSOL_VGG, CALM_WSOL_INCEPTION, CALM_WSOL_IMAGENET, CALM_WSOL_IMAGENET_VGG, CALM_WSOL_IMAGENET_INCEPTION,
+        PLAIN, PLAIN_IMAGENET,
     )
 }  # fmt: skip

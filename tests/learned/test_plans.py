@@ -35,6 +35,19 @@ def test_random_windows_are_cut_out_of_whole_images_only_with_the_papers_own_rec
     }  # fmt: skip
 
 
+def test_abn_has_a_recipe_for_each_of_its_networks():
+    """By its released commands; the others learn all networks alike, and so does ABN where contenders are to."""
+    told = {
+        name: plans.scratch_recipe("abn", "cifar10", paper="paper", name=name)
+        for name in ("resnet110", "densenet100_12", "resnext29_8x64d")
+    }
+    assert {name: (recipe.batch, recipe.weight_decay) for name, recipe in told.items()} == {
+        "resnet110": (128, 1e-4), "densenet100_12": (64, 1e-4), "resnext29_8x64d": (128, 5e-4),
+    }  # fmt: skip
+    assert all(PAPERS[recipe.name] == recipe for recipe in told.values())
+    assert plans.scratch_recipe("abn", "cifar10", name="densenet100_12") == plans.scratch_recipe("abn", "cifar10")
+
+
 def test_calm_is_reduced_by_the_data_it_learns():
     drawn, birds = plans.calm_plan("drawn_cub", "resnet8"), plans.calm_plan("cub", "resnet50", 3)
     assert (drawn.recipe.epochs, drawn.recipe.groups, drawn.deviations) == (22, (), ())
