@@ -91,7 +91,7 @@ def generated(match, options):
     """The text that replaces a marker line."""
     what, first, second = match.groups()
     if what == "results":
-        return tables.results(read(options, first), second)
+        return tables.results(read(options, first), second, read(options, first, "differences.csv"))
     if what == "study":
         return study_tables.study(options.results / "studies", first)
     if what == "benchmark":

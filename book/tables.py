@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import operator
 import statistics
 from collections import Counter
 from pathlib import Path
@@ -180,8 +181,11 @@ def read(folder, profile, file="metrics.csv"):
     return rows
 
 
-def results(rows, paper, level=4):
-    """One table per protocol of a run, or of runs that differ in the seed alone: method × metric. A line says so when nothing ran."""
+def results(rows, paper, differences=(), level=4):
+    """One table per protocol of a run, or of runs that differ in the seed alone: method × metric. A line says so when nothing ran.
+
+    Of many seeds the paired ``differences`` of what the paper proposes follow.
+    """
     rows = [row for row in rows if row["paper"] == paper]
     if not rows:
         return "*Not run.*\n"
@@ -193,6 +197,49 @@ def results(rows, paper, level=4):
         parts.append(_where(run, list(dict.fromkeys((row["seed"], row["run"]) for row in group))))
         protocols = dict.fromkeys(row["protocol"] for row in group)
         parts += [_table([row for row in group if row["protocol"] == protocol], protocol) for protocol in protocols]
+    paired = [row for row in differences if row["paper"] == paper and row["method"] in PROPOSED]
+    configuration = operator.itemgetter("dataset", "backbone", "recipe")
+    parts += [_paired_over_seeds([d for d in paired if configuration(d) == key], rows) for key in dict.fromkeys(map(configuration, paired))]
+    return "\n".join(parts)
+
+
+PROPOSED = ("increment_cam", "l_cam_fm", "l_cam_img", "lfi_cam", "calm_em")
+
+
+def _paired_over_seeds(differences, rows):
+    """What the paper proposes minus other maps, by protocol: the mean of the seeds' paired differences; nothing where seeds are few.
+
+    What a run has no difference of (maps brought to one mean, the map of another class) is subtracted here, within one network and on as
+    many images.
+    """
+    column = operator.itemgetter("protocol", "metric", "setting")
+    found = {}  # (method, than) -> column -> run -> difference
+    for d in differences:
+        found.setdefault((d["method"], d["than"]), {}).setdefault(column(d), {})[d["run"]] = float(d["value"])
+    runs = {d["run"] for d in differences}
+    values = {
+        (r["run"], r["weights"], r["method"], column(r)): r for r in rows if r["run"] in runs and " first " not in f" {r['setting']} "
+    }
+    others = [(method, f"other_{method}") for method in dict.fromkeys(method for method, _ in found)]
+    for pair in [*found, *others]:
+        for (run, weights, method, key), own in values.items():
+            other = values.get((run, weights, pair[1], key))
+            if method == pair[0] and other and other["n"] == own["n"]:
+                found.setdefault(pair, {}).setdefault(key, {}).setdefault(run, float(own["value"]) - float(other["value"]))
+    columns = [key for key in dict.fromkeys(key for of in found.values() for key in of) if key[1] not in ("map_mean", "empty_maps")]
+    digits = {metric: _digits([row for row in rows if row["metric"] == metric]) for _, metric, _ in columns}
+    parts = []
+    for protocol in dict.fromkeys(key[0] for key in columns):
+        shown = [key for key in columns if key[0] == protocol]
+        lines = []
+        for (method, than), of in sorted(found.items(), key=lambda one: PROPOSED.index(one[0][0])):
+            cells = [over_seeds(list(of.get(key, {}).values()), digits[key[1]], "+") for key in shown]
+            if any(cells):
+                label = f"{name(method)} − {'control: ' * is_control(than)}{name(than)}"
+                lines.append([label, *(cell or "–" for cell in cells)])
+        if lines:
+            head = ["difference", *(f"{name(metric)} {setting}".strip() for _, metric, setting in shown)]
+            parts.append(list_table(head, lines, f"Protocol {protocol}, paired differences; {told_seeds(len(runs))}"))
     return "\n".join(parts)
 
 

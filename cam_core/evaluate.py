@@ -200,7 +200,7 @@ def best_on_test(method: str, summary: Mapping[str, Any]) -> pd.DataFrame:
     """
     best, metric = summary["best_on_test"], Accuracy()
     row = {"protocol": metric.protocol, "method": method, "metric": metric.name, "setting": "best on test", "value": best["accuracy"]}
-    return pd.DataFrame([{**row, "ci_low": None, "ci_high": None, "n": best["n"]}])
+    return pd.DataFrame([{**row, "ci_low": float("nan"), "ci_high": float("nan"), "n": best["n"]}])
 
 
 def _limited(metric: Metric, first: int) -> Metric:

@@ -1,6 +1,7 @@
 """Tables say what the files say, mark what is missing, and warn where a stand-in was used."""
 
 import re
+import statistics
 
 import pytest
 import tables
@@ -176,6 +177,29 @@ def test_from_ten_seeds_on_the_interval_over_them_decides():
     lower = CHECK | {"direction": "lower", "margin": 5}
     assert "**holds** on" in tables.claims([CLAIM | {"check": lower}], *seeds_of(values, 9))
     assert "**does not hold** on" in tables.claims([CLAIM | {"check": lower | {"margin": 0.1}}], *seeds_of(values, 9))
+
+
+def test_ten_seeds_have_their_paired_differences_and_nine_do_not():
+    """Those of the run's file; of maps at one mean and of the map of another class, which it lacks, value minus value on as many images."""
+    runs, differences = [], []
+    for seed in range(10):
+        where = {"run": f"x-s{seed}", "seed": str(seed)}
+        of = {"l_cam_img": 50 + seed, "grad_cam": 40, "other_l_cam_img": 49 + 2 * seed}
+        for setting in ("100%", "mean 30%"):
+            runs += [row | {"setting": setting} for row in rows(*((m, str(v), "", "") for m, v in of.items()), **where)]
+        runs += [row | {"metric": "average_drop", "n": str(40 - (row["method"] == "grad_cam"))} for row in runs[-3:]]
+        differences.append(paired(str(seed), str(seed + 2), **where) | {"setting": "100%"})
+    text = tables.results(runs, "l_cam", differences).split("paired differences")[1]
+
+    def mean(values):
+        found = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+        return f"{statistics.fmean(values):+.1f} [{found.low:.1f},\N{NO-BREAK SPACE}{found.high:.1f}]"
+
+    file, taken, other = ([start + sign * s for s in range(10)] for start, sign in ((1, 1), (10, 1), (1, -1)))
+    assert f"- L-CAM-Img − Grad-CAM\n  - {mean(file)}\n  - {mean(taken)}\n  - –\n" in text
+    assert f"- L-CAM-Img − control: {tables.name('other_l_cam_img')}\n  - {mean(other)}\n  - {mean(other)}\n  - {mean(other)}\n" in text
+    nine = [[row for row in table if row["seed"] != "9"] for table in (runs, differences)]
+    assert "paired differences" not in tables.results(nine[0], "l_cam", nine[1])
 
 
 def test_numbers_of_a_claim_about_small_values_have_enough_digits():
