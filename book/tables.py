@@ -412,17 +412,21 @@ def _compare(check, seeds):
     what = f", {own['setting']}" if own["setting"] and "setting" not in check else ""
     where = f"{name(own['dataset'])}, {name(own['backbone'])}{what} ({', '.join(notes)})"
     digits = _digits([row for seed in seeds for row in seed[:2]])
-    told = [_against(*seed, digits) for seed in seeds]
     if len(seeds) == 1:
-        return f"**{_verdict(check, *seeds[0])}** on {where}: {told[0]}"
+        return f"**{_verdict(check, *seeds[0])}** on {where}: {_against(*seeds[0], digits)}"
     differences = [float(paired["value"]) if paired else float(own["value"]) - float(other["value"]) for own, other, paired in seeds]
     said = [_verdict(check, *seed) for seed in seeds]
     head = f"**{_over_all_seeds(check, said, differences)}** on {where}, {len(seeds)} seeds"
     if mean := over_seeds(differences, digits, "+"):
         counted = ", ".join(f"{one} under {count}" for one, count in Counter(said).most_common())
         return f"{head}: mean difference {mean}, the interval over the seeds. By the images of one seed: {counted}"
-    listed = ". ".join(f"Seed {own['seed']} ({one}): {text}" for (own, *_), one, text in zip(seeds, said, told, strict=True))
-    return f"{head}. {listed}"
+    listed = " · ".join(f"{_short(*seed, digits)} ({one})" for seed, one in zip(seeds, said, strict=True))
+    return f"{head}, n {_count(own['n'])}, differences {listed}"
+
+
+def _short(own, other, paired, digits):
+    """A seed's paired difference, or the two values where a run has none."""
+    return number(paired, sign=True, digits=digits) if paired else f"{_value(own, digits)} against {_value(other, digits)}"
 
 
 def _against(own, other, paired, digits):
