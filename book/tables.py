@@ -376,7 +376,7 @@ def claims(entries, rows, differences=()):
     for paper, group in itertools.groupby(sorted(entries, key=lambda e: PAPERS.index(e["paper"])), lambda e: e["paper"]):
         parts.append(f"## {name(paper)}\n")
         lines = [[e["statement"], e["source"], _evidence(e, rows, differences)] for e in group]
-        parts.append(list_table(["statement", "where it stands", "here"], lines, kind="prose"))
+        parts.append(list_table(["statement", "where it stands", "here"], lines, kind="prose", widths="24 18 58"))
     return "\n".join(parts)
 
 
@@ -420,7 +420,8 @@ def _compare(check, seeds):
     if mean := over_seeds(differences, digits, "+"):
         counted = ", ".join(f"{one} under {count}" for one, count in Counter(said).most_common())
         return f"{head}: mean difference {mean}, the interval over the seeds. By the images of one seed: {counted}"
-    listed = " · ".join(f"{_short(*seed, digits)} ({one})" for seed, one in zip(seeds, said, strict=True))
+    each = [f" ({one})" if len(set(said)) > 1 else "" for one in said]
+    listed = " · ".join(_short(*seed, digits) + one for seed, one in zip(seeds, each, strict=True))
     return f"{head}, n {_count(own['n'])}, differences {listed}"
 
 
