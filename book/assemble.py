@@ -159,8 +159,8 @@ def prepare(notebook, run):
         if alt:
             image = cell["metadata"].setdefault("mystnb", {}).setdefault("image", {})
             image.setdefault("alt", alt)
-    where = f"This page is the run `{run}`. Its numbers stand beside all others in the [results](results.md), and "
-    where += "[the protocols](protocol.md) say how each was taken."
+    where = f"This page is the run `{run}`. Its numbers stand beside all others in the [results](results.md) or [those on drawn data]"
+    where += "(drawn.md), and [the protocols](protocol.md) say how each was taken."
     cell = {"cell_type": "markdown", "metadata": {}, "source": where}
     if notebook.get("nbformat_minor", 0) >= 5:
         cell["id"] = "where-to-go-next"

@@ -307,7 +307,8 @@ def _cell(found, digits, usual):
     if not mean:
         return " · ".join("not run" if cell is None else _value(cell, digits, usual) for cell in found)
     counts = {int(float(cell["n"])) for cell in found if cell}  # of some metrics it is the images that a network gets right
-    n = "" if counts == {int(float(usual))} else "–".join(f"{n:,}" for n in sorted({min(counts), max(counts)}))
+    said = counts == {int(float(usual))} or all(cell["setting"].endswith(f"first {min(counts)}") for cell in found if cell)
+    n = "" if said else "–".join(f"{n:,}" for n in sorted({min(counts), max(counts)}))
     return mean + (f" (n {n})" if n else "")
 
 
@@ -337,7 +338,8 @@ def _value(cell, digits=1, usual=None):
     text = f"{float(cell['value']):.{digits}f}"
     if cell["ci_low"] and cell["ci_high"]:
         text += f" [{float(cell['ci_low']):.{digits}f},\N{NO-BREAK SPACE}{float(cell['ci_high']):.{digits}f}]"
-    return text if usual in (None, cell["n"]) else f"{text} (n {_count(cell['n'])})"
+    said = usual in (None, cell["n"]) or cell["setting"].endswith(f"first {int(float(cell['n']))}")
+    return text if said else f"{text} (n {_count(cell['n'])})"
 
 
 def _count(n):
