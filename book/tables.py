@@ -207,25 +207,9 @@ PROPOSED = ("increment_cam", "l_cam_fm", "l_cam_img", "lfi_cam", "calm_em")
 
 
 def _paired_over_seeds(differences, rows):
-    """What the paper proposes minus other maps, by protocol: the mean of the seeds' paired differences; nothing where seeds are few.
-
-    What a run has no difference of (maps brought to one mean, the map of another class) is subtracted here, within one network and on as
-    many images.
-    """
-    column = operator.itemgetter("protocol", "metric", "setting")
-    found = {}  # (method, than) -> column -> run -> difference
-    for d in differences:
-        found.setdefault((d["method"], d["than"]), {}).setdefault(column(d), {})[d["run"]] = float(d["value"])
-    runs = {d["run"] for d in differences}
-    values = {
-        (r["run"], r["weights"], r["method"], column(r)): r for r in rows if r["run"] in runs and " first " not in f" {r['setting']} "
-    }
-    others = [(method, f"other_{method}") for method in dict.fromkeys(method for method, _ in found)]
-    for pair in [*found, *others]:
-        for (run, weights, method, key), own in values.items():
-            other = values.get((run, weights, pair[1], key))
-            if method == pair[0] and other and other["n"] == own["n"]:
-                found.setdefault(pair, {}).setdefault(key, {}).setdefault(run, float(own["value"]) - float(other["value"]))
+    """What the paper proposes minus other maps, by protocol: the mean of the seeds' paired differences; nothing where seeds are few."""
+    first, count = differences[0], len({d["run"] for d in differences})
+    found = _by_pair(differences, rows)
     columns = [key for key in dict.fromkeys(key for of in found.values() for key in of) if key[1] not in ("map_mean", "empty_maps")]
     digits = {metric: _digits([row for row in rows if row["metric"] == metric]) for _, metric, _ in columns}
     parts = []
@@ -239,8 +223,31 @@ def _paired_over_seeds(differences, rows):
                 lines.append([label, *(cell or "–" for cell in cells)])
         if lines:
             head = ["difference", *(f"{name(metric)} {setting}".strip() for _, metric, setting in shown)]
-            parts.append(list_table(head, lines, f"Protocol {protocol}, paired differences; {told_seeds(len(runs))}"))
+            where = f"{name(first['dataset'])}, {name(first['backbone'])}, protocol {protocol}"
+            parts.append(list_table(head, lines, f"Paired differences, {where}; {told_seeds(count)}"))
     return "\n".join(parts)
+
+
+def _by_pair(differences, rows):
+    """(method, than) -> (protocol, metric, setting) -> run -> difference.
+
+    What a run has no difference of (maps brought to one mean, the map of another class) is subtracted here, within one network and on as
+    many images.
+    """
+    column = operator.itemgetter("protocol", "metric", "setting")
+    found = {}
+    for d in differences:
+        found.setdefault((d["method"], d["than"]), {}).setdefault(column(d), {})[d["run"]] = float(d["value"])
+    runs = {d["run"] for d in differences}
+    own = [row for row in rows if row["run"] in runs and " first " not in f" {row['setting']} "]
+    values = {(row["run"], row["weights"], row["method"], column(row)): row for row in own}
+    others = [(method, f"other_{method}") for method in dict.fromkeys(method for method, _ in found)]
+    for pair in [*found, *others]:
+        for (run, weights, method, key), one in values.items():
+            other = values.get((run, weights, pair[1], key))
+            if method == pair[0] and other and other["n"] == one["n"]:
+                found.setdefault(pair, {}).setdefault(key, {}).setdefault(run, float(one["value"]) - float(other["value"]))
+    return found
 
 
 def _recipe(run):

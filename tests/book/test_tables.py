@@ -188,7 +188,7 @@ def test_ten_seeds_have_their_paired_differences_and_nine_do_not():
             runs += [row | {"setting": setting} for row in rows(*((m, str(v), "", "") for m, v in of.items()), **where)]
         runs += [row | {"metric": "average_drop", "n": str(40 - (row["method"] == "grad_cam"))} for row in runs[-3:]]
         differences.append(paired(str(seed), str(seed + 2), **where) | {"setting": "100%"})
-    text = tables.results(runs, "l_cam", differences).split("paired differences")[1]
+    text = tables.results(runs, "l_cam", differences).split("Paired differences, ImageNet validation, ResNet-50")[1]
 
     def mean(values):
         found = stats.ttest_1samp(values, 0).confidence_interval(0.95)
@@ -198,7 +198,7 @@ def test_ten_seeds_have_their_paired_differences_and_nine_do_not():
     assert f"- L-CAM-Img − Grad-CAM\n  - {mean(file)}\n  - {mean(taken)}\n  - –\n" in text
     assert f"- L-CAM-Img − control: {tables.name('other_l_cam_img')}\n  - {mean(other)}\n  - {mean(other)}\n  - {mean(other)}\n" in text
     nine = [[row for row in table if row["seed"] != "9"] for table in (runs, differences)]
-    assert "paired differences" not in tables.results(nine[0], "l_cam", nine[1])
+    assert "Paired differences" not in tables.results(nine[0], "l_cam", nine[1])
 
 
 def test_numbers_of_a_claim_about_small_values_have_enough_digits():
