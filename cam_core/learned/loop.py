@@ -26,6 +26,7 @@ from tqdm import tqdm
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset
 from cam_core.learned.batches import Tensors, apart, as_float, batches, center, derived_seed, in_order, size
+from cam_core.learned.plain import Loss
 from cam_core.learned.recipes import Recipe
 from cam_core.results import flush
 
@@ -142,7 +143,7 @@ def _set_rates(optimizer: torch.optim.Optimizer, recipe: Recipe, position: float
 
 
 def _step(fabric: Fabric, model: Any, optimizer: Any, batch: dict[str, Tensor], index: list[int], where: str) -> dict[str, float]:
-    loss, log = model.loss(_ready(fabric, batch))
+    loss, log = _loss(fabric, model, batch)
     # Gradients are averaged over the processes: the weight makes that the mean over the batch where its last shares differ in size.
     weight = len(next(iter(batch.values()))) * fabric.world_size / len(index)
     logged = _shared(fabric, {"loss": loss, **log}, weight)
@@ -155,6 +156,12 @@ def _step(fabric: Fabric, model: Any, optimizer: Any, batch: dict[str, Tensor], 
     fabric.backward(loss if weight == 1 else loss * weight)
     optimizer.step()
     return logged
+
+
+def _loss(fabric: Fabric, model: Any, batch: dict[str, Tensor]) -> Loss:
+    with fabric.autocast():  # Fabric casts in forward alone, and one process calls a marked method past it
+        loss: Loss = model.loss(_ready(fabric, batch))
+    return loss
 
 
 def _ready(fabric: Fabric, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -180,7 +187,7 @@ def _measure(fabric: Fabric, model: Any, recipe: Recipe, data: Tensors | Dataset
     for index, batch in batches(data, still, seed, 0, among=held_out, rank=fabric.global_rank, world=fabric.world_size):
         if "images" in batch:
             batch["images"] = center(batch["images"], recipe.crop)
-        loss, log = model.loss(_ready(fabric, batch))
+        loss, log = _loss(fabric, model, batch)
         weight = len(next(iter(batch.values()))) * fabric.world_size / len(index)
         for key, value in _shared(fabric, {"loss": loss, **log}, weight).items():
             total[f"held_out_{key}"] = total.get(f"held_out_{key}", 0.0) + value * len(index)

@@ -213,6 +213,17 @@ def test_images_reach_the_loss_channels_last_and_in_0_to_1(floating):
         torch.testing.assert_close(images.double(), expected[index], rtol=1e-7, atol=0)
 
 
+@pytest.mark.parametrize("precision, dtype", [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
+def test_the_recipes_precision_is_what_the_convolutions_compute_in(precision, dtype):
+    victim, seen = model("lfi"), {True: set(), False: set()}
+    for module in victim.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda conv, _given, made: seen[conv.training].add(made.dtype))
+    fit(victim, replace(SHORT, epochs=1, precision=precision, held_out=0.2), data(), device="cpu", progress=False)
+    assert seen == {True: {dtype}, False: {dtype}}  # on images trained on, and on those held out
+    assert {p.dtype for p in victim.parameters()} == {torch.float32}
+
+
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     victim = model()
     original, count = victim.loss, 0
