@@ -17,8 +17,10 @@ import sys
 from pathlib import Path
 
 import check_site
+import claims
 import study_tables
 import tables
+from names import name
 
 BOOK = Path(__file__).resolve().parent
 PUBLISHED = ("subset", "drawn")  # profiles of results/ that have their own tables
@@ -110,7 +112,7 @@ def generated(match, options):
         return study_tables.protocols(PROTOCOLS)
     if what == "published":
         return tables.published(tables.load_yaml(BOOK / "published.yaml"), first)
-    return tables.claims(tables.load_yaml(BOOK / "claims.yaml"), *(evidence(options, f) for f in ("metrics.csv", "differences.csv")))
+    return claims.claims(tables.load_yaml(BOOK / "claims.yaml"), *(evidence(options, f) for f in ("metrics.csv", "differences.csv")))
 
 
 def read(options, profile, file="metrics.csv"):
@@ -137,7 +139,7 @@ def place_notebooks(source, paper, options):
             f"run `make reproduce PROFILE={options.profile}` first, or pass --allow-missing"
         )
     if not found:
-        (source / f"{paper}.md").write_text(f"# {tables.name(paper)}\n\n*This notebook has not run here.*\n")
+        (source / f"{paper}.md").write_text(f"# {name(paper)}\n\n*This notebook has not run here.*\n")
     pages = [paper, *(f"{paper}-{path.parent.name}" for path in found[1:])]
     for page, path in zip(pages, found, strict=False):
         notebook = prepare(json.loads(path.read_text(encoding="utf-8")), path.parent.name)

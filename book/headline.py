@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import tables
+from names import is_control, name
 
 HOME = Path(__file__).resolve().parents[1]
 MARKS = ("<!-- headline table: begin -->", "<!-- headline table: end -->")
@@ -15,7 +16,7 @@ COLUMNS = (("average_drop", "50%"), ("map_mean", "50%"), ("energy_pointing_game"
 
 def table(rows):
     """Markdown: the subset's ImageNet runs, method × metric with interval and n; controls in italics."""
-    head = ["run", "method", *(f"{tables.name(metric)} {setting}".strip() for metric, setting in COLUMNS), "n"]
+    head = ["run", "method", *(f"{name(metric)} {setting}".strip() for metric, setting in COLUMNS), "n"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for run in dict.fromkeys((r["paper"], r["run"]) for r in rows if r["dataset"] == "imagenet"):
         own = {(r["method"], r["metric"], r["setting"]): r for r in rows if (r["paper"], r["run"]) == run}
@@ -23,9 +24,9 @@ def table(rows):
             cells = [own.get((method, *column)) for column in COLUMNS]
             first = next((cell for cell in cells if cell), None)
             if first and int(float(first["n"])) >= FEWEST:
-                title = f"{tables.name(run[0])}, {tables.name(first['backbone'])}"
-                shown = f"*{tables.name(method)}*" if tables.is_control(method) else tables.name(method)
-                values = [tables._value(cell) if cell else "–" for cell in cells]
+                title = f"{name(run[0])}, {name(first['backbone'])}"
+                shown = f"*{name(method)}*" if is_control(method) else name(method)
+                values = [tables.number(cell) if cell else "–" for cell in cells]
                 lines.append("| " + " | ".join([title, shown, *values, first["n"]]) + " |")
     return "\n".join(lines) if len(lines) > 2 else "*No run on real images has been published yet.*"
 

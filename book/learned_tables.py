@@ -1,6 +1,7 @@
 """Tables of the studies of learned models."""
 
-from tables import is_control, list_table, name, number, over_seeds, told_seeds
+from names import is_control, name
+from tables import list_table, number, over_seeds, told_seeds
 
 
 def recipe(rows):

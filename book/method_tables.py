@@ -1,6 +1,7 @@
 """Tables of the studies of methods: their forms, Score-CAM within a budget, the readings of Increment-CAM."""
 
-from tables import is_control, list_table, name, number
+from names import is_control, name
+from tables import list_table, number
 
 
 def forms(rows):

@@ -1,6 +1,7 @@
 """Tables of the studies of metrics: where known maps land, calibration, coverage, equal mean."""
 
-from tables import is_control, list_table, name, number
+from names import is_control, name
+from tables import list_table, number
 
 LOCALIZATION = ("energy", "pointing", "wsol", "cue")
 

@@ -1,6 +1,7 @@
 """Tables of the benchmarks."""
 
-from tables import list_table, name
+from names import name
+from tables import list_table
 
 
 def named(contender):

@@ -8,7 +8,8 @@ import learned_tables
 import method_tables
 import metric_tables
 import race_tables
-from tables import list_table, name
+from names import name
+from tables import list_table
 
 STUDIES = method_tables.KINDS | learned_tables.KINDS | metric_tables.KINDS
 SUMMARIES = {"increment_cam": method_tables.readings}  # of all results of one kind

@@ -91,3 +91,13 @@ def site(root):
 
     assert assemble.main(["--runs", str(root / "runs"), "--results", str(root / "results"), "--out", str(root / "_site")]) == 0
     return root / "_site" / "html"
+
+
+def rows(*methods, **given):
+    base = {"paper": "l_cam", "dataset": "imagenet", "backbone": "resnet50", "run": "r", "profile": "subset"}
+    return [row(**(base | {"method": m, "value": v, "ci_low": low, "ci_high": high} | given)) for m, v, low, high in methods]
+
+
+def paired(low, high, **given):
+    base = rows(("l_cam_img", str((float(low) + float(high)) / 2), low, high))[0]
+    return base | {"than": "grad_cam", "p": "0.01", "p_holm": "0.034", "same_as": ""} | given

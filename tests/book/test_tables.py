@@ -5,17 +5,10 @@ import statistics
 
 import pytest
 import tables
+from names import name
 from scipy import stats
 
-from .conftest import BOOK, row
-
-CLAIM = {"id": "x", "paper": "l_cam", "statement": "S.", "source": "abstract", "status": "tested"}
-CHECK = {"metric": "energy_pointing_game", "method": "l_cam_img", "than": "grad_cam", "direction": "higher"}
-
-
-def rows(*methods, **given):
-    base = {"paper": "l_cam", "dataset": "imagenet", "backbone": "resnet50", "run": "r", "profile": "subset"}
-    return [row(**(base | {"method": m, "value": v, "ci_low": low, "ci_high": high} | given)) for m, v, low, high in methods]
+from .conftest import BOOK, paired, rows
 
 
 def test_a_table_gives_value_interval_and_n():
@@ -88,96 +81,6 @@ def test_quantized_weights_are_named_as_such(weights, said):
     assert said in text
 
 
-@pytest.mark.parametrize(
-    ("own", "other", "verdict"),
-    [
-        (("50", "45", "55"), ("30", "25", "35"), "**holds**"),
-        (("50", "45", "55"), ("48", "43", "53"), "**not decided**"),
-        (("30", "25", "35"), ("50", "45", "55"), "**does not hold**"),
-    ],
-)
-def test_claims_are_judged_by_direction_and_interval(own, other, verdict):
-    found = rows(("l_cam_img", *own), ("grad_cam", *other), weights="resnet50_pqf_large")
-    text = tables.claims([CLAIM | {"check": CHECK}], found)
-    assert verdict in text
-    assert "stand-in" in text
-    flipped = tables.claims([CLAIM | {"check": CHECK | {"direction": "lower"}}], found)
-    assert {"**holds**": "**does not hold**", "**does not hold**": "**holds**"}.get(verdict, verdict) in flipped
-
-
-def paired(low, high, **given):
-    base = rows(("l_cam_img", str((float(low) + float(high)) / 2), low, high))[0]
-    return base | {"than": "grad_cam", "p": "0.01", "p_holm": "0.034", "same_as": ""} | given
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "margin", "direction", "verdict"),
-    [
-        ("1", "3", None, "higher", "holds"),  # though the intervals of the two overlap
-        ("1", "3", None, "lower", "does not hold"),
-        ("-3", "-1", None, "higher", "does not hold"),
-        ("-1", "3", None, "higher", "not decided"),
-        ("0", "3", None, "higher", "not decided"),
-        ("-1.5", "3", 2, "higher", "holds"),
-        ("-1.5", "-1", 2, "higher", "holds"),  # worse, by less than the margin
-        ("-5", "-3", 2, "higher", "does not hold"),
-        ("-3", "3", 2, "higher", "not decided"),
-        ("-3", "1.5", 2, "lower", "holds"),
-        ("3", "5", 2, "lower", "does not hold"),
-    ],
-)
-def test_claims_are_judged_by_the_paired_interval(low, high, margin, direction, verdict):
-    found = rows(("l_cam_img", "50", "45", "55"), ("grad_cam", "48", "43", "53"))
-    check = CHECK | {"direction": direction} | ({"margin": margin} if margin else {})
-    text = tables.claims([CLAIM | {"check": check}], found, [paired(low, high)])
-    assert f"**{verdict}** on" in text
-    assert f"[{float(low):.1f},\N{NO-BREAK SPACE}{float(high):.1f}], n 40, corrected p 0.034" in text
-    assert "no paired difference" not in text
-
-
-def seeds_of(values, width, **given):
-    """Rows and paired differences of one configuration, a seed for each difference."""
-    both, differences = [], []
-    for seed, value in enumerate(values):
-        where = {"run": f"x-s{seed}", "seed": str(seed)}
-        both += rows(("l_cam_img", str(50 + value), "45", "55"), ("grad_cam", "50", "45", "55"), **where)
-        differences.append(paired(str(value - width), str(value + width), **where, **given))
-    return both, differences
-
-
-@pytest.mark.parametrize(
-    ("values", "width", "verdict"),
-    [
-        ([4, 3, 5], 1, "holds"),
-        ([-4, -3, -5], 1, "does not hold"),
-        ([4, 3, -1], 2, "not decided"),  # one seed that its own images leave open
-        ([4, 3, -5], 1, "not decided"),  # two seeds that contradict each other
-    ],
-)
-def test_a_claim_about_few_seeds_must_hold_under_each_by_its_own_images(values, width, verdict):
-    text = tables.claims([CLAIM | {"check": CHECK}], *seeds_of(values, width))
-    told = []
-    for value in values:
-        said = "holds" if value > width else "does not hold" if value < -width else "not decided"
-        told.append(f"{value:+.1f} [{value - width:.1f},\N{NO-BREAK SPACE}{value + width:.1f}]" + f" ({said})" * (verdict == "not decided"))
-    assert f"**{verdict}** on ImageNet validation, ResNet-50 (subset), 3 seeds, n 40, differences {' · '.join(told)}" in text
-    assert "mean" not in text
-
-
-def test_from_ten_seeds_on_the_interval_over_them_decides():
-    """Seeds of which none is sure by its own images, and whose mean is."""
-    values = [2, 1, 3, 0, 2, 5, -1, 1, 4, 2]
-    found = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    told = f", 10 seeds: mean difference +1.9 [{found.low:.1f},\N{NO-BREAK SPACE}{found.high:.1f}], the interval over the seeds."
-    text = tables.claims([CLAIM | {"check": CHECK}], *seeds_of(values, 9))
-    assert "**holds** on" in text
-    assert f"{told} By the images of one seed: not decided under 10" in text
-    assert "**not decided** on" in tables.claims([CLAIM | {"check": CHECK}], *seeds_of(values[:9], 9))
-    lower = CHECK | {"direction": "lower", "margin": 5}
-    assert "**holds** on" in tables.claims([CLAIM | {"check": lower}], *seeds_of(values, 9))
-    assert "**does not hold** on" in tables.claims([CLAIM | {"check": lower | {"margin": 0.1}}], *seeds_of(values, 9))
-
-
 def test_ten_seeds_have_their_paired_differences_and_nine_do_not():
     """Those of the run's file; of maps at one mean and of the map of another class, which it lacks, value minus value on as many images."""
     runs, differences = [], []
@@ -196,33 +99,9 @@ def test_ten_seeds_have_their_paired_differences_and_nine_do_not():
 
     file, taken, other = ([start + sign * s for s in range(10)] for start, sign in ((1, 1), (10, 1), (1, -1)))
     assert f"- L-CAM-Img − Grad-CAM\n  - {mean(file)}\n  - {mean(taken)}\n  - –\n" in text
-    assert f"- L-CAM-Img − control: {tables.name('other_l_cam_img')}\n  - {mean(other)}\n  - {mean(other)}\n  - {mean(other)}\n" in text
+    assert f"- L-CAM-Img − control: {name('other_l_cam_img')}\n  - {mean(other)}\n  - {mean(other)}\n  - {mean(other)}\n" in text
     nine = [[row for row in table if row["seed"] != "9"] for table in (runs, differences)]
     assert "Paired differences" not in tables.results(nine[0], "l_cam", nine[1])
-
-
-def test_numbers_of_a_claim_about_small_values_have_enough_digits():
-    found = rows(("l_cam_img", "0.512", "0.4", "0.6"), ("grad_cam", "0.53", "0.5", "0.6"))
-    assert "0.512 [0.400" in tables.claims([CLAIM | {"check": CHECK}], found, [paired("-0.03", "-0.006")])
-
-
-def test_claims_without_their_paired_difference_say_so():
-    found = rows(("l_cam_img", "50", "45", "55"), ("grad_cam", "30", "25", "35"))
-    other = [paired("1", "3", **{k: "other"}) for k in ("run", "than", "method", "metric", "setting", "profile", "protocol")]
-    text = tables.claims([CLAIM | {"check": CHECK}], found, other)
-    assert "**holds** on" in text
-    assert "intervals of each alone, no paired difference" in text
-    assert "**not judged** on" in tables.claims([CLAIM | {"check": CHECK | {"margin": 2}}], found)
-    same = tables.claims([CLAIM | {"check": CHECK}], found, [paired("0", "0", p="", p_holm="", same_as="grad_cam")])
-    assert "**not decided**" in same
-    assert "the same map as Grad-CAM, counted once" in same
-    few = tables.claims([CLAIM | {"check": CHECK | {"margin": 2}}], found, [paired("-1", "3", n="29")])
-    assert "**not decided**" in few
-    chance = tables.claims([CLAIM | {"check": CHECK}], found, [paired("1", "3", p_holm="0.051")])
-    assert "**not decided**" in chance
-    beside = tables.claims([CLAIM | {"check": CHECK, "beside": "[the floor](#floor)"}], found)
-    assert "Read beside it: [the floor](#floor)" in beside
-    assert "Read beside it" not in tables.claims([CLAIM | {"check": CHECK, "beside": "[the floor](#floor)"}], [])
 
 
 def test_differences_are_read_from_complete_runs(tmp_path):
@@ -232,13 +111,6 @@ def test_differences_are_read_from_complete_runs(tmp_path):
     assert tables.read(tmp_path, "subset", "differences.csv") == []
     (run / "provenance.json").write_text("{}")
     assert tables.read(tmp_path, "subset", "differences.csv") == [{"method": "cam", "than": "grad_cam", "run": "key", "profile": "subset"}]
-
-
-def test_claims_compare_only_within_a_run():
-    a, b = rows(("l_cam_img", "50", "45", "55")), rows(("grad_cam", "30", "25", "35"), run="other")
-    assert "not run" in tables.claims([CLAIM | {"check": CHECK}], a + b)
-    assert "untested" in tables.claims([CLAIM | {"status": "untested"}], a)
-    assert "see [there](#there)" in tables.claims([CLAIM | {"status": "studied", "seen": "[there](#there)"}], a)
 
 
 def test_unfinished_runs_do_not_count(root, tmp_path):
