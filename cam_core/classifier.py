@@ -181,6 +181,8 @@ def load_network(name: str, weights: str | Path | None, num_classes: int | None 
                     f"{name}: no download of IMAGENET1K_V1 ({error}); put {name}*.safetensors into a folder and set CAM_WEIGHTS to it"
                 ) from error
             return pretrained, "IMAGENET1K_V1"
+        if hasattr(network, "transform_input"):  # GoogLeNet and Inception: these weights were trained on another scale
+            network.transform_input = True  # type: ignore[assignment]
     else:
         file = Path(weights)
         if not file.is_file():

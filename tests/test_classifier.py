@@ -116,6 +116,20 @@ def test_weights_come_from_the_folder_that_is_named(tmp_path, monkeypatch):
         load_classifier("squeezenet1_1")
 
 
+def test_imagenet_weights_of_a_folder_see_images_on_the_scale_they_were_trained_on(tmp_path, monkeypatch):
+    """torchvision's own GoogLeNet rescales its input where it has pretrained weights."""
+    torch.manual_seed(1)
+    theirs = torchvision.models.googlenet(weights=None, aux_logits=False, init_weights=False, transform_input=True).eval()
+    save_file(theirs.state_dict(), tmp_path / "googlenet_mine.safetensors")
+    monkeypatch.setenv("CAM_WEIGHTS", str(tmp_path))
+    classifier, images = load_classifier("googlenet"), torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        ours, expected = classifier(images), theirs(classifier.normalize(images))
+        theirs.transform_input = False
+        other = theirs(classifier.normalize(images))
+    assert (ours - expected).abs().max() < 0.01 * (ours - other).abs().max()
+
+
 def test_weights_that_do_not_fit_are_refused(tmp_path):
     file = tmp_path / "w.safetensors"
     save_file(torchvision.models.squeezenet1_1(num_classes=7).state_dict(), file)
