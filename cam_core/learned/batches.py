@@ -7,8 +7,9 @@ Everything random in a batch follows from (seed, epoch, number of the batch), so
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,12 +66,14 @@ def batches(
     *,
     among: Tensor | None = None,
     first: int = 0,
+    still: bool = False,
     rank: int = 0,
     world: int = 1,
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
     """(indices, batch) from batch number ``first`` of an epoch on, over the examples ``among`` (indices; all for None).
 
-    Of ``world`` processes each takes every ``world``-th example of a batch; the indices are the whole batch's.
+    ``still``: in one view, the `middle` of each image, instead of one drawn by the recipe. Of ``world`` processes each takes every
+    ``world``-th example of a batch; the indices are the whole batch's.
     """
     if isinstance(data, Mapping) and "activations" in data and recipe.augments:
         raise ValueError("cached activations belong to one view: turn flip, pad and crop off in the recipe, or do not cache")
@@ -86,43 +89,53 @@ def batches(
         return order[number][rank::world].tolist(), draws[rank::world]
 
     shares = (share(number) for number in range(first, len(order)))
-    read = _taken(data, shares, recipe) if isinstance(data, Mapping) else _streamed(data, shares, recipe)
+    see = partial(_still if still else _as_seen, recipe=recipe)
+    read = _taken(data, shares, see) if isinstance(data, Mapping) else _streamed(data, shares, see)
     for number, batch in enumerate(read, start=first):
         yield order[number].tolist(), batch
 
 
-def _taken(data: Tensors, shares: Iterable[tuple[list[int], Tensor]], recipe: Recipe) -> Iterator[dict[str, Tensor]]:
+See = Callable[[Tensor, Tensor], Tensor]  # images and their draws [B,3 or 23] -> the view of them that a batch holds
+
+
+def _taken(data: Tensors, shares: Iterable[tuple[list[int], Tensor]], see: See) -> Iterator[dict[str, Tensor]]:
     for part, draws in shares:
         batch = {key: values[part] for key, values in data.items()}
-        if "images" in batch and recipe.augments:
-            batch["images"] = _as_seen(batch["images"], draws, recipe)
+        if "images" in batch:
+            batch["images"] = see(batch["images"], draws)
         yield batch
 
 
+def _still(images: Tensor, _draws: Tensor, recipe: Recipe) -> Tensor:
+    return middle(images, recipe)
+
+
 def _as_seen(images: Tensor, draws: Tensor, recipe: Recipe) -> Tensor:
+    if not recipe.augments:
+        return images
     return augment(images, draws, flip=recipe.flip, pad=recipe.pad, crop=recipe.crop, resized=recipe.resized)
 
 
 class _Seen(TorchDataset[dict[str, Tensor]]):
     """(index, draws) -> one example as tensors, augmented by the worker that decodes it: before their window, images may differ in size."""
 
-    def __init__(self, data: Dataset, recipe: Recipe | None) -> None:
-        self.data, self.recipe = data, recipe
+    def __init__(self, data: Dataset, see: See | None) -> None:
+        self.data, self.see = data, see
 
     def __getitem__(self, asked: tuple[int, list[float]]) -> dict[str, Tensor]:
         index, draws = asked
         one = _tensors([self.data[index]], len(self.data.classes))
-        if self.recipe is not None and self.recipe.augments:
-            one["images"] = _as_seen(one["images"], torch.tensor([draws]), self.recipe)
+        if self.see is not None:
+            one["images"] = self.see(one["images"], torch.tensor([draws]))
         return one
 
 
-def _streamed(data: Dataset, shares: Iterable[tuple[list[int], Tensor]], recipe: Recipe | None) -> Iterator[dict[str, Tensor]]:
+def _streamed(data: Dataset, shares: Iterable[tuple[list[int], Tensor]], see: See | None) -> Iterator[dict[str, Tensor]]:
     workers = min(8, (os.cpu_count() or 1) - 1)
     asked: Any = (list(zip(part, draws.tolist(), strict=True)) for part, draws in shares)
     # The workers' seeds come from a generator of their own: training must not depend on how often an iterator was made.
     yield from DataLoader(
-        _Seen(data, recipe), batch_sampler=asked, num_workers=workers, generator=torch.Generator(), collate_fn=_joined,
+        _Seen(data, see), batch_sampler=asked, num_workers=workers, generator=torch.Generator(), collate_fn=_joined,
         pin_memory=torch.cuda.is_available(),
     )  # fmt: skip
 
@@ -200,12 +213,19 @@ def window(sides: Sequence[int], draw: Tensor, shares: tuple[float, float]) -> t
     return (height - h) // 2, (width - w) // 2, h, w
 
 
+def middle(images: Tensor, recipe: Recipe) -> Tensor:
+    """The view of images [B,3,H,W] in which a recipe is measured: the middle window of its ``crop``.
+
+    Where the recipe's windows are ``resized``, out of the image with a short side 256/224 as long, as the papers test.
+    """
+    if recipe.resized is not None and recipe.crop is not None:
+        images = geometry.resize(images, [round(recipe.crop * 256 / 224)], antialias=True)
+    return center(images, recipe.crop)
+
+
 def center(images: Tensor, side: int | None) -> Tensor:
     """The middle window of ``side`` x ``side`` pixels of images [N,3,H,W]; all of it for None."""
-    if side is None:
-        return images
-    y, x = (images.shape[2] - side) // 2, (images.shape[3] - side) // 2
-    return images[:, :, y : y + side, x : x + side]
+    return images if side is None else geometry.center_crop(images, [side, side])
 
 
 def as_float(images: Tensor) -> Tensor:

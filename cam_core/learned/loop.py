@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset
-from cam_core.learned.batches import Tensors, apart, as_float, batches, center, derived_seed, in_order, size
+from cam_core.learned.batches import Tensors, apart, as_float, batches, derived_seed, in_order, size
 from cam_core.learned.plain import Loss
 from cam_core.learned.recipes import Recipe
 from cam_core.results import flush
@@ -71,7 +71,11 @@ def fit(
     (for the papers' "best on test"); it changes nothing. Returns history per epoch, seconds, updates, "best" and "best_on_test".
     Raises `TrainingError` at a loss or weight that is not finite, naming the batch; the last checkpoint stays.
     """
+    if recipe.precision == "16-mixed":
+        raise ValueError("no checkpoint keeps the scale of gradients in float16, so a resumed training would differ: take bf16-mixed")
     fabric = fabric or Fabric(accelerator=device, devices=1, precision=cast("Any", recipe.precision))
+    if fabric._precision.precision != recipe.precision:
+        raise ValueError(f"the recipe asks for {recipe.precision}, the fabric computes in {fabric._precision.precision}: make them one")
     optimizer = torch.optim.SGD(_groups(model, recipe), lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
     wrapped, stepped = fabric.setup(model, optimizer)
     wrapped.mark_forward_method("loss")
@@ -79,7 +83,7 @@ def fit(
     at = _resume(out / CHECKPOINT, model, optimizer, identity) if out else Progress()
     out = out if fabric.global_rank == 0 else None  # all read it, one writes
     among, held_out = apart(data, recipe.held_out, seed)
-    share = {"rank": fabric.global_rank, "world": fabric.world_size}
+    share: dict[str, Any] = {"rank": fabric.global_rank, "world": fabric.world_size}
     per_epoch = math.ceil(len(among) / recipe.batch)
     began = saved = time.monotonic()
     before = at.seconds
@@ -180,13 +184,10 @@ def _shared(fabric: Fabric, log: Mapping[str, Tensor], weight: float) -> dict[st
 
 @torch.no_grad()
 def _measure(fabric: Fabric, model: Any, recipe: Recipe, data: Tensors | Dataset, held_out: Tensor, seed: int) -> dict[str, float]:
-    """Loss and what the model logs on the held-out images, in eval mode, on the middle of each image."""
+    """Loss and what the model logs on the held-out images, in eval mode, on one still view of each."""
     model.eval()
-    still = replace(recipe, flip=False, pad=0, crop=None, resized=None)
     total: dict[str, float] = {}
-    for index, batch in batches(data, still, seed, 0, among=held_out, rank=fabric.global_rank, world=fabric.world_size):
-        if "images" in batch:
-            batch["images"] = center(batch["images"], recipe.crop)
+    for index, batch in batches(data, recipe, seed, 0, among=held_out, still=True, rank=fabric.global_rank, world=fabric.world_size):
         loss, log = _loss(fabric, model, batch)
         weight = len(next(iter(batch.values()))) * fabric.world_size / len(index)
         for key, value in _shared(fabric, {"loss": loss, **log}, weight).items():
@@ -262,7 +263,7 @@ def _resume(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, iden
     with safe_open(file, framework="pt") as content:
         metadata = content.metadata()
     if metadata.get("identity") != identity:
-        raise TrainingError(f"{file} belongs to another recipe, seed or training set: remove it, or train into another folder")
+        raise TrainingError(f"{file} belongs to another recipe, seed or size of the training set: remove it, or train into another folder")
     load_kept(model, {key[len("model.") :]: value for key, value in tensors.items() if key.startswith("model.")}, file)
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():

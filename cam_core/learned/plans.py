@@ -137,9 +137,9 @@ CALM_BY_WSOL = {
 }
 
 
-def cub_recipe(epochs: int | None = None) -> Recipe:
+def cub_recipe(name: str, epochs: int | None = None) -> Recipe:
     """CALM's recipe for a few hundred images of ten classes and pretrained weights whose BatchNorm statistics are best left alone."""
-    return CALM.shortened(epochs or 5, lr=0.002, batch=16, crop=None, pad=16, frozen_batchnorm=True)
+    return of_family(CALM_PAPER, name).shortened(epochs or 5, lr=0.002, batch=16, crop=None, pad=16, frozen_batchnorm=True)
 
 
 def calm_plan(dataset: str, name: str, epochs: int | None = None, paper: str = "") -> Plan:
@@ -155,7 +155,7 @@ def calm_plan(dataset: str, name: str, epochs: int | None = None, paper: str = "
         return Plan(drawn_recipe(CALM, epochs or DRAWN_EPOCHS[dataset], lr=0.1, groups=()))
     if dataset != "cub":
         raise ValueError(f'CALM has no reduced recipe for {dataset}: take cub, drawn data, or the recipe "paper"')
-    return Plan(cub_recipe(epochs), deviations=("maps: 14x14 instead of 28x28",))
+    return Plan(cub_recipe(name, epochs), deviations=("maps: 14x14 instead of 28x28",))
 
 
 # --- L-CAM -----------------------------------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ class Recipe:
     @property
     def augments(self) -> bool:
         """Whether an image is shown in another view each time (then its activations cannot be cached)."""
-        return self.flip or self.pad > 0 or self.crop is not None
+        return self.flip or self.pad > 0 or self.crop is not None or self.resized is not None
 
     def rate(self, position: float) -> float:
         """What the learning rates are multiplied by at a position in epochs: 2.5 is in the middle of the third."""

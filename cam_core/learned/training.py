@@ -21,11 +21,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from cam_core import networks
-from cam_core.classifier import Classifier
+from cam_core import classifier, maps, networks
 from cam_core.data import Dataset
-from cam_core.learned import loop
-from cam_core.learned.batches import Tensors, batches, derived_seed, in_memory
+from cam_core.learned import batches, loop, recipes
+from cam_core.learned.batches import Tensors, derived_seed, in_memory
 from cam_core.learned.loop import (
     BEST,
     CHECKPOINT,
@@ -72,9 +71,10 @@ def trained(
     It is kept in ``store`` under a digest of: the model as built under ``seed`` (its text and its tensors, a frozen classifier's among
     them), recipe, training set, seed, ``extra``, and the code of the loop and the model. A data set is decoded into memory where it `fits`
     there, else (or with ``stream``) read from disk in every epoch; a model with ``prepare`` makes its own training set of it.
-    ``summary``: history, seconds, accuracy (percent on ``test``, an image counted right by the largest logit), deviations from the
-    paper's recipe, digest. Two jobs never train the same model at once; one job may have several processes: ``devices`` of each of
-    ``nodes`` machines, by default as many as torchrun or `fabric run` started, else one. They need one store that all can read.
+    ``summary``: history, seconds, accuracy (percent on ``test``, an image counted right by the largest logit; taken anew where the model
+    was kept with other test images), deviations from the paper's recipe, digest. Two jobs never train the same model at once; one job may
+    have several processes: ``devices`` of each of ``nodes`` machines, by default as many as torchrun or `fabric run` started, else one.
+    They need one store that all can read.
     ``best``: the weights that were best on the training images that the recipe holds out, not the last; ``summary["best"]`` has their
     epoch, their value there and their own accuracy on ``test``. ``best_on_test``, the papers' habit: ``summary["best_on_test"]`` is the
     highest accuracy on ``test`` after any epoch; no weights are chosen by it.
@@ -87,7 +87,9 @@ def trained(
         torch.manual_seed(derived_seed(seed))
         model = build()
     fabric = launched(device, devices, nodes, recipe.precision)
-    key = digest(model, recipe.record(), data_digest(data), seed, {**(extra or {}), **({"best_on_test": True} if best_on_test else {})})
+    of_test = "" if test is None else data_digest(test)
+    watched = {"best_on_test": of_test} if best_on_test else {}
+    key = digest(model, recipe.record(), data_digest(data), seed, {**(extra or {}), **watched})
 
     def make(part: Path) -> dict[str, Any]:
         model.to(fabric.device)
@@ -97,32 +99,42 @@ def trained(
         prepare = getattr(model, "prepare", None)
         prepared = prepare(prepared, recipe, progress=progress) if prepare else prepared
         held_out = None if test is None else _read(test, fabric, None, progress)
-        watched: dict[str, Any] = {"watched": held_out} if best_on_test else {}
-        summary = fit(model, recipe, prepared, out=part, seed=seed, progress=progress, fabric=fabric, **watched)
+        shown = held_out if best_on_test else None
+        summary = fit(model, recipe, prepared, out=part, seed=seed, progress=progress, fabric=fabric, watched=shown)
         fabric.barrier()  # the first process has written
         paper = PAPERS.get(recipe.name)
         summary |= {"recipe": recipe.record(), "seed": seed}
         summary["deviations"] = [*(recipe.differs_from(paper) if paper else []), *getattr(model, "deviations", [])]
-        if held_out is not None:
-            summary["accuracy"] = accuracy(cast("Classifier", model.classifier), held_out)
-            if "best" in summary:
-                last = kept_state(model)
-                load_kept(model, read_tensors(part / BEST), part / BEST)
-                summary["best"]["test_accuracy"] = accuracy(cast("Classifier", model.classifier), held_out)
-                load_kept(model, last, part / BEST)
-        return summary
+        return summary if held_out is None else _tested(model, summary, held_out, part, of_test)
 
     summary = kept(model, key, make, Path(store), fabric)
+    if test is not None and summary.get("tested") != of_test:  # kept with other test images, or with none
+        summary = _tested(model.to(fabric.device).eval(), summary, _read(test, fabric, None, progress), Path(store) / key[:20], of_test)
     if best:
         file = Path(store) / key[:20] / BEST
         load_kept(model, read_tensors(file), file)
     return model.to(fabric.device).eval(), summary
 
 
+def _tested(model: Any, summary: dict[str, Any], test: Tensors | Dataset, folder: Path, digest: str) -> dict[str, Any]:
+    """The summary with the accuracy on test images of that ``digest``, of the model as it is and of the best weights in ``folder``."""
+    summary = {**summary, "accuracy": accuracy(model.classifier, test), "tested": digest}
+    if "best" in summary:
+        last = {key: value.clone() for key, value in kept_state(model).items()}  # which are the model's own, on a CPU
+        load_kept(model, read_tensors(folder / BEST), folder / BEST)
+        summary["best"] = {**summary["best"], "test_accuracy": accuracy(model.classifier, test)}
+        load_kept(model, last, folder / BEST)
+    return summary
+
+
+# How many processes torchrun or `fabric run` started here, and in all; Fabric, where it launches some itself, says the second alone.
+STARTED = tuple(int(os.environ[name]) if "LOCAL_WORLD_SIZE" in os.environ else 1 for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+
+
 @cache  # a process has one place among the others, however many models it trains
 def launched(device: str, devices: int | None, nodes: int | None, precision: str) -> Fabric:
     """Fabric for one process, or for the ``devices`` of each of ``nodes`` machines, which it starts where nobody else has."""
-    here, everywhere = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))  # torchrun's
+    here, everywhere = STARTED
     devices, nodes = devices or here, nodes or max(1, everywhere // here)
     several = devices * nodes > 1
     fabric = Fabric(
@@ -212,8 +224,9 @@ def digest(model: nn.Module, *facts: Any) -> str:
     total = hashlib.sha256(repr(model).encode())
     for key, value in sorted({**dict(model.named_buffers()), **model.state_dict()}.items()):  # the normalisation is no part of the state
         total.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    for file in (inspect.getsourcefile(type(model)), loop.__file__, batches.__code__.co_filename, networks.__file__):
-        total.update(_code(Path(str(file)).read_text()).encode())
+    own = Path(str(inspect.getsourcefile(type(model)))).resolve()
+    for code in (CODE[own] if own in CODE else _code(own.read_text()), *(CODE[file] for file in SHARED)):
+        total.update(code.encode())
     total.update(json.dumps(facts, sort_keys=True, default=str).encode())
     return total.hexdigest()
 
@@ -235,3 +248,8 @@ def data_digest(data: Tensors | Dataset) -> str:
     for key, value in sorted(data.items()):
         total.update(f"{key} {value.dtype} {tuple(value.shape)}".encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return total.hexdigest()
+
+
+SHARED = [Path(str(module.__file__)).resolve() for module in (loop, batches, recipes, networks, classifier, maps)]
+# Read at the import: a study runs for hours, and what is edited meanwhile is not what it trains with.
+CODE = {file: _code(file.read_text()) for file in [*SHARED, *Path(__file__).resolve().parent.glob("*.py")]}

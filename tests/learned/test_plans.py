@@ -3,7 +3,7 @@
 import pytest
 
 from cam_core.learned import plans
-from cam_core.learned.recipes import CALM, L_CAM, LFI_CAM, PAPERS
+from cam_core.learned.recipes import CALM, CALM_INCEPTION, CALM_VGG, L_CAM, LFI_CAM, PAPERS
 
 
 def test_contenders_learn_alike():
@@ -53,6 +53,8 @@ def test_calm_is_reduced_by_the_data_it_learns():
     assert (drawn.recipe.epochs, drawn.recipe.groups, drawn.deviations) == (22, (), ())
     assert (birds.recipe.epochs, birds.recipe.groups, birds.deviations) == (3, CALM.groups, ("maps: 14x14 instead of 28x28",))
     assert birds.recipe.frozen_batchnorm
+    for name, released in (("vgg16", CALM_VGG), ("inception_v3", CALM_INCEPTION)):  # their pretrained layers learn at the base rate, too
+        assert plans.calm_plan("cub", name).recipe.groups == released.groups
     assert plans.calm_plan("cub", "resnet50", paper="paper").recipe == CALM
     with pytest.raises(ValueError, match="CALM has no reduced recipe for imagenet"):
         plans.calm_plan("imagenet", "resnet50")

@@ -114,3 +114,25 @@ def test_processes_keep_one_model_together(tmp_path):
         assert one["summary"]["digest"] == alone["summary"]["digest"]
         assert "2 processes on cpu cannot share BatchNorm's statistics" in one["refused"]
     assert alone["refused"] == ""
+
+
+ASKED = """
+import sys
+from cam_core.learned.training import launched
+fabric = launched("cpu", 2, None, "32-true")
+print(f"of {fabric.world_size}", file=sys.stderr)
+fabric.barrier()
+assert launched("cpu", 2, None, "bf16-mixed").world_size == 2  # another precision, when WORLD_SIZE is set already
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_are_two_processes_without_torchrun_too(tmp_path):
+    """Fabric starts the second itself, and tells it how many there are in all, not how many on this machine."""
+    script = tmp_path / "asked.py"
+    script.write_text(ASKED)
+    here = {key: value for key, value in os.environ.items() if key not in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")}
+    here |= {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=200, check=False, env=here)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stderr.count("of 2") >= 2

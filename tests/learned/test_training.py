@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from cam_core.data import Dataset, Example
 from cam_core.data.example import Annotation
 from cam_core.learned import training
-from cam_core.learned.batches import apart, augment, batches, center, derived_seed, features, in_memory, in_order, window
+from cam_core.learned.batches import apart, augment, batches, center, derived_seed, features, in_memory, in_order, middle, window
 from cam_core.learned.calm import Calm
 from cam_core.learned.lcam import LCam
 from cam_core.learned.lfi import LfiCam, lfi_backbone
@@ -501,6 +502,11 @@ def test_trained_gives_the_last_or_the_best(tmp_path):
     assert again["digest"] == summary["digest"]
     assert summary["best"]["test_accuracy"] == accuracy(best.classifier, data(40))
     assert summary["accuracy"] == accuracy(last.classifier, data(40))
+    by_hand = model()
+    fit(by_hand, recipe, data(), device="cpu", progress=False)
+    kept_last = load_file(next(tmp_path.glob("*/model.safetensors")))
+    for found in (kept_state(last), kept_last):  # a CPU's tensors are shared, and measuring the best must not leave them in their place
+        assert all(torch.equal(value, found[key]) for key, value in kept_state(by_hand).items())
     assert "held_out: 0.4 instead of 0" in summary["deviations"]
     kept_best = load_file(next(tmp_path.glob("*/best.safetensors")))
     assert all(torch.equal(value, kept_best[key]) for key, value in kept_state(best).items())
@@ -604,6 +610,54 @@ def test_whatever_a_training_depends_on_changes_its_digest(tmp_path, monkeypatch
     digests.append(one(lambda: LCam(frozen), plain))
     assert len(set(digests)) == len(digests)
     assert one() == digests[0]
+
+
+def test_the_digest_is_of_the_code_that_runs_not_of_what_an_editor_made_of_it(monkeypatch):
+    read = {file.stem: code for file, code in training.CODE.items()}
+    for name in ("loop", "batches", "recipes", "networks", "classifier", "maps", "lfi", "abn", "lcam", "calm", "plain"):
+        assert read[name] == training._code(next(f for f in training.CODE if f.stem == name).read_text())
+    torch.manual_seed(0)
+    backbone = lfi_backbone("resnet8", 2)
+    models = {"plain": Plain(backbone), "lfi": LfiCam(backbone), "lcam": LCam(lfi_backbone("resnet8", 2))}
+    before = {name: training.digest(one) for name, one in models.items()}
+    monkeypatch.setattr(Path, "read_text", lambda file: pytest.fail(f"{file} was read"))
+    assert {name: training.digest(one) for name, one in models.items()} == before
+    for file in (code := training.CODE):
+        monkeypatch.setattr(training, "CODE", {**code, file: "other"})
+        differ = {name for name, one in models.items() if training.digest(one) != before[name]}
+        assert differ == (set(models) if file in training.SHARED else {file.stem} & set(models))
+
+
+def test_other_test_images_are_measured_anew(tmp_path):
+    options = {"store": tmp_path, "device": "cpu", "progress": False}
+    recipe = replace(SHORT.shortened(4, lr=0.1), held_out=0.4, criterion="loss")
+    few, many = ({key: value[part] for key, value in data(40).items()} for part in (slice(7), slice(40)))
+    assert "accuracy" not in trained(model, recipe, data(), **options)[1]
+    for test in (few, many):
+        last, summary = trained(model, recipe, data(), test=test, **options)
+        best, _ = trained(model, recipe, data(), test=test, best=True, **options)
+        assert summary["accuracy"] == accuracy(last.classifier, test)
+        assert summary["best"]["test_accuracy"] == accuracy(best.classifier, test)
+    assert len(list(tmp_path.iterdir())) == 1  # trained once
+
+
+def test_precision_that_could_not_be_kept_is_refused():
+    with pytest.raises(ValueError, match="take bf16-mixed"):
+        fit(model(), replace(SHORT, precision="16-mixed"), data(), progress=False)
+    with pytest.raises(ValueError, match="asks for bf16-mixed, the fabric computes in 32-true"):
+        fit(model(), replace(SHORT, precision="bf16-mixed"), data(), fabric=Fabric(accelerator="cpu"), progress=False)
+
+
+def test_held_out_images_are_measured_in_the_view_that_tests_use():
+    """The middle window; where windows are resized, of the image at a short side 256/224 as long, as `view("crop")` makes it."""
+    images = torch.randint(0, 256, (2, 3, 30, 40), dtype=torch.uint8)
+    assert torch.equal(middle(images, replace(SHORT, crop=20)), images[:, :, 5:25, 10:30])
+    assert torch.equal(middle(images, SHORT), images)
+    resized = middle(images, LFI_CAM_IMAGENET.shortened(1, crop=14))
+    assert torch.equal(resized, geometry.center_crop(geometry.resize(images, [16], antialias=True), [14, 14]))
+    read = Coloured([(20, 30), (24, 20), (20, 20), (26, 22), (30, 20)])
+    recipe = LFI_CAM_IMAGENET.shortened(1, batch=2, crop=8, held_out=0.6)
+    assert len(fit(model(), recipe, read, device="cpu", progress=False)["history"]) == 1
 
 
 def test_a_frozen_classifier_is_not_stored_again(tmp_path):
