@@ -6,8 +6,8 @@ NAMES = {
     "l_cam": "L-CAM",
     "l_cam_fm": "L-CAM-Fm",
     "l_cam_img": "L-CAM-Img",
-    "l_cam_fm*": "L-CAM-Fm, CE only",
-    "l_cam_img*": "L-CAM-Img, CE only",
+    "l_cam_fm[ce]": "L-CAM-Fm, CE only",
+    "l_cam_img[ce]": "L-CAM-Img, CE only",
     "calm": "CALM",
     "calm_em": "CALM-EM",
     "calm_ml": "CALM-ML",
@@ -60,6 +60,7 @@ NAMES = {
     "empty_maps": "empty maps",
     "center_gaussian": "centre Gaussian",
     "mean_activation": "mean activation",
+    "mean_features": "mean of the features, attention out",
     "average_drop": "Average Drop\N{NO-BREAK SPACE}↓",
     "increase_in_confidence": "Increase in Confidence\N{NO-BREAK SPACE}↑",
     "map_mean": "mean of the map",
@@ -144,7 +145,8 @@ NAMES = {
     "mobilenet_v2": "MobileNetV2",
 }
 CONTROLS = (
-    "random_map", "center_gaussian", "mean_activation", "random_l_cam", "other_l_cam_fm", "other_l_cam_img", "all_ones", "fake_cam",
+    "random_map", "center_gaussian", "mean_activation", "mean_features", "random_l_cam",
+    "other_l_cam_fm", "other_l_cam_img", "all_ones", "fake_cam",
     "edges",
 )  # fmt: skip
 

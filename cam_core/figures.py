@@ -157,7 +157,7 @@ def intervals(records: pd.DataFrame, metric: str, *, setting: str = "", publishe
 
 def is_control(method: str) -> bool:
     """Whether a method's name is that of a control: it explains nothing, or only reshapes another map."""
-    controls = ("random_map", "center_gaussian", "mean_activation", "random_l_cam", "all_ones", "fake_cam", "edges")
+    controls = ("random_map", "center_gaussian", "mean_activation", "mean_features", "random_l_cam", "all_ones", "fake_cam", "edges")
     return method in controls or method.startswith("other_") or "[power=" in method
 
 

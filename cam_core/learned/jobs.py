@@ -9,7 +9,7 @@ and what is known of it: accuracy or mean average precision in percent, deviatio
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from cam_core.data.sources import HOME, find_root, images, source
 from cam_core.learned.abn import Abn, parameter_counts
 from cam_core.learned.batches import features, in_memory
 from cam_core.learned.calm import Calm, calm_trunk
-from cam_core.learned.lcam import LCam
+from cam_core.learned.lcam import ENTROPY_ALONE, LCam
 from cam_core.learned.lfi import CIFAR_MEAN, CIFAR_STD, LfiCam, lfi_backbone
 from cam_core.learned.plain import Plain, mean_average_precision, multi_label_head, start_as_released, with_pooled_head
 from cam_core.learned.plans import L_CAM_MASKS, Plan, calm_plan, l_cam_plan, scratch_plan
@@ -199,19 +199,23 @@ def l_cam(
     *,
     epochs: tuple[int | None, int | None] = (None, None),
     paper: str = "",
+    ablated: bool = False,
     **how: Any,
 ) -> dict[str, tuple[LCam, Summary]]:
     """L-CAM-Fm and L-CAM-Img on a frozen classifier, for ``epochs`` (Fm, Img; None: the usual number).
 
-    Reduced: from cached views, own-class masks. With ``paper``: through the trunk, and batch masks.
+    Reduced: from cached views, own-class masks. With ``paper``: through the trunk, and batch masks. ``ablated``: both once more by
+    cross-entropy alone ("l_cam_fm[ce]", "l_cam_img[ce]"), everything else alike.
     """
     options: dict[str, Any] = {"cached": False} if paper else {"masks": L_CAM_MASKS}
-    return {
-        f"l_cam_{variant}": _carried_out(
-            l_cam_plan(variant, classifier.name, count, paper), partial(LCam, classifier, variant, **options), dataset, root, **how
-        )
-        for variant, count in zip(("fm", "img"), epochs, strict=True)
-    }
+    learned = {}
+    losses: list[dict[str, Any]] = [{}, ENTROPY_ALONE] if ablated else [{}]
+    for terms in losses:
+        for variant, count in zip(("fm", "img"), epochs, strict=True):
+            build, plan = partial(LCam, classifier, variant, **options, **terms), l_cam_plan(variant, classifier.name, count, paper)
+            model, summary = _carried_out(plan, build, dataset, root, **how)
+            learned[model.name] = model, summary
+    return learned
 
 
 # --- the batch's training jobs ---------------------------------------------------------------------------------------------------------
@@ -257,6 +261,7 @@ WORDS: dict[str, dict[str, Any]] = {  # in a recipe's name, behind its numbers
     "best": {"held_out": 0.1},  # the weights that are best on a tenth of the training images, which is not trained on
     "test": {"best_on_test": True},  # the papers' habit, beside the accuracy of the last weights
 }
+L_CAM_WORDS = {**WORDS, "ce": {"ablated": True}}  # also by cross-entropy alone
 
 
 def asked(recipe: str | None, count: int | None = None) -> dict[str, Any]:
@@ -264,18 +269,22 @@ def asked(recipe: str | None, count: int | None = None) -> dict[str, Any]:
 
     "e12-2" is ``epochs`` 12 in ``setting`` 2, "paper" the paper's own; behind them "best" and "test", as in "e12-2-best" (`WORDS`).
     """
-    numbers, words = epochs(recipe), re.findall(r"[a-z]+", recipe or "")
-    if strange := [word for word in words if word not in WORDS]:
-        raise ValueError(f"recipe {recipe!r}: unknown word {strange[0]!r}; a name is made of numbers and of {', '.join(WORDS)}")
-    options = {key: value for word in words for key, value in WORDS[word].items()}
-    return {"epochs": count or (numbers[0] if numbers else None), **({"setting": numbers[1]} if numbers[1:] else {}), **options}
+    numbers = epochs(recipe)
+    setting = {"setting": numbers[1]} if numbers[1:] else {}
+    return {"epochs": count or (numbers[0] if numbers else None), **setting, **_said(recipe, WORDS)}
 
 
 def asked_of_l_cam(recipe: str | None, count: int | None = None) -> dict[str, Any]:
-    """The same for `l_cam`: "e50-2" is 50 ``epochs`` of Fm and 2 of Img; ``count`` stands for both."""
+    """The same for `l_cam`: "e50-2-ce" is 50 ``epochs`` of Fm and 2 of Img, the ablation too; ``count`` stands for both."""
     fm, img = (*epochs(recipe), None, None)[:2]
-    options = {key: value for key, value in asked(recipe).items() if key != "setting"}
-    return {**options, "epochs": (count or fm, count or img)}
+    return {"epochs": (count or fm, count or img), **_said(recipe, L_CAM_WORDS)}
+
+
+def _said(recipe: str | None, known: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    words = re.findall(r"[a-z]+", recipe or "")
+    if strange := [word for word in words if word not in known]:
+        raise ValueError(f"recipe {recipe!r}: unknown word {strange[0]!r}; a name is made of numbers and of {', '.join(known)}")
+    return {key: value for word in words for key, value in known[word].items()}
 
 
 def epochs(recipe: str | None) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ from cam_core.metrics.store import mapped
 from cam_core.probe import Probe
 
 RELEASED = {"entropy": 1.5, "area": 2.0, "variation": 0.01, "power": 0.3}  # the loss: weights of its terms, exponent of the area
+ENTROPY_ALONE = {"entropy": 1.0, "area": 0.0, "variation": 0.0}  # the paper's ablation, its rows with a star
 
 
 class LCam(nn.Module):
@@ -59,8 +60,9 @@ class LCam(nn.Module):
             raise ValueError(f"L-CAM keeps one view of an image or more, and only if cached; got views={views}, cached={cached}")
         if variant not in ("fm", "img") or masks not in ("batch", "own"):
             raise ValueError(f'L-CAM has variants "fm" and "img" and masks "batch" and "own", got {variant!r} and {masks!r}')
-        self.name, self.variant, self.masks, self.cached, self.views = f"l_cam_{variant}", variant, masks, cached, views
+        self.variant, self.masks, self.cached, self.views = variant, masks, cached, views
         self.entropy, self.area, self.variation, self.power = entropy, area, variation, power
+        self.name = f"l_cam_{variant}" + "[ce]" * (area == variation == 0)
         self.dropout = classifier.name.startswith("vgg") if dropout is None else dropout
         self.classifier = classifier.eval().requires_grad_(requires_grad=False)
         self.attention = nn.Conv2d(*shapes(classifier), kernel_size=1).to(classifier.mean)

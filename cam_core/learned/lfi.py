@@ -183,3 +183,14 @@ class LfiCam(nn.Module):
         trunk = self.classifier.trunk
         assert isinstance(trunk, AttendedTrunk)
         return trunk.attend(self.classifier.normalize(probe.images))[1]
+
+    @torch.no_grad()
+    def mean_features(self, probe: Probe) -> Tensor:
+        """A control: the mean [B,h,w] of F over its channels, the attention that equal weights would give before step 6 finishes it.
+
+        `mean_activation` of this network is another map: of Z = (1 + A) F, with the learned attention in it.
+        """
+        trunk = self.classifier.trunk
+        assert isinstance(trunk, AttendedTrunk)
+        features: Tensor = trunk.features(self.classifier.normalize(probe.images))
+        return features.mean(1)

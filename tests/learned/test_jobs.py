@@ -20,8 +20,11 @@ def test_a_recipe_s_name_says_epochs_and_setting():
     assert jobs.asked_of_l_cam("e50") == {"epochs": (50, None)}
     assert jobs.asked_of_l_cam("e50-2", 1) == {"epochs": (1, 1)}
     assert jobs.asked_of_l_cam("paper") == {"epochs": (None, None), "paper": "paper"}
+    assert jobs.asked_of_l_cam("e50-2-ce") == {"epochs": (50, 2), "ablated": True}
     with pytest.raises(ValueError, match="recipe 'e12-lst': unknown word 'lst'"):
         jobs.asked("e12-lst")
+    with pytest.raises(ValueError, match="recipe 'e12-ce': unknown word 'ce'"):
+        jobs.asked("e12-ce")
 
 
 def test_a_job_trains_what_the_notebook_loads(monkeypatch, tmp_path):
@@ -36,6 +39,20 @@ def test_a_job_trains_what_the_notebook_loads(monkeypatch, tmp_path):
     assert {path.name for path in folder.parent.iterdir()} == kept
     assert folder.name == learned["l_cam_img"][1]["digest"][:20]
     assert learned["l_cam_fm"][1]["deviations"]
+    ablated = jobs.l_cam("drawn_imagenet", classifier, root, epochs=(1, 1), ablated=True, store=jobs.STORE)
+    assert {name: summary["digest"] for name, (_, summary) in ablated.items()}.items() > {
+        n: s["digest"] for n, (_, s) in learned.items()
+    }.items()
+    for name in ("l_cam_fm", "l_cam_img"):
+        (whole, full), (alone, told) = ablated[name], ablated[f"{name}[ce]"]
+        assert alone.name == f"{name}[ce]"
+        assert not torch.equal(alone.attention.weight, whole.attention.weight)
+        assert set(told["deviations"]) - set(full["deviations"]) == {
+            "entropy: 1 instead of 1.5",
+            "area: 0 instead of 2",
+            "variation: 0 instead of 0.01",
+        }
+        assert told["recipe"] == full["recipe"]
     with pytest.raises(ValueError, match="trains nothing"):
         _nothing(monkeypatch, root)
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from cam_core import maps
 from cam_core.classifier import Classifier
-from cam_core.learned.lcam import LCam, area, seen_in_training, total_variation
+from cam_core.learned.lcam import ENTROPY_ALONE, LCam, area, seen_in_training, total_variation
 from cam_core.learned.recipes import L_CAM
 from cam_core.networks import resnet_cifar
 from cam_core.probe import Probe
@@ -220,6 +220,14 @@ def test_views_must_be_possible():
         LCam(nets.gap(), views=0)
     with pytest.raises(ValueError, match="only if cached; got views=2, cached=False"):
         LCam(nets.gap(), views=2, cached=False)
+
+
+def test_the_ablation_s_loss_is_cross_entropy_alone():
+    alone, whole = LCam(nets.gap(), "img", **ENTROPY_ALONE), LCam(nets.gap(), "img", masks="own")
+    alone.load_state_dict(whole.state_dict())
+    assert (alone.name, whole.name) == ("l_cam_img[ce]", "l_cam_img")
+    batch = {"images": nets.images(4, 8, 8), "labels": torch.tensor([1, 4, 1, 0])}
+    assert float(alone.loss(batch)[0]) == pytest.approx(float(whole.loss(batch)[1]["entropy"]), rel=1e-12)
 
 
 def test_what_differs_from_the_released_loss_is_a_deviation():

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cam_core import METHODS
 from cam_core.classifier import Classifier
 from cam_core.learned import lfi
 from cam_core.learned.lfi import CIFAR_MEAN, CIFAR_STD, FeatureImportance, LfiCam, lfi_backbone, scaled_channels, scaled_map
@@ -197,7 +198,17 @@ def test_uniform_weights_make_the_mean_activation():
     low, high = mean.amin((1, 2), keepdim=True), mean.amax((1, 2), keepdim=True)
     torch.testing.assert_close(model.explain(Probe(model.classifier, images)), (mean - low) / (high - low))
     assert not list(model.classifier.trunk.importance.parameters())
+    probe = Probe(model.classifier, images)
+    torch.testing.assert_close(scaled_map(model.mean_features(probe).relu()), model.explain(probe))
     assert model.name == "lfi_cam[uniform]"
+
+
+def test_the_mean_of_the_features_has_no_attention_in_it_and_that_of_z_has():
+    model = randomised(LfiCam(nets.gap()).double())
+    probe = Probe(model.classifier, nets.images(3, 8, 8))
+    plain, attended = model.mean_features(probe), METHODS["mean_activation"](probe)
+    torch.testing.assert_close(attended, (1 + model.explain(probe)) * plain)
+    assert (attended - plain).abs().max() > 0.01
 
 
 def test_learned_map_is_a_convolution_and_starts_uniform():
