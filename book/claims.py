@@ -50,7 +50,10 @@ def _compare(check, seeds):
     where = f"{name(own['dataset'])}, {name(own['backbone'])}{what} ({', '.join(notes)})"
     digits = digits_of([row for seed in seeds for row in seed[:2]])
     if len(seeds) == 1:
-        return f"**{_verdict(check, *seeds[0])}** on {where}: {_against(*seeds[0], digits)}"
+        said, note = _verdict(check, *seeds[0]), ""
+        if own["weights"] != seeds[0][1]["weights"] and said != "not decided":
+            said, note = "not decided", f"; {said} by the images, but each network was trained once, and another training may say otherwise"
+        return f"**{said}** on {where}: {_against(*seeds[0], digits)}{note}"
     differences = [float(paired["value"]) if paired else float(own["value"]) - float(other["value"]) for own, other, paired in seeds]
     said = [_verdict(check, *seed) for seed in seeds]
     head = f"**{_over_all_seeds(check, said, differences)}** on {where}, {len(seeds)} seeds"

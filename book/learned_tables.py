@@ -17,7 +17,9 @@ def recipe(rows):
     ]
     first = rows[0]
     variant = name("l_cam_" + (first.get("variant") or "fm"))
-    return list_table(head, lines, f"{first['n']} held-out images, {variant}, {first['epochs']} epochs; intervals left out, about ±5")
+    return list_table(
+        head, lines, f"{first['n']} held-out images, {variant}, {first['epochs']} epochs; intervals left out, about ±8 for Average Drop"
+    )
 
 
 def _each(rows):
