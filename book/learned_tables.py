@@ -139,7 +139,10 @@ def scratch(rows):
     where = f"{name(first['dataset'])}, {name(first['backbone'])}, {first['epochs']} epochs"
     parts = [list_table(["training", *(f"{name(m)}: {name(k)}" for m, k in columns)], lines, where)]
     means = [row for row in rows if row["role"] == "mean"]
-    for what, told in (("settings", "Trainings under two settings"), ("seeds", "Trainings from two seeds")):
+    kinds = {"settings": "Trainings under two settings", "seeds": "Trainings from two seeds"}
+    for what, told in kinds.items():
+        if len({row[what[:-1]] for row in planned}) == 1:
+            continue
         own = _picked(means, differs=what)
         measures = list(dict.fromkeys(row["metric"] for row in own))
         lines = []

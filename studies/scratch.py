@@ -1,14 +1,17 @@
 """Train the plain network, LFI-CAM and ABN from scratch under several settings and seeds; how alike are the maps of two trainings?
 
-    CAM_DATA=... python -m studies.scratch cifar10 resnet20 --settings 0 1 2 3 4 --seeds 0 1 2
+    CAM_DATA=... python -m studies.scratch cifar10 resnet20 --settings 0 1 2 3 4 --seeds 0
+    CAM_DATA=... python -m studies.scratch cifar10 resnet20 --settings 0 --seeds 0 1 2
 
-Trainings: every setting under the first seed, then the other seeds under the first setting, each for the three models in turn. Every
-finished training is kept, a killed one resumes from its last checkpoint: give the same command again. ``--models`` adds the ablations of
-LFI-CAM (`jobs.SCRATCH`): equal weights, one learned 1x1 map, the 1x1 importance network, a plain network of as many parameters.
+Trainings: every setting under the first seed, then the other seeds under the first setting, each for the three models in turn; on two
+cores the first command takes an hour and a half to two hours, the second one hour, and each has its table. Every finished training is
+kept, a killed one resumes from its last checkpoint: give the same command again. ``--models`` adds the ablations of LFI-CAM
+(`jobs.SCRATCH`): equal weights, one learned 1x1 map, the 1x1 importance network, a plain network of as many parameters.
 
 After each training the table is written anew: results/studies/scratch-<dataset>-<backbone>.csv, with "-e<epochs>" behind it for another
-number of epochs than usual and "-ablations" for other models, so that one table does not replace another. Rows of ``role`` "training": one
-a planned training and number, without a value until it is done. "pair": agreement of the maps of two finished trainings on the same test
+number of epochs than usual, "-seeds" where only these differ though the data set has settings, and "-ablations" for other models, so
+that one table does not replace another. Rows of ``role`` "training": one a planned training and number, without a value until it is done.
+"pair": agreement of the maps of two finished trainings on the same test
 images (`map_stability`: IoU at the threshold, by LFI-CAM's script, at a fixed area, correlation; of the pair, of shuffled images, and the
 excess), for pairs that differ in the setting ("settings") or in the seed ("seeds"). "mean": mean, least and most over those pairs.
 """
@@ -245,11 +248,12 @@ def published(out: Path, facts: dict[str, object]) -> int:
     return int(((frame.role == "training") & (frame.state == "done") & (frame.metric == "accuracy")).sum()) if same else 0
 
 
-def table(dataset: str, name: str, epochs: int | None, models: Sequence[str]) -> Path:
-    """Where the table goes: a file of its own for another number of epochs, and for the ablations."""
+def table(dataset: str, name: str, epochs: int | None, models: Sequence[str], settings: Sequence[int] = ()) -> Path:
+    """Where the table goes: a file of its own for another number of epochs, for seeds under one of the settings, and for the ablations."""
     other = [f"e{epochs}"] if epochs not in (None, plans.SCRATCH_EPOCHS[dataset]) else []
+    seeds = ["seeds"] if len(settings) == 1 and not other and dataset in plans.SETTINGS else []
     ablations = ["ablations"] if set(models) - set(MODELS) else []
-    return sources.HOME / f"results/studies/{'-'.join(['scratch', dataset, name, *other, *ablations])}.csv"
+    return sources.HOME / f"results/studies/{'-'.join(['scratch', dataset, name, *other, *seeds, *ablations])}.csv"
 
 
 def main() -> None:
@@ -269,7 +273,7 @@ def main() -> None:
         parser.error(f"{given.dataset} has settings 0 to {known - 1}")
     study(
         given.dataset, given.backbone, sources.find_root(given.dataset), plan(given.settings, given.seeds, given.models),
-        out=table(given.dataset, given.backbone, given.epochs, given.models),
+        out=table(given.dataset, given.backbone, given.epochs, given.models, given.settings),
         epochs=given.epochs, limit=given.images, device=given.device,
     )  # fmt: skip
 

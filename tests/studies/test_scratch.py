@@ -56,7 +56,9 @@ def test_maps_and_controls_are_those_of_the_network():
 def test_another_plan_has_a_table_of_its_own():
     usual = scratch.table("cifar10", "resnet20", None, scratch.MODELS)
     assert usual.name == "scratch-cifar10-resnet20.csv"
-    assert scratch.table("cifar10", "resnet20", 12, ["plain", "abn"]) == usual
+    assert scratch.table("cifar10", "resnet20", 12, ["plain", "abn"], [0, 1]) == usual
+    assert scratch.table("cifar10", "resnet20", None, scratch.MODELS, [0]).name == "scratch-cifar10-resnet20-seeds.csv"
+    assert scratch.table("drawn_imagenet", "resnet8", None, scratch.MODELS, [0]).name == "scratch-drawn_imagenet-resnet8.csv"
     assert scratch.table("cifar10", "resnet20", 60, scratch.MODELS).name == "scratch-cifar10-resnet20-e60.csv"
     assert scratch.table("cifar10", "resnet20", None, [*scratch.MODELS, "plain[widened]"]).name == "scratch-cifar10-resnet20-ablations.csv"
 
