@@ -180,8 +180,9 @@ def over_seeds(values, digits=1, sign=""):
 
 
 def digits_of(rows):
-    """One for percentages, three for what lies between -1 and 1."""
-    return 1 if any(abs(float(row["value"])) > 1 for row in rows) else 3
+    """One for percentages, two for ratios, which stay below 3 here, three for what lies between -1 and 1."""
+    largest = max((abs(float(row["value"])) for row in rows), default=0)
+    return 1 if largest > 3 else 2 if largest > 1 else 3
 
 
 def _value(cell, digits=1, usual=None):
