@@ -130,7 +130,7 @@ def batch(name: str, *, cores: int | None = None, dry_run: bool = False, passed_
             return not pending
         started = time.time()
         quiet = ["rules", "host", "reason"] if passed_on else ["all"]  # a cluster's executor has things to say
-        command = _snakemake(profile, cores, "--quiet", *quiet, *passed_on)
+        command = _snakemake(profile, cores, "--quiet", *quiet, "--keep-going", *passed_on)  # which may begin with a target
         process = subprocess.Popen(command, pass_fds=[lock], env={**os.environ, **ALLOCATOR})
         try:
             process.wait()
@@ -144,7 +144,7 @@ def batch(name: str, *, cores: int | None = None, dry_run: bool = False, passed_
 def _snakemake(profile: Profile, cores: int, *more: str) -> list[str]:
     # --nolock: the lock below does its work, and unlike Snakemake's does not outlive a hard kill
     command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--nolock", "--rerun-incomplete"]
-    command += ["--scheduler", "greedy", "--keep-going", "--config", f"profile={profile.name}", "--rerun-triggers"]
+    command += ["--scheduler", "greedy", "--config", f"profile={profile.name}", "--rerun-triggers"]
     return [*command, "mtime", "params", *(("input", "code") if profile.watch else ()), *more]
 
 

@@ -156,6 +156,7 @@ def test_a_batch_goes_on_past_a_failure_and_makes_only_what_is_missing(project, 
     assert start() == (0, "profile tiny: all 1 runs are up to date\n")
     Path("runs/tiny/l_cam/d-r-s0/notebook.ipynb").unlink()
     assert "1 runs to make, 0 up to date" in start("--dry-run")[1]
+    assert start("--", "runs/tiny/l_cam/d-r-s0/notebook.ipynb")[0] == 0  # one of the profile's runs alone
 
 
 def test_the_table_tells_apart_how_a_run_ended(project):
