@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 import tables
-from names import is_control, name
+from names import name
+
+from cam_core.methods.control import is_control
 
 HOME = Path(__file__).resolve().parents[1]
 MARKS = ("<!-- headline table: begin -->", "<!-- headline table: end -->")

@@ -1,7 +1,9 @@
 """Tables of the studies of learned models."""
 
-from names import is_control, name
+from names import name
 from tables import list_table, number, over_seeds, told_seeds
+
+from cam_core.methods.control import is_control
 
 
 def recipe(rows):

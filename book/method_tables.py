@@ -1,7 +1,9 @@
 """Tables of the studies of methods: their forms, Score-CAM within a budget, the readings of Increment-CAM."""
 
-from names import is_control, name
+from names import name
 from tables import list_table, number
+
+from cam_core.methods.control import is_control
 
 
 def forms(rows):

@@ -1,7 +1,9 @@
 """Tables of the studies of metrics: where known maps land, calibration, coverage, equal mean."""
 
-from names import is_control, name
+from names import name
 from tables import list_table, number
+
+from cam_core.methods.control import is_control
 
 LOCALIZATION = ("energy", "pointing", "wsol", "cue")
 

@@ -1,4 +1,4 @@
-"""Identifiers as the book prints them, and which of them explain nothing."""
+"""Identifiers as the book prints them."""
 
 NAMES = {
     "lfi_cam_1x1": "LFI-CAM with a 1×1 importance network",
@@ -144,18 +144,8 @@ NAMES = {
     "vgg16": "VGG-16",
     "mobilenet_v2": "MobileNetV2",
 }
-CONTROLS = (
-    "random_map", "center_gaussian", "mean_activation", "mean_features", "random_l_cam",
-    "other_l_cam_fm", "other_l_cam_img", "all_ones", "fake_cam",
-    "edges",
-)  # fmt: skip
 
 
 def name(word):
     """The printed form of an identifier; an unknown one is shown as it is."""
     return NAMES.get(word, word)
-
-
-def is_control(method):
-    """Maps that explain nothing, and Grad-CAM raised to a power."""
-    return method in CONTROLS or "[power=" in method

@@ -7,8 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 import yaml
-from names import is_control, name
+from names import name
 from scipy import stats
+
+from cam_core.methods.control import is_control
 
 PAPERS = ("increment_cam", "l_cam", "lfi_cam", "calm")
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cam_core import maps as map_ops
 from cam_core.methods import Method
+from cam_core.methods.control import is_control
 from cam_core.probe import Probe
 
 COLOURS = "inferno"
@@ -153,12 +154,6 @@ def intervals(records: pd.DataFrame, metric: str, *, setting: str = "", publishe
     axes.set_xlabel(f"{metric.replace('_', ' ')} {setting}".strip())
     sns.despine(figure)
     return figure
-
-
-def is_control(method: str) -> bool:
-    """Whether a method's name is that of a control: it explains nothing, or only reshapes another map."""
-    controls = ("random_map", "center_gaussian", "mean_activation", "mean_features", "random_l_cam", "all_ones", "fake_cam", "edges")
-    return method in controls or method.startswith("other_") or "[power=" in method
 
 
 def curves(histories: Mapping[str, Sequence[float]], label: str) -> Figure:
