@@ -42,6 +42,7 @@ NAMES = {
     "grad_cam": "Grad-CAM",
     "grad_cam_pp": "Grad-CAM++",
     "grad_cam_pp[l_cam]": "Grad-CAM++ as in L-CAM's tables",
+    "score_cam[l_cam]": "Score-CAM as in L-CAM's tables",
     "hires_cam": "HiResCAM",
     "layer_cam": "LayerCAM",
     "guided_backprop": "guided backprop",

@@ -27,7 +27,8 @@ class Source:
 
     ``held_out``: the last so many images of the test list choose recipes and are never reported on. ``full``: the split of all training
     images, where ``train`` is a part of them. ``view``: how images are looked at when networks from scratch are trained (``train_view``,
-    if another) and tested. ``published``: how many training images the papers have; fewer are a deviation.
+    if another) and tested. ``published``, ``classes``: how many training images and classes the papers have; fewer are a
+    deviation.
     """
 
     reader: Callable[..., Dataset]
@@ -40,6 +41,7 @@ class Source:
     train_view: View | None = None
     deviations: tuple[str, ...] = ()
     published: int | None = None
+    classes: int | None = None
 
 
 SOURCES = {
@@ -48,7 +50,7 @@ SOURCES = {
     "drawn_cub": Source(CUB200, "train", "test", 112),
     "imagenet": Source(ImageNet, "train256", "val", 224, held_out=100, full="train", published=1_281_167),
     "voc07": Source(VOC2007, "trainval", "test", 224),
-    "cub": Source(CUB200, "train", "test", 224, published=5994),
+    "cub": Source(CUB200, "train", "test", 224, published=5994, classes=200),
     "cifar10": Source(
         partial(ImageFolder, name="CIFAR-10-subset"), "train", "test", 32,
         deviations=("images: 20,000 and 5,000 as JPEG files instead of 50,000 and 10,000",),

@@ -44,7 +44,8 @@ def _carried_out(
     recipe = replace(plan.recipe, held_out=held_out) if held_out else plan.recipe
     how = {"store": STORE, "device": "cpu", "best": held_out > 0, **seen, **how}
     model, summary = trained(build, recipe, train, test=test, **how)
-    fewer = [f"images: {len(train)} instead of {of.published}"] if of.published and len(train) < of.published else []
+    counts = (("images", len(train), of.published), ("classes", len(train.classes), of.classes))
+    fewer = [f"{what}: {count} instead of {wanted}" for what, count, wanted in counts if wanted and count < wanted]
     return model, _also(summary, [*fewer, *of.deviations, *plan.deviations])
 
 
