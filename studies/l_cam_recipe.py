@@ -7,10 +7,10 @@
 
 Every try trains L-CAM-Fm for 50 epochs on cached centre views. The choice is the one of least mean Average Drop at 50 % over the
 networks (at 100 % a map wins by hiding little, so that value does not choose). Rows of maps that learn nothing stand beside the tries.
-``--variant img``: as many tries of L-CAM-Img, over 3 epochs, each of which costs forty of Fm's (results/studies/l_cam_recipe-img.csv);
-on MobileNetV2 the best is within about a point of Fm's choice, which Img keeps. ``--views``: what the choice gains from so many cached views of an image instead of the centre
-alone, over as many updates but for rounding (results/studies/l_cam_views.csv). ``--epochs``: the choice trained for longer and shorter
-(results/studies/l_cam_epochs.csv).
+``--variant img``: as many tries of L-CAM-Img, over 3 epochs, each of which costs forty of Fm's (results/studies/l_cam_recipe-img.csv); on
+MobileNetV2 the best is within about a point of Fm's choice, which Img keeps. ``--views``: what the choice gains from so many cached views
+of an image instead of the centre alone, over as many updates but for rounding (results/studies/l_cam_views.csv). ``--epochs``: the choice
+trained for longer and shorter (results/studies/l_cam_epochs.csv).
 """
 
 import argparse
