@@ -33,7 +33,7 @@ def fitted(monkeypatch, tmp_path):
     monkeypatch.setattr(training, "fit", fit)
     monkeypatch.setattr(training, "accuracy", lambda *_: 0.0)
     for name in ("imagenet", "cub"):  # drawn images are too few to hold any out, and fewer than the papers'
-        monkeypatch.setitem(sources.SOURCES, name, replace(sources.SOURCES[name], held_out=0, published=None))
+        monkeypatch.setitem(sources.SOURCES, name, replace(sources.SOURCES[name], held_out=0, published=None, classes=None))
     monkeypatch.setattr(jobs, "STORE", tmp_path / "models")
     monkeypatch.setattr(jobs, "calm_trunk", partial(calm_trunk, weights=None))
     return calls
@@ -83,11 +83,12 @@ def test_cam_and_calm_start_alike(fitted, root, name):
 
 
 def test_fewer_images_than_the_papers_have_are_a_deviation(fitted, root, monkeypatch):
-    monkeypatch.setitem(sources.SOURCES, "cub", replace(sources.SOURCES["cub"], published=5994))
+    monkeypatch.setitem(sources.SOURCES, "cub", replace(sources.SOURCES["cub"], published=5994, classes=200))
     _, summary = jobs.network("cub", "resnet18", root, paper="wsol")
     count = len(fitted[0][2]["images"])
-    assert summary["deviations"] == [f"images: {count} instead of 5994"]
-    monkeypatch.setitem(sources.SOURCES, "cub", replace(sources.SOURCES["cub"], published=count))
+    classes = len(sources.images("cub", root)("squash").classes)
+    assert summary["deviations"] == [f"images: {count} instead of 5994", f"classes: {classes} instead of 200"]
+    monkeypatch.setitem(sources.SOURCES, "cub", replace(sources.SOURCES["cub"], published=count, classes=classes))
     assert jobs.network("cub", "resnet18", root, paper="wsol")[1]["deviations"] == []
 
 
