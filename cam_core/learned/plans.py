@@ -155,7 +155,7 @@ def calm_plan(dataset: str, name: str, epochs: int | None = None, paper: str = "
         return Plan(drawn_recipe(CALM, epochs or DRAWN_EPOCHS[dataset], lr=0.1, groups=()))
     if dataset != "cub":
         raise ValueError(f'CALM has no reduced recipe for {dataset}: take cub, drawn data, or the recipe "paper"')
-    small = () if name in ("resnet50", "vgg16", "inception_v3") else (f"network: {name} instead of resnet50",)
+    small = () if name in ("resnet50", "vgg16", "vgg16_bn", "inception_v3") else (f"network: {name} instead of resnet50",)
     return Plan(cub_recipe(name, epochs), deviations=("maps: 14x14 instead of 28x28", *small))
 
 

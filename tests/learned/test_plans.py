@@ -52,6 +52,7 @@ def test_calm_is_reduced_by_the_data_it_learns():
     drawn, birds = plans.calm_plan("drawn_cub", "resnet8"), plans.calm_plan("cub", "resnet50", 3)
     assert (drawn.recipe.epochs, drawn.recipe.groups, drawn.deviations) == (22, (), ())
     assert (birds.recipe.epochs, birds.recipe.groups, birds.deviations) == (3, CALM.groups, ("maps: 14x14 instead of 28x28",))
+    assert plans.calm_plan("cub", "vgg16_bn").deviations == birds.deviations  # the released commands take it with BatchNorm
     assert plans.calm_plan("cub", "resnet18").deviations[-1] == "network: resnet18 instead of resnet50"
     assert birds.recipe.frozen_batchnorm
     for name, released in (("vgg16", CALM_VGG), ("inception_v3", CALM_INCEPTION)):  # their pretrained layers learn at the base rate, too
