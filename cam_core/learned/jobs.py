@@ -86,7 +86,7 @@ def _from_scratch(
     widened: bool = False,
     **how: Any,
 ) -> tuple[Model, Summary]:
-    plan, classes = scratch_plan(kind, dataset, epochs, setting, paper, name), _classes(dataset, root)
+    plan, classes = scratch_plan(kind, dataset, name, epochs, setting, paper), _classes(dataset, root)
     return _carried_out(plan, lambda: model(scratch_backbone(dataset, name, classes, widened=widened)), dataset, root, **how)
 
 

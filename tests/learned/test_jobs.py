@@ -77,7 +77,8 @@ def test_cifar_folder_trains_plain_lfi_cam_and_abn(monkeypatch, tmp_path):
     assert folder.name == summary["digest"][:20]
     assert summary["recipe"]["batch"] == 64
     assert summary["deviations"][:3] == ["epochs: 1 instead of 300", "batch: 64 instead of 128", "milestones: 1 1 instead of 150 225"]
-    assert "JPEG" in summary["deviations"][-1]
+    assert "JPEG" in summary["deviations"][-2]
+    assert summary["deviations"][-1] == "network: resnet8 instead of resnet110_bottleneck"
     assert "accuracy" in summary
     assert model.classifier.mean.flatten().tolist() == pytest.approx([0.4914, 0.4822, 0.4465])
     plain, _ = jobs.network("cifar10", "resnet8", root, epochs=1, setting=2, store=jobs.STORE)

@@ -28,9 +28,9 @@ def test_contenders_learn_alike():
 
 
 def test_random_windows_are_cut_out_of_whole_images_only_with_the_papers_own_recipe():
-    assert plans.scratch_plan("abn", "cat_dog").seen == {}
-    assert plans.scratch_plan("abn", "cifar10", paper="paper").seen == {}
-    assert plans.scratch_plan("abn", "cat_dog", paper="paper").seen == {
+    assert plans.scratch_plan("abn", "cat_dog", "resnet18").seen == {}
+    assert plans.scratch_plan("abn", "cifar10", "resnet110", paper="paper").seen == {}
+    assert plans.scratch_plan("abn", "cat_dog", "resnet18", paper="paper").seen == {
         "split": "full", "view": "original", "tested": "crop", "stream": True,
     }  # fmt: skip
 
@@ -53,7 +53,6 @@ def test_calm_is_reduced_by_the_data_it_learns():
     assert (drawn.recipe.epochs, drawn.recipe.groups, drawn.deviations) == (22, (), ())
     assert (birds.recipe.epochs, birds.recipe.groups, birds.deviations) == (3, CALM.groups, ("maps: 14x14 instead of 28x28",))
     assert plans.calm_plan("cub", "vgg16_bn").deviations == birds.deviations  # the released commands take it with BatchNorm
-    assert plans.calm_plan("cub", "resnet18").deviations[-1] == "network: resnet18 instead of resnet50"
     assert birds.recipe.frozen_batchnorm
     for name, released in (("vgg16", CALM_VGG), ("inception_v3", CALM_INCEPTION)):  # their pretrained layers learn at the base rate, too
         assert plans.calm_plan("cub", name).recipe.groups == released.groups
@@ -84,3 +83,24 @@ def test_l_cam_s_variants_differ_in_their_epochs_alone():
     assert plans.l_cam_plan("img", "vgg16", 2, "paper").recipe.milestones == (1, 1, 1, 1, 1, 2, 2)
     assert img.recipe.rate(0) == img.recipe.rate(0.99) == 1  # the stated rate is that of the first epoch
     assert plans.l_cam_plan("fm", "resnet50", paper="paper").recipe == L_CAM
+
+
+def test_a_network_that_the_paper_does_not_have_is_a_deviation():
+    """Named beside the paper's of the same family, by its own recipe and by a reduced one; the papers' own networks are none."""
+    plan = {
+        "l_cam": lambda name, paper: plans.l_cam_plan("fm", name, paper=paper),
+        "calm": lambda name, paper: plans.calm_plan("cub", name, paper=paper),
+        "lfi_cam": lambda name, paper: plans.scratch_plan("lfi_cam", "cifar10", name, paper=paper),
+    }
+    others = {
+        ("l_cam", "resnet18"): "resnet50", ("l_cam", "vgg11"): "vgg16", ("calm", "resnet18"): "resnet50", ("calm", "vgg16"): "vgg16_bn",
+        ("lfi_cam", "resnet20"): "resnet110_bottleneck",
+    }  # fmt: skip
+    for paper in ("", "paper"):
+        for (model, name), kin in others.items():
+            assert plan[model](name, paper).deviations[-1] == f"network: {name} instead of {kin}"
+        for model, name in (("l_cam", "vgg16"), ("calm", "vgg16_bn"), ("calm", "inception_v3"), ("lfi_cam", "densenet100_12")):
+            assert not [line for line in plan[model](name, paper).deviations if line.startswith("network")]
+    assert plans.l_cam_plan("fm", "mobilenet_v2").deviations == ("network: mobilenet_v2 instead of resnet50",)
+    assert plans.calm_plan("cub", "vgg16", paper="wsol").deviations == ()  # the benchmark's VGG has no BatchNorm
+    assert plans.scratch_plan("plain", "drawn_imagenet", "resnet8").deviations == ()
