@@ -10,6 +10,7 @@ import argparse
 import os
 from collections.abc import Callable
 from functools import cache, partial
+from itertools import product
 from typing import Any
 from unittest import mock
 
@@ -65,10 +66,10 @@ def epoch(name: str, count: str, way: str) -> Call:
 # --- LFI-CAM: the forward pass and its multiply-adds -------------------------------------------------------------------------------------
 
 
-def scratch(kind: str, name: str = "resnet18") -> nn.Module:
-    """A network with LFI-CAM's stem and 14x14 maps: "plain", "lfi_cam" or "abn", untrained."""
+def scratch(kind: str, name: str = "resnet18", stem: int = 1) -> nn.Module:
+    """A network with LFI-CAM's stem (``stem`` 2: the stock one, ABN's) and 14x14 (7x7) maps: "plain", "lfi_cam" or "abn", untrained."""
     torch.manual_seed(0)
-    backbone = lfi_backbone(name, CLASSES)
+    backbone = lfi_backbone(name, CLASSES, stem)
     models: dict[str, Callable[[Classifier], nn.Module]] = {
         "plain": Plain, "lfi_cam": LfiCam, "lfi_cam_1x1": partial(LfiCam, kernel=1), "abn": Abn
     }  # fmt: skip
@@ -98,15 +99,16 @@ def multiply_adds(module: nn.Module, images: torch.Tensor) -> float:
 
 
 def counted() -> pd.DataFrame:
-    """Multiply-adds of a forward pass at 224, on the way to 14x14 maps: networks, FIN, and both. Nothing runs: shapes alone."""
+    """Multiply-adds of a forward pass at 224: networks, what LFI-CAM and ABN add, and both. Nothing runs: shapes alone."""
     rows = []
-    for name in ("resnet18", "resnet50"):
+    for name, stem in product(("resnet18", "resnet50"), (1, 2)):
+        kinds = ("lfi_cam", "lfi_cam_1x1", "abn") if stem == 1 else ("abn",)  # LFI-CAM's network has no other stem
         with torch.device("meta"):
             images = torch.empty(1, 3, SIDE, SIDE)
-            found = {kind: multiply_adds(scratch(kind, name).classifier, images) for kind in ("plain", "lfi_cam", "lfi_cam_1x1", "abn")}
-        facts = {"group": f"multiply-adds, {name}, stem of stride 1"}
+            found = {kind: multiply_adds(scratch(kind, name, stem).classifier, images) for kind in ("plain", *kinds)}
+        facts = {"group": f"multiply-adds, {name}, stem of stride {stem}"}
         rows.append({**facts, "contender": "plain", "multiply_adds": found["plain"]})
-        for kind in ("lfi_cam", "lfi_cam_1x1", "abn"):
+        for kind in kinds:
             rows.append({**facts, "contender": kind, "multiply_adds": found[kind]})
             rows.append({**facts, "contender": f"{kind}, what it adds", "multiply_adds": found[kind] - found["plain"]})
     return pd.DataFrame(rows)
@@ -245,7 +247,7 @@ def main() -> None:
         {f"{workers} workers": (f"{HERE}loader:{workers},{given.images}", True) for workers in (0, 2)},
         few,
     ).assign(images=given.images)
-    one = adds[adds.group.str.contains("resnet18")]
+    one = adds[adds.group == "multiply-adds, resnet18, stem of stride 1"]
     pair = ("lfi_cam", "plain")
     told = [
         ("L-CAM-Fm's epoch from cached activations is faster by", ratio(lcam, *ways), "at least 20"),

@@ -86,9 +86,12 @@ def training(rows):
             lines.append([name(contender), *(cell for batch in batches for cell in _over_a_forward(own[batch], contender))])
     head = ["explanation", *(cell for batch in batches for cell in (f"bare forward, batch {batch}", "ratio"))]
     parts.append(list_table(head, lines, "One explanation over a bare forward of the network that it explains"))
-    adds = [row for row in rows if row.get("multiply_adds")]
-    lines = [[name(row["group"].split(", ")[1]), named(row["contender"]), f"{float(row['multiply_adds']):.1f}"] for row in adds]
-    parts.append(list_table(["network", "what", "10⁹ multiply-adds an image"], lines, "Forward pass at 224, stem of stride 1"))
+    adds, lines = [row for row in rows if row.get("multiply_adds")], []
+    for row in adds:
+        _, network, stem = row["group"].split(", ")
+        lines.append([name(network), stem.rpartition(" ")[2], named(row["contender"]), f"{float(row['multiply_adds']):.1f}"])
+    head = ["network", "stride of the stem", "what", "10⁹ multiply-adds an image"]
+    parts.append(list_table(head, lines, "Forward pass at 224"))
     others = [row for row in rows if row not in promised and row not in single and row not in adds]
     others = [{**row, "rounds": int(float(row["rounds"]))} for row in others]
     loads = [

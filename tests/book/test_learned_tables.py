@@ -134,7 +134,7 @@ def test_promises_explanations_and_counts(tmp_path):
     rows += [timed | many | {"contender": c, "seconds": s} for c, s in (("forward", 0.02), ("rise", 50))]
     rows += [timed | {"group": "one update", "contender": c, "seconds": s} for c, s in (("cam", 2), ("calm_em", 2.1))]
     rows += [timed | {"group": "decode", "contender": f"{w} workers", "seconds": 4 / (w + 1), "images": 256} for w in (0, 2)]
-    rows += [machine | {"group": "multiply-adds, resnet50, stem", "contender": "lfi_cam, what it adds", "multiply_adds": 29.59}]
+    rows += [machine | {"group": "multiply-adds, resnet50, stem of stride 1", "contender": "lfi_cam, what it adds", "multiply_adds": 29.59}]
     text = write(tmp_path, "training", rows)
     assert "a over b\n  - at most 1.1\n  - 1.03" in text
     assert "ABN\n  - 20 ms\n  - 1.50\n  - 100 ms\n  - 1.10" in text
@@ -142,4 +142,4 @@ def test_promises_explanations_and_counts(tmp_path):
     assert "CALM-EM\n  - 2.10 s\n  - 1.05" in text
     assert "0 workers: 64 images a second. 2 workers: 192 images a second." in text
     assert "one update; 3 rounds in turn" in text
-    assert "ResNet-50\n  - LFI-CAM, what it adds\n  - 29.6" in text
+    assert "ResNet-50\n  - 1\n  - LFI-CAM, what it adds\n  - 29.6" in text
