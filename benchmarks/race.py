@@ -20,7 +20,8 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from cam_core.results import process_facts, versions, write_table
+from cam_core.files import write_table
+from cam_core.provenance import process_facts, versions
 from cam_core.run import ALLOCATOR
 
 HOME = Path(__file__).resolve().parents[1]

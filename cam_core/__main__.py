@@ -39,7 +39,7 @@ def _batch(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     import torch.distributed
 
-    from cam_core import results, run
+    from cam_core import files, run
 
     run.keep_pages()
     log = options.marker.with_suffix(".log")
@@ -55,7 +55,7 @@ def _train(options: argparse.Namespace) -> int:
         raise RuntimeError(f"training stopped with {type(error).__name__}: {error}; traceback in {log}") from error
     if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:  # the first process says it for all
         return 0
-    results.write_json(options.marker, {**choice, "model": model.name, "digest": model.stem})
+    files.write_json(options.marker, {**choice, "model": model.name, "digest": model.stem})
     log.unlink(missing_ok=True)
     print(f"{options.marker}: model {model.name}")
     return 0

@@ -3,8 +3,7 @@
 import copy
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -20,195 +18,16 @@ from tqdm import tqdm
 from cam_core import maps
 from cam_core.classifier import Classifier
 from cam_core.data import VOC2007, Dataset, Example, collate, inclusive_boxes, wsol_boxes
-from cam_core.learned.batches import in_memory
-from cam_core.learned.plain import mean_average_precision
-from cam_core.learned.training import predict
 from cam_core.methods import Method
 from cam_core.metrics import Metric, Present
 from cam_core.metrics.cues import Cue, cue
-from cam_core.metrics.faithfulness import AverageDrop, AverageGain, IncreaseInConfidence, Masked, Wins, wins
+from cam_core.metrics.faithfulness import AverageDrop, AverageGain, IncreaseInConfidence
 from cam_core.metrics.localization import inside
-from cam_core.metrics.statistics import Array, Difference, holm, mean, one_by_one, paired_difference, paired_p, same_rows, wilson
 from cam_core.probe import Probe
 from cam_core.protocol import PROTOCOLS, Protocol, finish
+from cam_core.table import Table
 
 Data = Callable[[str], Dataset]  # view -> the same images under that view
-
-
-@dataclass
-class Table:
-    """What `evaluate` measured: for each (method, metric name, setting) the metric with its per-image rows."""
-
-    metrics: dict[tuple[str, str, str], Metric] = field(default_factory=dict)
-    empty: dict[tuple[str, str], NDArray[np.int8]] = field(default_factory=dict)  # (protocol, method) -> image -> -1 not asked, 1 empty
-    seconds: dict[str, float] = field(default_factory=dict)  # per map of the last batch, by method
-    image_ids: list[str] = field(default_factory=list)
-
-    def records(self, first: int | None = None) -> pd.DataFrame:
-        """One row a number: protocol, method, metric, setting, value, ci_low, ci_high, n (images or trials).
-
-        ``first``: on the first images of the list only, which every method has; said in ``setting``. Maps without content are counted in
-        rows ``empty_maps``.
-        """
-        rows: list[tuple[str, str, str, str, float, float | None, float | None, int]] = []
-        for (method, name, setting), metric in self.metrics.items():
-            metric = metric if first is None else _limited(metric, first)
-            low, high = metric.interval()
-            label = setting if first is None else f"{setting} first {first}".strip()
-            rows.append((metric.protocol, method, name, label, metric.compute(), low, high, len(metric.per_image()[0])))
-        if first is None:
-            rows += [(p, m, "empty_maps", "", float((e > 0).sum()), None, None, int((e >= 0).sum())) for (p, m), e in self.empty.items()]
-        return pd.DataFrame(rows, columns=["protocol", "method", "metric", "setting", "value", "ci_low", "ci_high", "n"])
-
-    def per_image(self) -> Iterator[pd.DataFrame]:
-        """A frame for each metric of each method in turn: all of them may be more than memory should hold (`results.save` takes them so).
-
-        Columns: id, image, row (an array of numbers), protocol, method, metric, setting. Histograms of pixels are left out.
-        """
-        for (method, name, setting), metric in self.metrics.items():
-            if metric.needs in ("cue", "masks"):
-                continue
-            ids, rows = metric.per_image()
-            images = [self.image_ids[i] for i in metric.groups(ids)]
-            frame = pd.DataFrame({"id": ids, "image": images, "row": list(rows.reshape(len(rows), -1).astype("float32", copy=False))})
-            yield frame.assign(protocol=metric.protocol, method=method, metric=name, setting=setting)
-
-    def difference(self, first: str, second: str, name: str, setting: str = "") -> Difference:
-        """Method ``first`` minus ``second`` in a metric, on the images that both have, with its paired interval."""
-        a, b = self.metrics[first, name, setting], self.metrics[second, name, setting]
-        return paired_difference(a.per_image(), b.per_image(), a.value, groups=a.groups)
-
-    def differences(self, reference: str, *more: tuple[str, str]) -> pd.DataFrame:
-        """Every method minus ``reference``, then the pairs of ``more`` (first minus second), in every metric and setting that both have.
-
-        Columns: protocol, method, than, metric, setting, value, ci_low, ci_high, n (as in `difference`), p (`paired_p`), p_holm, same_as.
-        A family of comparisons, over which Holm corrects, is all rows of one metric. A map that another method already gave
-        (`twins`) is named in ``same_as``; its comparison stands in the table, but has no p and no place in the family.
-        """
-        twins = self.twins(reference)
-        pairs = dict.fromkeys([*((method, reference) for method in self.methods if method != reference), *more])
-        rows, counted = [], set()
-        for method, than in pairs:
-            one = twins[method], twins[than]
-            copies = [first for own, first in zip((method, than), one, strict=True) if own != first]
-            counts = one[0] != one[1] and one not in counted
-            counted.add(one)
-            for name, setting in (key[1:] for key in self.metrics if key[0] == method and (than, *key[1:]) in self.metrics):
-                a, b = self.metrics[method, name, setting], self.metrics[than, name, setting]
-                p = paired_p(a.per_image(), b.per_image(), a.value, groups=a.groups) if counts else float("nan")
-                found = self.difference(method, than, name, setting)
-                rows.append((a.protocol, method, than, name, setting, *found, p, "" if counts else copies[0]))
-        columns = ["protocol", "method", "than", "metric", "setting", "value", "ci_low", "ci_high", "n", "p", "same_as"]
-        frame = pd.DataFrame(rows, columns=columns)
-        tested = frame[frame.p.notna()]
-        return frame.assign(p_holm=tested.groupby("metric").p.transform(holm))
-
-    @property
-    def methods(self) -> list[str]:
-        """The methods, in the order in which they were measured."""
-        return list(dict.fromkeys(method for method, _, _ in self.metrics))
-
-    def twins(self, reference: str) -> dict[str, str]:
-        """Of each method the first one (``reference`` before all) that gives the same rows in every metric of the maps, or itself.
-
-        Some methods are one method on some networks: with average pooling and a linear head Grad-CAM is XGrad-CAM, CAM is HiResCAM.
-        """
-        asked = {method: {key[1:]: one for key, one in self.metrics.items() if key[0] == method} for method in [reference, *self.methods]}
-        asked = {method: {key: one for key, one in own.items() if one.protocol != "network"} for method, own in asked.items()}
-        found: dict[str, str] = {}
-        for method, own in asked.items():
-            earlier = [other for other, first in found.items() if other == first and own and asked[other].keys() == own.keys()]
-            same = (o for o in earlier if all(same_rows(one.per_image(), asked[o][key].per_image()) for key, one in own.items()))
-            found[method] = next(same, method)
-        return found
-
-    def wins(self, first: str, second: str, setting: str = "100%") -> Wins:
-        """How often method ``first`` has the smaller drop, by the two's `AverageDrop` at ``setting``."""
-        a, b = (self.metrics[method, "average_drop", setting] for method in (first, second))
-        assert isinstance(a, Masked)
-        assert isinstance(b, Masked)
-        return wins(a, b)
-
-
-def at_equal_mean(classifier: Classifier, data: Data, methods: Sequence[Method], mean: float = 0.3, **options: Any) -> pd.DataFrame:
-    """Records of Average Drop, Increase in Confidence and Average Gain with every map brought to one ``mean`` (`Method.at_mean`).
-
-    The methods keep their names, the setting says the mean; a constant map cannot be brought there and keeps its own. ``options`` as in
-    `evaluate`.
-    """
-    brought = [method.at_mean(mean) for method in methods]
-    records = evaluate(classifier, data, brought, [AverageDrop(), IncreaseInConfidence(), AverageGain()], **options).records()
-    names = {one.name: method.name for one, method in zip(brought, methods, strict=True)}
-    records = records[records.metric != "empty_maps"]
-    return records.assign(method=records.method.map(names), setting=f"mean {100 * mean:g}%")
-
-
-class Accuracy(Metric):
-    """Share of the images that a network gets right, in percent. Rows [n,1]: 1 if right. Its interval is Wilson's."""
-
-    name = "accuracy"
-    protocol = "network"
-    higher_is_better = True
-
-    def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """100 · share of the ones."""
-        return 100 * mean(rows[:, 0], weights)
-
-    def interval(self, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-        """Wilson's interval of the rate; ``resamples`` and ``seed`` have nothing to do."""
-        _, rows = self.per_image()
-        return wilson(int(rows.sum()), len(rows), level)
-
-
-class MeanAveragePrecision(Metric):
-    """Mean over the classes of the average precision of a network's scores, in percent. Rows [n,2,C]: logits, and which class is there."""
-
-    name = "mean_average_precision"
-    protocol = "network"
-    higher_is_better = True
-
-    def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """`mean_average_precision`; one call a resample."""
-        of = one_by_one(lambda some: mean_average_precision(torch.from_numpy(some[:, 0].copy()), torch.from_numpy(some[:, 1].copy())))
-        return of(rows, weights)
-
-    def interval(self, level: float = 0.95, resamples: int = 300, seed: int = 0) -> tuple[float, float]:
-        """Bootstrap over the images; fewer resamples, because each ranks anew."""
-        return super().interval(level, resamples, seed)
-
-
-BLOCK = 256  # images decoded at a time: a whole validation set does not fit in memory
-
-
-def network_table(classifier: Classifier, dataset: Dataset, method: str = "plain") -> Table:
-    """What a network is worth without any map: accuracy or, with several classes an image, mean average precision, under ``method``."""
-    frozen = classifier.frozen()
-    metric: Metric = MeanAveragePrecision() if dataset[0].label < 0 else Accuracy()
-    for first in range(0, len(dataset), BLOCK):
-        data = in_memory(dataset.part(slice(first, first + BLOCK)), progress=False)
-        logits = predict(frozen, data["images"], batch=8)
-        right = (logits.argmax(1) == data["labels"])[:, None].double()
-        rows = torch.stack([logits.double(), data["targets"].double()], 1) if "targets" in data else right
-        metric.record(rows, range(first, first + len(rows)))
-    return Table({(method, metric.name, metric.setting): metric}, image_ids=dataset.ids)
-
-
-def best_on_test(method: str, summary: Mapping[str, Any]) -> pd.DataFrame:
-    """A row of `Table.records` for the papers' habit: the highest accuracy on the test images after any epoch of a training.
-
-    ``summary``: of a training with ``best_on_test``. No interval: those images have chosen the value.
-    """
-    best, metric = summary["best_on_test"], Accuracy()
-    row = {"protocol": metric.protocol, "method": method, "metric": metric.name, "setting": "best on test", "value": best["accuracy"]}
-    return pd.DataFrame([{**row, "ci_low": float("nan"), "ci_high": float("nan"), "n": best["n"]}])
-
-
-def _limited(metric: Metric, first: int) -> Metric:
-    ids, rows = metric.per_image()
-    keep = metric.groups(ids) < first
-    other = copy.copy(metric)
-    other.ids, other.rows = [torch.from_numpy(ids[keep])], [torch.from_numpy(rows[keep]).to(metric.row_type)]
-    return other
 
 
 def evaluate(
@@ -242,6 +61,19 @@ def evaluate(
         for number, batch in enumerate(bar):
             _measure(table, frozen, dataset, batch, number * batch_size, methods, wanted, limits, chunk)
     return table
+
+
+def at_equal_mean(classifier: Classifier, data: Data, methods: Sequence[Method], mean: float = 0.3, **options: Any) -> pd.DataFrame:
+    """Records of Average Drop, Increase in Confidence and Average Gain with every map brought to one ``mean`` (`Method.at_mean`).
+
+    The methods keep their names, the setting says the mean; a constant map cannot be brought there and keeps its own. ``options`` as in
+    `evaluate`.
+    """
+    brought = [method.at_mean(mean) for method in methods]
+    records = evaluate(classifier, data, brought, [AverageDrop(), IncreaseInConfidence(), AverageGain()], **options).records()
+    names = {one.name: method.name for one, method in zip(brought, methods, strict=True)}
+    records = records[records.metric != "empty_maps"]
+    return records.assign(method=records.method.map(names), setting=f"mean {100 * mean:g}%")
 
 
 def _answerable(metric: Metric, dataset: Dataset) -> bool:

@@ -1,23 +1,15 @@
-"""Results on disk: the schema of a record, provenance, atomic writes, loading, publishing (without torch)."""
+"""Results on disk: the schema of a record, loading, saving, publishing (without torch)."""
 
-import importlib.metadata
-import itertools
 import json
-import os
-import platform
-import re
-import resource
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+
+from cam_core.files import flush, replace_folder, write_json, write_parts, write_table
+from cam_core.provenance import process_facts, public
 
 TEXT = ("paper", "dataset", "split", "backbone", "weights", "recipe", "protocol", "method", "metric", "setting")
 NUMBERS = ("value", "ci_low", "ci_high", "n", "seed")
@@ -36,11 +28,6 @@ METRICS, DIFFERENCES, PER_IMAGE, FACTS, PROVENANCE, NOTEBOOK = (
     "provenance.json",
     "notebook.ipynb",
 )
-PACKAGES = (
-    *("torch", "torchvision", "torchmetrics", "lightning-fabric", "safetensors", "numpy", "scipy", "pandas"),
-    *("pyarrow", "pillow", "papermill", "cam-core"),
-)
-CODE = ("cam_core", "data_scripts", "notebooks", "requirements.lock")  # what can move a number; prose cannot
 
 
 # ---------------------------------------------------------------- records
@@ -146,71 +133,7 @@ def _unfinished(folder: Path) -> bool:
     return folder.suffix in {".part", ".failed", ".old"}
 
 
-# ---------------------------------------------------------------- writing
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        flush(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def flush(path: Path) -> None:
-    """Force a file or folder to the disk, so that a rename after it never outlives the content."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
-    """Write JSON atomically: readers see the old file or the whole new one."""
-    with _replacing(Path(path)) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, default=_plain) + "\n")
-
-
-def _plain(value: object) -> object:
-    return value.item() if hasattr(value, "item") else str(value)  # numpy and torch scalars; paths
-
-
-def write_table(path: Path | str, frame: pd.DataFrame) -> None:
-    """Write a table atomically as .csv, floats to the bit."""
-    with _replacing(Path(path)) as temporary:
-        frame.to_csv(temporary, index=False, lineterminator="\n")
-
-
-def write_parts(path: Path | str, frames: Iterable[pd.DataFrame]) -> None:
-    """Write one table atomically as .parquet, vectors as lists: from ``frames`` of the same columns, which are never held all at once.
-
-    Without any frame nothing is written.
-    """
-    frames = iter(frames)
-    first = next(frames, None)
-    if first is None:
-        return
-    schema = pa.Table.from_pandas(first, preserve_index=False).schema
-    with _replacing(Path(path)) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        for frame in itertools.chain([first], frames):
-            writer.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
-
-
-def replace_folder(new: Path, final: Path) -> None:
-    """Give the finished folder `new` its final name; a folder that had the name makes room first."""
-    flush(new)
-    old = final.with_name(final.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
-        final.rename(old)
-    new.rename(final)
-    flush(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
+# ---------------------------------------------------------------- saving
 
 
 def save(
@@ -242,80 +165,6 @@ def save(
         write_parts(Path(out_dir) / PER_IMAGE, per_image)
         write_json(Path(out_dir) / FACTS, public({**process_facts(), **(provenance_extra or {})}))
     return frame
-
-
-# ---------------------------------------------------------------- provenance
-
-
-def process_facts() -> dict[str, Any]:
-    """Threads, device and peak memory (MiB) of this process; torch is asked only where it is already loaded."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    facts: dict[str, Any] = {"device": "cpu", "threads": os.cpu_count(), "peak_memory_mib": round(peak, 1)}
-    if torch := sys.modules.get("torch"):
-        facts["threads"] = torch.get_num_threads()
-        if torch.cuda.is_initialized():
-            facts["device"] = torch.cuda.get_device_name()
-            facts["peak_device_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    return facts
-
-
-def provenance(parameters: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
-    """Everything needed to judge or repeat a run; `facts` (from the notebook and the runner) come on top.
-
-    Absolute paths are cut to their last component: a published file says nothing about anyone's disk.
-    """
-    commit, dirty = git_state(Path(__file__).resolve().parent.parent)
-    unknown = dict.fromkeys(("device", "threads", "chunk", "data_digest", "weights_digest"))
-    content = {
-        **unknown,
-        "parameters": dict(parameters),
-        "seed": parameters.get("seed"),
-        "commit": commit,
-        "dirty": dirty,
-        "packages": versions(),
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        **facts,
-    }
-    return {name: public(value) for name, value in content.items()}
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that can move a number, as installed."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def git_state(folder: Path) -> tuple[str | None, bool | None]:
-    """(commit, whether code, notebooks or lock differ from it) of the repository `folder`; (None, None) without git."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    changes = git("status", "--porcelain", "--", *CODE)
-    return git("rev-parse", "--verify", "HEAD"), None if changes is None else bool(changes)
-
-
-def public(value: Any) -> Any:
-    """The same value with every absolute path, in whatever depth, cut to its last component."""
-    if isinstance(value, Mapping):
-        return {str(name): public(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [public(entry) for entry in value]
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if isinstance(value, str) and re.match(r"[/~]|[A-Za-z]:[\\/]", value):
-        return re.split(r"[\\/]", value.rstrip("\\/"))[-1]
-    return value
 
 
 # ---------------------------------------------------------------- publishing

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cam_core import results
+from cam_core import files, provenance, results
 
 LOG = "run.log"
 # glibc gives every large activation's pages back and faults them in anew; told to keep them, a forward pass takes up to a third less.
@@ -72,7 +72,7 @@ def run(notebook: Path, out: Path, parameters: Mapping[str, Any], *, force: bool
             if isinstance(error, Exception):
                 raise RunError(f"{sentence}; log and partial notebook are in {failed}") from error
             raise
-        results.replace_folder(part, out)
+        files.replace_folder(part, out)
         shutil.rmtree(failed, ignore_errors=True)
     return True
 
@@ -81,7 +81,7 @@ def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any
     import papermill  # takes seconds to import; a complete run is recognised without it
 
     started, clock = datetime.now(UTC), time.monotonic()
-    known = results.provenance(parameters)  # git's state before hours go by, not after
+    known = provenance.provenance(parameters)  # git's state before hours go by, not after
     target = part / results.NOTEBOOK
     try:
         papermill.execute_notebook(
@@ -106,9 +106,9 @@ def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any
         results.read_records(part / results.METRICS)
     except ValueError as error:
         raise RunError(str(error)) from error
-    results.write_json(target, _tidy(written, part, out))
+    files.write_json(target, _tidy(written, part, out))
     for file in part.iterdir():
-        results.flush(file)
+        files.flush(file)
     facts = json.loads((part / results.FACTS).read_text()) if (part / results.FACTS).exists() else {}
     facts |= {
         "notebook": notebook.name,
@@ -116,7 +116,7 @@ def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any
         "started": started.isoformat(timespec="seconds"),
         "wall_seconds": round(time.monotonic() - clock, 1),
     }
-    results.write_json(part / results.PROVENANCE, known | results.public(facts))
+    files.write_json(part / results.PROVENANCE, known | provenance.public(facts))
 
 
 def _check_call(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> None:
@@ -221,10 +221,10 @@ def _tidy(notebook: dict[str, Any], part: Path, out: Path) -> dict[str, Any]:
     meta = notebook["metadata"]["papermill"]
     meta["output_path"] = str(out / results.NOTEBOOK)
     meta["parameters"]["out_dir"] = str(out)
-    notebook["metadata"]["papermill"] = results.public(meta)
+    notebook["metadata"]["papermill"] = provenance.public(meta)
     for cell in notebook["cells"]:
         if "injected-parameters" in _tags(cell):
-            cell["source"] = "".join(cell["source"]).replace(str(part), results.public(str(out)))
+            cell["source"] = "".join(cell["source"]).replace(str(part), provenance.public(str(out)))
     return notebook
 
 

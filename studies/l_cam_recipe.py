@@ -29,12 +29,12 @@ from cam_core.classifier import Classifier
 from cam_core.data import sources
 from cam_core.data.folder import middle_square
 from cam_core.evaluate import evaluate
+from cam_core.files import write_table
 from cam_core.learned import LCam, plans
 from cam_core.learned.batches import center, in_memory
 from cam_core.learned.recipes import L_CAM
 from cam_core.learned.training import fit
 from cam_core.methods import Method, method
-from cam_core.results import write_table
 
 OUT = sources.HOME / "results/studies/l_cam_recipe.csv"
 MASKS = {"batch": 0.01, "own": 0.64, "own as printed": 0.01}  # weight of the variation: as released; the same for N = 64; as printed

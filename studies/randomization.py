@@ -19,8 +19,8 @@ import torch
 
 from cam_core import load_classifier, metrics
 from cam_core.data import sources
+from cam_core.files import write_table
 from cam_core.methods import method
-from cam_core.results import write_table
 
 NAMES = ("cam", "grad_cam", "hires_cam", "grad_cam_pp", "layer_cam", "eigen_cam", "saliency", "guided_backprop", "mean_activation", "edges")
 BATCH = 10

@@ -32,10 +32,10 @@ from torch import Tensor
 from cam_core import METHODS, Probe
 from cam_core.classifier import Classifier
 from cam_core.data import sources
+from cam_core.files import write_table
 from cam_core.learned import LfiCam, TrainingError, jobs, plans
 from cam_core.learned.batches import as_float, in_memory
 from cam_core.metrics import map_stability
-from cam_core.results import write_table
 from studies.lfi_features import bare
 
 MODELS = ("plain", "lfi_cam", "abn")

@@ -28,6 +28,7 @@ from tqdm import tqdm
 from cam_core import Probe
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset, inclusive_boxes, sources
+from cam_core.files import write_table
 from cam_core.learned import LCam, Plain, jobs, plans
 from cam_core.learned.batches import in_memory
 from cam_core.learned.recipes import L_CAM
@@ -36,7 +37,6 @@ from cam_core.methods import Method, method
 from cam_core.metrics import EnergyPointingGame, MaximumInBox, Metric
 from cam_core.metrics.statistics import paired_difference, wilson
 from cam_core.protocol import PROTOCOLS, finish
-from cam_core.results import write_table
 from data_scripts.draw import QUALITY, mark_box, redraw
 
 OUT = sources.HOME / "results/studies/shortcut.csv"

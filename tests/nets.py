@@ -45,7 +45,7 @@ def dense(seed: int = 0, **sizes: int) -> Classifier:
 
 
 def _cut(network: nn.Module, layer: str, seed: int) -> Classifier:
-    from cam_core.classifier import cut
+    from cam_core.cutting import cut
 
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

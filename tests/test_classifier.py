@@ -5,7 +5,8 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from cam_core.classifier import Classifier, cut, cuts, default_layer, load_classifier
+from cam_core.classifier import Classifier, default_layer, load_classifier
+from cam_core.cutting import cut, cuts
 from tests import nets
 
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from cam_core import compare, results
+from cam_core import compare, files, results
 from cam_core.__main__ import main
 
 NAMES = ("paper", "dataset", "split", "backbone", "weights", "recipe", "protocol", "metric", "setting")
@@ -11,8 +11,8 @@ COMMON = dict.fromkeys(NAMES, "x") | {"ci_low": 10.0, "ci_high": 20.0, "n": 8, "
 
 def write(root, *rows, key="d-r-s0"):
     folder = root / "subset" / "l_cam" / key
-    results.write_table(folder / "metrics.csv", pd.DataFrame([COMMON | row for row in rows])[list(results.COLUMNS)])
-    results.write_json(folder / "provenance.json", {})
+    files.write_table(folder / "metrics.csv", pd.DataFrame([COMMON | row for row in rows])[list(results.COLUMNS)])
+    files.write_json(folder / "provenance.json", {})
     return root / "subset"
 
 

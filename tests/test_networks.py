@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from cam_core.classifier import cut, cuts
+from cam_core.cutting import cut, cuts
 from cam_core.networks import CIFAR, densenet_cifar, equal_width, resnet_cifar, resnext_cifar
 
 

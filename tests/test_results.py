@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from cam_core import results
+from cam_core import files, provenance, results
 
 
 def record(**changes):
@@ -37,8 +37,8 @@ def difference(**changes):
 
 
 def make_run(folder, *, dirty=False, **changes):
-    results.write_table(folder / "metrics.csv", pd.DataFrame([record(**changes)]))
-    results.write_json(folder / "provenance.json", {"dirty": dirty, "commit": "abc"})
+    files.write_table(folder / "metrics.csv", pd.DataFrame([record(**changes)]))
+    files.write_json(folder / "provenance.json", {"dirty": dirty, "commit": "abc"})
     return folder
 
 
@@ -126,17 +126,17 @@ def test_what_is_no_difference_is_refused_and_nothing_is_written(tmp_path, rows,
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
     path = tmp_path / "facts.json"
-    results.write_json(path, {"a": 1})
+    files.write_json(path, {"a": 1})
     with pytest.raises(TypeError):
-        results.write_json(path, {("no", "key"): 2})
+        files.write_json(path, {("no", "key"): 2})
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
     parts = tmp_path / "parts.parquet"
-    results.write_parts(parts, [pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [2, 3]})])
+    files.write_parts(parts, [pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [2, 3]})])
     with pytest.raises(pa.ArrowInvalid):
-        results.write_parts(parts, [pd.DataFrame({"a": [4]}), pd.DataFrame({"a": ["no number"]})])
+        files.write_parts(parts, [pd.DataFrame({"a": [4]}), pd.DataFrame({"a": ["no number"]})])
     assert pd.read_parquet(parts).a.tolist() == [1, 2, 3]
-    results.write_parts(tmp_path / "nothing.parquet", [])
+    files.write_parts(tmp_path / "nothing.parquet", [])
     assert sorted(tmp_path.iterdir()) == [path, parts]
 
 
@@ -169,11 +169,11 @@ def test_load_takes_complete_runs_only(tmp_path):
     ],
 )
 def test_public_cuts_absolute_paths_only(given, shown):
-    assert results.public(given) == shown
+    assert provenance.public(given) == shown
 
 
 def test_provenance_names_versions_and_hides_the_disk(tmp_path):
-    content = results.provenance({"seed": 3, "data_root": str(tmp_path / "data"), "out_dir": "runs/x"}, chunk=8)
+    content = provenance.provenance({"seed": 3, "data_root": str(tmp_path / "data"), "out_dir": "runs/x"}, chunk=8)
     assert content["seed"] == 3
     assert content["chunk"] == 8
     assert content["parameters"] == {"seed": 3, "data_root": "data", "out_dir": "runs/x"}
@@ -187,17 +187,17 @@ def test_git_state_is_dirty_by_code_not_by_prose(tmp_path):
         who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
         subprocess.run(["git", *who, "-C", str(tmp_path), *arguments], check=True, capture_output=True)
 
-    assert results.git_state(tmp_path) == (None, None)
+    assert provenance.git_state(tmp_path) == (None, None)
     git("init", "--quiet")
     (tmp_path / "cam_core").mkdir()
     (tmp_path / "cam_core" / "maps.py").write_text("x = 1\n")
     git("add", ".")
     git("commit", "--quiet", "-m", "first")
     (tmp_path / "README.md").write_text("prose\n")
-    commit, dirty = results.git_state(tmp_path)
+    commit, dirty = provenance.git_state(tmp_path)
     assert (len(commit), dirty) == (40, False)
     (tmp_path / "cam_core" / "maps.py").write_text("x = 2\n")
-    assert results.git_state(tmp_path) == (commit, True)
+    assert provenance.git_state(tmp_path) == (commit, True)
 
 
 def test_publish_copies_numbers_and_nothing_else(tmp_path):
@@ -218,11 +218,11 @@ def test_differences_are_published_where_a_run_has_them(tmp_path):
     runs, published = tmp_path / "runs", tmp_path / "results"
     make_run(runs / "subset" / "calm" / "old")
     run = make_run(runs / "subset" / "calm" / "with")
-    results.write_table(run / "differences.csv", pd.DataFrame([difference()]))
+    files.write_table(run / "differences.csv", pd.DataFrame([difference()]))
     (old, new), _ = results.publish("subset", runs=runs, results=published)
     assert [(folder / "differences.csv").exists() for folder in (old, new)] == [False, True]
     assert (new / "differences.csv").read_bytes() == (run / "differences.csv").read_bytes()
-    results.write_table(run / "differences.csv", pd.DataFrame([difference(p=2.0)]))
+    files.write_table(run / "differences.csv", pd.DataFrame([difference(p=2.0)]))
     with pytest.raises(ValueError, match=r"differences\.csv: difference 0"):
         results.publish("subset", runs=runs, results=published)
 

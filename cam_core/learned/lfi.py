@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cam_core.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier, cut, default_layer, load_network
+from cam_core.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier, default_layer, load_network
+from cam_core.cutting import cut
 from cam_core.learned.plain import Loss, shapes, share_correct
 from cam_core.networks import CIFAR
 from cam_core.probe import Probe

@@ -25,10 +25,10 @@ from tqdm import tqdm
 
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset
+from cam_core.files import flush
 from cam_core.learned.batches import Tensors, apart, as_float, batches, derived_seed, in_order, size
 from cam_core.learned.plain import Loss
 from cam_core.learned.recipes import Recipe
-from cam_core.results import flush
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 

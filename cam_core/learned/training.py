@@ -21,8 +21,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from cam_core import classifier, maps, networks
+from cam_core import classifier, cutting, maps, networks
 from cam_core.data import Dataset
+from cam_core.files import flush, write_json
 from cam_core.learned import batches, loop, recipes
 from cam_core.learned.batches import Tensors, derived_seed, in_memory
 from cam_core.learned.loop import (
@@ -38,7 +39,6 @@ from cam_core.learned.loop import (
     write_tensors,
 )
 from cam_core.learned.recipes import PAPERS, Recipe
-from cam_core.results import flush, write_json
 
 __all__ = [
     "BEST", "CHECKPOINT", "SUMMARY", "WEIGHTS", "TrainingError", "accuracy", "data_digest", "digest", "fit", "kept", "kept_state",
@@ -250,6 +250,6 @@ def data_digest(data: Tensors | Dataset) -> str:
     return total.hexdigest()
 
 
-SHARED = [Path(str(module.__file__)).resolve() for module in (loop, batches, recipes, networks, classifier, maps)]
+SHARED = [Path(str(module.__file__)).resolve() for module in (loop, batches, recipes, networks, classifier, cutting, maps)]
 # Read at the import: a study runs for hours, and what is edited meanwhile is not what it trains with.
 CODE = {file: _code(file.read_text()) for file in [*SHARED, *Path(__file__).resolve().parent.glob("*.py")]}

@@ -20,7 +20,7 @@ from tests import nets
 
 
 def small(seed: int = 0) -> Classifier:
-    from cam_core.classifier import cut
+    from cam_core.cutting import cut
 
     torch.manual_seed(seed)
     network = resnet_cifar(8, num_classes=7)

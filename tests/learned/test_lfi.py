@@ -247,7 +247,7 @@ def test_cifar_families(name, channels, places):
 
 def test_densenet_attends_before_its_last_normalisation():
     """Logits are FC(GAP(ReLU(BN((1 + A) F)))), F of both signs; the plain network is explained behind that ReLU."""
-    from cam_core.classifier import cut
+    from cam_core.cutting import cut
     from cam_core.networks import densenet_cifar
 
     torch.manual_seed(0)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from cam_core import METHODS, Probe, metrics
 from cam_core.data import inclusive_boxes, sources
-from cam_core.evaluate import Table
+from cam_core.table import Table
 from data_scripts.draw import draw
 from studies import trust
 from studies.trust import COARSE, CUE, INVERSE, Known, chosen, cue_localization, follows, measure, records, tinted, wired

@@ -1,0 +1,78 @@
+"""Files that are there whole or not at all: written beside their place, flushed, then renamed (without torch)."""
+
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        flush(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Force a file or folder to the disk, so that a rename after it never outlives the content."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
+    """Write JSON atomically: readers see the old file or the whole new one."""
+    with _replacing(Path(path)) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, default=_plain) + "\n")
+
+
+def _plain(value: object) -> object:
+    return value.item() if hasattr(value, "item") else str(value)  # numpy and torch scalars; paths
+
+
+def write_table(path: Path | str, frame: pd.DataFrame) -> None:
+    """Write a table atomically as .csv, floats to the bit."""
+    with _replacing(Path(path)) as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def write_parts(path: Path | str, frames: Iterable[pd.DataFrame]) -> None:
+    """Write one table atomically as .parquet, vectors as lists: from ``frames`` of the same columns, which are never held all at once.
+
+    Without any frame nothing is written.
+    """
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        return
+    schema = pa.Table.from_pandas(first, preserve_index=False).schema
+    with _replacing(Path(path)) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for frame in itertools.chain([first], frames):
+            writer.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
+
+
+def replace_folder(new: Path, final: Path) -> None:
+    """Give the finished folder `new` its final name; a folder that had the name makes room first."""
+    flush(new)
+    old = final.with_name(final.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    new.rename(final)
+    flush(final.parent)
+    shutil.rmtree(old, ignore_errors=True)

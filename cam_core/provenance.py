@@ -1,0 +1,89 @@
+"""What a number came from: commit, packages, machine, threads, memory, parameters; nobody's paths (without torch)."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    *("torch", "torchvision", "torchmetrics", "lightning-fabric", "safetensors", "numpy", "scipy", "pandas"),
+    *("pyarrow", "pillow", "papermill", "cam-core"),
+)
+CODE = ("cam_core", "data_scripts", "notebooks", "requirements.lock")  # what can move a number; prose cannot
+
+
+def process_facts() -> dict[str, Any]:
+    """Threads, device and peak memory (MiB) of this process; torch is asked only where it is already loaded."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    facts: dict[str, Any] = {"device": "cpu", "threads": os.cpu_count(), "peak_memory_mib": round(peak, 1)}
+    if torch := sys.modules.get("torch"):
+        facts["threads"] = torch.get_num_threads()
+        if torch.cuda.is_initialized():
+            facts["device"] = torch.cuda.get_device_name()
+            facts["peak_device_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return facts
+
+
+def provenance(parameters: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
+    """Everything needed to judge or repeat a run; `facts` (from the notebook and the runner) come on top.
+
+    Absolute paths are cut to their last component: a published file says nothing about anyone's disk.
+    """
+    commit, dirty = git_state(Path(__file__).resolve().parent.parent)
+    unknown = dict.fromkeys(("device", "threads", "chunk", "data_digest", "weights_digest"))
+    content = {
+        **unknown,
+        "parameters": dict(parameters),
+        "seed": parameters.get("seed"),
+        "commit": commit,
+        "dirty": dirty,
+        "packages": versions(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        **facts,
+    }
+    return {name: public(value) for name, value in content.items()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that can move a number, as installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state(folder: Path) -> tuple[str | None, bool | None]:
+    """(commit, whether code, notebooks or lock differ from it) of the repository `folder`; (None, None) without git."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    changes = git("status", "--porcelain", "--", *CODE)
+    return git("rev-parse", "--verify", "HEAD"), None if changes is None else bool(changes)
+
+
+def public(value: Any) -> Any:
+    """The same value with every absolute path, in whatever depth, cut to its last component."""
+    if isinstance(value, Mapping):
+        return {str(name): public(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [public(entry) for entry in value]
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str) and re.match(r"[/~]|[A-Za-z]:[\\/]", value):
+        return re.split(r"[\\/]", value.rstrip("\\/"))[-1]
+    return value
