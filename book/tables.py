@@ -198,15 +198,23 @@ def thousands(n):
     return f"{int(float(n)):,}"
 
 
+def _one_below_the_other(text):
+    """The seeds' values in a cell, each on a line that does not break."""
+    values = text.split(" · ")
+    return "\\\n    ".join(value.replace(" ", "\N{NO-BREAK SPACE}") for value in values) if len(values) > 1 else text
+
+
 def list_table(head, rows, caption="", kind="numbers", widths=""):
-    """A MyST list-table; every row has as many cells as the head, a cell that is a list becomes one."""
+    """A MyST list-table; every row has as many cells as the head, a cell that is a list becomes one, values of several seeds a column."""
     lines = [f":::{{list-table}} {caption}".rstrip(), ":header-rows: 1", *([f":widths: {widths}"] if widths else []), f":class: {kind}", ""]
     for row in [head, *rows]:
         for i, cell in enumerate(row):
             entries = cell if isinstance(cell, list) else [cell]
             marks = ["- " if isinstance(cell, list) else ""] * len(entries)
             begin = ["* - " if i == 0 else "  - "] + ["    "] * (len(entries) - 1)
-            lines += [b + m + str(e).replace("\n", " ") for b, m, e in zip(begin, marks, entries, strict=True)]
+            texts = [str(e).replace("\n", " ") for e in entries]
+            texts = [_one_below_the_other(text) if kind == "numbers" else text for text in texts]
+            lines += [b + m + text for b, m, text in zip(begin, marks, texts, strict=True)]
     return "\n".join([*lines, ":::", ""])
 
 
