@@ -27,6 +27,9 @@ def test_fin_costs_what_its_convolutions_cost():
         assert of["lfi_cam, what it adds"] == pytest.approx((4 * 9 * channels**2 * 14**2 + summed) / 1e9, rel=1e-6)
         assert of["lfi_cam_1x1, what it adds"] == pytest.approx((4 * channels**2 * 14**2 + summed) / 1e9, rel=1e-6)
         assert of["lfi_cam"] == pytest.approx(of["plain"] + of["lfi_cam, what it adds"])
+        stock = adds[f"multiply-adds, {name}, stem of stride 2"]
+        assert of["plain"] == pytest.approx(4 * stock["plain"], rel=1e-3)  # four times the places, but one linear layer
+        assert list(stock.index) == ["plain", "abn", "abn, what it adds"]
 
 
 def test_the_ratio_is_first_over_second():
@@ -52,6 +55,8 @@ def test_both_ways_of_an_epoch_take_the_same_steps(monkeypatch):
     assert histories[0][0]["images"] == histories[1][0]["images"] == 6
     assert histories[0][0]["loss"] == pytest.approx(histories[1][0]["loss"], rel=1e-3)  # but for float16
     assert torch.allclose(made[0].attention.weight, made[1].attention.weight, atol=1e-4)
+    filled = training.filling("resnet18", "6")()["activations"]
+    assert (filled.shape, filled.dtype) == ((6, 512, 2, 2), torch.float16)
     training.pixels.cache_clear()
     training.network.cache_clear()
 
