@@ -79,13 +79,15 @@ def lfi_features(rows):
             if _picked(own, trunk=t, head=head)
         ]
         parts.append(list_table(["trunk of", *(f"{name(m)}: {name(k)}" for m, k in columns)], lines, f"{title}; {told}"))
+    columns.insert(0, ("network", "accuracy"))
     lines = [
         [f"{name(t)} − plain, {heads[h]}", *(_each(_picked(rows, trunk=t, than="plain", head=h, method=m, metric=k)) for m, k in columns)]
         for t in trunks
         for h in ("own", "probe")
         if t != "plain"
     ]
-    parts.append(list_table(["difference", *(f"{name(m)}: {name(k)}" for m, k in columns)], lines, f"Paired, on the same images; {told}"))
+    head = ["difference", *(f"{name(m)}: {name(k)}" if m != "network" else name(k) for m, k in columns)]
+    parts.append(list_table(head, lines, f"Paired, on the same images; {told}"))
     return "\n".join(parts)
 
 

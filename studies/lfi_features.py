@@ -17,15 +17,16 @@ from typing import Any
 import pandas as pd
 import torch.nn.functional as F
 
+from cam_core.accuracy import network_table
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset, sources
 from cam_core.evaluate import Data, evaluate
 from cam_core.files import write_table
-from cam_core.learned import LfiCam, accuracy, jobs, multi_label_head
+from cam_core.learned import LfiCam, jobs, multi_label_head
 from cam_core.learned.batches import features, in_memory
 from cam_core.methods import method
 from cam_core.metrics import EnergyPointingGame, PixelPrecision
-from cam_core.metrics.statistics import paired_difference, wilson
+from cam_core.metrics.statistics import paired_difference
 from cam_core.table import Table
 
 OUT = sources.HOME / "results/studies/lfi_features.csv"
@@ -61,15 +62,11 @@ def networks(key: str, dataset: str, name: str, root: Path, **options: Any) -> d
 
 
 def measured(found: dict[str, Classifier], images: Data, test: Dataset) -> tuple[list[Row], dict[str, Table]]:
-    """Rows of one trunk under each of its heads, and the tables they come from."""
+    """Rows of one trunk under each of its heads, and the tables they come from; the accuracy's method is called "network"."""
     rows, tables = list[Row](), dict[str, Table]()
     for head, classifier in found.items():
-        share = accuracy(classifier, test)
-        low, high = wilson(round(share / 100 * len(test)), len(test))
-        rows.append(
-            {"head": head, "method": "network", "metric": "accuracy", "value": share, "ci_low": low, "ci_high": high, "n": len(test)}
-        )
         tables[head] = evaluate(classifier, images, [method(m) for m in METHODS], [EnergyPointingGame(), PixelPrecision()], progress=False)
+        tables[head].metrics |= network_table(classifier, test, "network").metrics
         records = tables[head].records()
         rows += [{"head": head, **row} for row in records[records.metric != "empty_maps"].to_dict("records")]
     return rows, tables
@@ -99,9 +96,9 @@ def study(
 
 def against(kept: dict[str, dict[str, Table]], key: str, head: str) -> list[Row]:
     """Differences to the plain trunk under the same kind of head, image by image."""
-    own, plain, rows = kept[key][head], kept["plain"][head], list[Row]()
-    for (which, metric, setting), first in own.metrics.items():
-        d = paired_difference(first.per_image(), plain.metrics[which, metric, setting].per_image(), first.value)
+    rows = list[Row]()
+    for (which, metric, setting), first in kept[key][head].metrics.items():
+        d = paired_difference(first.per_image(), kept["plain"][head].metrics[which, metric, setting].per_image(), first.value)
         rows.append({"method": which, "metric": metric, "setting": setting, "value": d.value, "ci_low": d.low, "ci_high": d.high, "n": d.n})
     return rows
 

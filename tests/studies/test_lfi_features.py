@@ -57,6 +57,7 @@ def test_rows_and_differences(root, tmp_path):
     for row in frame[frame.than == "plain"].itertuples():
         one, other = (values[trunk, row.head, row.method, row.metric] for trunk in (row.trunk, "plain"))
         assert row.value == pytest.approx(one - other, abs=1e-9)
+    assert {"network", "cam"} < {*frame[frame.than == "plain"].method}
     accuracy = frame[(frame.metric == "accuracy") & (frame.trunk == "plain") & (frame["head"] == "own")]
     plain, _ = jobs.network("drawn_imagenet", "resnet8", root, epochs=1, store=tmp_path)
     assert len(list(tmp_path.glob("*/model.safetensors"))) == 3  # loaded
