@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +118,11 @@ def _only(content: Mapping[str, Any], known: set[str], path: Path) -> None:
 
 
 def batch(name: str, *, cores: int | None = None, dry_run: bool = False, passed_on: Sequence[str] = ()) -> bool:
-    """Run what a profile lacks; True if every run is complete afterwards. `passed_on` goes to Snakemake as it is."""
-    profile, cores = read_profile(name), cores or os.cpu_count() or 1
+    """Run what a profile lacks; True if every run is complete afterwards. `passed_on` goes to Snakemake as it is.
+
+    Where it names files of single runs, only these runs are asked for.
+    """
+    profile, cores = _asked(read_profile(name), passed_on), cores or os.cpu_count() or 1
     for variable in profile.needs:
         if not os.environ.get(variable):
             raise ValueError(f"profile {name} needs {variable} in the environment (profiles/{name}.yaml says what for)")
@@ -139,6 +142,12 @@ def batch(name: str, *, cores: int | None = None, dry_run: bool = False, passed_
     rows = outcome(profile, pending, started)
     print(table(rows), flush=True)
     return process.returncode == 0 and not any(row[0] in {"failed", "not run"} for row in rows)
+
+
+def _asked(profile: Profile, passed_on: Sequence[str]) -> Profile:
+    """The profile cut to the runs that are named, or whole where none is."""
+    named = [job for job in profile.jobs if any(word.startswith(f"{job.folder}/") for word in passed_on)]
+    return replace(profile, jobs=named) if named else profile
 
 
 def _snakemake(profile: Profile, cores: int, *more: str) -> list[str]:

@@ -159,6 +159,16 @@ def test_a_batch_goes_on_past_a_failure_and_makes_only_what_is_missing(project, 
     assert start("--", "runs/tiny/l_cam/d-r-s0/notebook.ipynb")[0] == 0  # one of the profile's runs alone
 
 
+def test_a_batch_of_one_run_asks_for_that_run_alone(project, capfd):
+    """Run 7 would fail; it isn't asked for, so the batch is complete."""
+    assert batch.batch("tiny", cores=1, passed_on=["--show-failed-logs", "runs/tiny/l_cam/d-r-s0/notebook.ipynb"])
+    told = capfd.readouterr().out
+    assert "1 runs to make" in told
+    assert "s7" not in told
+    assert Path("runs/tiny/l_cam/d-r-s0/provenance.json").exists()
+    assert not list(Path("runs/tiny/l_cam").glob("d-r-s7*"))
+
+
 def test_the_table_tells_apart_how_a_run_ended(project):
     write_profile("jobs: [{paper: calm, dataset: [ok, kept, raised, killed, untrained, old], backbone: r, train: true}]")
     profile = batch.read_profile("tiny")

@@ -102,7 +102,7 @@ def test_l_cam(fitted, root, name, recipe):
     classifier = load_classifier(name, None, num_classes=8)
     learned = jobs.l_cam("imagenet", classifier, root, paper="paper")
     assert [record for _, record, _ in fitted] == [PAPERS[recipe]] * 2
-    network = ["network: resnet18 instead of resnet50"] if name == "resnet18" else []
+    network = [f"network: {name} instead of {'resnet50' if name == 'resnet18' else 'vgg16'}"]
     assert [summary["deviations"] for _, summary in learned.values()] == [network] * 2
     model, _, data = fitted[0]
     assert (model.masks, model.cached) == ("batch", False)
