@@ -25,9 +25,9 @@ def recipe(rows):
 
 
 def _each(rows):
-    """The values of few seeds, one after another, each with its interval; of many their mean with the interval over them."""
+    """The values of few seeds, each with its interval; of many their mean with the interval over them."""
     together = over_seeds([float(row["value"]) for row in rows])
-    return together or " · ".join(number(row) for row in sorted(rows, key=lambda row: int(row["seed"]))) or "–"
+    return together or tuple(number(row) for row in sorted(rows, key=lambda row: int(row["seed"]))) or "–"
 
 
 def _picked(rows, **wanted):

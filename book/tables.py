@@ -157,7 +157,7 @@ def _cell(found, digits, usual):
         return "not run"
     mean = over_seeds([float(cell["value"]) for cell in found if cell], digits)
     if not mean:
-        return " · ".join("not run" if cell is None else _value(cell, digits, usual) for cell in found)
+        return tuple("not run" if cell is None else _value(cell, digits, usual) for cell in found)
     counts = {int(float(cell["n"])) for cell in found if cell}  # of some metrics it is the images that a network gets right
     said = counts == {int(float(usual))} or all(cell["setting"].endswith(f"first {min(counts)}") for cell in found if cell)
     n = "" if said else "–".join(f"{n:,}" for n in sorted({min(counts), max(counts)}))
@@ -198,23 +198,25 @@ def thousands(n):
     return f"{int(float(n)):,}"
 
 
-def _one_below_the_other(text):
-    """The seeds' values in a cell, each on a line that does not break."""
-    values = text.split(" · ")
-    return "\\\n    ".join(value.replace(" ", "\N{NO-BREAK SPACE}") for value in values) if len(values) > 1 else text
+def _text(entry):
+    values = entry if isinstance(entry, tuple) else (entry,)
+    if len(values) == 1:
+        return str(values[0]).replace("\n", " ")
+    return "\\\n    ".join(value.replace(" ", "\N{NO-BREAK SPACE}") for value in values)
 
 
 def list_table(head, rows, caption="", kind="numbers", widths=""):
-    """A MyST list-table; every row has as many cells as the head, a cell that is a list becomes one, values of several seeds a column."""
+    """A MyST list-table; every row has as many cells as the head.
+
+    A cell that is a list becomes one; of one that is a tuple, the seeds' values, each stands on a line that does not break.
+    """
     lines = [f":::{{list-table}} {caption}".rstrip(), ":header-rows: 1", *([f":widths: {widths}"] if widths else []), f":class: {kind}", ""]
     for row in [head, *rows]:
         for i, cell in enumerate(row):
             entries = cell if isinstance(cell, list) else [cell]
             marks = ["- " if isinstance(cell, list) else ""] * len(entries)
             begin = ["* - " if i == 0 else "  - "] + ["    "] * (len(entries) - 1)
-            texts = [str(e).replace("\n", " ") for e in entries]
-            texts = [_one_below_the_other(text) if kind == "numbers" else text for text in texts]
-            lines += [b + m + text for b, m, text in zip(begin, marks, texts, strict=True)]
+            lines += [b + m + _text(e) for b, m, e in zip(begin, marks, entries, strict=True)]
     return "\n".join([*lines, ":::", ""])
 
 

@@ -12,25 +12,17 @@ from cam_core.learned.batches import in_memory
 from cam_core.learned.plain import mean_average_precision
 from cam_core.learned.training import predict
 from cam_core.metrics import Metric
-from cam_core.metrics.statistics import Array, mean, one_by_one, wilson
+from cam_core.metrics.metric import Rate
+from cam_core.metrics.statistics import Array, one_by_one
 from cam_core.table import Table
 
 
-class Accuracy(Metric):
+class Accuracy(Rate):
     """Share of the images that a network gets right, in percent. Rows [n,1]: 1 if right. Its interval is Wilson's."""
 
     name = "accuracy"
     protocol = "network"
     higher_is_better = True
-
-    def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """100 · share of the ones."""
-        return 100 * mean(rows[:, 0], weights)
-
-    def interval(self, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-        """Wilson's interval of the rate; ``resamples`` and ``seed`` have nothing to do."""
-        _, rows = self.per_image()
-        return wilson(int(rows.sum()), len(rows), level)
 
 
 class MeanAveragePrecision(Metric):

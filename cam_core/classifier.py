@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
-from cam_core.cutting import cuts, some, split
+from cam_core.cutting import abridged, cuts, split
 from cam_core.networks import resnet_cifar
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -224,7 +224,7 @@ def default_layer(name: str, network: nn.Module) -> str:
         return "layer3"
     family = max((key for key in DEFAULT_LAYER if name.startswith(key)), key=len, default=None)
     if family is None:
-        raise ValueError(f"which layer of {name} is explained is not known: pass layer=, one of its cuts {some(cuts(network))}")
+        raise ValueError(f"which layer of {name} is explained is not known: pass layer=, one of its cuts {abridged(cuts(network))}")
     return DEFAULT_LAYER[family]
 
 

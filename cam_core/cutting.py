@@ -56,7 +56,7 @@ def cut(network: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:
     graph, names = _trace(network)
     found = [node for node, name in names.items() if name == layer or name.startswith(f"{layer}.")]
     if not found:
-        raise ValueError(f"no layer {layer!r} in this network; cuts are {some(list(_cut_names(graph, names).values()))}")
+        raise ValueError(f"no layer {layer!r} in this network; cuts are {abridged(list(_cut_names(graph, names).values()))}")
     node = found[-1]
     possible = _cut_names(graph, names)
     if node not in possible:
@@ -72,7 +72,7 @@ def cuts(network: nn.Module) -> list[str]:
     return list(_cut_names(*_trace(network)).values())
 
 
-def some(names: list[str]) -> str:
+def abridged(names: list[str]) -> str:
     """The first and last of many names, for a message."""
     return ", ".join(names if len(names) <= 8 else [*names[:3], "...", *names[-5:]])
 

@@ -28,7 +28,7 @@ from cam_core.evaluate import evaluate
 from cam_core.files import write_table
 from cam_core.learned import jobs
 from cam_core.methods import Method, increment, method
-from cam_core.metrics.stability import spearman
+from cam_core.metrics.randomization import spearman
 from cam_core.metrics.statistics import bootstrap
 from cam_core.table import Table
 

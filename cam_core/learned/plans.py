@@ -4,6 +4,7 @@ Each reduced recipe stands here in one line, made of the paper's; what it change
 ``paper`` = "paper" a model is trained by the paper's own recipe on all training images ("wsol": CALM by the WSOL benchmark's).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -61,8 +62,12 @@ def _over(recipe: Recipe, count: int | None) -> Recipe:
 
 def _another(name: str, published: Sequence[str]) -> tuple[str, ...]:
     """The deviation of a network ``name`` that a paper has no result for, beside the one of its family that it has."""
-    kin = next((network for network in published if network[:3] == name[:3]), published[0])
-    return () if name in published else (f"network: {name} instead of {kin}",)
+    kin = [network for network in published if _family(network) == _family(name)]
+    return () if name in published else (f"network: {name} instead of {(kin or published)[0]}",)
+
+
+def _family(name: str) -> str:
+    return re.split("[^a-z]", name)[0]
 
 
 # --- from scratch: the plain network, LFI-CAM, ABN -------------------------------------------------------------------------------------
@@ -97,9 +102,10 @@ SCRATCH_EPOCHS = {**DRAWN_EPOCHS, "cifar10": 12, "cat_dog": 30}
 PAPER_RECIPES = {  # on images of 32 pixels, and cut at random out of larger ones
     "plain": (PLAIN, PLAIN_IMAGENET), "lfi_cam": (LFI_CAM, LFI_CAM_IMAGENET), "abn": (ABN, ABN_IMAGENET),
 }  # fmt: skip
-SCRATCH_NETWORKS = {  # LFI-CAM's
+LFI_CAM_NETWORKS = {
     "cifar10": ("resnet110_bottleneck", "densenet100_12", "resnext29_8x64d"), "cat_dog": ("resnet18",), "imagenet": ("resnet50",),
 }  # fmt: skip
+ABN_NETWORKS = {**LFI_CAM_NETWORKS, "imagenet": ("resnet50", "resnet101", "resnet152")}
 ABN_CIFAR = {"resnet": ABN, "densenet": ABN_DENSENET, "resnext": ABN_RESNEXT}  # by the family of the network
 
 
@@ -131,7 +137,7 @@ def scratch_recipe(model: str, dataset: str, count: int | None = None, setting: 
 def scratch_plan(model: str, dataset: str, name: str, count: int | None = None, setting: int = 0, paper: str = "") -> Plan:
     """`scratch_recipe` and its images: the papers cut random windows out of whole ones (CIFAR's and drawn images are whole already)."""
     recipe = scratch_recipe(model, dataset, count, setting, paper, name)
-    deviations = _another(name, SCRATCH_NETWORKS[dataset]) if dataset in SCRATCH_NETWORKS else ()
+    deviations = _another(name, (ABN_NETWORKS if model == "abn" else LFI_CAM_NETWORKS).get(dataset, (name,)))
     if paper and dataset in ("imagenet", "cat_dog"):
         return Plan(recipe, {"split": "full", "view": "original", "tested": "crop", "stream": True}, deviations)
     return Plan(recipe, deviations=deviations)

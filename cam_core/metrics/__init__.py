@@ -3,31 +3,23 @@
 from cam_core.metrics import statistics
 from cam_core.metrics.adcc import ADCC, Coherency, Complexity
 from cam_core.metrics.agreement import Infidelity, MaxSensitivity, SensitivityN
+from cam_core.metrics.boxes import BoxIoU, LocalizationError, MaxBoxAcc, MaxBoxAccV2
 from cam_core.metrics.cues import ClassPair, Cue, CueLocalization, class_pairs, cue
 from cam_core.metrics.faithfulness import AverageDrop, AverageGain, IncreaseInConfidence, MapMean, Wins, wins
-from cam_core.metrics.localization import (
-    BoxIoU,
-    EnergyPointingGame,
-    LocalizationError,
-    MaxBoxAcc,
-    MaxBoxAccV2,
-    PointingGame,
-    Present,
-)
+from cam_core.metrics.localization import EnergyPointingGame, PointingGame, Present
 from cam_core.metrics.metric import Metric
 from cam_core.metrics.pixels import FalseActivation, MaximumInBox, PixelPrecision, PxAP, pixel_truth
+from cam_core.metrics.randomization import cascading_randomization
 from cam_core.metrics.removal import (
     CorrectAfterRandomRemoval,
     CorrectAfterRemoval,
     Deletion,
     Insertion,
     RemoveAndClassify,
-    RoadCombined,
-    RoadLerf,
-    RoadMorf,
     TiedPixels,
 )
-from cam_core.metrics.stability import Stability, cascading_randomization, map_stability
+from cam_core.metrics.road import RoadCombined, RoadLerf, RoadMorf
+from cam_core.metrics.stability import Stability, map_stability
 
 __all__ = [
     "ADCC",

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from cam_core import maps as map_ops
-from cam_core.metrics.localization import rescale
+from cam_core.metrics.boxes import rescale
 from cam_core.metrics.metric import Metric
 from cam_core.metrics.pixels import BINS, average_precision, pixel_histogram
 from cam_core.metrics.statistics import Array, ratio, total

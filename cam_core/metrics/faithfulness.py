@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cam_core import maps as map_ops
-from cam_core.metrics.metric import Metric
+from cam_core.metrics.metric import Metric, Rate
 from cam_core.metrics.statistics import Array, common, mean, ratio, total, wilson
 from cam_core.probe import Probe
 
@@ -64,20 +64,15 @@ class AverageDrop(Masked):
         return 100 * mean(ratio((before - after).clip(0), before), weights)
 
 
-class IncreaseInConfidence(Masked):
+class IncreaseInConfidence(Rate, Masked):
     """Share of images with O > Y, strictly, in percent (higher is better). Its interval is Wilson's."""
 
     name = "increase_in_confidence"
     higher_is_better = True
 
-    def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """100 · share(O > Y)."""
-        return 100 * mean(rows[:, 1] > rows[:, 0], weights)
-
-    def interval(self, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-        """Wilson's interval of the rate; ``resamples`` and ``seed`` have nothing to do."""
-        _, rows = self.per_image()
-        return wilson(int((rows[:, 1] > rows[:, 0]).sum()), len(rows), level)
+    def hits(self, rows: Array) -> Array:
+        """O > Y."""
+        return (rows[:, 1] > rows[:, 0]).astype(float)
 
 
 class AverageGain(Masked):

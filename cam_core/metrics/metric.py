@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cam_core.metrics import store
-from cam_core.metrics.statistics import Array, bootstrap
+from cam_core.metrics.statistics import Array, bootstrap, mean, wilson
 
 
 class Metric(torchmetrics.Metric):
@@ -117,3 +117,27 @@ class Metric(torchmetrics.Metric):
         """Interval (low, high) of the summary over the images."""
         ids, rows = self.per_image()
         return bootstrap(rows, self.value, groups=self.groups(ids), level=level, resamples=resamples, seed=seed)
+
+
+class Rate(Metric):
+    """A metric that is the share of its rows, in percent, 0 to 100, which are hits; its interval is Wilson's.
+
+    Where an image has several rows, its classes, they are drawn together, as for every metric.
+    """
+
+    column: ClassVar[int] = 0
+
+    def hits(self, rows: Array) -> Array:
+        """Which of rows [n,...] count, 0 or 1 [n]: what stands in ``column``, unless a subclass says otherwise."""
+        return rows[:, self.column]
+
+    def value(self, rows: Array, weights: Array | None = None) -> Array:
+        """100 · share of the hits."""
+        return 100 * mean(self.hits(rows), weights)
+
+    def interval(self, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+        """Wilson's interval of the rate, for which ``resamples`` and ``seed`` have nothing to do; with several rows an image, bootstrap."""
+        if self.stride > 1:
+            return super().interval(level, resamples, seed)
+        _, rows = self.per_image()
+        return wilson(int(self.hits(rows).sum()), len(rows), level)

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from cam_core.metrics.localization import checked_boxes, inside
-from cam_core.metrics.metric import Metric
-from cam_core.metrics.statistics import Array, mean, ratio, total, wilson
+from cam_core.metrics.metric import Metric, Rate
+from cam_core.metrics.statistics import Array, mean, ratio, total
 from cam_core.protocol import PROTOCOLS
 
 # ---------------------------------------------------------------- pixels against the boxes
@@ -58,7 +58,7 @@ class PixelPrecision(_InBoxes):
         return float(100 * mean(self.per_image()[1][:, 1]))
 
 
-class MaximumInBox(_InBoxes):
+class MaximumInBox(Rate, _InBoxes):
     """How often the first maximum in scan order lies inside a box, in percent: pointing without tolerance, in pixels of the view.
 
     What data without VOC's protocol (`PointingGame`) can be asked. Maps [B,H,W], boxes [n,4] inclusive in map pixels. Rows [B,2]: hit, and
@@ -70,17 +70,6 @@ class MaximumInBox(_InBoxes):
 
     def _row(self, heat: NDArray[np.floating], truth: NDArray[np.bool_]) -> Sequence[float]:
         return float(truth.flat[heat.argmax()]), float(truth.mean())
-
-    def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """100 · mean(hit)."""
-        return 100 * mean(rows[:, 0], weights)
-
-    def interval(self, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-        """Wilson's interval of the rate; where an image has several rows they are drawn together, as for every metric."""
-        _, rows = self.per_image()
-        if self.stride > 1:
-            return super().interval(level, resamples, seed)
-        return wilson(int(rows[:, 0].sum()), len(rows), level)
 
 
 class FalseActivation(_InBoxes):

@@ -1,24 +1,20 @@
-"""What the network still sees when pixels go in the map's order: insertion and deletion, remove-and-classify, ROAD.
+"""What the network still sees when pixels go in the map's order: insertion and deletion, remove-and-classify.
 
 Only the order of the pixels counts, not their values. Where a map has ties (large zero regions after a ReLU) the order is a convention:
 each metric says its own, and `TiedPixels` says how much of the map it decides.
 """
 
 from collections.abc import Hashable, Sequence
-from functools import lru_cache
-from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
-from scipy import ndimage, sparse
-from scipy.sparse.linalg import splu
+from scipy import ndimage
 from torch import Tensor
 
 from cam_core.methods.control import image_seeds
-from cam_core.metrics.metric import Metric
-from cam_core.metrics.statistics import Array, mean, total, wilson
+from cam_core.metrics.metric import Metric, Rate
+from cam_core.metrics.statistics import Array, mean, total
 from cam_core.probe import Probe
 
 
@@ -37,7 +33,8 @@ def ranks(maps: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, places.to(maps.device).expand_as(order)).reshape(maps.shape)
 
 
-def _check_size(name: str, maps: Tensor, probe: Probe) -> None:
+def check_size(name: str, maps: Tensor, probe: Probe) -> None:
+    """ValueError unless ``maps`` [B,H,W] have the size of the probe's images [B,3,H,W]; ``name``: of the metric that asks."""
     if maps.shape != (len(probe.images), *probe.images.shape[-2:]):
         size = tuple(probe.images.shape[-2:])
         raise ValueError(f"{name}: maps must have the images' size {size}, got {tuple(maps.shape)}; finish them first")
@@ -69,7 +66,7 @@ class _Curve(Metric):
 
     def curve(self, maps: Tensor, probe: Probe) -> Tensor:
         """Probability of the target before the first and after every step, float64 [B, 1 + ceil(H·W / step)]."""
-        _check_size(self.name, maps, probe)
+        check_size(self.name, maps, probe)
         rank = ranks(maps, image_seeds(probe, 0) if self.ties == "random" else None)
         steps = -(-rank[0].numel() // self.step)
         start, end, unmasked = self._ends(probe)
@@ -151,21 +148,6 @@ class TiedPixels(Metric):
 # ---------------------------------------------------------------- remove and classify
 
 
-class _Rate(Metric):
-    """A share of the images in percent, one column [B] of 0 and 1 in the rows [B,n]; its interval is Wilson's."""
-
-    column: ClassVar[int]
-
-    def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """100 · share of the images."""
-        return 100 * mean(rows[:, self.column], weights)
-
-    def interval(self, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-        """Wilson's interval of the rate; ``resamples`` and ``seed`` have nothing to do."""
-        _, rows = self.per_image()
-        return wilson(int(rows[:, self.column].sum()), len(rows), level)
-
-
 class _Erased(Metric):
     """The measure of remove-and-classify (CALM): the ``share`` of most salient pixels gets the mean colour.
 
@@ -190,7 +172,7 @@ class _Erased(Metric):
         return "erased", self.share, self.seed
 
     def _measure(self, maps: Tensor, probe: Probe) -> Tensor:
-        _check_size(self.name, maps, probe)
+        check_size(self.name, maps, probe)
 
         def correct(rank: Tensor) -> Tensor:
             kept = (rank >= int(self.share * rank[0].numel())).to(probe.images.dtype)
@@ -219,7 +201,7 @@ class RemoveAndClassify(_Erased):
         return np.asarray(np.where(chance > 0, top, top + 1) / np.where(chance > 0, chance, 1))
 
 
-class CorrectAfterRemoval(_Rate, _Erased):
+class CorrectAfterRemoval(Rate, _Erased):
     """R_k's numerator: images classified correctly without their most salient pixels, in percent."""
 
     name = "correct_after_removal"
@@ -227,118 +209,9 @@ class CorrectAfterRemoval(_Rate, _Erased):
     column = 0
 
 
-class CorrectAfterRandomRemoval(_Rate, _Erased):
+class CorrectAfterRandomRemoval(Rate, _Erased):
     """R_k's denominator: images classified correctly without as many random pixels, in percent; equal for all methods."""
 
     name = "correct_after_random_removal"
     higher_is_better = None
     column = 1
-
-
-# ---------------------------------------------------------------- ROAD
-
-STENCIL = {(0, 1): 1 / 6, (1, 0): 1 / 6, (1, 1): 1 / 12, (1, -1): 1 / 12}  # half of the eight neighbours; the others mirror them
-
-
-@lru_cache(4)
-def _laplacian(height: int, width: int) -> sparse.csr_array:
-    """Weighted neighbours of every pixel, [H·W, H·W]: their sum on the diagonal, minus each weight beside it."""
-    index = np.arange(height * width).reshape(height, width)
-    pairs = []
-    for (down, right), weight in STENCIL.items():
-        here = index[: height - down, max(0, -right) : width - max(0, right)].ravel()
-        pairs.append((here, here + down * width + right, np.full(len(here), weight)))
-    rows, columns, weights = (np.concatenate(part) for part in zip(*pairs, strict=True))
-    one_way = sparse.csr_array((weights, (rows, columns)), shape=(index.size, index.size))
-    both = one_way + one_way.T
-    return sparse.csr_array(sparse.diags_array(both.sum(1)) - both)
-
-
-def impute(image: NDArray[np.floating], missing: NDArray[np.bool_]) -> Array:
-    """Image [C,H,W] whose ``missing`` pixels [H,W] are the weighted mean of their neighbours, all at once (ROAD), float64.
-
-    Direct neighbours weigh 1/6, diagonal ones 1/12, at the border relative to those that exist. ValueError if no pixel is left.
-    """
-    if missing.all():
-        raise ValueError("no pixel is left to impute the others from: remove fewer")
-    gone, values = missing.ravel(), image.reshape(len(image), -1).T.astype(np.float64)
-    if not gone.any():
-        return image.astype(np.float64)
-    equations = _laplacian(*missing.shape)[gone]
-    # Written with the sums on the diagonal the system is symmetric and needs no pivoting.
-    solver = splu(sparse.csc_array(equations[:, gone]), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-    values[gone] = solver.solve(-(equations[:, ~gone] @ values[~gone]))
-    return np.ascontiguousarray(values.T).reshape(image.shape)
-
-
-class _Imputed(Metric):
-    """The measure of ROAD: a ``share`` of the pixels is removed and imputed from the others, without retraining (Rong et al., ICML 2022).
-
-    Exactly int(share·H·W) pixels go, the most salient (MoRF) or the least (LeRF; the authors' own fraction is there what stays); ties are
-    drawn from the image's content. Imputed in [0, 1], where noise N(0, ``noise``²) is added, equal for all methods. Maps [B,H,W]. Rows
-    [B,4]: whether the target is the prediction after MoRF and LeRF, and the target's probability after both.
-    """
-
-    protocol = "road"
-    needs = "probe"
-
-    def __init__(self, share: float = 0.5, noise: float = 0.01, seed: int = 0) -> None:
-        super().__init__()
-        if not 0 < share < 1:
-            raise ValueError(f"{self.name}: share must lie between 0 and 1, got {share}: 0.1 removes a tenth of the pixels")
-        self.share, self.noise, self.seed = share, noise, seed
-        self.setting = f"{100 * share:g}%" + (f" noise {noise:g}" if noise != 0.01 else "") + (f" seed {seed}" if seed else "")
-
-    @property
-    def shares(self) -> Hashable:
-        """One imputation serves both orders and their difference."""
-        return "imputed", self.share, self.noise, self.seed
-
-    def _measure(self, maps: Tensor, probe: Probe) -> Tensor:
-        _check_size(self.name, maps, probe)
-        rank = ranks(maps, image_seeds(probe, self.seed))
-        n = rank[0].numel()
-        count = int(self.share * n)
-        removed = torch.stack([rank < count, rank >= n - count], 1).cpu().numpy()
-
-        def drawn() -> list[Array]:
-            return [np.random.default_rng(seed).normal(0, self.noise, probe.images.shape[1:]) for seed in image_seeds(probe, self.seed)]
-
-        noise = probe.once(("road noise", self.noise, self.seed), drawn)
-        images = probe.images.cpu().numpy()
-
-        def imputed(image: Tensor, order: Tensor) -> Tensor:
-            made = [impute(images[i], removed[i, o]) + removed[i, o] * noise[i] for i, o in zip(image, order, strict=True)]
-            return torch.from_numpy(np.stack(made)).to(probe.images)
-
-        logits = probe.score_made(imputed, torch.ones(len(maps), 2, dtype=torch.bool)).double()
-        target = probe.targets[:, None]
-        confidence = logits.softmax(-1).gather(2, target[:, None].expand(-1, 2, 1))[..., 0]
-        return torch.cat([(logits.argmax(-1) == target).double(), confidence], 1)
-
-
-class RoadMorf(_Rate, _Imputed):
-    """Accuracy in percent after the most salient pixels were removed and imputed (lower is better)."""
-
-    name = "road_morf"
-    higher_is_better = False
-    column = 0
-
-
-class RoadLerf(_Rate, _Imputed):
-    """Accuracy in percent after the least salient pixels were removed and imputed (higher is better)."""
-
-    name = "road_lerf"
-    higher_is_better = True
-    column = 1
-
-
-class RoadCombined(_Imputed):
-    """Half of the target's mean probability after LeRF minus that after MoRF, -50 to 50 % (as pytorch-grad-cam; higher is better)."""
-
-    name = "road_combined"
-    higher_is_better = True
-
-    def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """50 · mean(p after LeRF - p after MoRF)."""
-        return 50 * mean(rows[:, 3] - rows[:, 2], weights)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cam_core.metrics import components
-from cam_core.metrics.localization import best_iou, largest_boxes
+from cam_core.metrics.boxes import best_iou, largest_boxes
 
 SHAPES = [(1, 1), (1, 7), (6, 1), (2, 2), (3, 3), (5, 4), (9, 12), (17, 16), (24, 31), (32, 32)]
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from cam_core import metrics
 from cam_core.data import Example, wsol_boxes
-from cam_core.metrics.localization import best_iou, iou, points_at, quantize, rescale
+from cam_core.metrics.boxes import best_iou, iou, quantize, rescale
+from cam_core.metrics.localization import points_at
 from cam_core.metrics.statistics import wilson
 from tests.metrics.test_components import contour_boxes, plain_iou
 

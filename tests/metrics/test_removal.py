@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cam_core import metrics
 from cam_core.methods.control import image_seeds
-from cam_core.metrics import removal
+from cam_core.metrics import removal, road
 from cam_core.probe import Probe
 from tests.nets import dense, images
 
@@ -237,7 +237,7 @@ def test_imputation_equals_the_equations_written_out(share):
     image = rng.random((3, 9, 13))
     missing = rng.random((9, 13)) < share
     missing[0, :2], missing[4, 4] = True, False
-    assert removal.impute(image, missing) == pytest.approx(imputed(image, missing), abs=1e-12)
+    assert road.impute(image, missing) == pytest.approx(imputed(image, missing), abs=1e-12)
 
 
 SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 9))
@@ -249,7 +249,7 @@ def test_imputation_of_any_shape_and_any_holes(shape, seed):
     rng = np.random.default_rng(seed)
     image, missing = rng.random((2, *shape)), rng.random(shape) < rng.random()
     missing.flat[rng.integers(missing.size)] = False
-    assert removal.impute(image, missing) == pytest.approx(imputed(image, missing), abs=1e-9)
+    assert road.impute(image, missing) == pytest.approx(imputed(image, missing), abs=1e-9)
 
 
 @settings(max_examples=60)
@@ -271,13 +271,13 @@ def test_known_imputations():
     ramp = np.add.outer(np.arange(8.0), 2 * np.arange(10.0))[None]
     hole = np.zeros((8, 10), bool)
     hole[2:6, 3:8] = True
-    assert removal.impute(ramp, hole) == pytest.approx(ramp, abs=1e-12)  # a plane is its own mean
+    assert road.impute(ramp, hole) == pytest.approx(ramp, abs=1e-12)  # a plane is its own mean
     alone = np.ones((8, 10), bool)
     alone[7, 0] = False
-    assert removal.impute(ramp, alone) == pytest.approx(np.full_like(ramp, 7), abs=1e-9)
-    assert np.array_equal(removal.impute(ramp, np.zeros((8, 10), bool)), ramp)
+    assert road.impute(ramp, alone) == pytest.approx(np.full_like(ramp, 7), abs=1e-9)
+    assert np.array_equal(road.impute(ramp, np.zeros((8, 10), bool)), ramp)
     with pytest.raises(ValueError, match="no pixel is left"):
-        removal.impute(ramp, np.ones((8, 10), bool))
+        road.impute(ramp, np.ones((8, 10), bool))
 
 
 def test_road_equals_a_loop_and_its_counts_are_exact():

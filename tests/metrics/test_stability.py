@@ -13,7 +13,8 @@ from torch import nn
 
 from cam_core import METHODS, load_classifier, metrics
 from cam_core.classifier import Classifier
-from cam_core.metrics.stability import _cascade, correlation, hog, mask_iou, partners, script_iou, spearman, ssim, stages, top_area
+from cam_core.metrics.randomization import _cascade, hog, spearman, ssim, stages
+from cam_core.metrics.stability import correlation, mask_iou, partners, script_iou, top_area
 from tests.nets import dense, gap, images
 
 KINDS = ("iou", "iou_script", "iou_area", "correlation")
@@ -247,7 +248,7 @@ def test_weights_outside_a_standard_layer_are_drawn_anew():
             super().__init__()
             self.weight = nn.Parameter(torch.full((4,), 5.0))
 
-    from cam_core.metrics.stability import randomize
+    from cam_core.metrics.randomization import randomize
 
     odd, linear = Scale(), nn.Linear(3, 3)
     nn.init.constant_(linear.weight, 9)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from cam_core import METHODS, metrics
 from cam_core.metrics import removal
+from cam_core.metrics.road import impute
 from cam_core.probe import Probe
 from tests.nets import dense, images
 
@@ -79,7 +80,7 @@ def test_imputation_is_pytorch_grad_cams_without_its_noise():
     image = images(1)[0].float()
     missing = np.random.default_rng(0).random((16, 16)) < 0.7
     theirs = road.NoisyLinearImputer(noise=0)(image, torch.from_numpy((~missing).astype(np.float32)))
-    assert removal.impute(image.numpy(), missing) == pytest.approx(theirs.numpy(), abs=1e-6)
+    assert impute(image.numpy(), missing) == pytest.approx(theirs.numpy(), abs=1e-6)
 
 
 def explains(probe, heat):

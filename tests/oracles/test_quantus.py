@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cam_core import METHODS, metrics
-from cam_core.metrics import removal
+from cam_core.metrics import removal, road
 from cam_core.metrics.agreement import losses
 from cam_core.probe import Probe
 from tests.nets import dense, images
@@ -70,7 +70,7 @@ def test_the_imputation_is_theirs_without_noise(share):
     rng = np.random.default_rng(0)
     image, missing = rng.random((3, 12, 17)), rng.random((12, 17)) < share
     theirs = quantus.functions.perturb_func.noisy_linear_imputation(image, np.flatnonzero(missing), noise=0)
-    assert removal.impute(image, missing) == pytest.approx(theirs, abs=1e-9)
+    assert road.impute(image, missing) == pytest.approx(theirs, abs=1e-9)
 
 
 def test_its_road_ranks_the_numbers_of_a_colour_image_not_its_pixels(case):
