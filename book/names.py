@@ -20,6 +20,8 @@ NAMES = {
     "e36": "36 epochs",
     "calm_ml[probabilities]": "CALM-ML, in probabilities",
     "calm_em[lag=100]": "CALM-EM, posterior up to 100 updates old",
+    "calm_ml[detached]": "CALM-ML, S a constant",
+    "calm_em[detached]": "CALM-EM, S a constant",
     "increment_cam": "Increment-CAM",
     "increment_cam_tuned": "Increment-CAM, tuned reading",
     "increment_cam_tuned, weights permuted": "the same, weights permuted",

@@ -6,7 +6,7 @@ Drawn objects at half size, a small ResNet; results/studies/em_ml.csv, one row a
 how far the weights are from ML's after so many updates, |theta - theta_ml| / |theta_ml|, by every way of leaving ML that we know. Beside
 them the two floors: ML begun a rounding error off, and ML on other batches. "end": what those trainings end with. "seeds": accuracy and
 mean -log p(y|x) on the test images, one training an objective and seed. "spread": mean and standard deviation of these over the seeds, and
-of each minus ML under the same seeds.
+of each minus ML under the same seeds; of EM with S a constant, as released, minus ML with S a constant.
 """
 
 import argparse
@@ -51,6 +51,7 @@ class Way:
     nudge: float = 0.0
     order: int = 0
     probabilities: bool = False  # the released arithmetic of ML
+    detached: bool = False  # S a constant for the gradient, as released
     exact: bool = False  # float64, against ML in float64, and, being slow, no further than the last of AT
 
 
@@ -63,6 +64,8 @@ WAYS = (
     Way("EM, epsilon 0.01", "em", epsilon=1e-2),
     Way("EM, posterior up to 10 updates old", "em_lagged", lag=10),
     Way("EM, posterior up to 100 updates old", "em_lagged", lag=100),
+    Way("ML, S a constant, as released", detached=True),
+    Way("EM, S a constant, as released", "em", detached=True),
     Way("ML, other batches", order=1),
 )
 # the trainings from different seeds: name in the results -> how CALM is built
@@ -71,7 +74,10 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "calm_ml[probabilities]": {"objective": "ml", "probabilities": True},
     "calm_em": {"objective": "em"},
     "calm_em[lag=100]": {"objective": "em_lagged", "lag": 100},
+    "calm_ml[detached]": {"objective": "ml", "detach_scale": True},
+    "calm_em[detached]": {"objective": "em", "detach_scale": True},
 }
+DIFFERENCES = [(key, "calm_ml") for key in OBJECTIVES if key != "calm_ml"] + [("calm_em[detached]", "calm_ml[detached]")]
 
 
 def small(recipe: Recipe) -> Recipe:
@@ -79,9 +85,9 @@ def small(recipe: Recipe) -> Recipe:
     return recipe.shortened(recipe.epochs, pad=4)
 
 
-def build(name: str, classes: int, **options: Any) -> Calm:
+def build(name: str, classes: int, *, detach_scale: bool = False, **options: Any) -> Calm:
     """CALM as the drawn runs have it: S in the gradient, attention dead everywhere looks at every place alike."""
-    return Calm(lfi_backbone(name, classes), classes, uniform=True, detach_scale=False, **options)
+    return Calm(lfi_backbone(name, classes), classes, uniform=True, detach_scale=detach_scale, **options)
 
 
 # --- one start, the same batches -------------------------------------------------------------------------------------------------------
@@ -92,6 +98,7 @@ def walk(way: Way, name: str, data: Tensors, recipe: Recipe, seed: int) -> Itera
     classes, kind = int(data["labels"].max()) + 1, torch.float64 if way.exact else torch.float32
     torch.manual_seed(seed)
     options = {"objective": way.objective, "epsilon": way.epsilon, "lag": way.lag, "probabilities": way.probabilities}
+    options["detach_scale"] = way.detached
     model = build(name, classes, **options).to(kind).train()
     learns = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in learns if way.nudge else []:
@@ -158,15 +165,14 @@ def seeds(name: str, data: Tensors, test: Tensors, recipe: Recipe, count: int, s
 def spread(rows: list[Row]) -> list[Row]:
     """Rows of the part "spread": mean, standard deviation and, from ten seeds on, the interval of the mean over seeds.
 
-    Of each objective, and of each minus ML under the same seeds.
+    Of each objective, and of the `DIFFERENCES` under the same seeds.
     """
     frame = pd.DataFrame(rows)
     frame = frame[frame.part == "seeds"]
     out: list[Row] = []
     for metric, part in frame.groupby("metric", sort=False):
         wide = part.pivot_table(index="seed", columns="way", values="value")[list(OBJECTIVES)]
-        others = [key for key in OBJECTIVES if key != "calm_ml"]
-        columns = {key: wide[key] for key in OBJECTIVES} | {f"{key} minus calm_ml": wide[key] - wide["calm_ml"] for key in others}
+        columns = {key: wide[key] for key in OBJECTIVES} | {f"{key} minus {base}": wide[key] - wide[base] for key, base in DIFFERENCES}
         for key, column in columns.items():
             values = column.to_numpy(np.float64)
             low, high = bootstrap(values) if len(values) >= 10 else (None, None)

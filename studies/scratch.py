@@ -2,11 +2,13 @@
 
     CAM_DATA=... python -m studies.scratch cifar10 resnet20 --settings 0 1 2 3 4 --seeds 0
     CAM_DATA=... python -m studies.scratch cifar10 resnet20 --settings 0 --seeds 0 1 2
+    CAM_DATA=... python -m studies.scratch cat_dog resnet18 --settings 0 1 2 --seeds 0
 
 Trainings: every setting under the first seed, then the other seeds under the first setting, each for the three models in turn; on two
-cores the first command takes an hour and a half to two hours, the second one hour, and each has its table. Every finished training is
-kept, a killed one resumes from its last checkpoint: give the same command again. ``--models`` adds the ablations of LFI-CAM
-(`jobs.SCRATCH`): equal weights, one learned 1x1 map, the 1x1 importance network, a plain network of as many parameters.
+cores the first command takes an hour and a half to two hours, the second one hour, the third (images of 64 pixels) an hour and a half, and
+each has its table. Every finished training is kept, a killed one resumes from its last checkpoint: give the same command again.
+``--models`` adds the ablations of LFI-CAM (`jobs.SCRATCH`): equal weights, one learned 1x1 map, the 1x1 importance network, a plain network
+of as many parameters.
 
 After each training the table is written anew: results/studies/scratch-<dataset>-<backbone>.csv, with "-e<epochs>" behind it for another
 number of epochs than usual, "-seeds" where only these differ though the data set has settings, and "-ablations" for other models, so

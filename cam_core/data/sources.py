@@ -56,7 +56,7 @@ SOURCES = {
         deviations=("images: 20,000 and 5,000 as JPEG files instead of 50,000 and 10,000",),
     ),
     "cat_dog": Source(
-        partial(ImageFolder, name="Cat-Dog-128"), "train", "val", 96, view="crop", train_view=middle_square(128),
+        partial(ImageFolder, name="Cat-Dog-128"), "train", "val", 64, view="crop", train_view=middle_square(128),
         deviations=("images: 2000 and 2000 with short side 128, trained on their middle squares; the split is ours",),
     ),
 }  # fmt: skip

@@ -38,4 +38,4 @@ def test_cat_dog_is_cut_out_of_middle_squares(tmp_path):
         Image.new("RGB", (180, 140)).save(folder / "0.png")
     of = sources.source("cat_dog")
     assert sources.images("cat_dog", tmp_path, "train")(of.train_view)[0].image.shape == (3, 128, 128)
-    assert sources.images("cat_dog", tmp_path)(of.view)[0].image.shape == (3, 96, 96)
+    assert sources.images("cat_dog", tmp_path)(of.view)[0].image.shape == (3, 64, 64)

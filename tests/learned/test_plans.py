@@ -13,7 +13,8 @@ def test_contenders_learn_alike():
             for other in others:
                 assert [line.split(":")[0] for line in other.differs_from(plain)] == ["name"]
     recipe = plans.scratch_recipe("abn", "cat_dog")
-    assert (recipe.name, recipe.epochs, recipe.milestones, recipe.crop) == ("abn_imagenet", 30, (15, 22), 96)
+    assert (recipe.name, recipe.epochs, recipe.milestones, recipe.crop) == ("abn_imagenet", 30, (15, 22), 64)
+    assert recipe.precision == "bf16-mixed"
     assert plans.scratch_recipe("lfi_cam", "cifar10").differs_from(LFI_CAM) == [
         "epochs: 12 instead of 300",
         "milestones: 6 9 instead of 150 225",

@@ -49,6 +49,13 @@ def test_em_is_ml_up_to_rounding_and_what_is_not_em_is_not(found):
     assert distances["EM, posterior up to 10 updates old", 3] > 1e-4
 
 
+def test_a_constant_s_is_another_gradient_for_both_objectives_alike(found):
+    distances, _ = found
+    ml, em = (distances[f"{objective}, S a constant, as released", 1] for objective in ("ML", "EM"))
+    assert ml > 1e-5
+    assert em == pytest.approx(ml, rel=1e-3)
+
+
 def test_the_walk_takes_the_steps_of_the_training_loop(data, recipe):
     torch.manual_seed(0)
     from cam_core.learned.training import fit
@@ -74,7 +81,7 @@ def test_quality_is_of_the_marginal(data):
 
 
 def test_spread_is_over_seeds_and_pairs_share_their_seed():
-    values = {way: [1.0] * 3 for way in em_ml.OBJECTIVES} | {"calm_ml": [10.0, 20.0, 30.0], "calm_em": [11.0, 22.0, 33.0]}
+    values = {way: [18.0] * 3 for way in em_ml.OBJECTIVES} | {"calm_ml": [10.0, 20.0, 30.0], "calm_em": [11.0, 22.0, 33.0]}
     rows = [
         {"part": "seeds", "way": way, "seed": seed, "metric": "accuracy", "value": value}
         for way, each in values.items()
@@ -85,6 +92,7 @@ def test_spread_is_over_seeds_and_pairs_share_their_seed():
     assert (out["calm_em minus calm_ml"]["value"], out["calm_em minus calm_ml"]["deviation"]) == (2, 1)
     assert out["calm_em minus calm_ml"]["ci_low"] is None  # three seeds have no interval
     assert (out["calm_ml"]["least"], out["calm_ml"]["most"]) == (10, 30)
+    assert (out["calm_em[detached] minus calm_ml"]["value"], out["calm_em[detached] minus calm_ml[detached]"]["value"]) == (-2, 0)
 
 
 def test_a_killed_run_goes_on(data, recipe, tmp_path, monkeypatch):
