@@ -133,13 +133,15 @@ def scratch(rows):
     first, planned = rows[0], [row for row in rows if row["role"] == "training"]
     settings = [f"learning rate {of.lr:g}, batch {of.batch}, weight decay {of.weight_decay:g}" for of in SETTINGS.get(first["dataset"], ())]
     ways = list(dict.fromkeys((row["setting"], row["seed"]) for row in planned))
-    columns = [(m, "accuracy") for m in dict.fromkeys(row["model"] for row in planned)] + [("lfi_cam", "effective_channels")]
+    columns = [
+        (m, k) for k in ("accuracy", "effective_channels") for m in dict.fromkeys(row["model"] for row in _picked(planned, metric=k))
+    ]
     lines = []
     for setting, seed in ways:
         found = [_picked(planned, setting=setting, seed=seed, model=m, metric=k) for m, k in columns]
         cells = [f"{float(one[0]['value']):.1f}" if one and one[0]["value"] else one[0]["state"] if one else "–" for one in found]
-        told = settings[int(float(setting))] if settings else f"setting {int(float(setting))}"
-        lines.append([f"{told}; seed {int(float(seed))}", *cells])
+        told = f"seed {int(float(seed))}"
+        lines.append([f"{settings[int(float(setting))]}; {told}" if settings else told, *cells])
     where = f"{name(first['dataset'])}, {name(first['backbone'])}, {first['epochs']} epochs"
     parts = [list_table(["training", *(f"{name(m)}: {name(k)}" for m, k in columns)], lines, where)]
     means = [row for row in rows if row["role"] == "mean"]
@@ -158,15 +160,19 @@ def scratch(rows):
                 [": ".join(name(part) for part in method.split(": ")), *cells, f"{int(float(one['n']))} of {int(float(one['planned']))}"]
             )
         if lines:
+            ranges = ", beneath it least to most over the pairs" if max(float(row["n"]) for row in own) > 1 else ""
             head = ["map", *(name(m) for m in measures), "pairs"]
-            parts.append(list_table(head, lines, f"{told}: mean over the pairs (maps of different images); {first['images']} test images"))
+            parts.append(
+                list_table(head, lines, f"{told}: mean over the pairs (maps of different images){ranges}; {first['images']} test images")
+            )
         else:
             parts.append(f"*{told}: not run yet.*\n")
     return "\n".join(parts)
 
 
 def _beside(pair, shuffled, digits):
-    return f"{float(pair['value']):.{digits}f} ({float(shuffled['value']):.{digits}f})"
+    value, other, least, most = (f"{float(v):.{digits}f}" for v in (pair["value"], shuffled["value"], pair["least"], pair["most"]))
+    return (f"{value} ({other})", f"{least} to {most}") if float(pair["n"]) > 1 else f"{value} ({other})"
 
 
 def parameters(rows):

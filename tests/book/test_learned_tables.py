@@ -110,7 +110,7 @@ def test_half_a_plan_is_told_as_half(tmp_path):
     rows += [
         facts
         | {"role": "mean", "model": "lfi_cam", "method": "lfi_cam: cam", "differs": "settings", "metric": metric, "of": of}
-        | {"value": value, "n": 3, "planned": 10}
+        | {"value": value, "least": value - 0.5, "most": value + 1, "n": 3, "planned": 10}
         for metric, of, value in (
             ("stability_iou", "pair", 54.04),
             ("stability_iou", "shuffled", 40.4),
@@ -119,7 +119,27 @@ def test_half_a_plan_is_told_as_half(tmp_path):
         )
     ]
     text = write(tmp_path, "scratch-cifar10-resnet20", rows)
-    assert "- LFI-CAM: CAM\n  - 54.0 (40.4)\n  - 0.72 (0.47)\n  - 3 of 10" in text
+    cells = ("54.0 (40.4)", "53.5 to 55.0", "0.72 (0.47)", "0.22 to 1.72")
+    whole, its_range, half, half_range = (cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in cells)
+    told = f"- LFI-CAM: CAM\n  - {whole}\\\n    {its_range}\n  - {half}\\\n    {half_range}\n  - 3 of 10"
+    assert told in text
+    assert "beneath it least to most over the pairs" in text
+    for row in rows:
+        row |= {"n": 1} if row["role"] == "mean" else {}
+    text = write(tmp_path, "scratch-cifar10-resnet20", rows)
+    assert "- LFI-CAM: CAM\n  - 54.0 (40.4)\n  - 0.72 (0.47)\n  - 1 of 10" in text
+    assert "least to most" not in text
+
+
+def test_every_importance_network_says_how_many_channels_it_chooses(tmp_path):
+    facts = {"dataset": "drawn_imagenet", "backbone": "resnet8", "epochs": 8, "images": 200, "role": "training", "state": "done"}
+    found = (
+        ("lfi_cam", "accuracy", 60), ("lfi_cam", "effective_channels", 50),
+        ("lfi_cam[uniform]", "accuracy", 61), ("lfi_cam[kernel=1]", "accuracy", 62), ("lfi_cam[kernel=1]", "effective_channels", 7),
+    )  # fmt: skip
+    rows = [{**facts, "setting": 0, "seed": 1, "model": model, "metric": metric, "value": value} for model, metric, value in found]
+    text = write(tmp_path, "scratch-drawn_imagenet-resnet8-ablations", rows)
+    assert "* - seed 1\n  - 60.0\n  - 61.0\n  - 62.0\n  - 50.0\n  - 7.0\n" in text
 
 
 def test_promises_explanations_and_counts(tmp_path):
