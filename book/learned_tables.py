@@ -133,9 +133,9 @@ def scratch(rows):
     first, planned = rows[0], [row for row in rows if row["role"] == "training"]
     settings = [f"learning rate {of.lr:g}, batch {of.batch}, weight decay {of.weight_decay:g}" for of in SETTINGS.get(first["dataset"], ())]
     ways = list(dict.fromkeys((row["setting"], row["seed"]) for row in planned))
-    columns = [
-        (m, k) for k in ("accuracy", "effective_channels") for m in dict.fromkeys(row["model"] for row in _picked(planned, metric=k))
-    ]
+    order = ("accuracy", "effective_channels", "constant_maps")
+    shown = [row for row in planned if row["metric"] in order[:2] or (row["metric"] == order[2] and float(row["value"] or 0))]
+    columns = sorted(dict.fromkeys((row["model"], row["metric"]) for row in shown), key=lambda column: order.index(column[1]))
     lines = []
     for setting, seed in ways:
         found = [_picked(planned, setting=setting, seed=seed, model=m, metric=k) for m, k in columns]

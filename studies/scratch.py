@@ -133,7 +133,10 @@ def finished(training: Training, images: Tensor, dataset: str, name: str, root: 
 
 
 def training_rows(planned: Sequence[Training], done: dict[Training, Done], failed: dict[Training, str]) -> list[Row]:
-    """Accuracy, seconds and effective channels of every planned training; ``state`` is "done", "failed" (``why``) or "not run"."""
+    """Accuracy and seconds of every planned training, its effective channels and the share of its own maps that are constant, in percent.
+
+    ``state`` is "done", "failed" (``why``) or "not run".
+    """
     rows: list[Row] = []
     for one in planned:
         found = done.get(one)
@@ -141,16 +144,23 @@ def training_rows(planned: Sequence[Training], done: dict[Training, Done], faile
         facts = {"role": "training", "model": one.model, "setting": one.setting, "seed": one.seed, "state": state}
         facts |= {"why": failed.get(one, "")}
         values = {"accuracy": None, "seconds": None, **({"effective_channels": None} if one.model in CHOOSES else {})}
+        values |= {} if one.model.startswith("plain") else {"constant_maps": None}
         if found:
             reached = {
                 "accuracy": found.summary.get("accuracy"),
                 "seconds": found.summary["seconds"],
                 "effective_channels": found.effective,
+                "constant_maps": constant(found.maps[one.model]) if one.model in found.maps else None,
             }
             values = {key: reached[key] for key in values}
         digest = found.summary["digest"][:20] if found else ""
         rows += [{**facts, "metric": metric, "value": value, "digest": digest} for metric, value in values.items()]
     return rows
+
+
+def constant(maps: Tensor) -> float:
+    """Percent of maps [N,h,w] that are the same everywhere: an attention that is off."""
+    return 100 * float((maps.amax((1, 2)) == maps.amin((1, 2))).double().mean())
 
 
 def pair_rows(one: Training, other: Training, what: str, done: dict[Training, Done], size: tuple[int, int]) -> list[Row]:

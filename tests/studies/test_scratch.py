@@ -25,6 +25,12 @@ def test_settings_come_under_the_first_seed_and_seeds_under_the_first_setting():
     assert counts == {"settings": 3 * 10, "seeds": 3 * 3}
 
 
+def test_a_map_that_is_the_same_everywhere_counts_as_constant():
+    maps = torch.zeros(4, 2, 2)
+    maps[0, 1, 0], maps[1] = 0.5, 0.7
+    assert scratch.constant(maps) == 75
+
+
 def test_effective_channels():
     torch.manual_seed(0)
     model = LfiCam(lfi_backbone("resnet8", 4), importance="uniform").eval()
