@@ -171,7 +171,7 @@ def scratch(rows):
 
 
 def _beside(pair, shuffled, digits):
-    value, other, least, most = (f"{float(v):.{digits}f}" for v in (pair["value"], shuffled["value"], pair["least"], pair["most"]))
+    value, other, least, most = (f"{float(v):z.{digits}f}" for v in (pair["value"], shuffled["value"], pair["least"], pair["most"]))
     return (f"{value} ({other})", f"{least} to {most}") if float(pair["n"]) > 1 else f"{value} ({other})"
 
 

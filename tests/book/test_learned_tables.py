@@ -115,11 +115,11 @@ def test_half_a_plan_is_told_as_half(tmp_path):
             ("stability_iou", "pair", 54.04),
             ("stability_iou", "shuffled", 40.4),
             ("stability_correlation", "pair", 0.719),
-            ("stability_correlation", "shuffled", 0.47),
+            ("stability_correlation", "shuffled", -0.001),
         )
     ]
     text = write(tmp_path, "scratch-cifar10-resnet20", rows)
-    cells = ("54.0 (40.4)", "53.5 to 55.0", "0.72 (0.47)", "0.22 to 1.72")
+    cells = ("54.0 (40.4)", "53.5 to 55.0", "0.72 (0.00)", "0.22 to 1.72")
     whole, its_range, half, half_range = (cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in cells)
     told = f"- LFI-CAM: CAM\n  - {whole}\\\n    {its_range}\n  - {half}\\\n    {half_range}\n  - 3 of 10"
     assert told in text
@@ -127,7 +127,7 @@ def test_half_a_plan_is_told_as_half(tmp_path):
     for row in rows:
         row |= {"n": 1} if row["role"] == "mean" else {}
     text = write(tmp_path, "scratch-cifar10-resnet20", rows)
-    assert "- LFI-CAM: CAM\n  - 54.0 (40.4)\n  - 0.72 (0.47)\n  - 1 of 10" in text
+    assert "- LFI-CAM: CAM\n  - 54.0 (40.4)\n  - 0.72 (0.00)\n  - 1 of 10" in text
     assert "least to most" not in text
 
 
