@@ -133,13 +133,15 @@ def scratch(rows):
     first, planned = rows[0], [row for row in rows if row["role"] == "training"]
     settings = [f"learning rate {of.lr:g}, batch {of.batch}, weight decay {of.weight_decay:g}" for of in SETTINGS.get(first["dataset"], ())]
     ways = list(dict.fromkeys((row["setting"], row["seed"]) for row in planned))
-    order = ("accuracy", "effective_channels", "constant_maps")
-    shown = [row for row in planned if row["metric"] in order[:2] or (row["metric"] == order[2] and float(row["value"] or 0))]
-    columns = sorted(dict.fromkeys((row["model"], row["metric"]) for row in shown), key=lambda column: order.index(column[1]))
+    digits = {"accuracy": 1, "effective_channels": 1, "empty_maps": 0}
+    shown = [row for row in planned if row["metric"] in digits and (row["metric"] != "empty_maps" or float(row["value"] or 0))]
+    columns = sorted(dict.fromkeys((row["model"], row["metric"]) for row in shown), key=lambda column: list(digits).index(column[1]))
     lines = []
     for setting, seed in ways:
-        found = [_picked(planned, setting=setting, seed=seed, model=m, metric=k) for m, k in columns]
-        cells = [f"{float(one[0]['value']):.1f}" if one and one[0]["value"] else one[0]["state"] if one else "–" for one in found]
+        found = [(k, _picked(planned, setting=setting, seed=seed, model=m, metric=k)) for m, k in columns]
+        cells = [
+            f"{float(one[0]['value']):.{digits[k]}f}" if one and one[0]["value"] else one[0]["state"] if one else "–" for k, one in found
+        ]
         told = f"seed {int(float(seed))}"
         lines.append([f"{settings[int(float(setting))]}; {told}" if settings else told, *cells])
     where = f"{name(first['dataset'])}, {name(first['backbone'])}, {first['epochs']} epochs"

@@ -82,7 +82,6 @@ NAMES = {
     "stability_iou_area": "IoU of the top fifth\N{NO-BREAK SPACE}↑",
     "stability_correlation": "correlation\N{NO-BREAK SPACE}↑",
     "effective_channels": "effective channels",
-    "constant_maps": "constant maps, %",
     "accuracy": "accuracy\N{NO-BREAK SPACE}↑",
     "mean_average_precision": "mean AP\N{NO-BREAK SPACE}↑",
     "drawn_imagenet": "drawn objects (ImageNet layout)",

@@ -98,8 +98,7 @@ def walk(way: Way, name: str, data: Tensors, recipe: Recipe, seed: int) -> Itera
     classes, kind = int(data["labels"].max()) + 1, torch.float64 if way.exact else torch.float32
     torch.manual_seed(seed)
     options = {"objective": way.objective, "epsilon": way.epsilon, "lag": way.lag, "probabilities": way.probabilities}
-    options["detach_scale"] = way.detached
-    model = build(name, classes, **options).to(kind).train()
+    model = build(name, classes, detach_scale=way.detached, **options).to(kind).train()
     learns = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in learns if way.nudge else []:
         parameter.data *= 1 + way.nudge * torch.randn(parameter.shape, dtype=kind)

@@ -37,6 +37,7 @@ from cam_core.data import sources
 from cam_core.files import write_table
 from cam_core.learned import LfiCam, TrainingError, jobs, plans
 from cam_core.learned.batches import as_float, in_memory
+from cam_core.maps import is_empty
 from cam_core.metrics import map_stability
 from studies.lfi_features import bare
 
@@ -133,9 +134,9 @@ def finished(training: Training, images: Tensor, dataset: str, name: str, root: 
 
 
 def training_rows(planned: Sequence[Training], done: dict[Training, Done], failed: dict[Training, str]) -> list[Row]:
-    """Accuracy and seconds of every planned training, its effective channels and the share of its own maps that are constant, in percent.
+    """Accuracy, seconds, effective channels and empty maps of every planned training, where its model has them.
 
-    ``state`` is "done", "failed" (``why``) or "not run".
+    ``state`` is "done", "failed" (``why``) or "not run". ``empty_maps``: how many of the model's own maps are constant, its attention off.
     """
     rows: list[Row] = []
     for one in planned:
@@ -143,24 +144,19 @@ def training_rows(planned: Sequence[Training], done: dict[Training, Done], faile
         state = "done" if found else "failed" if one in failed else "not run"
         facts = {"role": "training", "model": one.model, "setting": one.setting, "seed": one.seed, "state": state}
         facts |= {"why": failed.get(one, "")}
-        values = {"accuracy": None, "seconds": None, **({"effective_channels": None} if one.model in CHOOSES else {})}
-        values |= {} if one.model.startswith("plain") else {"constant_maps": None}
+        has = {"effective_channels": one.model in CHOOSES, "empty_maps": not one.model.startswith("plain")}
+        values = dict.fromkeys(key for key in ("accuracy", "seconds", *has) if has.get(key, True))
         if found:
             reached = {
                 "accuracy": found.summary.get("accuracy"),
                 "seconds": found.summary["seconds"],
                 "effective_channels": found.effective,
-                "constant_maps": constant(found.maps[one.model]) if one.model in found.maps else None,
+                "empty_maps": int(is_empty(found.maps[one.model]).sum()) if one.model in found.maps else None,
             }
             values = {key: reached[key] for key in values}
         digest = found.summary["digest"][:20] if found else ""
         rows += [{**facts, "metric": metric, "value": value, "digest": digest} for metric, value in values.items()]
     return rows
-
-
-def constant(maps: Tensor) -> float:
-    """Percent of maps [N,h,w] that are the same everywhere: an attention that is off."""
-    return 100 * float((maps.amax((1, 2)) == maps.amin((1, 2))).double().mean())
 
 
 def pair_rows(one: Training, other: Training, what: str, done: dict[Training, Done], size: tuple[int, int]) -> list[Row]:

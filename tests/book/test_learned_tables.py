@@ -136,12 +136,12 @@ def test_every_importance_network_says_how_many_channels_it_chooses(tmp_path):
     found = (
         ("lfi_cam", "accuracy", 60), ("lfi_cam", "effective_channels", 50),
         ("lfi_cam[uniform]", "accuracy", 61), ("lfi_cam[kernel=1]", "accuracy", 62), ("lfi_cam[kernel=1]", "effective_channels", 7),
-        ("lfi_cam", "constant_maps", 0), ("lfi_cam[uniform]", "constant_maps", 50),
+        ("lfi_cam", "empty_maps", 0), ("lfi_cam[uniform]", "empty_maps", 50),
     )  # fmt: skip
     rows = [{**facts, "setting": 0, "seed": 1, "model": model, "metric": metric, "value": value} for model, metric, value in found]
     text = write(tmp_path, "scratch-drawn_imagenet-resnet8-ablations", rows)
-    assert "* - seed 1\n  - 60.0\n  - 61.0\n  - 62.0\n  - 50.0\n  - 7.0\n  - 50.0\n" in text
-    assert "LFI-CAM: constant" not in text
+    assert "* - seed 1\n  - 60.0\n  - 61.0\n  - 62.0\n  - 50.0\n  - 7.0\n  - 50\n" in text
+    assert "LFI-CAM: empty" not in text
 
 
 def test_promises_explanations_and_counts(tmp_path):

@@ -25,10 +25,13 @@ def test_settings_come_under_the_first_seed_and_seeds_under_the_first_setting():
     assert counts == {"settings": 3 * 10, "seeds": 3 * 3}
 
 
-def test_a_map_that_is_the_same_everywhere_counts_as_constant():
+def test_an_attention_that_is_off_counts_as_empty():
     maps = torch.zeros(4, 2, 2)
     maps[0, 1, 0], maps[1] = 0.5, 0.7
-    assert scratch.constant(maps) == 75
+    off, plain, later = (Training(model, 0, seed) for model, seed in (("lfi_cam[learned]", 0), ("plain", 0), ("lfi_cam[learned]", 1)))
+    done = {off: scratch.Done({"accuracy": 9.0, "seconds": 1.0, "digest": "d"}, {"lfi_cam[learned]": maps})}
+    rows = [row for row in scratch.training_rows([off, plain, later], done, {}) if row["metric"] == "empty_maps"]
+    assert [(row["model"], row["seed"], row["value"]) for row in rows] == [("lfi_cam[learned]", 0, 3), ("lfi_cam[learned]", 1, None)]
 
 
 def test_effective_channels():
