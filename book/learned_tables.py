@@ -135,17 +135,24 @@ def scratch(rows):
     ways = list(dict.fromkeys((row["setting"], row["seed"]) for row in planned))
     digits = {"accuracy": 1, "effective_channels": 1, "empty_maps": 0}
     shown = [row for row in planned if row["metric"] in digits and (row["metric"] != "empty_maps" or float(row["value"] or 0))]
-    columns = sorted(dict.fromkeys((row["model"], row["metric"]) for row in shown), key=lambda column: list(digits).index(column[1]))
-    lines = []
-    for setting, seed in ways:
-        found = [(k, _picked(planned, setting=setting, seed=seed, model=m, metric=k)) for m, k in columns]
-        cells = [
-            f"{float(one[0]['value']):.{digits[k]}f}" if one and one[0]["value"] else one[0]["state"] if one else "–" for k, one in found
-        ]
-        told = f"seed {int(float(seed))}"
-        lines.append([f"{settings[int(float(setting))]}; {told}" if settings else told, *cells])
+    numbers = sorted(dict.fromkeys((row["model"], row["metric"]) for row in shown), key=lambda number: list(digits).index(number[1]))
+
+    def cell(setting, seed, model, metric):
+        row = next(iter(_picked(planned, setting=setting, seed=seed, model=model, metric=metric)), None)
+        return f"{float(row['value']):.{digits[metric]}f}" if row and row["value"] else row["state"] if row else "–"
+
     where = f"{name(first['dataset'])}, {name(first['backbone'])}, {first['epochs']} epochs"
-    parts = [list_table(["training", *(f"{name(m)}: {name(k)}" for m, k in columns)], lines, where)]
+    told = [f"{name(m)}: {name(k)}" for m, k in numbers]
+    if len({setting for setting, _ in ways}) == 1:  # seeds side by side, however many models and numbers there are
+        where += f"; {settings[int(float(ways[0][0]))]}" if settings else ""
+        head = ["network", *(f"seed {int(float(seed))}" for _, seed in ways)]
+        lines = [[title, *(cell(*way, *number) for way in ways)] for title, number in zip(told, numbers, strict=True)]
+    else:
+        head = ["training", *told]
+        lines = [
+            [f"{settings[int(float(way[0]))]}; seed {int(float(way[1]))}", *(cell(*way, *number) for number in numbers)] for way in ways
+        ]
+    parts = [list_table(head, lines, where)]
     means = [row for row in rows if row["role"] == "mean"]
     kinds = {"settings": "Trainings under two settings", "seeds": "Trainings from two seeds"}
     for what, told in kinds.items():

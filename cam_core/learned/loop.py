@@ -1,4 +1,6 @@
-"""The training loop, one for every learned model, on Lightning Fabric; killed at any moment and resumed, a CPU run ends with the same bits.
+"""The training loop, one for every learned model, on Lightning Fabric.
+
+Killed at any moment and resumed, a run on the same CPU and as many threads ends with the same bits.
 
     history = fit(model, LFI_CAM.shortened(12), data, out=folder)["history"]
 

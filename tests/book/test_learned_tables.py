@@ -140,7 +140,18 @@ def test_every_importance_network_says_how_many_channels_it_chooses(tmp_path):
     )  # fmt: skip
     rows = [{**facts, "setting": 0, "seed": 1, "model": model, "metric": metric, "value": value} for model, metric, value in found]
     text = write(tmp_path, "scratch-drawn_imagenet-resnet8-ablations", rows)
-    assert "* - seed 1\n  - 60.0\n  - 61.0\n  - 62.0\n  - 50.0\n  - 7.0\n  - 50\n" in text
+    rows += [{**row, "seed": 2, "state": "not run", "value": ""} for row in rows]
+    text = write(tmp_path, "scratch-drawn_imagenet-resnet8-ablations", rows)
+    lines = [cells.split("\n  - ") for cells in text.split(":::")[1].split("\n* - ")[1:]]
+    assert [(line[0], line[1].strip(), line[2].strip()) for line in lines] == [
+        ("network", "seed 1", "seed 2"),
+        ("LFI-CAM: accuracy\N{NO-BREAK SPACE}↑", "60.0", "not run"),
+        ("LFI-CAM, equal weights: accuracy\N{NO-BREAK SPACE}↑", "61.0", "not run"),
+        ("LFI-CAM, 1×1 importance network: accuracy\N{NO-BREAK SPACE}↑", "62.0", "not run"),
+        ("LFI-CAM: effective channels", "50.0", "not run"),
+        ("LFI-CAM, 1×1 importance network: effective channels", "7.0", "not run"),
+        ("LFI-CAM, equal weights: empty maps", "50", "not run"),
+    ]
     assert "LFI-CAM: empty" not in text
 
 
