@@ -220,7 +220,9 @@ def finer_inception(network: nn.Module, stride: int, *, norm: bool = True) -> nn
     """CALM's Inception-v3 for input of 224: torchvision's up to Mixed_6e, then two new 3x3 convolutions of 1024 channels (A3_1b, A3_2b).
 
     28x28 maps (``stride`` 8), or 14x14 with one more pooling before Mixed_6a (16). Mixed_6e is read, as in the WSOL benchmark; the release
-    computes it and then reads Mixed_6d. ``norm``: BatchNorm after the new convolutions (the release's use_bn).
+    computes it and then reads Mixed_6d. The input is normalised like every network's: torchvision's rescaling to what these weights were
+    trained on (transform_input) is no part of the benchmark's network, as far as we remember it. ``norm``: BatchNorm after the new
+    convolutions (the release's use_bn).
     """
     stem = ["Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"]
     parts = {name: network.get_submodule(name) for name in [*stem, "Mixed_5b", "Mixed_5c", "Mixed_5d"]}

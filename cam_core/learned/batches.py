@@ -155,7 +155,7 @@ def in_order(data: Dataset, count: int = 64) -> Iterator[dict[str, Tensor]]:
 
 
 def derived_seed(*numbers: int) -> int:
-    """One seed out of several numbers; neighbours give unrelated streams."""
+    """One seed out of several numbers; neighbours give unrelated streams, but zeros at the end do not count: (3,) and (3, 0) are one."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

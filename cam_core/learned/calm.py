@@ -19,7 +19,7 @@ from cam_core.learned.plain import Loss, pooled_head, shapes, share_correct, sta
 from cam_core.networks import finer_inception, finer_resnet, finer_vgg
 from cam_core.probe import Probe
 
-EPSILON = 1e-10  # released
+EPSILON, PATCH = 1e-10, 1e-8  # released
 
 
 class CalmHead(nn.Module):
@@ -52,11 +52,11 @@ class CalmHead(nn.Module):
 
     def log_class(self, activations: Tensor) -> Tensor:
         """Log p(y|x,z) [B,C,h,w]."""
-        return torch.log_softmax(self.class_head(activations), 1)
+        return torch.log_softmax(_single(self.class_head(activations)), 1)
 
     def log_location(self, activations: Tensor) -> Tensor:
         """Log p(z|x) [B,h,w]; -inf where a is 0."""
-        attention = self.location_head(activations).relu()[:, 0]
+        attention = _single(self.location_head(activations)).relu()[:, 0]
         scale = attention.sum((1, 2), keepdim=True)
         dead = scale == 0
         if bool(dead.any()):
@@ -71,6 +71,11 @@ class CalmHead(nn.Module):
         seen = attention > 0  # log 0 has no gradient; ReLU gives those places none anyway
         logarithm: Tensor = torch.where(seen, torch.where(seen, attention, 1.0).log(), -math.inf) - scale.log()
         return logarithm
+
+
+def _single(values: Tensor) -> Tensor:
+    """Half precision, which a convolution has under autocast, to float32: probabilities must sum to 1."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 class Earlier(nn.Module):
@@ -99,9 +104,8 @@ class Calm(nn.Module):
 
     ``objective`` "ml": -log p(y*|x). "em": -sum_z q(z) log p(y*,z|x) with q = p(y*,z|x) / (p(y*|x) + ``epsilon``), detached, at the
     current parameters, as released. By Fisher's identity its gradient is the ML gradient times p/(p + epsilon), p = p(y*|x); only the
-    value differs. (The release also adds 1e-8 to the p(z|x) below it before the logarithm. That is left out:
-    the loss changes by less than 1e-8 p(y*|x,z) / p(y*|x) a place, but places where so little is looked pull on a like any other, and in
-    the release hardly at all.)
+    value differs. ``patch`` (the release: 1e-8) is added to the p(z|x) below it before the logarithm of "em": the loss changes by less than
+    ``patch`` p(y*|x,z) / p(y*|x) a place, but places where so little is looked then hardly pull on a, without it like any other.
     "em_lagged" (ours): q at parameters that are renewed every ``lag`` updates, an E-step followed by ``lag`` gradient steps; lag 1 is "em".
     ``probabilities``: "ml" by the released arithmetic, probabilities summed over places and the logarithm taken last. It differs by
     rounding alone, but where p(y*|x) underflows the loss is infinite.
@@ -118,6 +122,7 @@ class Calm(nn.Module):
         detach_scale: bool = True,
         uniform: bool = False,
         epsilon: float = EPSILON,
+        patch: float = 0.0,
         lag: int = 100,
         probabilities: bool = False,
     ) -> None:
@@ -126,7 +131,8 @@ class Calm(nn.Module):
             raise ValueError(f'probabilities are an arithmetic of the objective "ml", got it with {objective!r}: leave it out')
         if objective not in ("em", "ml", "em_lagged"):
             raise ValueError(f'CALM is trained by "em", "ml" or "em_lagged", got {objective!r}')
-        self.name, self.objective, self.epsilon, self.probabilities = f"calm_{objective}", objective, epsilon, probabilities
+        self.name, self.objective, self.probabilities = f"calm_{objective}", objective, probabilities
+        self.epsilon, self.patch = epsilon, patch
         options: Any = {"detach_scale": detach_scale, "uniform": uniform, "name": backbone.name}
         head = CalmHead(shapes(backbone)[0], num_classes, **options).to(backbone.mean)
         self.classifier = Classifier(backbone.trunk, head, name=backbone.name, layer=backbone.layer, weights=backbone.weights)
@@ -143,12 +149,13 @@ class Calm(nn.Module):
         """What differs from the release beyond the recipe."""
         uniform = ["attention dead everywhere: every place alike instead of NaN"] if self.head.uniform else []
         scale = [] if self.head.detach_scale else ["S: part of the gradient instead of a constant"]
-        epsilon = [f"epsilon: {self.epsilon:g} instead of {EPSILON:g}"] if self.epsilon != EPSILON else []
-        return uniform + scale + epsilon + ([f"posterior of parameters up to {self.earlier.lag} updates old"] if self.earlier else [])
+        numbers = [("epsilon", self.epsilon, EPSILON), ("added to p(z|x) where it is less", self.patch, PATCH)] * (self.objective != "ml")
+        small = [f"{what}: {mine:g} instead of {released:g}" for what, mine, released in numbers if mine != released]
+        return uniform + scale + small + ([f"posterior of parameters up to {self.earlier.lag} updates old"] if self.earlier else [])
 
     def extra_repr(self) -> str:
         """The options, for the digest under which a trained model is kept."""
-        return f"objective={self.objective}, epsilon={self.epsilon}, probabilities={self.probabilities}"
+        return f"objective={self.objective}, epsilon={self.epsilon}, patch={self.patch}, probabilities={self.probabilities}"
 
     def loss(self, batch: dict[str, Tensor]) -> Loss:
         """The objective's mean over ``images`` [B,3,H,W] in [0, 1] and ``labels`` [B]; and what to log."""
@@ -165,13 +172,18 @@ class Calm(nn.Module):
         if self.objective == "ml":
             return -marginal.mean(), log
         q = self._posterior(joint.detach() if self.earlier is None else self._earlier_joint(images, labels))
+        if self.patch:
+            patched = (log_location.exp() + self.patch).log()
+            joint = _of_class(log_class, torch.where(log_location < math.log(self.patch), patched, log_location), labels)
         # 0 log 0 = 0; where the ReLU has closed a place since an earlier posterior, its log has no finite value and is left out
         return -(q * torch.where((q > 0) & joint.isfinite(), joint, 0.0)).sum(1).mean(), log
 
     def _posterior(self, joint: Tensor) -> Tensor:
         """Log p(y*,z|x) [B,hw] -> q [B,hw]."""
         marginal = joint.logsumexp(1)
-        return (joint - marginal[:, None]).exp() * (marginal.exp() / (marginal.exp() + self.epsilon))[:, None]
+        p = marginal.exp()
+        weight = p / (p + self.epsilon) if self.epsilon else torch.ones_like(p)  # p underflows long before its logarithm does
+        return (joint - marginal[:, None]).exp() * weight[:, None]
 
     @torch.no_grad()
     def _earlier_joint(self, images: Tensor, labels: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from cam_core.classifier import Classifier, load_classifier
 from cam_core.data.sources import HOME, find_root, images, source
 from cam_core.learned.abn import Abn, parameter_counts
 from cam_core.learned.batches import features, in_memory
-from cam_core.learned.calm import Calm, calm_trunk
+from cam_core.learned.calm import PATCH, Calm, calm_trunk
 from cam_core.learned.lcam import ENTROPY_ALONE, LCam
 from cam_core.learned.lfi import CIFAR_MEAN, CIFAR_STD, LfiCam, lfi_backbone
 from cam_core.learned.plain import Plain, mean_average_precision, multi_label_head, start_as_released, with_pooled_head
@@ -32,6 +32,7 @@ from cam_core.networks import CIFAR, equal_width
 STORE = HOME / "runs/models"
 Summary = dict[str, Any]
 Model = TypeVar("Model", bound=nn.Module)
+SEVERAL = ("drawn_voc", "voc07")  # an image has several classes: measured by average precision, not by accuracy
 
 
 def _carried_out(
@@ -40,8 +41,9 @@ def _carried_out(
     of, seen = source(dataset), dict(plan.seen)
     train = images(dataset, root, seen.pop("split", "train"))(seen.pop("view", of.train_view or of.view))
     tested = seen.pop("tested", of.view)
-    test = None if dataset in ("drawn_voc", "voc07") else images(dataset, root)(tested)
-    recipe = replace(plan.recipe, held_out=held_out) if held_out else plan.recipe
+    test = None if dataset in SEVERAL else images(dataset, root)(tested)
+    criterion = "loss" if dataset in SEVERAL else plan.recipe.criterion
+    recipe = replace(plan.recipe, held_out=held_out, criterion=criterion) if held_out else plan.recipe
     how = {"store": STORE, "device": "cpu", "best": held_out > 0, **seen, **how}
     model, summary = trained(build, recipe, train, test=test, **how)
     counts = (("images", len(train), of.published), ("classes", len(train.classes), of.classes))
@@ -95,7 +97,7 @@ def plain(dataset: str, name: str, root: Path | str, *, widened: bool = False, *
 
     ``widened``: a CIFAR ResNet of as many parameters as LFI-CAM has on the network of that name.
     """
-    several = dataset == "drawn_voc"
+    several = dataset in SEVERAL
     model, summary = _from_scratch("plain", partial(Plain, multi_label=several), dataset, name, root, widened=widened, **how)
     if several:
         held_out = in_memory(images(dataset, root)("squash"), progress=False)
@@ -188,7 +190,7 @@ def calm(
 
     def build(objective: str) -> Calm:
         trunk = _calm_trunk(dataset, name, classes, paper)
-        return Calm(trunk, classes, objective, uniform=not paper, detach_scale=bool(paper))
+        return Calm(trunk, classes, objective, uniform=not paper, detach_scale=bool(paper), patch=PATCH if paper else 0.0)
 
     return {f"calm_{o}": _carried_out(plan, partial(build, o), dataset, root, **how) for o in ("em", "ml")}
 

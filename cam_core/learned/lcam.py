@@ -135,7 +135,8 @@ class LCam(nn.Module):
         return (len(images), *self.classifier.activations(as_float(images[:1].to(self.classifier.mean.device))).shape[1:])
 
     def _room(self, images: Tensor) -> bool:
-        needed, folder = 2 * math.prod(self._shape(images)), tempfile.gettempdir()
+        processes = distributed.get_world_size() if distributed.is_initialized() else 1  # as if on one machine, each with its file
+        needed, folder = 2 * math.prod(self._shape(images)) * processes, tempfile.gettempdir()
         free = shutil.disk_usage(folder).free
         if needed > free:
             warnings.warn(

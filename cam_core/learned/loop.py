@@ -4,8 +4,8 @@ Killed at any moment and resumed, a run on the same CPU and as many threads ends
 
     history = fit(model, LFI_CAM.shortened(12), data, out=folder)["history"]
 
-Several processes (``fabric run``, torchrun, `Fabric.launch`) share each batch and end with the weights that one would have, as far as
-nothing in the model looks at its share of the batch alone: BatchNorm has to be frozen or synchronised.
+Several processes (``fabric run``, torchrun, `launched`) share each batch and end with the weights that one would have, as far as nothing
+in the model looks at its share of the batch alone: BatchNorm has to be frozen or synchronised, and dropout draws for each process anew.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -69,19 +70,21 @@ def fit(
     A checkpoint (weights, optimiser, position; one file, replaced atomically) goes to ``out`` about ``every`` seconds and is resumed
     from if it is there. Randomness of a step follows from (seed, epoch, batch), so there is no generator's state to keep.
     Where the recipe holds training images out, the weights that do best on them are kept there too; the model itself ends with the last.
-    ``fabric`` stands in for one made of ``device``, for several processes. ``watched``: images whose accuracy is taken after each epoch
-    (for the papers' "best on test"); it changes nothing. Returns history per epoch, seconds, updates, "best" and "best_on_test".
+    Where torchrun or ``fabric run`` started several processes, they train one model together; ``fabric`` stands in for the one that
+    `launched` makes. ``watched``: images whose accuracy is taken after each epoch (for the papers' "best on test"); it changes nothing.
+    Returns history per epoch, seconds, updates, "best" and "best_on_test".
     Raises `TrainingError` at a loss or weight that is not finite, naming the batch; the last checkpoint stays.
     """
     if recipe.precision == "16-mixed":
         raise ValueError("no checkpoint keeps the scale of gradients in float16, so a resumed training would differ: take bf16-mixed")
-    fabric = fabric or Fabric(accelerator=device, devices=1, precision=cast("Any", recipe.precision))
+    fabric = fabric or launched(device, None, None, recipe.precision)
     if fabric._precision.precision != recipe.precision:
         raise ValueError(f"the recipe asks for {recipe.precision}, the fabric computes in {fabric._precision.precision}: make them one")
     optimizer = torch.optim.SGD(_groups(model, recipe), lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
     wrapped, stepped = fabric.setup(model, optimizer)
     wrapped.mark_forward_method("loss")
-    identity = hashlib.sha256(repr((recipe, seed, size(data))).encode()).hexdigest()
+    told = f"{type(model).__name__} {model.extra_repr()}"  # not all of it: BatchNorm is another class where processes share it
+    identity = hashlib.sha256(repr((recipe, seed, size(data), told)).encode()).hexdigest()
     at = _resume(out / CHECKPOINT, model, optimizer, identity) if out else Progress()
     out = out if fabric.global_rank == 0 else None  # all read it, one writes
     among, held_out = apart(data, recipe.held_out, seed)
@@ -97,8 +100,13 @@ def fit(
             _train_mode(model, recipe)
             for index, batch in batches(data, recipe, seed, at.epoch, among=among, first=at.batch, **share):
                 _set_rates(optimizer, recipe, at.epoch + (at.batch + 0.5) / per_epoch)
-                torch.manual_seed(derived_seed(seed, at.epoch, at.batch, 1))  # dropout
+                torch.manual_seed(derived_seed(seed, at.epoch, at.batch, 1 + 2 * fabric.global_rank))  # dropout; 2 is `apart`
                 logged = _step(fabric, wrapped, stepped, batch, index, f"epoch {at.epoch}, batch {at.batch}")
+                if len(held_out) and recipe.criterion not in logged:
+                    raise ValueError(
+                        f"{type(model).__name__} logs no {recipe.criterion}, by which {recipe.name!r} chooses its best weights: "
+                        f"take a criterion among {', '.join(logged)}"
+                    )
                 for key, value in {"images": 1.0, **logged}.items():
                     at.running[key] = at.running.get(key, 0.0) + value * len(index)
                 at.batch += 1
@@ -124,6 +132,24 @@ def fit(
         first = max(at.history, key=lambda epoch: epoch["watched_accuracy"])
         summary["best_on_test"] = {"epoch": first["epoch"], "accuracy": first["watched_accuracy"], "n": size(watched)}
     return summary | ({"best": at.best} if at.best else {})
+
+
+# How many processes torchrun or `fabric run` started here, and in all; Fabric, where it launches some itself, says the second alone.
+STARTED = tuple(int(os.environ[name]) if "LOCAL_WORLD_SIZE" in os.environ else 1 for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+
+
+@cache  # a process has one place among the others, however many models it trains
+def launched(device: str, devices: int | None, nodes: int | None, precision: str) -> Fabric:
+    """Fabric for one process, or for the ``devices`` of each of ``nodes`` machines, which it starts where nobody else has."""
+    here, everywhere = STARTED
+    devices, nodes = devices or here, nodes or max(1, everywhere // here)
+    several = devices * nodes > 1
+    fabric = Fabric(
+        accelerator=device, devices=devices, num_nodes=nodes, strategy="ddp" if several else "auto", precision=cast("Any", precision)
+    )
+    if several and "LT_CLI_USED" not in os.environ:  # `fabric run` has launched already, and allows no second time
+        fabric.launch()
+    return fabric
 
 
 def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
@@ -161,6 +187,12 @@ def _step(fabric: Fabric, model: Any, optimizer: Any, batch: dict[str, Tensor], 
     optimizer.zero_grad()
     fabric.backward(loss if weight == 1 else loss * weight)
     optimizer.step()
+    learn = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not math.isfinite(nn.utils.get_total_norm(learn)):  # a finite loss may have a gradient that is not, and be the last
+        raise TrainingError(
+            f"a weight is not finite after {where} (examples {index[:8]} ...), whose loss was {logged['loss']:.4g}: lower the learning "
+            "rate, or look at these examples; the checkpoint stays"
+        )
     return logged
 
 
@@ -199,8 +231,6 @@ def _measure(fabric: Fabric, model: Any, recipe: Recipe, data: Tensors | Dataset
 
 def _is_best(at: Progress, value: float, recipe: Recipe) -> bool:
     """Whether the epoch just ended is better than those before it, which it then replaces in ``at``."""
-    if recipe.criterion not in ("accuracy", "loss"):
-        raise ValueError(f'the best weights are those of highest "accuracy" or lowest "loss", got {recipe.criterion!r}')
     known = at.best.get(recipe.criterion)
     better = math.isfinite(value) and (known is None or (value > known if recipe.criterion == "accuracy" else value < known))
     at.best = {"epoch": at.epoch - 1, recipe.criterion: value} if better else at.best
@@ -265,7 +295,9 @@ def _resume(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, iden
     with safe_open(file, framework="pt") as content:
         metadata = content.metadata()
     if metadata.get("identity") != identity:
-        raise TrainingError(f"{file} belongs to another recipe, seed or size of the training set: remove it, or train into another folder")
+        raise TrainingError(
+            f"{file} belongs to another model, recipe, seed or size of the training set: remove it, or train into another folder"
+        )
     load_kept(model, {key[len("model.") :]: value for key, value in tensors.items() if key.startswith("model.")}, file)
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():

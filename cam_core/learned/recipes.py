@@ -44,6 +44,10 @@ class Recipe:
     criterion: str = "accuracy"
     precision: str = "32-true"  # Lightning Fabric's names: "bf16-mixed", ...
 
+    def __post_init__(self) -> None:
+        if self.criterion not in ("accuracy", "loss"):
+            raise ValueError(f'the best weights are those of highest "accuracy" or lowest "loss", got the criterion {self.criterion!r}')
+
     @property
     def augments(self) -> bool:
         """Whether an image is shown in another view each time (then its activations cannot be cached)."""

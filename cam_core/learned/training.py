@@ -13,9 +13,8 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -33,6 +32,7 @@ from cam_core.learned.loop import (
     accuracy,
     fit,
     kept_state,
+    launched,
     load_kept,
     predict,
     read_tensors,
@@ -127,24 +127,6 @@ def _tested(model: Any, summary: dict[str, Any], test: Tensors | Dataset, folder
     return summary
 
 
-# How many processes torchrun or `fabric run` started here, and in all; Fabric, where it launches some itself, says the second alone.
-STARTED = tuple(int(os.environ[name]) if "LOCAL_WORLD_SIZE" in os.environ else 1 for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
-
-
-@cache  # a process has one place among the others, however many models it trains
-def launched(device: str, devices: int | None, nodes: int | None, precision: str) -> Fabric:
-    """Fabric for one process, or for the ``devices`` of each of ``nodes`` machines, which it starts where nobody else has."""
-    here, everywhere = STARTED
-    devices, nodes = devices or here, nodes or max(1, everywhere // here)
-    several = devices * nodes > 1
-    fabric = Fabric(
-        accelerator=device, devices=devices, num_nodes=nodes, strategy="ddp" if several else "auto", precision=cast("Any", precision)
-    )
-    if several:
-        fabric.launch()
-    return fabric
-
-
 def _synchronise(model: nn.Module, recipe: Recipe, fabric: Fabric) -> None:
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if recipe.frozen_batchnorm or not any(p.requires_grad for m in norms for p in m.parameters()):
@@ -180,10 +162,10 @@ def kept(model: nn.Module, key: str, make: Callable[[Path], dict[str, Any]], sto
             if part is not None:
                 summary = {**make(part), "digest": key, "model": type(model).__name__}
                 if fabric.global_rank == 0:
-                    (part / CHECKPOINT).unlink(missing_ok=True)
                     write_tensors(part / WEIGHTS, kept_state(model))
                     write_json(part / SUMMARY, summary)
                     part.rename(folder)
+                    (folder / CHECKPOINT).unlink(missing_ok=True)  # last: killed before, the training is resumed at its end
                     flush(store)
                 fabric.barrier()
                 return summary

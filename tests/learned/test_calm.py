@@ -107,6 +107,28 @@ def test_released_epsilon_switches_unlikely_images_off():
     torch.testing.assert_close(em, ml * p / (p + 1e-10), rtol=1e-9, atol=0)
 
 
+def test_without_epsilon_a_probability_that_underflows_is_no_nan():
+    """p(y*|x) = exp(-120) is 0 in single precision, its logarithm is not: EM's gradient is still ML's."""
+    found = {}
+    for objective in ("em", "ml"):
+        made = model(objective, epsilon=0.0).float()
+        with torch.no_grad():
+            made.head.class_head.bias[2] = -120.0
+        loss, _ = made.loss({"images": nets.images(2, 16, 16).float(), "labels": torch.tensor([2, 2])})
+        loss.backward()
+        assert torch.isfinite(loss)
+        found[objective] = torch.cat([p.grad.flatten() for p in made.head.parameters()])
+    torch.testing.assert_close(found["em"], found["ml"], rtol=1e-5, atol=1e-6)
+
+
+def test_probabilities_sum_to_1_under_autocast():
+    made = model().float()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = made.classifier(batch()["images"].float())
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits.exp().sum(1), torch.ones(4), rtol=1e-5, atol=0)
+
+
 def released_em(made: Calm, A: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Probability space, all classes, epsilon in the posterior, 1e-8 added to places below 1e-8, then NLL. Loss, p(z|x), p(y,z|x)."""
     f = made.head.class_head(A)
@@ -148,7 +170,7 @@ def test_em_without_the_releases_patch_of_small_probabilities():
     A.requires_grad_()
     made.classifier.activations = lambda _: A
     loss, _ = made.loss({"images": A, "labels": labels})
-    released, location, joint = released_em(made, A, labels)
+    released, location, joint = released_em(made, A, labels)  # its graph serves two comparisons
     p, joint = location.detach()[0, 0], joint.detach()[0, 3]
     small = (p > 0) & (p < 1e-8)
     assert (int(small.sum()), int((p == 0).sum())) == (4, 2)
@@ -157,13 +179,18 @@ def test_em_without_the_releases_patch_of_small_probabilities():
     assert 1e-9 < moved < 4e-8 * float((joint / p)[small].max() / joint.sum())
     assert float((loss - released).detach()) == pytest.approx(moved, abs=1e-14)
     wanted = [A, *made.head.class_head.parameters()]
-    (ours, *of_classes), (theirs, *released_of_classes) = (torch.autograd.grad(of, wanted) for of in (loss, released))
+    (ours, *of_classes), (theirs, *released_of_classes) = (torch.autograd.grad(of, wanted, retain_graph=True) for of in (loss, released))
     for mine, other in zip(of_classes, released_of_classes, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-15)
     torch.testing.assert_close(ours[0, 1:], theirs[0, 1:], rtol=1e-12, atol=1e-15)
     torch.testing.assert_close(ours[0, 0], theirs[0, 0] * torch.where(small, 1 + 1e-8 / p, 1.0), rtol=1e-12, atol=0)
     assert ours[0, 0, 1, 1] / theirs[0, 0, 1, 1] > 1e4
     assert (ours[0, 0][p == 0] == 0).all()
+    made.patch = 1e-8  # as released
+    patched, _ = made.loss({"images": A, "labels": labels})
+    assert float(patched.detach()) == pytest.approx(float(released.detach()), rel=1e-14)
+    for mine, other in zip(torch.autograd.grad(patched, wanted), (theirs, *released_of_classes), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-15)
 
 
 class Made(TorchDispatchMode):

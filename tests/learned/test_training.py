@@ -26,7 +26,7 @@ from cam_core.learned.lcam import LCam
 from cam_core.learned.lfi import LfiCam, lfi_backbone
 from cam_core.learned.plain import Plain
 from cam_core.learned.recipes import ABN, ABN_IMAGENET, CALM, CALM_WSOL, L_CAM, L_CAM_VGG, LFI_CAM, LFI_CAM_IMAGENET, PAPERS, PLAIN, Recipe
-from cam_core.learned.training import BEST, CHECKPOINT, TrainingError, accuracy, fit, kept_state, trained
+from cam_core.learned.training import BEST, CHECKPOINT, SUMMARY, TrainingError, accuracy, fit, kept_state, trained
 
 SHORT = PLAIN.shortened(3, batch=8, lr=0.05, pad=2)
 
@@ -108,8 +108,16 @@ def test_fit_leaves_the_global_generator_alone():
 
 def test_checkpoint_of_another_recipe_is_refused(tmp_path):
     fit(model(), SHORT, data(), out=tmp_path, device="cpu", progress=False)
-    with pytest.raises(TrainingError, match="another recipe"):
+    with pytest.raises(TrainingError, match="another model, recipe"):
         fit(model(), replace(SHORT, lr=0.01), data(), out=tmp_path, device="cpu", progress=False)
+
+
+def test_checkpoint_of_another_objective_is_refused(tmp_path):
+    """CALM by EM and by ML have the same tensors; a finished training of one must not pass for the other's."""
+    em, ml = (Calm(lfi_backbone("resnet8", 2), 2, objective, uniform=True) for objective in ("em", "ml"))
+    fit(em, SHORT.shortened(1), data(), out=tmp_path, device="cpu", progress=False)
+    with pytest.raises(TrainingError, match="another model, recipe"):
+        fit(ml, SHORT.shortened(1), data(), out=tmp_path, device="cpu", progress=False)
 
 
 def test_nan_loss_names_the_batch_and_keeps_the_checkpoint(tmp_path):
@@ -225,22 +233,36 @@ def test_the_recipes_precision_is_what_the_convolutions_compute_in(precision, dt
     assert {p.dtype for p in victim.parameters()} == {torch.float32}
 
 
-def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+@pytest.mark.parametrize(("step", "where"), [(2, "epoch 0, batch 1"), (9, "epoch 2, batch 2")])
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_gradient_that_is_not_finite_names_its_batch(step, where, kept, tmp_path):
+    """The loss is finite, the weights after it are not: in the middle, and at the last update, after which no loss would tell."""
     victim = model()
     original, count = victim.loss, 0
 
     def loss(_, batch):
         nonlocal count
         count += 1
-        if count == 3:  # a finite loss whose gradient is not
-            weight = next(victim.parameters())
-            return original(batch)[0] + (weight * 0).sum().sqrt(), {}
-        return original(batch)
+        value, log = original(batch)
+        return (value + (next(victim.parameters()) * 0).sum().sqrt() if count == step else value), log
 
     victim.loss = types.MethodType(loss, victim)
-    with pytest.raises(TrainingError, match="not finite"):
-        fit(victim, SHORT, data(), out=tmp_path, every=0, device="cpu", progress=False)
-    assert all(torch.isfinite(value).all() for value in load_file(tmp_path / CHECKPOINT).values())
+    with pytest.raises(TrainingError, match=f"a weight is not finite after {where} "):
+        fit(victim, SHORT, data(), out=tmp_path if kept else None, every=0, device="cpu", progress=False)
+    files = list(tmp_path.iterdir())
+    assert len(files) == kept
+    assert all(torch.isfinite(value).all() for file in files for value in load_file(file).values())
+
+
+def test_a_criterion_that_the_model_does_not_log_is_refused_at_once():
+    rows = {"images": data()["images"], "targets": torch.eye(2)[data()["labels"]]}
+    several = Plain(lfi_backbone("resnet8", 2), multi_label=True)
+    with pytest.raises(ValueError, match="Plain logs no accuracy, by which 'plain' chooses its best weights: take a criterion among loss"):
+        fit(several, replace(SHORT, held_out=0.4), rows, device="cpu", progress=False)
+    summary = fit(several, replace(SHORT, held_out=0.4, criterion="loss"), rows, device="cpu", progress=False)
+    assert set(summary["best"]) == {"epoch", "loss"}
+    with pytest.raises(ValueError, match="got the criterion 'nll'"):
+        replace(SHORT, criterion="nll")
 
 
 def test_first_updates_are_sgd_by_hand():
@@ -566,6 +588,23 @@ def test_trained_models_are_kept_and_found(tmp_path, monkeypatch):
     assert again == json.loads(json.dumps(summary))
     images = test_set["images"] / 255
     assert torch.equal(first.classifier(images), second.classifier(images))
+
+
+def test_killed_between_the_last_update_and_the_end_nothing_is_trained_again(monkeypatch, tmp_path):
+    def killed(*_):
+        raise Killed
+
+    whole, expected = trained(model, SHORT, data(), store=tmp_path / "whole", device="cpu", progress=False)
+    monkeypatch.setattr(training, "write_json", killed)
+    with pytest.raises(Killed):
+        trained(model, SHORT, data(), store=tmp_path / "cut", device="cpu", progress=False)
+    monkeypatch.undo()
+    monkeypatch.setattr(Plain, "loss", lambda *_: pytest.fail("trained again"))
+    resumed, summary = trained(model, SHORT, data(), store=tmp_path / "cut", device="cpu", progress=False)
+    assert summary["history"] == expected["history"]
+    assert all(torch.equal(value, whole.state_dict()[key]) for key, value in resumed.state_dict().items())
+    (folder,) = (tmp_path / "cut").iterdir()
+    assert sorted(file.name for file in folder.iterdir()) == ["model.safetensors", SUMMARY]
 
 
 def test_a_reworded_docstring_or_comment_trains_nothing_anew():
