@@ -72,19 +72,22 @@ def lfi_features(rows):
     lines = [[name(t), *(_each(_picked(own, trunk=t, head=h, metric="accuracy")) for h in heads)] for t in trunks]
     parts = [list_table(["trunk of", *heads.values()], lines, f"Accuracy, %; {where}; {told}")]
     columns = [(m, k) for k in ("energy_pointing_game", "pixel_precision") for m in ("cam", "grad_cam", "mean_activation")]
+    bump = {k: next((row for row in own if (row["method"], row["metric"]) == ("center_gaussian", k)), None) for _, k in columns}
+    control = "; ".join(f"{name(k)} {number(row)}" for k, row in bump.items() if row)
     for head, title in heads.items():
         lines = [
             [name(t), *(_each(_picked(own, trunk=t, head=head, method=m, metric=k)) for m, k in columns)]
             for t in trunks
             if _picked(own, trunk=t, head=head)
         ]
-        parts.append(list_table(["trunk of", *(f"{name(m)}: {name(k)}" for m, k in columns)], lines, f"{title}; {told}"))
+        where = f"{title}; {told}" + (f"; control, a centre Gaussian: {control}" if control else "")
+        parts.append(list_table(["trunk of", *(f"{name(m)}: {name(k)}" for m, k in columns)], lines, where))
     columns.insert(0, ("network", "accuracy"))
     lines = [
         [f"{name(t)} − plain, {heads[h]}", *(_each(_picked(rows, trunk=t, than="plain", head=h, method=m, metric=k)) for m, k in columns)]
         for t in trunks
-        for h in ("own", "probe")
-        if t != "plain"
+        for h in heads
+        if _picked(rows, trunk=t, than="plain", head=h)
     ]
     head = ["difference", *(f"{name(m)}: {name(k)}" if m != "network" else name(k) for m, k in columns)]
     parts.append(list_table(head, lines, f"Paired, on the same images; {told}"))

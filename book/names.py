@@ -58,6 +58,7 @@ NAMES = {
     "random_l_cam": "untrained L-CAM",
     "other_l_cam_fm": "L-CAM-Fm, map of another class",
     "other_l_cam_img": "L-CAM-Img, map of another class",
+    "other_grad_cam": "Grad-CAM, map of another class",
     "follows_cue": "follows the cue ↑",
     "keeps_class": "keeps its answer ↑",
     "empty_maps": "empty maps",

@@ -89,16 +89,16 @@ def study(
         for key in trunks:
             found, kept[key] = measured(networks(key, dataset, name, root, seed=seed, **options), images, test)
             rows += [{"seed": seed, "trunk": key, "than": "", **row} for row in found]
-            for head in ("own", "probe") if key != "plain" else ():
+            for head in found if key != "plain" else ():
                 rows += [{"seed": seed, "trunk": key, "than": "plain", "head": head, **row} for row in against(kept, key, head)]
     return pd.DataFrame(rows).assign(dataset=dataset, backbone=name)
 
 
 def against(kept: dict[str, dict[str, Table]], key: str, head: str) -> list[Row]:
-    """Differences to the plain trunk under the same kind of head, image by image."""
-    rows = list[Row]()
+    """Differences to the plain trunk under the same kind of head, image by image; of "attended" to its own head."""
+    rows, plain = list[Row](), kept["plain"]["own" if head == "attended" else head]
     for (which, metric, setting), first in kept[key][head].metrics.items():
-        d = paired_difference(first.per_image(), kept["plain"][head].metrics[which, metric, setting].per_image(), first.value)
+        d = paired_difference(first.per_image(), plain.metrics[which, metric, setting].per_image(), first.value)
         rows.append({"method": which, "metric": metric, "setting": setting, "value": d.value, "ci_low": d.low, "ci_high": d.high, "n": d.n})
     return rows
 

@@ -74,7 +74,8 @@ class Abn(nn.Module):
     """A backbone (modules shared) with an attention branch. Trained from scratch; accuracy is the perception branch's.
 
     The explained layer of ``classifier`` is the last stage, behind the attention. Given by name, torchvision's networks keep their stem of
-    stride 2 as in the paper (14x14 map at 224); beside LFI-CAM and its baseline take ``stem_stride`` 1 as there.
+    stride 2 as in the paper (14x14 map at 224); beside LFI-CAM and its baseline take ``stem_stride`` 1 as there. A classifier has its own
+    number of classes and stem.
     """
 
     name = "abn"

@@ -38,7 +38,8 @@ class LCam(nn.Module):
     restores the balance. ``cached``: train on activations of ``views`` views per image, passed once and kept in a temporary file: the
     centre and, if more than one, windows of 224 pixels at random places, half of them mirrored, as the paper's training sees them (from
     images with a short side of 256; an epoch shows every view). ``dropout``: the classifier's dropout stays on in training,
-    everything else of it in eval mode; by default for VGG, as released. Only ``attention`` is trained or kept.
+    everything else of it in eval mode; by default for VGG, as released. Only ``attention`` is trained or kept; the ``classifier`` itself is
+    put into eval mode and its parameters stop to require gradients.
     """
 
     def __init__(

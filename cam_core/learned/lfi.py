@@ -144,6 +144,7 @@ class LfiCam(nn.Module):
     The explained layer of ``classifier`` is Z. DenseNet is cut before its last BatchNorm and ReLU, which then belong to the head.
     ``importance``: "fin", or an ablation that weighs the channels alike in all images, "uniform" or "learned" (`FixedImportance`).
     ``kernel`` 1 makes FIN of 1x1 convolutions. ``family``: where FIN rectifies, as released for "cifar" or "imagenet".
+    ``num_classes`` and ``stem_stride`` are for a backbone given by name; a classifier has its own.
     """
 
     def __init__(

@@ -55,9 +55,10 @@ def test_rows_and_differences(root, tmp_path):
     keys = ["head", "method", "metric"]
     values = frame[frame.than == ""].set_index(["trunk", *keys])["value"]
     for row in frame[frame.than == "plain"].itertuples():
-        one, other = (values[trunk, row.head, row.method, row.metric] for trunk in (row.trunk, "plain"))
-        assert row.value == pytest.approx(one - other, abs=1e-9)
+        other = values["plain", "own" if row.head == "attended" else row.head, row.method, row.metric]  # the plain trunk has no attention
+        assert row.value == pytest.approx(values[row.trunk, row.head, row.method, row.metric] - other, abs=1e-9)
     assert {"network", "cam"} < {*frame[frame.than == "plain"].method}
+    assert {*frame[frame.than == "plain"]["head"]} == {"own", "probe", "attended"}
     accuracy = frame[(frame.metric == "accuracy") & (frame.trunk == "plain") & (frame["head"] == "own")]
     plain, _ = jobs.network("drawn_imagenet", "resnet8", root, epochs=1, store=tmp_path)
     assert len(list(tmp_path.glob("*/model.safetensors"))) == 3  # loaded

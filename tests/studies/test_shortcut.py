@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from cam_core import Probe
 from cam_core.classifier import Classifier
 from cam_core.data import ImageNet
+from cam_core.learned import lfi_backbone
 from cam_core.methods import METHODS
 from data_scripts.draw import draw
 from studies import shortcut
@@ -77,6 +79,15 @@ def test_a_map_on_the_mark_is_told_from_one_that_is_not(data):
     assert value["off it", "energy_pointing_game"] == 0
     assert value["off it", "maximum_in_box"] == 0
     assert value["all_ones", "energy_pointing_game"] == pytest.approx(100 * float(truth.mean((1, 2)).mean()))
+
+
+def test_the_control_reads_the_twins_map(data):
+    torch.manual_seed(0)
+    network, control = lfi_backbone("resnet8", 8).eval(), shortcut.of_the_twin(METHODS["cam"])
+    assert (control.name, control.control) == ("other_cam", True)
+    for label in (2, 3):
+        probe = Probe(network, data[1][0].image[None], torch.tensor([label]))
+        torch.testing.assert_close(control(probe)[0], METHODS["cam"].class_maps(probe)[0, label ^ 1])
 
 
 def test_answers_count_the_twins_alone():
