@@ -89,7 +89,7 @@ def study(
         for key in trunks:
             found, kept[key] = measured(networks(key, dataset, name, root, seed=seed, **options), images, test)
             rows += [{"seed": seed, "trunk": key, "than": "", **row} for row in found]
-            for head in found if key != "plain" else ():
+            for head in kept[key] if key != "plain" else ():
                 rows += [{"seed": seed, "trunk": key, "than": "plain", "head": head, **row} for row in against(kept, key, head)]
     return pd.DataFrame(rows).assign(dataset=dataset, backbone=name)
 
