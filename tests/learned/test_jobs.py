@@ -89,3 +89,11 @@ def test_cifar_folder_trains_plain_lfi_cam_and_abn(monkeypatch, tmp_path):
 def _nothing(monkeypatch, root):
     monkeypatch.setattr(jobs, "network", lambda *_a, **_k: (None, {"deviations": []}))
     return jobs.train("increment_cam", "imagenet", "resnet50", None, 0, root, "test")
+
+
+def test_of_several_classes_an_image_the_best_weights_have_the_least_loss(tmp_path):
+    """There is no accuracy to choose by."""
+    root = draw(tmp_path / "drawn", small=True, progress=False)
+    _, summary = jobs.plain("drawn_voc", "resnet8", root, epochs=1, held_out=0.2, store=tmp_path / "models", progress=False)
+    assert set(summary["best"]) == {"epoch", "loss"}
+    assert "held_out: 0.2 instead of 0" in summary["deviations"]
