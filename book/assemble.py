@@ -18,6 +18,7 @@ from pathlib import Path
 
 import check_site
 import claims
+import nbformat
 import study_tables
 import tables
 from names import name
@@ -139,7 +140,8 @@ def place_notebooks(source, paper, options):
             f"run `make reproduce PROFILE={options.profile}` first, or pass --allow-missing"
         )
     if not found:
-        (source / f"{paper}.md").write_text(f"# {name(paper)}\n\n*This notebook has not run here.*\n")
+        said = nbformat.v4.new_markdown_cell(f"# {name(paper)}\n\n*This notebook has not run here.*")
+        nbformat.write(nbformat.v4.new_notebook(cells=[said]), source / f"{paper}.ipynb")  # a notebook too: pages link to it
     pages = [paper, *(f"{paper}-{path.parent.name}" for path in found[1:])]
     for page, path in zip(pages, found, strict=False):
         notebook = prepare(json.loads(path.read_text(encoding="utf-8")), path.parent.name)
