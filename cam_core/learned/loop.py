@@ -4,52 +4,30 @@ Killed at any moment and resumed, a run on the same CPU and as many threads ends
 
     history = fit(model, LFI_CAM.shortened(12), data, out=folder)["history"]
 
-Several processes (``fabric run``, torchrun, `launched`) share each batch and end with the weights that one would have, as far as nothing
-in the model looks at its share of the batch alone: BatchNorm has to be frozen or synchronised, and dropout draws for each process anew.
+Several processes (``fabric run``, torchrun, `launched`) share each batch and end with the weights that one would have: BatchNorm is frozen
+or synchronised, but dropout draws for each process anew.
 """
 
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset
-from cam_core.files import flush
 from cam_core.learned.batches import Tensors, apart, as_float, batches, derived_seed, in_order, size
+from cam_core.learned.checkpoint import BEST, CHECKPOINT, Progress, TrainingError, kept_state, resume, save, write_tensors
 from cam_core.learned.plain import Loss
+from cam_core.learned.processes import launched, synchronise
 from cam_core.learned.recipes import Recipe
-
-CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
-
-
-class TrainingError(RuntimeError):
-    """A training that cannot go on."""
-
-
-@dataclass
-class Progress:
-    """Where a training stands: the next batch, what the epoch has summed up so far, and what the epochs before it gave."""
-
-    epoch: int = 0
-    batch: int = 0
-    seconds: float = 0.0
-    running: dict[str, float] = field(default_factory=dict)  # sums over the epoch's images, "images" itself among them
-    history: list[dict[str, float]] = field(default_factory=list)
-    best: dict[str, float] = field(default_factory=dict)  # "epoch" and the criterion's value on the held-out images
 
 
 def fit(
@@ -80,12 +58,13 @@ def fit(
     fabric = fabric or launched(device, None, None, recipe.precision)
     if fabric._precision.precision != recipe.precision:
         raise ValueError(f"the recipe asks for {recipe.precision}, the fabric computes in {fabric._precision.precision}: make them one")
+    synchronise(model, recipe, fabric)
     optimizer = torch.optim.SGD(_groups(model, recipe), lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
     wrapped, stepped = fabric.setup(model, optimizer)
     wrapped.mark_forward_method("loss")
     told = f"{type(model).__name__} {model.extra_repr()}"  # not all of it: BatchNorm is another class where processes share it
     identity = hashlib.sha256(repr((recipe, seed, size(data), told)).encode()).hexdigest()
-    at = _resume(out / CHECKPOINT, model, optimizer, identity) if out else Progress()
+    at = resume(out / CHECKPOINT, model, optimizer, identity) if out else Progress()
     out = out if fabric.global_rank == 0 else None  # all read it, one writes
     among, held_out = apart(data, recipe.held_out, seed)
     share: dict[str, Any] = {"rank": fabric.global_rank, "world": fabric.world_size}
@@ -114,7 +93,7 @@ def fit(
                 bar.update()
                 bar.set_postfix_str(_postfix(at, logged), refresh=False)
                 if out and time.monotonic() - saved >= every and at.batch < per_epoch:
-                    _save(out / CHECKPOINT, model, optimizer, at, identity)
+                    save(out / CHECKPOINT, model, optimizer, at, identity)
                     saved = time.monotonic()
             measured = _measure(fabric, model, recipe, data, held_out, seed) if len(held_out) else {}
             if watched is not None:
@@ -123,7 +102,7 @@ def fit(
             if len(held_out) and _is_best(at, measured[f"held_out_{recipe.criterion}"], recipe) and out:
                 write_tensors(out / BEST, kept_state(model), {"identity": identity, "best": json.dumps(at.best)})
             if out and (time.monotonic() - saved >= every or at.epoch == recipe.epochs):
-                _save(out / CHECKPOINT, model, optimizer, at, identity)
+                save(out / CHECKPOINT, model, optimizer, at, identity)
                 saved = time.monotonic()
     model.eval()
     updates = recipe.epochs * per_epoch
@@ -132,24 +111,6 @@ def fit(
         first = max(at.history, key=lambda epoch: epoch["watched_accuracy"])
         summary["best_on_test"] = {"epoch": first["epoch"], "accuracy": first["watched_accuracy"], "n": size(watched)}
     return summary | ({"best": at.best} if at.best else {})
-
-
-# How many processes torchrun or `fabric run` started here, and in all; Fabric, where it launches some itself, says the second alone.
-STARTED = tuple(int(os.environ[name]) if "LOCAL_WORLD_SIZE" in os.environ else 1 for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
-
-
-@cache  # a process has one place among the others, however many models it trains
-def launched(device: str, devices: int | None, nodes: int | None, precision: str) -> Fabric:
-    """Fabric for one process, or for the ``devices`` of each of ``nodes`` machines, which it starts where nobody else has."""
-    here, everywhere = STARTED
-    devices, nodes = devices or here, nodes or max(1, everywhere // here)
-    several = devices * nodes > 1
-    fabric = Fabric(
-        accelerator=device, devices=devices, num_nodes=nodes, strategy="ddp" if several else "auto", precision=cast("Any", precision)
-    )
-    if several and "LT_CLI_USED" not in os.environ:  # `fabric run` has launched already, and allows no second time
-        fabric.launch()
-    return fabric
 
 
 def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
@@ -248,81 +209,6 @@ def _end_epoch(at: Progress, measured: Mapping[str, float]) -> None:
     means = {key: value / images for key, value in at.running.items()}
     at.history.append({"epoch": at.epoch, "images": images, **means, **measured})
     at.epoch, at.batch, at.running = at.epoch + 1, 0, {}
-
-
-# --- checkpoints ---------------------------------------------------------------------------------------------------------------------
-
-
-def kept_state(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors worth keeping: those under a child of ``model`` that learns, or that its ``keeps`` names.
-
-    A frozen classifier is built again, not stored again.
-    """
-    keeps = getattr(model, "keeps", ())
-    learns = [f"{name}." for name, child in model.named_children() if name in keeps or any(p.requires_grad for p in child.parameters())]
-    state = {k: v for k, v in model.state_dict().items() if k.startswith(tuple(learns)) or k in dict(model.named_parameters(recurse=False))}
-    return {key: value.detach().cpu().contiguous() for key, value in state.items()}
-
-
-def _save(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, at: Progress, identity: str) -> None:
-    state = kept_state(model)
-    broken = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
-    if broken:
-        raise TrainingError(
-            f"{broken[0]} is not finite before epoch {at.epoch}, batch {at.batch}: lower the learning rate; {file.name} stays"
-        )
-    tensors = {f"model.{key}": value for key, value in state.items()}
-    for number, kept in optimizer.state_dict()["state"].items():
-        for key, value in kept.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{number}.{key}"] = value.cpu().contiguous()
-    write_tensors(file, tensors, {"identity": identity, "progress": json.dumps(asdict(at))})
-
-
-def write_tensors(file: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file, all or nothing, to the disk and not only to its cache."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    save_file(tensors, temporary, metadata=metadata)
-    flush(temporary)
-    temporary.replace(file)
-
-
-def _resume(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> Progress:
-    if not file.exists():
-        return Progress()
-    tensors = read_tensors(file)
-    with safe_open(file, framework="pt") as content:
-        metadata = content.metadata()
-    if metadata.get("identity") != identity:
-        raise TrainingError(
-            f"{file} belongs to another model, recipe, seed or size of the training set: remove it, or train into another folder"
-        )
-    load_kept(model, {key[len("model.") :]: value for key, value in tensors.items() if key.startswith("model.")}, file)
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, number, name = key.split(".", 2)
-            state.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return Progress(**json.loads(metadata["progress"]))
-
-
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; `TrainingError` if it is damaged."""
-    try:
-        return dict(load_file(file))
-    except (SafetensorError, OSError) as error:
-        raise TrainingError(f"{file} cannot be read ({error}): remove it to train again") from error
-
-
-def load_kept(model: nn.Module, state: Mapping[str, Tensor], file: Path) -> None:
-    """Give ``model`` the tensors of `kept_state` that ``file`` holds; `TrainingError` if they are not its own."""
-    expected = kept_state(model)
-    wrong = sorted({*expected} ^ {*state}) or [key for key in expected if expected[key].shape != state[key].shape]
-    if wrong:
-        raise TrainingError(f"{file} does not fit the model ({wrong[0]} and {len(wrong) - 1} more differ): remove it to train again")
-    model.load_state_dict(state, strict=False)
 
 
 # --- reading off -----------------------------------------------------------------------------------------------------------------------

@@ -23,21 +23,11 @@ from torch import nn
 from cam_core import classifier, cutting, maps, networks
 from cam_core.data import Dataset
 from cam_core.files import flush, write_json
-from cam_core.learned import batches, loop, recipes
+from cam_core.learned import batches, checkpoint, loop, processes, recipes
 from cam_core.learned.batches import Tensors, derived_seed, in_memory
-from cam_core.learned.loop import (
-    BEST,
-    CHECKPOINT,
-    TrainingError,
-    accuracy,
-    fit,
-    kept_state,
-    launched,
-    load_kept,
-    predict,
-    read_tensors,
-    write_tensors,
-)
+from cam_core.learned.checkpoint import BEST, CHECKPOINT, TrainingError, kept_state, load_kept, read_tensors, write_tensors
+from cam_core.learned.loop import accuracy, fit, predict
+from cam_core.learned.processes import launched
 from cam_core.learned.recipes import PAPERS, Recipe
 
 __all__ = [
@@ -93,8 +83,6 @@ def trained(
 
     def make(part: Path) -> dict[str, Any]:
         model.to(fabric.device)
-        if fabric.world_size > 1:
-            _synchronise(model, recipe, fabric)
         prepared = _read(data, fabric, stream, progress)
         prepare = getattr(model, "prepare", None)
         prepared = prepare(prepared, recipe, progress=progress) if prepare else prepared
@@ -125,18 +113,6 @@ def _tested(model: Any, summary: dict[str, Any], test: Tensors | Dataset, folder
         summary["best"] = {**summary["best"], "test_accuracy": accuracy(model.classifier, test)}
         load_kept(model, last, folder / BEST)
     return summary
-
-
-def _synchronise(model: nn.Module, recipe: Recipe, fabric: Fabric) -> None:
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if recipe.frozen_batchnorm or not any(p.requires_grad for m in norms for p in m.parameters()):
-        return
-    if fabric.device.type != "cuda":
-        raise ValueError(
-            f"{fabric.world_size} processes on {fabric.device.type} cannot share BatchNorm's statistics: "
-            "train in one process, on GPUs, or with frozen_batchnorm"
-        )
-    nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
 def fits(data: Dataset, processes: int = 1) -> bool:
@@ -232,6 +208,8 @@ def data_digest(data: Tensors | Dataset) -> str:
     return total.hexdigest()
 
 
-SHARED = [Path(str(module.__file__)).resolve() for module in (loop, batches, recipes, networks, classifier, cutting, maps)]
+SHARED = [
+    Path(str(module.__file__)).resolve() for module in (loop, checkpoint, processes, batches, recipes, networks, classifier, cutting, maps)
+]
 # Read at the import: a study runs for hours, and what is edited meanwhile is not what it trains with.
 CODE = {file: _code(file.read_text()) for file in [*SHARED, *Path(__file__).resolve().parent.glob("*.py")]}
