@@ -11,11 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cam_core.classifier import Classifier, load_classifier
+    from cam_core.classifier import Classifier
     from cam_core.methods import METHODS
+    from cam_core.pretrained import load_classifier
     from cam_core.probe import Probe
 
-_HOME = {"Classifier": "classifier", "load_classifier": "classifier", "METHODS": "methods", "Probe": "probe"}
+_HOME = {"Classifier": "classifier", "load_classifier": "pretrained", "METHODS": "methods", "Probe": "probe"}
 __all__ = ["METHODS", "Classifier", "Probe", "load_classifier"]
 
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cam_core import figures, maps
-from cam_core.classifier import load_classifier
 from cam_core.data.example import DataError, read_image
 from cam_core.data.transforms import view
 from cam_core.files import write_json
 from cam_core.methods import Method, method
+from cam_core.pretrained import load_classifier
 from cam_core.probe import Probe
 from cam_core.provenance import versions
 

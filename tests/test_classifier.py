@@ -5,8 +5,9 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from cam_core.classifier import Classifier, default_layer, load_classifier
+from cam_core.classifier import Classifier
 from cam_core.cutting import cut, cuts
+from cam_core.pretrained import default_layer, load_classifier
 from tests import nets
 
 

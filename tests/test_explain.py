@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from cam_core.__main__ import main
-from cam_core.classifier import load_network
+from cam_core.pretrained import load_network
 
 
 @pytest.fixture

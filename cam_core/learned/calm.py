@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cam_core.classifier import Classifier, load_classifier, load_network
+from cam_core.classifier import Classifier
 from cam_core.cutting import cut
 from cam_core.learned.plain import Loss, pooled_head, shapes, share_correct, start_as_released
 from cam_core.networks import finer_inception, finer_resnet, finer_vgg
+from cam_core.pretrained import load_classifier, load_network
 from cam_core.probe import Probe
 
 EPSILON, PATCH = 1e-10, 1e-8  # released

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from cam_core.classifier import Classifier, load_classifier
+from cam_core.classifier import Classifier
 from cam_core.data.sources import HOME, find_root, images, source
 from cam_core.learned.abn import Abn, parameter_counts
 from cam_core.learned.batches import features, in_memory
@@ -28,6 +28,7 @@ from cam_core.learned.plain import Plain, mean_average_precision, multi_label_he
 from cam_core.learned.plans import L_CAM_MASKS, Plan, calm_plan, l_cam_plan, scratch_plan
 from cam_core.learned.training import predict, trained
 from cam_core.networks import CIFAR, equal_width
+from cam_core.pretrained import load_classifier
 
 STORE = HOME / "runs/models"
 Summary = dict[str, Any]

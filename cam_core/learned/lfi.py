@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cam_core.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier, default_layer, load_network
+from cam_core.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier
 from cam_core.cutting import cut
 from cam_core.learned.plain import Loss, shapes, share_correct
 from cam_core.networks import CIFAR
+from cam_core.pretrained import default_layer, load_network
 from cam_core.probe import Probe
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # of CIFAR-10 and, as released, of STL-10 too

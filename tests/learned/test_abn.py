@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cam_core.classifier import load_classifier
 from cam_core.learned.abn import Abn, AttentionBranch, parameter_counts
 from cam_core.learned.lfi import lfi_backbone
+from cam_core.pretrained import load_classifier
 from cam_core.probe import Probe
 from tests import nets
 from tests.learned.test_lfi import randomised

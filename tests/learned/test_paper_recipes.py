@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from cam_core.classifier import load_classifier
 from cam_core.data import Dataset, sources
 from cam_core.learned import jobs, training
 from cam_core.learned.batches import batches
 from cam_core.learned.calm import CalmHead, calm_trunk
 from cam_core.learned.recipes import PAPERS
+from cam_core.pretrained import load_classifier
 from data_scripts.draw import draw
 
 
