@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.experimental.optimization import fuse
 
-from cam_core.cutting import split
+from cam_core.cutting import folded, split
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -20,7 +19,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Classifier(nn.Module):
     """``trunk`` [B,3,H,W] -> activations [B,K,h,w], ``head`` activations -> logits [B,C]; images come in [0, 1], un-normalised.
 
-    Normalisation lives inside, so that a mask on the image is a mask on pixels. ``mean`` and ``std`` are per channel, in [0, 1].
+    Normalisation lives inside, so that a mask on the image is a mask on pixels. ``mean`` and ``std`` are per channel, in [0, 1]. How images
+    of other sizes are brought to the network, the classifier only tells: ``resize`` is the short side before a centre crop of ``size``,
+    ``interpolation`` "bilinear" or "bicubic" (`cam_core.data.transforms.view`).
     """
 
     mean: Tensor
@@ -33,6 +34,9 @@ class Classifier(nn.Module):
         *,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        size: int = 224,
+        resize: int = 256,
+        interpolation: str = "bilinear",
         name: str = "",
         layer: str = "",
         weights: str = "",
@@ -42,6 +46,7 @@ class Classifier(nn.Module):
         self.trunk, self.head = trunk, head
         self.register_buffer("mean", _per_channel(mean), persistent=False)
         self.register_buffer("std", _per_channel(std), persistent=False)
+        self.size, self.resize, self.interpolation = size, resize, interpolation
         self.name, self.layer, self.weights = name, layer, weights
         self._network = [network]  # in a list, so that its parameters are not registered a second time
         self._folded, self._cuts = False, dict[str, Classifier]()
@@ -79,9 +84,7 @@ class Classifier(nn.Module):
         if network is None:
             raise ValueError("a classifier handed over as (trunk, head) has one cut only; hand it over cut at the layer you want")
         if layer not in self._cuts:
-            trunk, head = split(network, layer)
-            other = Classifier(trunk, head, name=self.name, layer=layer, weights=self.weights, network=network)
-            other.mean, other.std = self.mean, self.std
+            other = self._like(*split(network, layer), layer)
             self._cuts[layer] = other.frozen() if self._folded else other
         return self._cuts[layer].to(self.mean.device).train(self.training)
 
@@ -93,13 +96,17 @@ class Classifier(nn.Module):
 
         def fixed(part: nn.Module) -> nn.Module:
             part = copy.deepcopy(part).eval()
-            part = fuse(part) if isinstance(part, fx.GraphModule) else part
+            part = folded(part) if isinstance(part, fx.GraphModule) else part
             return part.to(memory_format=torch.channels_last)
 
-        trunk, head = fixed(self.trunk), fixed(self.head)
-        other = Classifier(trunk, head, name=self.name, layer=self.layer, weights=self.weights, network=self._network[0])
-        other.mean, other.std, other._folded = self.mean, self.std, True
+        other = self._like(fixed(self.trunk), fixed(self.head), self.layer)
+        other._folded = True
         return other.eval().requires_grad_(requires_grad=False)
+
+    def _like(self, trunk: nn.Module, head: nn.Module, layer: str) -> "Classifier":
+        other = Classifier(trunk, head, size=self.size, resize=self.resize, interpolation=self.interpolation, network=self._network[0])
+        other.mean, other.std, other.name, other.layer, other.weights = self.mean, self.std, self.name, layer, self.weights
+        return other
 
     def digest(self) -> str:
         """sha256 over all tensors of the state dict, for provenance."""

@@ -4,11 +4,14 @@ A cut is a node of the network's ``torch.fx`` graph that lies on every path from
 """
 
 import math
+from collections import Counter
 from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.feature_extraction import NodePathTracer
 
 
@@ -72,6 +75,22 @@ def cuts(network: nn.Module) -> list[str]:
     return list(_cut_names(*_trace(network)).values())
 
 
+def last_map(network: nn.Module, size: int = 224) -> str:
+    """The last cut that gives a map [B,K,h,w] of more than one place for images [B,3,size,size]: what lies before pooling and classifier.
+
+    ValueError if there is none in the second half of the network, as in a transformer that passes tokens on.
+    """
+    graph, names = _trace(network)
+    possible = _cut_names(graph, names)
+    ShapeProp(fx.GraphModule(network, graph).eval()).propagate(next(network.parameters()).new_zeros(1, 3, size, size))
+    for node in list(possible)[: len(possible) // 2 : -1]:
+        shape = tuple(getattr(node.meta.get("tensor_meta"), "shape", ()))
+        if len(shape) == 4 and shape[2] == shape[3] > 1:  # the map of a square image is square; elsewhere the channels come last
+            return possible[node]
+    name = type(network).__name__
+    raise ValueError(f"{name} has no map [B, K, h, w] before its classifier: pass layer=, one of {abridged(list(possible.values()))}")
+
+
 def abridged(names: list[str]) -> str:
     """The first and last of many names, for a message."""
     return ", ".join(names if len(names) <= 8 else [*names[:3], "...", *names[-5:]])
@@ -80,13 +99,22 @@ def abridged(names: list[str]) -> str:
 def _trace(network: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
     training = network.training
     try:
-        tracer: Any = NodePathTracer()
+        tracer: Any = NodePathTracer(**_opaque(network))
         graph = tracer.trace(network.eval())
     except Exception as error:
         raise ValueError(f"{type(network).__name__} cannot be traced ({error}); hand it over as Classifier(trunk, head)") from error
     finally:
         network.train(training)
     return graph, dict(tracer.node_to_qualname)
+
+
+def _opaque(network: nn.Module) -> dict[str, Any]:
+    """What timm marks as not to be traced through: padding that depends on the image's size, for example."""
+    if not type(network).__module__.startswith("timm."):
+        return {}
+    from timm.models import get_notrace_functions, get_notrace_modules
+
+    return {"leaf_modules": get_notrace_modules(), "autowrap_functions": tuple(get_notrace_functions())}
 
 
 def _cut_names(graph: fx.Graph, names: dict[fx.Node, str]) -> dict[fx.Node, str]:
@@ -103,6 +131,25 @@ def _cut_names(graph: fx.Graph, names: dict[fx.Node, str]) -> dict[fx.Node, str]
             result[node] = names[node]
         needed_until = max(needed_until, last_use)
     return result
+
+
+def folded(part: fx.GraphModule) -> fx.GraphModule:
+    """BatchNorm in eval mode folded into the convolution before it, in place, wherever both are used once and share no parameter."""
+    modules = dict(part.named_modules(remove_duplicate=False))
+    calls = Counter(id(modules[str(node.target)]) for node in part.graph.nodes if node.op == "call_module")
+    owners = Counter(id(value) for module in part.modules() for value in module.parameters(recurse=False))
+    for node in list(part.graph.nodes):
+        norm = modules[str(node.target)] if node.op == "call_module" else None
+        before = node.all_input_nodes[0] if isinstance(norm, nn.BatchNorm2d) else None
+        convolution = modules[str(before.target)] if before is not None and before.op == "call_module" else None
+        if before is None or not isinstance(norm, nn.BatchNorm2d) or not isinstance(convolution, nn.Conv2d) or len(before.users) > 1:
+            continue
+        own = all(owners[id(value)] == 1 for module in (norm, convolution) for value in module.parameters())
+        if own and calls[id(norm)] == calls[id(convolution)] == 1 and norm.running_mean is not None:
+            part.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
+            behind = [module for module in norm.children() if not isinstance(module, nn.Identity)]  # timm's BatchNorm rectifies, too
+            part.set_submodule(str(node.target), nn.Sequential(*behind))
+    return part
 
 
 def _before(network: nn.Module, graph: fx.Graph, node: fx.Node) -> fx.GraphModule:

