@@ -18,7 +18,6 @@ import yaml
 
 from cam_core.run import ALLOCATOR, LOG, is_complete
 
-PAPERS = ("increment_cam", "l_cam", "calm", "lfi_cam")
 REFERENCE_CORES = 2  # `minutes` in a profile are those of two cores
 AXES = ("dataset", "backbone", "recipe", "seed")
 
@@ -71,50 +70,90 @@ class Profile:
     needs: tuple[str, ...] = ()
 
 
-def read_profile(name: str, folder: Path = Path("profiles")) -> Profile:
-    """Read profiles/<name>.yaml; a list under dataset, backbone, recipe or seed stands for each of its entries."""
+def read_profile(name: str, folder: Path = Path("profiles"), *, check: bool = True) -> Profile:
+    """Read profiles/<name>.yaml; a list under dataset, backbone, recipe or seed stands for each of its entries.
+
+    ``check``: also each job's parameters, which loads torch. FileNotFoundError or ValueError, in one sentence, names file and entry.
+    """
     path = folder / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "none here"
         raise FileNotFoundError(f"{path}: no such profile; there are: {known}")
-    content = yaml.safe_load(path.read_text()) or {}
-    _only(content, {"watch", "threads", "needs", "parameters", "jobs"}, path)
-    entries, common = content.get("jobs") or [], content.get("parameters", {})
-    jobs = [job for entry in entries for job in _jobs(name, entry, common, path)]
-    if not jobs:
-        raise ValueError(f"{path}: the profile has no jobs")
+    try:
+        content = _mapping(yaml.safe_load(path.read_text()) or {}, {"watch", "threads", "needs", "parameters", "jobs"})
+        entries, common = content.get("jobs") or [], _mapping(content.get("parameters") or {})
+        if not entries or not isinstance(entries, list):
+            raise ValueError("the profile has no jobs: list them under `jobs`")
+        jobs = [job for entry in entries for job in _jobs(name, entry, common, check)]
+        threads = content.get("threads", "all")
+        watch, needs = _flag("watch", content.get("watch", False)), tuple(content.get("needs") or ())
+        threads = None if threads == "all" else _count("threads", threads)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     folders = [job.folder for job in jobs]
     if twice := {folder for folder in folders if folders.count(folder) > 1}:
         raise ValueError(f"{path}: two jobs would write {sorted(twice)[0]}; give one another seed or recipe")
-    needs, threads = tuple(content.get("needs", ())), content.get("threads", "all")
-    return Profile(name, jobs, bool(content.get("watch", False)), None if threads == "all" else int(threads), needs)
+    return Profile(name, jobs, watch, threads, needs)
 
 
-def _jobs(profile: str, entry: Mapping[str, Any], common: Mapping[str, Any], path: Path) -> Iterator[Job]:
-    _only(entry, {"paper", *AXES, "minutes", "train", "parameters", "devices", "nodes"}, path)
-    if missing := {"paper", "dataset", "backbone"} - set(entry):
-        raise ValueError(f"{path}: the job {dict(entry)} lacks {', '.join(sorted(missing))}")
-    if entry["paper"] not in PAPERS:
-        raise ValueError(f"{path}: unknown paper {entry['paper']!r}; papers are {', '.join(PAPERS)}")
-    values = [entry.get(axis, 0 if axis == "seed" else None) for axis in AXES]
-    for dataset, backbone, recipe, seed in itertools.product(*(v if isinstance(v, list) else [v] for v in values)):
-        yield Job(
-            profile=profile,
-            paper=entry["paper"],
-            dataset=dataset,
-            backbone=backbone,
-            recipe=recipe,
-            seed=seed,
-            minutes=float(entry.get("minutes", 1)),
-            train=bool(entry.get("train", False)),
-            extra={**common, **entry.get("parameters", {})},
-            processes={name: int(entry[name]) for name in ("devices", "nodes") if name in entry},
-        )
+def _jobs(profile: str, entry: Any, common: Mapping[str, Any], check: bool) -> Iterator[Job]:
+    try:
+        _mapping(entry, {"paper", *AXES, "minutes", "train", "parameters", "devices", "nodes"})
+        if missing := {"paper", "dataset", "backbone"} - set(entry):
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        minutes = entry.get("minutes", 1)
+        if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not minutes > 0:
+            raise ValueError(f"minutes is {minutes!r}, expected a number above 0")
+        values = [entry.get(axis, 0 if axis == "seed" else None) for axis in AXES]
+        for dataset, backbone, recipe, seed in itertools.product(*(v if isinstance(v, list) else [v] for v in values)):
+            job = Job(
+                profile=profile,
+                paper=entry["paper"],
+                dataset=dataset,
+                backbone=backbone,
+                recipe=recipe,
+                seed=seed,
+                minutes=float(minutes),
+                train=_flag("train", entry.get("train", False)),
+                extra={**common, **_mapping(entry.get("parameters") or {})},
+                processes={name: _count(name, entry[name]) for name in ("devices", "nodes") if name in entry},
+            )
+            if check:
+                _check(job)
+            yield job
+    except ValueError as error:
+        raise ValueError(f"the job {entry}: {error}") from error
 
 
-def _only(content: Mapping[str, Any], known: set[str], path: Path) -> None:
-    if unknown := set(content) - known:
-        raise ValueError(f"{path}: unknown key {sorted(unknown)[0]!r}; known are {', '.join(sorted(known))}")
+def _check(job: Job) -> None:
+    from cam_core import parameters  # loads torch
+
+    known = [name for name in parameters.names(job.paper) if name not in ("profile", *AXES, "out_dir")]
+    for name in job.extra:
+        parameters.one_of("parameter", name, known)
+    wanted = parameters.read(job.paper, job.parameters, here=False)
+    if job.train and not wanted.trains:
+        raise ValueError(f"{job.paper} on {job.dataset} trains nothing; leave `train` out")
+
+
+def _mapping(content: Any, known: set[str] | None = None) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise ValueError(f"{content!r} stands where names with values are expected, as `name: value`")
+    if known and (unknown := set(content) - known):
+        raise ValueError(f"unknown key {min(map(str, unknown))!r}; known are {', '.join(sorted(known))}")
+    return content
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}, expected true or false")
+    return value
+
+
+def _count(name: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}, expected a whole number of at least 1")
+    return value
 
 
 def batch(name: str, *, cores: int | None = None, dry_run: bool = False, passed_on: Sequence[str] = ()) -> bool:
@@ -139,6 +178,7 @@ def batch(name: str, *, cores: int | None = None, dry_run: bool = False, passed_
             process.wait()
         except KeyboardInterrupt:  # Snakemake got it too: let it end its jobs, then say what stands
             process.wait()
+            print("interrupted: start the same batch again, and it resumes with what is not complete", file=sys.stderr)
     rows = outcome(profile, pending, started)
     print(table(rows), flush=True)
     return process.returncode == 0 and not any(row[0] in {"failed", "not run"} for row in rows)

@@ -43,7 +43,7 @@ def project(tmp_path, monkeypatch):
     cells = [new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), new_code_cell(SAVE)]
     spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": spec}), "notebooks/l_cam.ipynb")
-    write_profile("jobs: [{paper: l_cam, dataset: d, backbone: r, seed: [0, 7], minutes: 3, parameters: {limit: 2.5}}]")
+    write_profile(f"jobs: [{{{JOB}, seed: [0, 7], minutes: 3, parameters: {{limit: 2}}}}]")
     return tmp_path
 
 
@@ -55,41 +55,61 @@ def test_lists_in_a_profile_stand_for_their_entries(project):
     write_profile("""
 parameters: {device: cpu, limit: 5}
 jobs:
-  - {paper: l_cam, dataset: [a, b], backbone: r, seed: [0, 1], parameters: {limit: 9}}
-  - {paper: calm, dataset: c, backbone: [r, s], recipe: long, train: true, devices: 4, nodes: 2}
+  - {paper: l_cam, dataset: [drawn_imagenet, drawn_cub], backbone: resnet8, seed: [0, 1], parameters: {limit: 9}}
+  - {paper: calm, dataset: drawn_cub, backbone: [resnet8, resnet14], recipe: e9, train: true, devices: 4, nodes: 2}
 """)
     jobs = batch.read_profile("tiny").jobs
     assert [job.folder.removeprefix("runs/tiny/") for job in jobs] == [
-        "l_cam/a-r-s0",
-        "l_cam/a-r-s1",
-        "l_cam/b-r-s0",
-        "l_cam/b-r-s1",
-        "calm/c-r-long-s0",
-        "calm/c-s-long-s0",
+        "l_cam/drawn_imagenet-resnet8-s0",
+        "l_cam/drawn_imagenet-resnet8-s1",
+        "l_cam/drawn_cub-resnet8-s0",
+        "l_cam/drawn_cub-resnet8-s1",
+        "calm/drawn_cub-resnet8-e9-s0",
+        "calm/drawn_cub-resnet14-e9-s0",
     ]
-    named = {"profile": "tiny", "dataset": "b", "backbone": "r", "seed": 1}
+    named = {"profile": "tiny", "dataset": "drawn_cub", "backbone": "resnet8", "seed": 1}
     assert jobs[3].parameters == named | {"device": "cpu", "limit": 9}
-    assert jobs[4].parameters["recipe"] == "long"
+    assert jobs[4].parameters["recipe"] == "e9"
     assert jobs[4].parameters["limit"] == 5
     assert "devices" not in jobs[4].parameters  # the notebook only loads
     assert (jobs[3].processes, jobs[4].processes) == ({}, {"devices": 4, "nodes": 2})
-    assert jobs[4].marker == "runs/models/tiny-calm-c-r-long-s0.json"
+    assert jobs[4].marker == "runs/models/tiny-calm-drawn_cub-resnet8-e9-s0.json"
+
+
+JOB = "paper: l_cam, dataset: drawn_imagenet, backbone: resnet8"
 
 
 @pytest.mark.parametrize(
     "text, sentence",
     [
         ("jobs: []", "no jobs"),
-        ("jobs: [{paper: l_cam, dataset: d}]", "lacks backbone"),
-        ("jobs: [{paper: x_cam, dataset: d, backbone: r}]", "unknown paper 'x_cam'"),
-        ("jobs: [{paper: calm, dataset: d, backbones: r}]", "unknown key 'backbones'"),
-        ("jobs: [{paper: calm, dataset: [d, d], backbone: r}]", "two jobs would write runs/tiny/calm/d-r-s0"),
+        ("jobs: [{", "while parsing a flow node expected the node content"),
+        ("just text", "'just text' stands where names with values are expected"),
+        ("jobs: [text]", "the job text: 'text' stands where names with values are expected"),
+        ("jobs: [{paper: l_cam, dataset: drawn_cub}]", "lacks backbone"),
+        ("jobs: [{paper: x_cam, dataset: drawn_cub, backbone: resnet8}]", "paper is 'x_cam'.*; did you mean l_cam"),
+        ("jobs: [{paper: calm, dataset: drawn_cub, backbones: resnet8}]", "unknown key 'backbones'"),
+        (
+            "jobs: [{paper: calm, dataset: [drawn_cub, drawn_cub], backbone: resnet8}]",
+            "two jobs would write runs/tiny/calm/drawn_cub-resnet8-s0",
+        ),
+        (f"jobs: [{{{JOB}, minutes: soon}}]", "the job .*: minutes is 'soon', expected a number above 0"),
+        (f"jobs: [{{{JOB}, minutes: -1}}]", "minutes is -1, expected a number above 0"),
+        (f"jobs: [{{{JOB}, train: maybe}}]", "train is 'maybe', expected true or false"),
+        (f"jobs: [{{{JOB}, devices: some}}]", "devices is 'some', expected a whole number of at least 1"),
+        (f"threads: many\njobs: [{{{JOB}}}]", "threads is 'many', expected a whole number of at least 1"),
+        (f"jobs: [{{{JOB}, parameters: {{limits: 3}}}}]", "parameter is 'limits', expected one of .*; did you mean limit"),
+        (f"jobs: [{{{JOB}, parameters: {{seed: 3}}}}]", "parameter is 'seed', expected one of"),
+        (f"jobs: [{{{JOB}, seed: abc}}]", "seed is 'abc', expected a whole number of at least 0"),
+        (f"jobs: [{{{JOB}, recipe: e5-wsol}}]", "is 'wsol', expected one of"),
+        ("jobs: [{paper: increment_cam, dataset: voc07, backbone: resnet18, train: true}]", "trains nothing; leave `train` out"),
     ],
 )
 def test_a_wrong_profile_is_refused(project, text, sentence):
     write_profile(text)
-    with pytest.raises(ValueError, match=f"profiles/tiny.yaml: .*{sentence}"):
+    with pytest.raises(ValueError, match=f"profiles/tiny.yaml: .*{sentence}") as caught:
         batch.read_profile("tiny")
+    assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_profile_lists_the_known(project):
@@ -115,7 +135,7 @@ def test_the_profiles_of_the_project_are_sound(name):
     ],
 )
 def test_the_announcement_scales_to_the_cores(project, threads, cores, total, each):
-    write_profile(f"threads: {threads}\njobs: [{{paper: calm, dataset: [a, b], backbone: r, minutes: 40}}]")
+    write_profile(f"threads: {threads}\njobs: [{{paper: calm, dataset: drawn_cub, backbone: [resnet8, resnet14], minutes: 40}}]")
     profile = batch.read_profile("tiny")
     text = batch.announce(profile, {f"{job.folder}/provenance.json" for job in profile.jobs}, cores).splitlines()
     assert total in text[0]
@@ -132,7 +152,7 @@ def test_a_profile_says_what_it_needs_and_a_second_batch_waits(project, monkeypa
         assert main(["batch", "--profile", "tiny"]) == 1
     assert "already (pid 1, profile other)" in capsys.readouterr().err
     monkeypatch.delenv("CAM_NOWHERE", raising=False)
-    write_profile("needs: [CAM_NOWHERE]\njobs: [{paper: calm, dataset: d, backbone: r}]")
+    write_profile("needs: [CAM_NOWHERE]\njobs: [{paper: calm, dataset: drawn_cub, backbone: resnet8}]")
     assert main(["batch", "--profile", "tiny"]) == 1
     assert "needs CAM_NOWHERE in the environment" in capsys.readouterr().err
 
@@ -144,34 +164,37 @@ def test_a_batch_goes_on_past_a_failure_and_makes_only_what_is_missing(project, 
         return code, capfd.readouterr().out
 
     Path(".snakemake/locks").mkdir(parents=True)  # as left by a hard kill
-    Path(".snakemake/locks/0.output.lock").write_text("runs/tiny/l_cam/d-r-s0/provenance.json\n")
+    Path(".snakemake/locks/0.output.lock").write_text("runs/tiny/l_cam/drawn_imagenet-resnet8-s0/provenance.json\n")
     code, text = start()
     assert code == 1
     assert "2 runs to make, 0 up to date, about 6:00 min on 2 cores" in text
     assert "1 ok, 1 failed" in text
-    reason = "d-r-s7.failed/run.log: l_cam.ipynb: cell 3 of 3 stopped with ValueError: seven is refused"
+    reason = "drawn_imagenet-resnet8-s7.failed/run.log: l_cam.ipynb: cell 3 of 3 stopped with ValueError: seven is refused"
     assert reason in text
-    assert sorted(path.name for path in Path("runs/tiny/l_cam").iterdir()) == ["d-r-s0", "d-r-s7.failed"]
-    write_profile("jobs: [{paper: l_cam, dataset: d, backbone: r, parameters: {limit: 2.5}}]")
+    assert sorted(path.name for path in Path("runs/tiny/l_cam").iterdir()) == [
+        "drawn_imagenet-resnet8-s0",
+        "drawn_imagenet-resnet8-s7.failed",
+    ]
+    write_profile(f"jobs: [{{{JOB}, parameters: {{limit: 2}}}}]")
     assert start() == (0, "profile tiny: all 1 runs are up to date\n")
-    Path("runs/tiny/l_cam/d-r-s0/notebook.ipynb").unlink()
+    Path("runs/tiny/l_cam/drawn_imagenet-resnet8-s0/notebook.ipynb").unlink()
     assert "1 runs to make, 0 up to date" in start("--dry-run")[1]
-    assert start("--", "runs/tiny/l_cam/d-r-s0/notebook.ipynb")[0] == 0  # one of the profile's runs alone
+    assert start("--", "runs/tiny/l_cam/drawn_imagenet-resnet8-s0/notebook.ipynb")[0] == 0  # one of the profile's runs alone
 
 
 def test_a_batch_of_one_run_asks_for_that_run_alone(project, capfd):
     """Run 7 would fail; it isn't asked for, so the batch is complete."""
-    assert batch.batch("tiny", cores=1, passed_on=["--show-failed-logs", "runs/tiny/l_cam/d-r-s0/notebook.ipynb"])
+    assert batch.batch("tiny", cores=1, passed_on=["--show-failed-logs", "runs/tiny/l_cam/drawn_imagenet-resnet8-s0/notebook.ipynb"])
     told = capfd.readouterr().out
     assert "1 runs to make" in told
     assert "s7" not in told
-    assert Path("runs/tiny/l_cam/d-r-s0/provenance.json").exists()
-    assert not list(Path("runs/tiny/l_cam").glob("d-r-s7*"))
+    assert Path("runs/tiny/l_cam/drawn_imagenet-resnet8-s0/provenance.json").exists()
+    assert not list(Path("runs/tiny/l_cam").glob("drawn_imagenet-resnet8-s7*"))
 
 
 def test_the_table_tells_apart_how_a_run_ended(project):
     write_profile("jobs: [{paper: calm, dataset: [ok, kept, raised, killed, untrained, old], backbone: r, train: true}]")
-    profile = batch.read_profile("tiny")
+    profile = batch.read_profile("tiny", check=False)
     jobs = {job.dataset: job for job in profile.jobs}
     for name in ("ok", "kept"):
         Path(jobs[name].folder).mkdir(parents=True)
@@ -214,3 +237,20 @@ def test_training_leaves_a_marker_or_its_traceback(project, monkeypatch, capsys)
     assert sorted(path.name for path in Path("runs/models").iterdir()) == ["m.json"]
     written = json.loads(Path("runs/models/m.json").read_text())
     assert (written["digest"], written["model"]) == ("calm-digest", "calm-digest.safetensors")
+
+
+def test_an_interrupted_batch_ends_its_jobs_and_says_that_it_resumes(project, monkeypatch, capsys):
+    waited = []
+
+    def wait():
+        waited.append(len(waited))
+        if len(waited) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch, "_pending", lambda profile, _cores: {f"{job.folder}/provenance.json" for job in profile.jobs})
+    monkeypatch.setattr(batch.subprocess, "Popen", lambda *_args, **_options: types.SimpleNamespace(wait=wait, returncode=-2))
+    assert main(["batch", "--profile", "tiny"]) == 1
+    assert waited == [0, 1]
+    said = capsys.readouterr()
+    assert "interrupted: start the same batch again, and it resumes with what is not complete" in said.err
+    assert "2 not run" in said.out

@@ -8,8 +8,7 @@ best weights are then chosen; where and by what means `trained` works (store, de
 and what is known of it: accuracy or mean average precision in percent, deviations, seconds.
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from cam_core.learned.plain import Plain, mean_average_precision, multi_label_he
 from cam_core.learned.plans import L_CAM_MASKS, Plan, calm_plan, l_cam_plan, scratch_plan
 from cam_core.learned.training import predict, trained
 from cam_core.networks import CIFAR, equal_width
+from cam_core.parameters import read
 from cam_core.pretrained import load_classifier
 
 STORE = HOME / "runs/models"
@@ -47,6 +47,9 @@ def _carried_out(
     recipe = replace(plan.recipe, held_out=held_out, criterion=criterion) if held_out else plan.recipe
     how = {"store": STORE, "device": "cpu", "best": held_out > 0, **seen, **how}
     model, summary = trained(build, recipe, train, test=test, **how)
+    own: Any = model.classifier
+    if own.weights == "random" and not isinstance(model, LCam):  # which trains an attention, no classifier
+        own.weights = "trained here"
     counts = (("images", len(train), of.published), ("classes", len(train.classes), of.classes))
     fewer = [f"{what}: {count} instead of {wanted}" for what, count, wanted in counts if wanted and count < wanted]
     return model, _also(summary, [*fewer, *of.deviations, *plan.deviations])
@@ -236,64 +239,23 @@ def train(
     **how: Any,
 ) -> Path:
     """Train (or find) all that a run of ``paper`` needs; the folder of the last model. What the notebook does, without its pictures."""
+    device = how.pop("device", "cpu")
+    here = "cpu" if device == "auto" else device
+    given = {"dataset": dataset, "backbone": backbone, "recipe": recipe, "seed": seed, "data_root": data_root, "device": here}
+    wanted = read(paper, given)
+    if not wanted.trains:
+        raise ValueError(f"{paper} on {dataset} trains nothing: leave `train` out of its entry in the profile {profile!r}")
     root = find_root(dataset, data_root)
-    options: Any = {"seed": seed, "store": STORE, **how}
+    options: Any = {**wanted.training, "store": STORE, **how, "device": device}
     learned: dict[str, tuple[Any, Summary]] = {}
     if paper == "l_cam":
-        classifier, known = network(dataset, backbone, root, **options)
-        learned = l_cam(dataset, classifier, root, **asked_of_l_cam(recipe), **options)
+        classifier, known = network(dataset, backbone, root, seed=seed, store=STORE, **how, device=device)
+        learned = l_cam(dataset, classifier, root, **options)
     else:
-        options |= asked(recipe)
-        scratch = paper in ("lfi_cam", "abn")
-        _, known = (plain if scratch else network)(dataset, backbone, root, **options)
-        if paper == "calm":
-            learned = calm(dataset, backbone, root, **options)
-        if paper == "lfi_cam":
-            learned = {"lfi_cam": lfi_cam(dataset, backbone, root, **options)}
-        if scratch:  # ABN is LFI-CAM's opponent
-            learned["abn"] = abn(dataset, backbone, root, **options)
+        _, known = (plain if paper == "lfi_cam" else network)(dataset, backbone, root, **options)
+    if paper == "calm":
+        learned = calm(dataset, backbone, root, **options)
+    if paper == "lfi_cam":  # ABN is LFI-CAM's opponent
+        learned = {"lfi_cam": lfi_cam(dataset, backbone, root, **options), "abn": abn(dataset, backbone, root, **options)}
     last = list(learned.values())[-1][1] if learned else known
-    if "digest" not in last:
-        raise ValueError(f"{paper} on {dataset} trains nothing: leave `train` out of its entry in the profile {profile!r}")
     return STORE / str(last["digest"])[:20]
-
-
-WORDS: dict[str, dict[str, Any]] = {  # in a recipe's name, behind its numbers
-    "e": {},
-    "paper": {"paper": "paper"},  # the paper's own recipe
-    "wsol": {"paper": "wsol"},  # CALM's, by the WSOL benchmark
-    "best": {"held_out": 0.1},  # the weights that are best on a tenth of the training images, which is not trained on
-    "test": {"best_on_test": True},  # the papers' habit, beside the accuracy of the last weights
-}
-L_CAM_WORDS = {**WORDS, "ce": {"ablated": True}}  # also by cross-entropy alone
-
-
-def asked(recipe: str | None, count: int | None = None) -> dict[str, Any]:
-    """What a recipe's name asks of the functions above; ``count`` stands before its epochs.
-
-    "e12-2" is ``epochs`` 12 in ``setting`` 2, "paper" the paper's own; behind them "best" and "test", as in "e12-2-best" (`WORDS`).
-    """
-    numbers = epochs(recipe)
-    setting = {"setting": numbers[1]} if numbers[1:] else {}
-    return {"epochs": count or (numbers[0] if numbers else None), **setting, **_said(recipe, WORDS)}
-
-
-def asked_of_l_cam(recipe: str | None, count: int | None = None) -> dict[str, Any]:
-    """The same for `l_cam`: "e50-2-ce" is 50 ``epochs`` of Fm and 2 of Img, the ablation too; ``count`` stands for both."""
-    fm, img = (*epochs(recipe), None, None)[:2]
-    return {"epochs": (count or fm, count or img), **_said(recipe, L_CAM_WORDS)}
-
-
-def _said(recipe: str | None, known: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    words = re.findall(r"[a-z]+", recipe or "")
-    if strange := [word for word in words if word not in known]:
-        raise ValueError(f"recipe {recipe!r}: unknown word {strange[0]!r}; a name is made of numbers and of {', '.join(known)}")
-    return {key: value for word in words for key, value in known[word].items()}
-
-
-def epochs(recipe: str | None) -> tuple[int, ...]:
-    """The numbers that a recipe's name states: "e12" -> (12,), "e50-2" -> (50, 2), none -> ().
-
-    Epochs; behind a hyphen those of L-CAM-Img, or on cifar10 and cat_dog the number of the setting.
-    """
-    return tuple(int(number) for number in re.findall(r"\d+", recipe or ""))

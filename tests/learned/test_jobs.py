@@ -8,25 +8,6 @@ from cam_core.learned import jobs
 from data_scripts.draw import draw
 
 
-def test_a_recipe_s_name_says_epochs_and_setting():
-    assert jobs.epochs("e50-2") == (50, 2)
-    assert jobs.epochs(None) == ()
-    assert jobs.asked("e12-2") == {"epochs": 12, "setting": 2}
-    assert jobs.asked("e12", 3) == {"epochs": 3}
-    assert jobs.asked("") == {"epochs": None}
-    assert jobs.asked("paper") == {"epochs": None, "paper": "paper"}
-    assert jobs.asked("e12-2-best-test") == {"epochs": 12, "setting": 2, "held_out": 0.1, "best_on_test": True}
-    assert jobs.asked_of_l_cam("e50-2") == {"epochs": (50, 2)}
-    assert jobs.asked_of_l_cam("e50") == {"epochs": (50, None)}
-    assert jobs.asked_of_l_cam("e50-2", 1) == {"epochs": (1, 1)}
-    assert jobs.asked_of_l_cam("paper") == {"epochs": (None, None), "paper": "paper"}
-    assert jobs.asked_of_l_cam("e50-2-ce") == {"epochs": (50, 2), "ablated": True}
-    with pytest.raises(ValueError, match="recipe 'e12-lst': unknown word 'lst'"):
-        jobs.asked("e12-lst")
-    with pytest.raises(ValueError, match="recipe 'e12-ce': unknown word 'ce'"):
-        jobs.asked("e12-ce")
-
-
 def test_a_job_trains_what_the_notebook_loads(monkeypatch, tmp_path):
     root = draw(tmp_path / "drawn", small=True, progress=False)
     monkeypatch.setattr(jobs, "STORE", tmp_path / "models")
@@ -39,6 +20,7 @@ def test_a_job_trains_what_the_notebook_loads(monkeypatch, tmp_path):
     assert {path.name for path in folder.parent.iterdir()} == kept
     assert folder.name == learned["l_cam_img"][1]["digest"][:20]
     assert learned["l_cam_fm"][1]["deviations"]
+    assert classifier.weights == "trained here"
     ablated = jobs.l_cam("drawn_imagenet", classifier, root, epochs=(1, 1), ablated=True, store=jobs.STORE)
     assert {name: summary["digest"] for name, (_, summary) in ablated.items()}.items() > {
         n: s["digest"] for n, (_, s) in learned.items()
