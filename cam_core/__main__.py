@@ -13,6 +13,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.do(options))
     except KeyboardInterrupt:
+        if options.do in (_run, _batch, _train):
+            print(
+                "interrupted: start the same command again, and it resumes; what is finished is kept, trainings by the epoch",
+                file=sys.stderr,
+            )
         return 130
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -91,6 +96,12 @@ def _explain(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m cam_core", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -99,13 +110,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("notebook", type=Path)
     run.add_argument("--out", type=Path, required=True, help="run folder; has this name only once it is complete")
     run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    run.add_argument("--threads", type=int, help="CPU threads of the notebook (default: all)")
-    run.add_argument("--force", action="store_true", help="run again what is complete")
+    run.add_argument("--threads", type=_count, help="CPU threads of the notebook (default: all)")
+    run.add_argument("--force", action="store_true", help="run again what is complete, with other parameters too")
     run.set_defaults(do=_run)
 
     batch = commands.add_parser("batch", help="run what a profile lacks (options after -- go to Snakemake)")
     batch.add_argument("--profile", required=True, help="a file of profiles/, without .yaml")
-    batch.add_argument("--cores", type=int, help="CPU cores to use (default: all)")
+    batch.add_argument("--cores", type=_count, help="CPU cores to use (default: all)")
     batch.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
     batch.add_argument("snakemake", nargs="*", metavar="-- OPTION", help="e.g. -- --executor slurm --jobs 20")
     batch.set_defaults(do=_batch)
@@ -118,8 +129,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--profile", default="smoke")
     train.add_argument("--data-root", type=Path)
     train.add_argument("--device", default="cpu", help="cpu, cuda or auto")
-    train.add_argument("--devices", type=int, help="of each machine (default: as many as torchrun started, else one)")
-    train.add_argument("--nodes", type=int, help="machines (default: likewise)")
+    train.add_argument("--devices", type=_count, help="of each machine (default: as many as torchrun started, else one)")
+    train.add_argument("--nodes", type=_count, help="machines (default: likewise)")
     train.add_argument("--marker", type=Path, required=True, help="JSON file that will say which model it was")
     train.set_defaults(do=_train)
 

@@ -46,12 +46,13 @@ def is_complete(out: Path) -> bool:
 
 
 def run(notebook: Path, out: Path, parameters: Mapping[str, Any], *, force: bool = False, threads: int | None = None) -> bool:
-    """Execute `notebook` with `parameters` (and out_dir) into the folder `out`; False if it was complete already.
+    """Execute `notebook` with `parameters` (and out_dir) into the folder `out`; False if it is complete for these parameters.
 
     threads: CPU threads of the kernel (default: the environment's). Raises RunError, in one sentence, with everything
     up to the failure kept in `<out>.failed/`; ValueError or FileNotFoundError for a wrong call, before anything runs.
     """
     if is_complete(out) and not force:
+        _check_same(notebook, out, parameters)
         return False
     _check_call(notebook, out, parameters)
     if out.exists() and not is_complete(out):
@@ -89,6 +90,7 @@ def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any
             target,
             parameters={**parameters, "out_dir": str(part)},
             kernel_name="python3",
+            language="python",
             kernel_manager_class=_same_interpreter(),
             progress_bar=True,
             log_output=True,
@@ -119,20 +121,37 @@ def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any
     files.write_json(part / results.PROVENANCE, known | provenance.public(facts))
 
 
+def _check_same(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> None:
+    """ValueError if the finished run in `out` is one of another notebook, or with other parameters."""
+    made = json.loads((out / results.PROVENANCE).read_text())
+    before, now = made["parameters"], json.loads(json.dumps(provenance.public(parameters)))
+    changed = [
+        f"{name} {before.get(name, 'not given')}, now {now.get(name, 'not given')}"
+        for name in sorted({*before, *now})
+        if (name in before, before.get(name)) != (name in now, now.get(name))
+    ]
+    if made.get("notebook", notebook.name) != notebook.name:
+        changed.insert(0, f"{made['notebook']}, now {notebook.name}")
+    if changed:
+        raise ValueError(f"{out} holds a run with other parameters ({'; '.join(changed)}): name another folder, or replace it with --force")
+
+
 def _check_call(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> None:
-    import papermill
+    from nbformat import NotebookNode
+    from papermill.translators import PythonTranslator
 
     if not notebook.is_file():
         raise FileNotFoundError(f"{notebook}: no such notebook")
     if out.suffix in {".part", ".failed", ".old"}:
         raise ValueError(f"{out}: a run folder may not end in {out.suffix}, that marks an unfinished run")
     try:
-        tags = [_tags(cell) for cell in json.loads(notebook.read_text())["cells"]]
+        cells = json.loads(notebook.read_text())["cells"]
+        own = next((cell for cell in cells if "parameters" in _tags(cell)), None)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{notebook} is no notebook of format 4 ({_one_line(error)})") from error
-    if not any("parameters" in names for names in tags):
+    if own is None:
         raise ValueError(f"{notebook} has no cell tagged `parameters`; tag the cell that holds them")
-    accepted = sorted(papermill.inspect_notebook(str(notebook)))
+    accepted = sorted(p.name for p in PythonTranslator.inspect(NotebookNode(own | {"source": "".join(own["source"])})))
     unknown = sorted({*parameters, "out_dir"} - set(accepted))
     if unknown:
         raise ValueError(f"{notebook} has no parameter {', '.join(unknown)}; it takes {', '.join(accepted)}")

@@ -13,7 +13,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from cam_core import results, run
+from cam_core import batch, results, run
+from cam_core.__main__ import main
 
 HOME = Path(__file__).resolve().parents[1]
 PARAMETERS = "seed = 0  # seed\nvalue = 1.0  # number to report\nout_dir = None  # where to write"
@@ -64,7 +65,12 @@ def test_a_run_is_complete_under_its_name_and_runs_once(tmp_path, monkeypatch):
     assert str(tmp_path) not in executed
     assert str(tmp_path) not in json.dumps(facts)
     before = (out / "provenance.json").stat().st_mtime_ns
-    assert not run.run(source, out, {"seed": 3})
+    assert not run.run(source, out, {"seed": 3, "value": 0.1 + 0.2})
+    for other, told in (({"seed": 4, "value": 0.1 + 0.2}, "seed 3, now 4"), ({"seed": 3}, r"value 0.30000000000000004, now not given")):
+        with pytest.raises(ValueError, match=rf"holds a run with other parameters \({told}\): name another folder, or .* --force"):
+            run.run(source, out, other)
+    with pytest.raises(ValueError, match=r"other parameters \(l_cam.ipynb, now calm.ipynb\)"):
+        run.run(source.with_name("calm.ipynb"), out, {"seed": 3, "value": 0.1 + 0.2})
     assert (out / "provenance.json").stat().st_mtime_ns == before
     assert run.run(source, out, {"seed": 4}, force=True)
     assert results.read_records(out / "metrics.csv").seed.tolist() == [4]
@@ -89,6 +95,43 @@ def test_a_failing_run_keeps_its_log_under_another_name(tmp_path, cells, sentenc
     assert {"run.log", "notebook.ipynb"} <= set(names(tmp_path / "key.failed"))
     assert "provenance.json" not in names(tmp_path / "key.failed")
     assert sentence.split(":")[-1].split(";")[0] in (tmp_path / "key.failed" / "run.log").read_text()
+
+
+def test_a_notebook_that_names_no_kernel_is_run_with_ours(tmp_path):
+    source = notebook(tmp_path, SAVE)
+    content = json.loads(source.read_text())
+    content["metadata"] = {}
+    source.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="no parameter sed; it takes out_dir, seed, value"):
+        run.run(source, tmp_path / "key", {"sed": 1})
+    assert run.run(source, tmp_path / "key", {"seed": 2})
+    assert results.read_records(tmp_path / "key" / "metrics.csv").seed.tolist() == [2]
+
+
+@pytest.mark.parametrize("command", [["run", "l_cam.ipynb", "--out", "key"], ["batch", "--profile", "smoke"]])
+def test_an_interrupt_says_that_the_same_command_resumes(command, monkeypatch, capsys):
+    def interrupted(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "run", interrupted)
+    monkeypatch.setattr(batch, "batch", interrupted)
+    assert main(command) == 130
+    assert "interrupted: start the same command again, and it resumes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["-4", "0", "soon", "2.5"])
+def test_a_count_of_cores_or_threads_is_a_whole_number(value, capsys):
+    for command in (["batch", "--profile", "smoke", "--cores"], ["run", "l_cam.ipynb", "--out", "key", "--threads"]):
+        with pytest.raises(SystemExit):
+            main([*command, value])
+        assert f"expected a whole number of at least 1, got '{value}'" in capsys.readouterr().err
+
+
+def test_a_training_of_no_paper_is_refused(tmp_path, capsys):
+    marker = ["--marker", str(tmp_path / "marker.json")]
+    assert main(["train", "--paper", "nope", "--dataset", "drawn_cub", "--backbone", "resnet8", *marker]) == 1
+    assert "paper is 'nope', expected one of increment_cam, l_cam, calm, lfi_cam" in capsys.readouterr().err
+    assert names(tmp_path) == ["marker.log"]
 
 
 def test_wrong_calls_stop_before_anything_runs(tmp_path):
