@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -81,48 +81,43 @@ def read_profile(name: str, folder: Path = Path("profiles"), *, check: bool = Tr
         raise FileNotFoundError(f"{path}: no such profile; there are: {known}")
     try:
         content = _mapping(yaml.safe_load(path.read_text()) or {}, {"watch", "threads", "needs", "parameters", "jobs"})
-        entries, common = content.get("jobs") or [], _mapping(content.get("parameters") or {})
-        if not entries or not isinstance(entries, list):
-            raise ValueError("the profile has no jobs: list them under `jobs`")
-        jobs = [job for entry in entries for job in _jobs(name, entry, common, check)]
-        threads = content.get("threads", "all")
-        watch, needs = _flag("watch", content.get("watch", False)), tuple(content.get("needs") or ())
-        threads = None if threads == "all" else _count("threads", threads)
+        common = _mapping(content.get("parameters") or {})
+        jobs: list[Job] = []
+        for entry in _value(content, "jobs", []):
+            try:
+                jobs += _jobs(name, entry, common, check)
+            except ValueError as error:
+                raise ValueError(f"the job {entry}: {error}") from error
+        folders = [job.folder for job in jobs]
+        if twice := {folder for folder in folders if folders.count(folder) > 1}:
+            raise ValueError(f"two jobs would write {sorted(twice)[0]}; give one another seed or recipe")
+        threads = None if content.get("threads", "all") == "all" else _value(content, "threads", 1)
+        return Profile(name, jobs, _value(content, "watch", False), threads, tuple(_value(content, "needs", [])))
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
-    folders = [job.folder for job in jobs]
-    if twice := {folder for folder in folders if folders.count(folder) > 1}:
-        raise ValueError(f"{path}: two jobs would write {sorted(twice)[0]}; give one another seed or recipe")
-    return Profile(name, jobs, watch, threads, needs)
 
 
 def _jobs(profile: str, entry: Any, common: Mapping[str, Any], check: bool) -> Iterator[Job]:
-    try:
-        _mapping(entry, {"paper", *AXES, "minutes", "train", "parameters", "devices", "nodes"})
-        if missing := {"paper", "dataset", "backbone"} - set(entry):
-            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-        minutes = entry.get("minutes", 1)
-        if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not minutes > 0:
-            raise ValueError(f"minutes is {minutes!r}, expected a number above 0")
-        values = [entry.get(axis, 0 if axis == "seed" else None) for axis in AXES]
-        for dataset, backbone, recipe, seed in itertools.product(*(v if isinstance(v, list) else [v] for v in values)):
-            job = Job(
-                profile=profile,
-                paper=entry["paper"],
-                dataset=dataset,
-                backbone=backbone,
-                recipe=recipe,
-                seed=seed,
-                minutes=float(minutes),
-                train=_flag("train", entry.get("train", False)),
-                extra={**common, **_mapping(entry.get("parameters") or {})},
-                processes={name: _count(name, entry[name]) for name in ("devices", "nodes") if name in entry},
-            )
-            if check:
-                _check(job)
-            yield job
-    except ValueError as error:
-        raise ValueError(f"the job {entry}: {error}") from error
+    _mapping(entry, {"paper", *AXES, "minutes", "train", "parameters", "devices", "nodes"})
+    if missing := {"paper", "dataset", "backbone"} - set(entry):
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    values = [entry.get(axis, 0 if axis == "seed" else None) for axis in AXES]
+    for dataset, backbone, recipe, seed in itertools.product(*(v if isinstance(v, list) else [v] for v in values)):
+        job = Job(
+            profile=profile,
+            paper=entry["paper"],
+            dataset=dataset,
+            backbone=backbone,
+            recipe=recipe,
+            seed=seed,
+            minutes=float(_value(entry, "minutes", 1)),
+            train=_value(entry, "train", False),
+            extra={**common, **_mapping(entry.get("parameters") or {})},
+            processes={name: _value(entry, name, 1) for name in ("devices", "nodes") if name in entry},
+        )
+        if check:
+            _check(job)
+        yield job
 
 
 def _check(job: Job) -> None:
@@ -144,15 +139,19 @@ def _mapping(content: Any, known: set[str] | None = None) -> dict[str, Any]:
     return content
 
 
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r}, expected true or false")
-    return value
+VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what stands behind a key; a bool is no number here
+    "minutes": (lambda v: type(v) in (int, float) and v > 0, "a number above 0"),
+    **dict.fromkeys(("train", "watch"), (lambda v: type(v) is bool, "true or false")),
+    **dict.fromkeys(("threads", "devices", "nodes"), (lambda v: type(v) is int and v > 0, "a whole number of at least 1")),
+    "jobs": (lambda v: isinstance(v, list) and len(v) > 0, "a list of jobs"),
+    "needs": (lambda v: isinstance(v, list), "a list of variables of the environment"),
+}
 
 
-def _count(name: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} is {value!r}, expected a whole number of at least 1")
+def _value(content: Mapping[str, Any], key: str, usual: Any) -> Any:
+    value, (right, expected) = content.get(key, usual), VALUES[key]
+    if not right(value):
+        raise ValueError(f"{key} is {value!r}, expected {expected}")
     return value
 
 

@@ -61,7 +61,7 @@ class Parameters:
     data_root: Path | str | None = None
     out_dir: Path | str | None = None
     limit: int | None = None
-    first: int = 0
+    first: int = field(default=0, metadata={"papers": ("increment_cam", "l_cam", "lfi_cam")})
     first_rise: int = field(default=0, metadata={"papers": ("l_cam",)})
     shown: int = 1
     epochs: int | None = None
@@ -98,10 +98,8 @@ def one_of(what: str, got: object, known: Iterable[str]) -> None:
     known = list(known)
     if got not in known:
         more = f" (and {len(known) - 16} more)" if len(known) > 16 else ""
-        near = difflib.get_close_matches(str(got), known, 1)
-        raise ValueError(
-            f"{what} is {got!r}, expected one of {', '.join(known[:16])}{more}" + (f"; did you mean {near[0]}?" if near else "")
-        )
+        near = "".join(f"; did you mean {name}?" for name in difflib.get_close_matches(str(got), known, 1))
+        raise ValueError(f"{what} is {got!r}, expected one of {', '.join(known[:16])}{more}{near}")
 
 
 def read(paper: str, given: Mapping[str, Any], *, here: bool = True) -> Parameters:
@@ -110,8 +108,7 @@ def read(paper: str, given: Mapping[str, Any], *, here: bool = True) -> Paramete
     ``here``: also whether this machine has the device and the data, and can write ``out_dir``. ValueError or FileNotFoundError, in one
     sentence, for what cannot be run.
     """
-    wanted = Parameters(paper, **{"dataset": None, "backbone": None} | {name: given[name] for name in names(paper) if name in given})
-    wanted = _typed(wanted)
+    wanted = _typed(Parameters(paper, **{"dataset": None, "backbone": None} | {n: given[n] for n in names(paper) if n in given}))
     one_of(f"dataset of {paper}", wanted.dataset, DATASETS[paper])
     _check_recipe(wanted)
     _check_backbone(wanted)
@@ -176,18 +173,14 @@ def _check_backbone(wanted: Parameters) -> None:
     else:
         fitting = [*(CIFAR if dataset in DRAWN else ()), *stock]
     one_of(f"backbone on {dataset}", name, fitting)
-    asked = wanted.training
-    epochs, recipe = asked["epochs"], asked.get("paper", "")
+    recipe = wanted.training.get("paper", "")
     if paper == "lfi_cam":
         for model in ("plain", "lfi_cam", "abn"):
-            scratch_plan(model, dataset, name, epochs, asked.get("setting", 0), recipe)
+            scratch_plan(model, dataset, name, None, wanted.training.get("setting", 0), recipe)
     if paper == "l_cam":
-        for variant, count in zip(("fm", "img"), epochs, strict=True):
-            l_cam_plan(variant, name, count, recipe)
-    if paper == "calm" or (dataset not in DRAWN and paper == "increment_cam" and wanted.trains):
-        calm_plan(dataset, name, epochs, recipe)
-    elif dataset == "cub":
-        calm_plan(dataset, name)
+        l_cam_plan("fm", name, None, recipe)
+    if paper == "calm" or dataset == "cub" or (paper == "increment_cam" and recipe):
+        calm_plan(dataset, name, None, "" if paper == "l_cam" else recipe)
 
 
 def _check_machine(wanted: Parameters) -> None:

@@ -124,15 +124,10 @@ def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any
 def _check_same(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> None:
     """ValueError if the finished run in `out` is one of another notebook, or with other parameters."""
     made = json.loads((out / results.PROVENANCE).read_text())
-    before, now = made["parameters"], json.loads(json.dumps(provenance.public(parameters)))
-    changed = [
-        f"{name} {before.get(name, 'not given')}, now {now.get(name, 'not given')}"
-        for name in sorted({*before, *now})
-        if (name in before, before.get(name)) != (name in now, now.get(name))
-    ]
-    if made.get("notebook", notebook.name) != notebook.name:
-        changed.insert(0, f"{made['notebook']}, now {notebook.name}")
-    if changed:
+    before = {"notebook": made["notebook"], **made["parameters"]}
+    now = {"notebook": notebook.name, **json.loads(json.dumps(provenance.public(parameters)))}
+    told = {name: tuple(of.get(name, "not given") for of in (before, now)) for name in {**before, **now}}
+    if changed := [f"{name} {then}, now {this}" for name, (then, this) in told.items() if then != this]:
         raise ValueError(f"{out} holds a run with other parameters ({'; '.join(changed)}): name another folder, or replace it with --force")
 
 

@@ -82,7 +82,8 @@ JOB = "paper: l_cam, dataset: drawn_imagenet, backbone: resnet8"
 @pytest.mark.parametrize(
     "text, sentence",
     [
-        ("jobs: []", "no jobs"),
+        ("jobs: []", r"jobs is \[\], expected a list of jobs"),
+        (f"needs: CAM_DATA\njobs: [{{{JOB}}}]", "needs is 'CAM_DATA', expected a list"),
         ("jobs: [{", "while parsing a flow node expected the node content"),
         ("just text", "'just text' stands where names with values are expected"),
         ("jobs: [text]", "the job text: 'text' stands where names with values are expected"),

@@ -69,7 +69,7 @@ def test_a_run_is_complete_under_its_name_and_runs_once(tmp_path, monkeypatch):
     for other, told in (({"seed": 4, "value": 0.1 + 0.2}, "seed 3, now 4"), ({"seed": 3}, r"value 0.30000000000000004, now not given")):
         with pytest.raises(ValueError, match=rf"holds a run with other parameters \({told}\): name another folder, or .* --force"):
             run.run(source, out, other)
-    with pytest.raises(ValueError, match=r"other parameters \(l_cam.ipynb, now calm.ipynb\)"):
+    with pytest.raises(ValueError, match=r"other parameters \(notebook l_cam.ipynb, now calm.ipynb\)"):
         run.run(source.with_name("calm.ipynb"), out, {"seed": 3, "value": 0.1 + 0.2})
     assert (out / "provenance.json").stat().st_mtime_ns == before
     assert run.run(source, out, {"seed": 4}, force=True)
