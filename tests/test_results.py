@@ -53,6 +53,13 @@ def test_records_come_back_to_the_bit(tmp_path):
     assert read.ci_low.isna().all()
 
 
+def test_the_earlier_name_of_weights_trained_here_is_read_as_the_present_one(tmp_path):
+    named = ["random", "random, plain network", "resnet50", "randomized"]
+    results.save(tmp_path, [record(weights=weights, setting=f"{i}") for i, weights in enumerate(named)])
+    read = results.read_records(tmp_path / "metrics.csv")
+    assert read.weights.tolist() == ["trained here", "trained here, plain network", "resnet50", "randomized"]
+
+
 def test_text_that_pandas_would_take_for_missing_stays_text(tmp_path):
     results.save(tmp_path, [record(setting="NA", recipe="null")])
     read = results.read_records(tmp_path / "metrics.csv")
