@@ -77,11 +77,18 @@ def at_equal_mean(classifier: Classifier, data: Data, methods: Sequence[Method],
 
 
 def _answerable(metric: Metric, dataset: Dataset) -> bool:
-    """Whether the data set is annotated with what a metric needs; a warning says which metric is left out for want of masks."""
-    if metric.needs != "masks" or any(item.segmentation is not None for item in dataset.annotations):
+    """Whether the data set is annotated with what a metric needs; a warning says which metric is left out, and for want of what."""
+    if metric.needs == "masks" and all(item.segmentation is None for item in dataset.annotations):
+        wanting = "segmentation masks; take a data set that has (CUB200 with them)"
+    elif (
+        PROTOCOLS[metric.protocol].target == "present"
+        and isinstance(dataset, VOC2007)
+        and not any(map(dataset.present, range(len(dataset))))
+    ):
+        wanting = "object that is not flagged difficult; take other images"
+    else:
         return True
-    what = f"{type(dataset).__name__} {dataset.split}"
-    warnings.warn(f"{metric.name} is left out: {what} has no segmentation masks; take a data set that has (CUB200 with them)", stacklevel=3)
+    warnings.warn(f"{metric.name} is left out: {type(dataset).__name__} {dataset.split} has no {wanting}", stacklevel=3)
     return False
 
 
@@ -218,5 +225,5 @@ def _targets(rule: str, base: Probe, dataset: Dataset, examples: list[Example], 
     if not isinstance(dataset, VOC2007):
         raise ValueError(f"every present class is asked for, which a {type(dataset).__name__} data set does not state: take VOC2007")
     pairs = [(i, c) for i in range(len(examples)) for c in dataset.present(start + i)]
-    index, targets = zip(*pairs, strict=True)
-    return torch.tensor(index), torch.tensor(targets)
+    index, targets = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)  # none where every object is difficult
+    return index, targets

@@ -112,6 +112,34 @@ def test_every_present_class_is_explained(root):
     assert [(int(i) // 1000, int(r[0])) for i, r in zip(ids, rows, strict=True)] == pairs
 
 
+def test_an_image_of_difficult_objects_alone_asks_nothing(root):
+    torch.manual_seed(0)
+    classifier = lfi_backbone("resnet8", 6).eval()
+    measured = [metrics.PointingGame(), metrics.EnergyPointingGame("energy_present"), metrics.AverageDrop()]
+
+    def counts(hard, batch_size=1):
+        def data(view):
+            dataset = VOC2007(root, "test", view, 64, 4)
+            for index in hard:
+                dataset.annotations[index].difficult = torch.ones_like(dataset.annotations[index].difficult)
+            return dataset
+
+        records = evaluate(classifier, data, [METHODS["grad_cam"]], measured, batch_size=batch_size, progress=False).records()
+        return data("squash"), records.query("metric != 'empty_maps'").set_index("metric")["n"].to_dict()
+
+    for batch_size in (1, 2):
+        dataset, n = counts([0, 3], batch_size)
+        assert dataset.present(0) == []
+        assert n == {
+            "pointing_game": (left := len(dataset.present(1)) + len(dataset.present(2))),
+            "energy_pointing_game": left,
+            "average_drop": 4,
+        }
+    with pytest.warns(UserWarning, match="pointing_game is left out: VOC2007 test has no object that is not flagged difficult"):
+        _, n = counts(range(4))
+    assert n == {"average_drop": 4}
+
+
 def test_the_batch_size_moves_no_number(root, classifier):
     chosen, measured = [method("grad_cam"), method("random_map")], [metrics.MaxBoxAccV2(), metrics.AverageDrop()]
     one, four = (evaluate(classifier, imagenet(root), chosen, measured, batch_size=b, progress=False).records() for b in (1, 4))

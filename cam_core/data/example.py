@@ -2,13 +2,16 @@
 
 import copy
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageMode, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from torchvision import tv_tensors
@@ -16,6 +19,7 @@ from torchvision import tv_tensors
 from cam_core.data import transforms
 
 View = str | Callable[..., Any]
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # of what is taken for an image, in any case
 
 
 class DataError(ValueError):
@@ -70,8 +74,18 @@ class Dataset(TorchDataset[Example]):
         self.classes: list[str] = []
         self.ids: list[str] = []
         self.annotations: list[Annotation] = []
+        self.skipped: list[Path] = []
+
+    def _images(self, folder: Path) -> list[Path]:
+        """`images_in` of a folder; what is skipped is said by `_finish`, once for the whole data set."""
+        images, skipped = images_in(folder)
+        self.skipped += skipped
+        return images
 
     def _finish(self) -> None:
+        if self.skipped:
+            warnings.warn(f"{self.root}: {skipped_words(self.skipped)}", stacklevel=4)
+            self.skipped = []
         self.ids, self.annotations = self.ids[: self.limit], self.annotations[: self.limit]
         if not self.ids:
             raise DataError(f"{self.root}: the split {self.split!r} lists no image; `python -m data_scripts.check` says what is expected")
@@ -119,17 +133,66 @@ class Dataset(TorchDataset[Example]):
         return sha.hexdigest()
 
 
-def read_image(path: Path) -> Image.Image:
-    """The RGB image of a file, decoded to the last byte; `DataError` names a file that is damaged, truncated or no image."""
+def visible(folder: Path) -> list[Path]:
+    """Files and folders in a folder, in the order of their names, without the hidden ones (.DS_Store, ._name, .ipynb_checkpoints)."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def images_in(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The images of a folder by their `ENDINGS`, and what else is `visible` in it, both in the order of their names."""
+    found = visible(folder)
+    is_image = [path.suffix.lower() in ENDINGS for path in found]
+    return list(compress(found, is_image)), [path for path, wanted in zip(found, is_image, strict=True) if not wanted]
+
+
+def skipped_words(skipped: Sequence[Path]) -> str:
+    """What is said of files and folders that are no images."""
+    more = f" and {len(skipped) - 1} more" if len(skipped) > 1 else ""
+    return f"skips {skipped[0].name}{more}, no image by its name: images end in {', '.join(ENDINGS)}"
+
+
+def read_image(path: Path, *, upright: bool = False, behind: str | None = "white") -> Image.Image:
+    """The RGB image of a file, decoded to the last byte; `DataError` names a file that is damaged, truncated or no image.
+
+    Pixels come as they are stored, because the benchmarks' boxes are drawn on these; ``upright`` turns them as the camera noted (EXIF),
+    for photographs of one's own. Values of more than 8 bits are scaled by the range of the file's type, floats must lie in [0, 1].
+    ``behind``: the colour behind what is transparent; None drops the transparency and keeps the colours stored.
+    """
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            tags = getattr(image, "tag_v2", {})  # TIFF says how many bits it has and whether they are signed
+            bits, signed = tags.get(258, (16,))[0], tags.get(339, (1,))[0] == 2
+            found = _eight_bits(path, ImageOps.exif_transpose(image) if upright else image, bits, signed)
+            if behind and found.has_transparency_data:
+                found = Image.alpha_composite(Image.new("RGBA", found.size, behind), found.convert("RGBA"))
+            return found.convert("RGB")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except DataError:
+        raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be decoded ({error}); fetch the file again") from error
 
 
+def _eight_bits(path: Path, image: Image.Image, bits: int, signed: bool) -> Image.Image:
+    """An image of ``bits`` wide integers or of floats as one of 8 bits: Pillow would clip them. Others are returned as they are."""
+    kind = np.dtype(ImageMode.getmode(image.mode).typestr)
+    if kind.itemsize == 1:
+        return image
+    values = np.asarray(image)
+    white = 1.0 if kind.kind == "f" else 2.0 ** (bits - signed) - 1
+    if bits == 32 and kind.kind == "i" and not signed:
+        values = values.view(np.uint32)
+    low, high = float(values.min()), float(values.max())
+    if not 0 <= low <= high <= white or 0 < high < white / 510:
+        raise DataError(
+            f"{path}: its values reach from {low:g} to {high:g}, where 0 is black and {white:g} white: scale them to that range"
+        )
+    return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))
+
+
 def _read_mask(path: Path, size: tuple[int, int]) -> tv_tensors.Mask:
-    mask = tv_tensors.Mask(read_image(path)).amax(0) > 0  # official masks are soft: any annotator counts
+    mask = tv_tensors.Mask(read_image(path, behind=None)).amax(0) > 0  # official masks are soft: any annotator counts
     if mask.shape != size:
         raise DataError(f"{path}: the mask has {tuple(mask.shape)} pixels, its image {size}; fetch the file again")
     return tv_tensors.Mask(mask)
@@ -214,13 +277,13 @@ def check(dataset: Dataset, progress: Callable[[Iterable[int]], Iterable[int]] =
     return problems
 
 
-def folder(root: Path | str, name: str, holds: str) -> Path:
-    """``root``/``name``, or ``root`` itself, whichever has ``holds`` in it; `FileNotFoundError` says what was looked for."""
+def folder(root: Path | str, name: str, *holds: str) -> Path:
+    """``root``/``name``, or ``root`` itself, whichever has one of ``holds`` in it; `FileNotFoundError` says what was looked for."""
     for candidate in (Path(root) / name, Path(root)):
-        if (candidate / holds).exists():
+        if any((candidate / one).exists() for one in holds):
             return candidate
     raise FileNotFoundError(
-        f"{Path(root) / name / holds} does not exist: point the data root at a folder with {name} in it,"
+        f"{Path(root) / name / holds[0]} does not exist: point the data root at a folder with {name} in it,"
         " or draw one with `python -m data_scripts.draw`"
     )
 

@@ -11,10 +11,9 @@ from pathlib import Path, PurePosixPath
 import torch
 from torchvision.transforms import v2
 
-from cam_core.data.example import Annotation, DataError, Dataset, View
+from cam_core.data.example import Annotation, DataError, Dataset, View, visible
 
 UNPACKED = Path(__file__).resolve().parents[2] / "runs/data"
-SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 # The two that LFI-CAM's runs use, by sha256: an archive of this name with other content would be another data set.
 ARCHIVES = {
@@ -24,9 +23,10 @@ ARCHIVES = {
 
 
 class ImageFolder(Dataset):
-    """``root``/``name``/``split``/<class>/*.jpg (or .jpeg, .png), or the same inside ``root``/``name``.zip (.tar, .tar.gz).
+    """``root``/``name``/``split``/<class>/*.jpg (any of `example.ENDINGS`), or the same inside ``root``/``name``.zip (.tar, .tar.gz).
 
     ``classes`` are the sorted class folders of "train" (of the split where there is no "train"); images are sorted by name, class by class.
+    Hidden folders and files are no classes and no images; a warning counts what else is skipped.
     An archive is unpacked once into ``unpacked``/``name``.
     """
 
@@ -44,22 +44,22 @@ class ImageFolder(Dataset):
         home = _home(Path(root), name, Path(unpacked))
         super().__init__(home, split, view, size, limit)
         if not (home / split).is_dir():
-            found = sorted(path.name for path in home.iterdir() if path.is_dir())
+            found = subfolders(home)
             raise ValueError(f"unknown split {split!r}: {home} has {', '.join(found) or 'no folders'}")
-        here = _subfolders(home / split)
-        self.classes = _subfolders(home / "train") if (home / "train").is_dir() else here
+        here = subfolders(home / split)
+        self.classes = subfolders(home / "train") if (home / "train").is_dir() else here
         if strange := sorted(set(here) - set(self.classes)):
             raise DataError(f"{home / split / strange[0]}: a class that train does not have ({len(strange)} such); fix the folders")
         for label, kind in enumerate(self.classes):
-            for path in sorted((home / split / kind).glob("*")):
-                if path.suffix.lower() in SUFFIXES:
-                    self.ids.append(f"{kind}_{path.stem}")
-                    self.annotations.append(Annotation(path, label))
+            for path in self._images(home / split / kind) if kind in here else []:
+                self.ids.append(f"{kind}_{path.stem}")
+                self.annotations.append(Annotation(path, label))
         self._finish()
 
 
-def _subfolders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir())
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders `visible` in a folder, sorted."""
+    return [path.name for path in visible(folder) if path.is_dir()]
 
 
 def _home(root: Path, name: str, unpacked: Path) -> Path:

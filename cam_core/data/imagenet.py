@@ -5,33 +5,39 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torchvision.models import ResNet50_Weights
 
 from cam_core.data.example import Annotation, DataError, Dataset, View, folder, table
+from cam_core.data.folder import subfolders
+
+KAGGLE = "ILSVRC/Data/CLS-LOC"
 
 
 class ImageNet(Dataset):
-    """``ILSVRC2012/``: ``val/*.JPEG`` flat, ``train/<wnid>/``, ``LOC_synset_mapping.txt``, ``LOC_<split>_solution.csv``.
+    """``ILSVRC2012/``: ``val/*.JPEG`` flat or ``val/<wnid>/``, ``train/<wnid>/``, ``LOC_synset_mapping.txt``, ``LOC_<split>_solution.csv``.
 
-    Labels of ``val`` come from ``val.txt`` ("name label") if it is there, which may list a part of the images; else from the csv, which
-    must then match the folder. "train256" is a list ``train256.txt`` with its folder. ``classes`` follow the mapping file
-    (torchvision's order). Boxes in the csv are inclusive pixels; images without a row have none.
+    Images with their labels come from ``<split>.txt`` ("name label") if it is there, which may list a part of them; else from the folders
+    by class; else from the csv, which must then match the folder. Where two of them say a label, they must agree. "train256" is a list
+    ``train256.txt`` with its folder. ``classes`` follow the mapping file or, without it, the thousand folders' names in alphabetical
+    order (torchvision's). Boxes in the csv are inclusive pixels; images without a row have none.
     """
 
     def __init__(self, root: Path | str, split: str = "val", view: View = "crop", size: int = 224, limit: int | None = None) -> None:
-        home = folder(root, "ILSVRC2012", "LOC_synset_mapping.txt")
+        home = folder(root, "ILSVRC2012", "LOC_synset_mapping.txt", split, f"{KAGGLE}/{split}")
         super().__init__(home, split, view, size, limit)
-        lines = (home / "LOC_synset_mapping.txt").read_text(encoding="utf-8").splitlines()
-        self.wnids = [line.split()[0] for line in lines if line.strip()]
-        self.classes = [line.split(maxsplit=1)[-1].split(",")[0] for line in lines if line.strip()]
-        kaggle = home / "ILSVRC/Data/CLS-LOC"
-        images = (kaggle if kaggle.is_dir() else home) / split
         if split not in ("val", "train", "train256"):
             raise ValueError(f"unknown split {split!r}: ImageNet has val, train and train256")
+        images = (home / KAGGLE if (home / KAGGLE).is_dir() else home) / split
+        folders = subfolders(images) if images.is_dir() else []
+        self.wnids, self.classes = self._named(images, folders)
         boxes = self._boxes(home / f"LOC_{split}_solution.csv")
-        for path, label in self._listed(images):
+        for path, label in self._listed(images, folders):
             if not 0 <= label < len(self.classes):
                 raise DataError(f"{path}: label {label} is out of range: {home.name} has {len(self.classes)} classes")
-            official = boxes.get(path.stem, (label, None))[1]
+            said, official = boxes.get(path.stem, (label, None))
+            if said != label or (path.parent != images and self.wnids[label] != path.parent.name):
+                other = path.parent.name if said == label else self.wnids[said]
+                raise DataError(f"{path}: its label is {label} ({self.wnids[label]}), but its folder or boxes say {other}; fix {split}.txt")
             item = Annotation(path, label, official)
             if official is not None:
                 item.boxes = (official + torch.tensor([0, 0, 1, 1])).float()
@@ -40,13 +46,30 @@ class ImageNet(Dataset):
             self.annotations.append(item)
         self._finish()
 
-    def _listed(self, images: Path) -> list[tuple[Path, int]]:
+    def _named(self, images: Path, folders: list[str]) -> tuple[list[str], list[str]]:
+        """The wnid and the name of every class."""
+        mapping = self.root / "LOC_synset_mapping.txt"
+        if mapping.is_file():
+            lines = [line for line in mapping.read_text(encoding="utf-8").splitlines() if line.strip()]
+            return [line.split()[0] for line in lines], [line.split(maxsplit=1)[-1].split(",")[0] for line in lines]
+        if len(folders) != 1000:
+            found = f"{len(folders)} class folders do not tell which of the 1000 classes they are"
+            raise DataError(f"{images}: {found}: put LOC_synset_mapping.txt into {self.root}")
+        return folders, list(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
+
+    def _listed(self, images: Path, folders: list[str]) -> list[tuple[Path, int]]:
         """Every image of the split with its label, in the order of the list (the folder's order is the sorted one)."""
+        if strange := sorted(set(folders) - set(self.wnids)):
+            raise DataError(f"{images / strange[0]}: LOC_synset_mapping.txt has no such class ({len(strange)} such); fix the folders")
         names = self.root / f"{self.split}.txt"
         if names.is_file():
-            return [(images / name, _integer(label, names)) for name, label, *_ in table(names, 2)]
-        if self.split == "train":
-            return [(path, k) for k, wnid in enumerate(self.wnids) for path in sorted((images / wnid).glob("*.JPEG"))]
+            rows = table(names, 2)
+            whole = any("/" in row[0] for row in rows)
+            inside = {} if whole else {path.name: path for wnid in folders for path in self._images(images / wnid)}
+            return [(inside.get(name, images / name), _integer(label, names)) for name, label, *_ in rows]
+        if folders or self.split == "train":
+            present = set(folders)
+            return [(path, k) for k, wnid in enumerate(self.wnids) if wnid in present for path in self._images(images / wnid)]
         solution = self.root / f"LOC_{self.split}_solution.csv"
         return [(images / f"{image_id}.JPEG", label) for image_id, (label, _) in self._boxes(solution).items()]
 

@@ -6,14 +6,20 @@ from xml.etree import ElementTree
 import torch
 from PIL import Image
 
-from cam_core.data.example import Annotation, DataError, Dataset, View, folder, table
+from cam_core.data.example import Annotation, DataError, Dataset, View, folder, table, visible
+
+OFFICIAL = {
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse", "motorbike",
+    "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+}  # fmt: skip
 
 
 class VOC2007(Dataset):
     """``VOCdevkit/VOC2007/``: ``JPEGImages``, ``Annotations/*.xml``, ``ImageSets/Main``.
 
     An image has several classes, so ``label`` is -1; `present` says what is explained in it. XML boxes are 1-based and inclusive.
-    ``classes`` are the names of the class lists in ``ImageSets/Main``, in alphabetical order (VOC's own).
+    ``classes`` are the twenty official ones where each has its list in ``ImageSets/Main``, else those that have one, in alphabetical order
+    (VOC's own). A class's list is called ``<class>_<split>.txt`` and says 1, 0 (difficult) or -1 behind every image.
     """
 
     def __init__(self, root: Path | str, split: str = "test", view: View = "squash", size: int = 224, limit: int | None = None) -> None:
@@ -23,7 +29,7 @@ class VOC2007(Dataset):
         lists = home / "ImageSets/Main"
         if not (lists / f"{split}.txt").is_file():
             raise ValueError(f"unknown split {split!r}: {lists / f'{split}.txt'} does not exist")
-        self.classes = sorted({path.stem.rsplit("_", 1)[0] for path in lists.glob("*_*.txt")})
+        self.classes = _classes(lists)
         for image_id, *_ in table(lists / f"{split}.txt", 1)[:limit]:
             self.ids.append(image_id)
             self.annotations.append(self._annotation(image_id))
@@ -78,3 +84,12 @@ class VOC2007(Dataset):
             box_labels=torch.tensor([self.classes.index(name) for name in names], dtype=torch.int64),
             difficult=torch.tensor([o.findtext("difficult", "0").strip() == "1" for o in objects], dtype=torch.bool),
         )
+
+
+def _classes(lists: Path) -> list[str]:
+    """The classes that have a list, whatever else lies beside these lists."""
+    parted = ((*path.stem.rpartition("_")[::2], path) for path in visible(lists) if path.suffix == ".txt" and "_" in path.stem)
+    found = {name: path for name, split, path in parted if path.with_stem(split).is_file()}
+    if found.keys() >= OFFICIAL:
+        return sorted(OFFICIAL)
+    return [name for name, path in sorted(found.items()) if all(row[1:] in (["1"], ["0"], ["-1"]) for row in table(path, 1))]

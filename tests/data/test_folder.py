@@ -50,6 +50,31 @@ def test_classes_and_order_are_sorted(tmp_path):
     assert train.digest() != val.digest()
 
 
+def test_hidden_files_and_folders_are_no_classes_and_no_images(tmp_path, recwarn):
+    mess = {
+        "train/.ipynb_checkpoints/a.jpg": jpeg("red"),
+        "train/cats/._a.jpg": b"\0",
+        "val/.Trash/a.jpg": jpeg("red"),
+        "train/.DS_Store": b"",
+    }
+    clean = {name: content for name, content in FILES.items() if not name.endswith("txt")}
+    write(tmp_path, clean | mess)
+    train, val = ImageFolder(tmp_path, "train"), ImageFolder(tmp_path, "val")
+    assert train.classes == val.classes == ["cats", "dogs"]
+    assert train.ids == ["cats_a", "dogs_a", "dogs_b"]
+    assert not recwarn
+
+
+def test_images_of_all_endings_are_read_and_what_is_skipped_is_said(tmp_path):
+    for ending in ("jpg", "JPEG", "Png", "webp", "BMP", "tif", "TIFF"):
+        path = write(tmp_path, {"train/cats/a.txt": b"", "train/cats/deeper/b.jpg": b""}) / f"train/cats/{ending}.{ending}"
+        Image.new("RGB", (4, 4), (9, 9, 9)).save(path)
+    with pytest.warns(UserWarning, match=r"skips a\.txt and 1 more, no image by its name: images end in \.jpg"):
+        dataset = ImageFolder(tmp_path, "train", "original")
+    assert dataset.ids == [f"cats_{e}" for e in ("BMP", "JPEG", "Png", "TIFF", "jpg", "tif", "webp")]
+    assert all(abs(dataset[i].image * 255 - 9).max() < 2 for i in range(7))
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
 def test_an_archive_is_unpacked_once_into_its_own_folder(tmp_path, kind):
     root, unpacked = tmp_path / "data", tmp_path / "runs/data"

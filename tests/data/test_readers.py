@@ -13,6 +13,7 @@ from torchvision import tv_tensors
 
 from cam_core.data import CUB200, VOC2007, DataError, Example, ImageNet, check, collate, inclusive_boxes, multi_hot, transforms, wsol_boxes
 from cam_core.data.cub import families
+from cam_core.data.voc import OFFICIAL
 from data_scripts import birds, draw, village
 from data_scripts.check import findings
 from data_scripts.check import main as check_main
@@ -184,6 +185,78 @@ def test_imagenet_labels_without_val_txt(drawn, tmp_path):
     assert without.wnids[without.annotations[0].label] == wnid
     assert without.digest() == with_list.digest()
     assert ImageNet(tmp_path, limit=5).digest() != without.digest()
+
+
+def by_class(drawn, root):
+    """The drawn ImageNet with its validation images in folders by class."""
+    shutil.copytree(drawn / "ILSVRC2012", root / "ILSVRC2012")
+    flat = ImageNet(root)
+    for item in flat.annotations:
+        folder = item.path.parent / flat.wnids[item.label]
+        folder.mkdir(exist_ok=True)
+        item.path.rename(folder / item.path.name)
+    return flat, root / "ILSVRC2012"
+
+
+def test_imagenet_validation_images_in_folders_by_class(drawn, tmp_path):
+    flat, home = by_class(drawn, tmp_path)
+    (home / "val/.ipynb_checkpoints").mkdir()
+    assert ImageNet(tmp_path).digest() == ImageNet(drawn).digest()  # in the order of val.txt, with the boxes
+    (home / "val.txt").unlink()
+    alone = ImageNet(tmp_path)
+    assert {i: a.label for i, a in zip(alone.ids, alone.annotations, strict=True)} == {
+        i: a.label for i, a in zip(flat.ids, flat.annotations, strict=True)
+    }
+    assert [a.label for a in alone.annotations] == sorted(a.label for a in flat.annotations)
+    (home / "LOC_val_solution.csv").unlink()
+    assert ImageNet(tmp_path).ids == alone.ids
+
+
+def test_imagenet_labels_that_contradict_each_other_are_refused(drawn, tmp_path):
+    flat, home = by_class(drawn, tmp_path)
+    first, other = flat.annotations[0].label, (flat.annotations[0].label + 1) % len(flat.classes)
+    listed = (home / "val.txt").read_text()
+    (home / "val.txt").write_text(listed.replace(f"{flat.ids[0]}.JPEG {first}", f"{flat.ids[0]}.JPEG {other}"))
+    with pytest.raises(
+        DataError, match=rf"{flat.ids[0]}\.JPEG: its label is {other} \(n\d+\), but its folder or boxes say {flat.wnids[first]}"
+    ):
+        ImageNet(tmp_path)
+    (home / "LOC_val_solution.csv").unlink()
+    with pytest.raises(DataError, match="its folder or boxes say"):
+        ImageNet(tmp_path)
+
+
+def test_imagenet_without_its_mapping_is_told_by_a_thousand_folders_alone(drawn, tmp_path):
+    _, home = by_class(drawn, tmp_path)
+    for name in ("LOC_synset_mapping.txt", "val.txt", "LOC_val_solution.csv"):
+        (home / name).unlink()
+    count = len(list((home / "val").iterdir()))
+    with pytest.raises(
+        DataError, match=f"val: {count} class folders do not tell which of the 1000 classes they are: put LOC_synset_mapping"
+    ):
+        ImageNet(tmp_path)
+    for number in range(1000 - count):
+        (home / f"val/n0{number:07}").mkdir()
+    dataset = ImageNet(tmp_path)
+    assert (dataset.classes[0], dataset.classes[-1]) == ("tench", "toilet tissue")
+    assert min(a.label for a in dataset.annotations) == 1000 - count  # the drawn classes' names begin with n9
+
+
+def test_stray_lists_are_no_classes_of_voc(drawn, tmp_path):
+    shutil.copytree(drawn / "VOCdevkit", tmp_path / "VOCdevkit")
+    lists = tmp_path / "VOCdevkit/VOC2007/ImageSets/Main"
+    split = (lists / "test.txt").read_text()
+    for name in ("train_aug.txt", "trainval_test.txt", "._kite_test.txt", "kite_test_old.txt", "kite_test.txt.bak"):
+        (lists / name).write_text((lists / "kite_test.txt").read_text() if "old" in name else split)
+    assert VOC2007(tmp_path, "test").classes == village.CLASSES
+    shutil.rmtree(lists.parent.parent / "Annotations")
+    (lists.parent.parent / "Annotations").mkdir()
+    (lists / "test.txt").write_text("000001\n")
+    (lists.parent.parent / "JPEGImages/000001.jpg").touch()
+    (lists.parent.parent / "Annotations/000001.xml").write_text("<annotation/>")
+    for name in OFFICIAL:
+        (lists / f"{name}_test.txt").write_text("000001 -1\n")
+    assert VOC2007(tmp_path, "test").classes == sorted(OFFICIAL)  # the kite has a list, but the twenty are there
 
 
 def test_kaggle_folders_and_official_place_of_attribute_names(drawn, tmp_path):

@@ -1,0 +1,101 @@
+"""Files of every kind of pixel come out as the RGB image that a viewer shows."""
+
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cam_core.data.example import DataError, read_image
+
+RAMP = np.linspace(0, 1, 256)[None].repeat(8, 0)
+EIGHT = np.arange(256)
+
+
+def tiff(path, values, code):
+    """An uncompressed grey TIFF, written by hand: Pillow writes no unsigned 32-bit integers and no signed 16-bit ones."""
+    content = values.tobytes()
+    tags = [(256, values.shape[1]), (257, values.shape[0]), (258, 8 * values.itemsize), (259, 1), (262, 1)]
+    tags += [(273, 8 + 2 + 12 * 9 + 4), (277, 1), (279, len(content)), (339, code)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0) + content)
+    return path
+
+
+def saved(path, image, **options):
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "white", "code"),
+    [("uint16", 2**16 - 1, 1), ("int16", 2**15 - 1, 2), ("uint32", 2**32 - 1, 1), ("int32", 2**31 - 1, 2), ("float32", 1, 3)],
+)
+def test_wide_values_are_scaled_by_the_range_of_their_type(tmp_path, kind, white, code):
+    ramp = np.asarray(read_image(tiff(tmp_path / "a.tif", (RAMP * white).astype(kind), code)))
+    assert (ramp == EIGHT[None, :, None]).all()
+
+
+def test_sixteen_bit_png(tmp_path):
+    ramp = read_image(saved(tmp_path / "a.png", Image.fromarray((RAMP * 65535).astype("uint16"))))
+    assert (np.asarray(ramp) == EIGHT[None, :, None]).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "values", "words"),
+    [
+        ("float32", 3, (0, 255), "from 0 to 255, where 0 is black and 1 white"),
+        ("float32", 3, (-0.5, 0.5), "from -0.5 to 0.5"),
+        ("float32", 3, (0, np.nan), "nan"),
+        ("int32", 2, (-3, 5), "from -3 to 5"),
+        ("int32", 2, (0, 255), "from 0 to 255, where 0 is black and 2.14748e"),  # scaled it would be black
+    ],
+)
+def test_values_that_do_not_fill_their_range_are_refused_with_it(tmp_path, kind, code, values, words):
+    path = tiff(tmp_path / "a.tif", np.array([values], dtype=kind), code)
+    with pytest.raises(DataError, match=r"a\.tif: its values reach from .* white: scale them") as caught:
+        read_image(path)
+    assert words in str(caught.value)
+
+
+def test_what_is_transparent_lies_on_white(tmp_path):
+    grey, clear = Image.new("L", (4, 4), 40), Image.new("L", (4, 4), 0)
+    half = Image.merge("LA", [grey, clear])
+    half.paste((40, 255), (0, 0, 2, 4))
+    expected = [40, 40, 255, 255]
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([40, 40, 40, 90, 90, 90])
+    palette.paste(0, (0, 0, 2, 4))
+    for path in (
+        saved(tmp_path / "grey.png", half),
+        saved(tmp_path / "colour.png", half.convert("RGBA")),
+        saved(tmp_path / "palette.png", palette, transparency=1),
+    ):
+        assert np.asarray(read_image(path))[0, :, 0].tolist() == expected
+        assert np.asarray(read_image(path, behind=None))[0, :2, 0].tolist() == [40, 40]
+    assert np.asarray(read_image(tmp_path / "grey.png", behind=None))[0, :, 0].tolist() == [40, 40, 40, 40]
+
+
+def test_one_bit_and_four_colours_of_print(tmp_path):
+    line = Image.fromarray(RAMP > 0.5)
+    assert (np.asarray(read_image(saved(tmp_path / "a.png", line))) == 255 * (RAMP > 0.5)[..., None]).all()
+    printed = read_image(saved(tmp_path / "b.tif", Image.new("CMYK", (4, 4), (0, 255, 255, 0))))
+    assert printed.getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
+def test_a_photograph_is_turned_only_where_asked(tmp_path, ending):
+    image = Image.new("RGB", (40, 20), "black")
+    image.paste("white", (0, 0, 10, 20))  # the left edge as stored is the top of the photograph
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(tmp_path / f"a.{ending}", image, exif=exif)
+    stored, upright = read_image(path), read_image(path, upright=True)
+    assert (stored.size, upright.size) == ((40, 20), (20, 40))
+    assert stored.getpixel((2, 10)) > (200, 200, 200) > stored.getpixel((30, 10))
+    assert upright.getpixel((10, 2)) > (200, 200, 200) > upright.getpixel((10, 30))
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(DataError, match=r"a\.jpg: no such file"):
+        read_image(tmp_path / "a.jpg")
