@@ -1,9 +1,11 @@
 """Check a data root: every image of the three layouts is decoded, every annotation held against its image; findings are listed at once.
 
+python -m data_scripts.check                    # what CAM_DATA names, else data/drawn
 python -m data_scripts.check --root data/drawn
 """
 
 import argparse
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -61,17 +63,37 @@ def main(arguments: list[str] | None = None) -> None:
         epilog=WHERE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--root", type=Path, default=Path("data/drawn"), help="data root (default: %(default)s)")
-    root: Path = parser.parse_args(arguments).root
-    problems, seen = [], 0
+    parser.add_argument("--root", type=Path, help="data root (default: the folder that CAM_DATA names, else data/drawn)")
+    named = os.environ.get("CAM_DATA")
+    given: Path | None = parser.parse_args(arguments).root
+    root = given or Path(named or "data/drawn")
+    why = "--root" if given else "CAM_DATA" if named else "the default, as CAM_DATA is not set"
+    print(f"looking below {root} ({why})")
+    problems, seen, images = _weights(), list[str](), 0
     for name, count, found in findings(root):
         print(f"{name}: {count} images, {len(found)} problems")
         problems += found
-        seen += 1
+        images += count
+        seen.append(name)
     if not seen:
         parser.exit(1, f"{root}: none of {', '.join(READERS)} is there; see --help, or draw one with `python -m data_scripts.draw`\n")
+    for folder in READERS:
+        if not any(name.startswith(folder) for name in seen):
+            print(f"{folder}: not there, skipped")
+    print(f"{images} images in {len(seen)} splits below {root}: {len(problems)} problems")
     if problems:
-        parser.exit(1, "\n".join([*problems, f"{len(problems)} problems below {root}", ""]))
+        parser.exit(1, "\n".join([*problems, ""]))
+
+
+def _weights() -> list[str]:
+    """The problem with CAM_WEIGHTS, if there is one; what it holds is printed."""
+    named = os.environ.get("CAM_WEIGHTS")
+    if not named:
+        return []
+    if not Path(named).is_dir():
+        return [f"CAM_WEIGHTS is {named}, which is no folder: set it to the one that holds the .safetensors files, or unset it"]
+    print(f"CAM_WEIGHTS: {len(list(Path(named).glob('*.safetensors')))} .safetensors files in {named}")
+    return []
 
 
 if __name__ == "__main__":

@@ -307,6 +307,25 @@ def test_damaged_data_is_named(drawn, tmp_path, capsys):
     assert all(name in said.err for name in names)
 
 
+def test_the_check_looks_where_cam_data_says_and_names_what_it_saw(drawn, tmp_path, monkeypatch, capsys):
+    shutil.copytree(drawn / "CUB_200_2011", tmp_path / "CUB_200_2011")
+    monkeypatch.setenv("CAM_DATA", str(tmp_path))
+    monkeypatch.delenv("CAM_WEIGHTS", raising=False)
+    check_main([])
+    said = capsys.readouterr().out
+    count = len(CUB200(drawn, "train")) + len(CUB200(drawn, "test"))
+    assert f"looking below {tmp_path} (CAM_DATA)" in said
+    assert f"{count} images in 2 splits below {tmp_path}: 0 problems" in said
+    assert "VOCdevkit/VOC2007: not there, skipped" in said
+    check_main(["--root", str(tmp_path / "CUB_200_2011/..")])
+    assert "(--root)" in capsys.readouterr().out
+    monkeypatch.setenv("CAM_WEIGHTS", str(tmp_path / "nope"))
+    with pytest.raises(SystemExit) as stopped:
+        check_main([])
+    assert stopped.value.code == 1
+    assert f"CAM_WEIGHTS is {tmp_path / 'nope'}, which is no folder" in capsys.readouterr().err
+
+
 def test_bad_annotations_are_named(drawn, tmp_path):
     root = tmp_path / "root"
     shutil.copytree(drawn, root)
