@@ -88,7 +88,7 @@ def _explain(options: argparse.Namespace) -> int:
 
     run.keep_pages()
     given = vars(options)
-    names = ("model", "weights", "classes", "layer", "target", "crop", "device")
+    names = ("model", "weights", "classes", "layer", "target", "view", "size", "mean", "std", "save_maps", "device")
     pictures, problems = explain(options.images, options.out, methods=options.method.split(","), **{name: given[name] for name in names})
     print(f"{len(pictures)} pictures and explained.json in {options.out}")
     for problem in problems:
@@ -147,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(do=_compare)
 
     explain = commands.add_parser("explain", help="heat maps of your own images, as pictures and JSON")
-    explain.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    explain.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files, or folders of them")
     explain.add_argument("--out", type=Path, required=True, help="folder of the pictures and explained.json")
     explain.add_argument("--model", default="resnet50", help="a torchvision classification network (default: resnet50)")
     explain.add_argument("--method", default="grad_cam", help="one or several, with commas: grad_cam,increment_cam")
@@ -155,7 +155,15 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--classes", type=Path, help="text file with one class name a line, for one's own network")
     explain.add_argument("--layer", help="the layer to explain (default: the last convolutional map)")
     explain.add_argument("--target", help="class to explain, by name or number (default: the prediction)")
-    explain.add_argument("--crop", choices=("squash", "crop"), default="squash", help="the whole image, or the middle of it")
+    explain.add_argument(
+        "--view", choices=("keep", "squash", "crop"), default="keep", help="the whole image in its shape, as a square, or its middle"
+    )
+    explain.add_argument("--size", type=int, help="pixels of the network's input (default: what the network was made for)")
+    for name in ("mean", "std"):
+        explain.add_argument(
+            f"--{name}", type=float, nargs=3, metavar=("R", "G", "B"), help="the network's normalisation, of RGB in [0, 1]"
+        )
+    explain.add_argument("--save-maps", action="store_true", help="also write the raw maps, a .npz an image")
     explain.add_argument("--device", default="cpu")
     explain.set_defaults(do=_explain)
     return parser

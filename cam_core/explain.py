@@ -1,25 +1,33 @@
 """Pictures of one's own images: `python -m cam_core explain IMAGE... --model resnet50 --method grad_cam,increment_cam --out DIR`."""
 
+import contextlib
+import io
+import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision
-from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from cam_core import figures, maps
-from cam_core.data.example import DataError, read_image
-from cam_core.data.transforms import view
-from cam_core.files import write_json
+from cam_core import class_names, figures, maps
+from cam_core.classifier import Classifier
+from cam_core.data import transforms
+from cam_core.data.example import DataError, images_in, read_image, skipped_words
+from cam_core.files import replacing, write_json
 from cam_core.methods import Method, method
 from cam_core.pretrained import load_classifier
 from cam_core.probe import Probe
 from cam_core.provenance import versions
 
-BATCH = 8
+VIEWS = ("keep", "squash", "crop")
+EVERY = 8  # images between two writings of explained.json
+LONGEST = 900  # pixels of a picture's longer side
 
 
 def explain(
@@ -32,89 +40,229 @@ def explain(
     classes: Path | None = None,
     layer: str | None = None,
     target: str | None = None,
-    crop: str = "squash",
+    view: str = "keep",
+    size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    save_maps: bool = False,
     device: str = "cpu",
 ) -> tuple[list[Path], list[str]]:
-    """Write ``<image>-<method>.png`` per image and method and one ``explained.json`` into ``out``; (pictures, what could not be read).
+    """Write ``<image>-<method>.png`` per image and method and one ``explained.json`` into ``out``; (pictures, what could not be explained).
 
-    ``classes``: a text file, one class a line, in the order of the network's outputs; without it ImageNet's names where they fit.
-    ``target``: a class by name or number instead of the prediction. ``crop``: "squash" (whole image) or "crop" (middle of Resize 256).
+    ``images``: files, or folders for the images in them; turned upright. ``classes``: a UTF-8 text file, one class a line, in the order of
+    the network's outputs; without it ImageNet's names where they fit. ``target``: a class by name or number instead of the prediction.
+    ``view``: "keep" (the whole image in its shape, the shorter side ``size`` long and the longer one by whole steps of the network's
+    stride), "squash" (the whole image as a square of ``size``) or "crop" (the middle, as in torchvision's evaluation); a network that takes
+    squares only squashes instead of keeping. ``mean``, ``std``: the network's normalisation, of RGB in [0, 1]. ``save_maps``: also
+    ``<image>.npz``, the raw maps by method, float32 at their own resolution. ValueError before anything is explained if these do not fit.
     """
-    names = None if classes is None else [line.strip() for line in classes.read_text(encoding="utf-8").splitlines() if line.strip()]
-    classifier = load_classifier(model, weights, layer, None if names is None else len(names), device).frozen()
-    chosen = [method(name) for name in methods]
-    names = names or _imagenet_names(model)
-    wanted = None if target is None else _class(target, names)
-    loaded, problems = _loaded(images, crop)
-    entries, pictures = list[dict[str, Any]](), list[Path]()
-    for start in tqdm(range(0, len(loaded), BATCH), "explaining", unit="batch", disable=len(loaded) <= BATCH):
-        part = loaded[start : start + BATCH]
-        batch = torch.stack([image for _, image in part]).to(device)
-        probe = Probe(classifier, batch, wanted)
-        drawn = {one.name: _finished(one, probe) for one in chosen}
-        for row, (path, image) in enumerate(part):
-            files = {name: out / f"{path.stem}-{name}.png" for name in drawn}
-            for name, file in files.items():
-                _picture(file, image, drawn[name][row])
-            pictures += files.values()
-            empty = [name for name in drawn if bool(maps.is_empty(drawn[name][row]))]
-            entries.append(
-                {"image": path.name, **_answer(probe, row, names), "maps": {n: f.name for n, f in files.items()}, "empty": empty}
-            )
-    network = {"model": model, "layer": classifier.layer, "weights": classifier.weights, "view": crop}
-    write_json(out / "explained.json", {**network, "images": entries, "not_read": problems, "versions": versions()})
-    return pictures, problems
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file: --out takes the folder for the pictures")
+    chosen = list({(one := method(name.strip())).name: one for name in methods if name.strip()}.values())
+    if not chosen:
+        raise ValueError("no method is named: --method takes one or several, grad_cam,increment_cam")
+    classifier = _network(model, weights, layer, classes, mean, std, device)
+    size = int(getattr(classifier, "size", 224)) if size is None else size
+    trial = _trial(classifier, size)
+    names = class_names.of_network(model, trial.logits.shape[1], classes)
+    wanted = None if target is None else class_names.number_of(target, names)
+    step = 2 ** round(math.log2(size / trial.activations.shape[-1]))
+    if view == "keep" and not _takes(classifier, size, size + step):
+        _say(f"{model} takes squares only: the images are squashed to {size} x {size} (--view crop takes their middle instead)")
+        view = "squash"
+
+    paths, not_read = _paths(images)
+    labels = _labels(paths)
+    facts = {"model": model, "layer": classifier.layer, "weights": classifier.weights, "view": view, "size": size, "asked": len(paths)}
+    facts |= {what: [round(value, 6) for value in getattr(classifier, what).flatten().tolist()] for what in ("mean", "std")}
+    facts["versions"] = versions()
+    entries, failed = list[dict[str, Any]](), dict[str, None]()
+    if not trial.logits.isfinite().all():
+        failed[f"{model} answers a grey image with NaN or infinity: the weights {classifier.weights} are damaged"] = None
+        paths = []
+
+    def write() -> None:
+        write_json(out / "explained.json", {**facts, "images": entries, "not_read": not_read, "failed": list(failed)})
+
+    bar = _progress(classifier, chosen, trial.activations.shape[1], len(paths))
+    try:
+        for number, (path, label) in enumerate(zip(paths, labels, strict=False), start=1):
+            try:
+                photograph, seen = _seen(path, view, size, step)
+            except DataError as error:
+                not_read.append(str(error))
+                continue
+            probe = Probe(classifier, seen[None].to(device), wanted)
+            raw = _maps(probe, chosen, path, failed)
+            entry = {"image": path.name, "path": str(path), "input": list(seen.shape[-2:]), **_answer(probe, names)}
+            _write_pictures(out, label, photograph, raw, entry)
+            if save_maps and raw:
+                entry["raw"] = f"{label}.npz"
+                _save(out / entry["raw"], raw)
+            entries.append(entry)
+            if number % EVERY == 0:
+                write()
+    except KeyboardInterrupt:
+        _say(f"stopped: {len(entries)} of {len(paths)} images are explained")
+        raise
+    else:
+        bar.total = bar.n  # what was said beforehand was an estimate
+    finally:
+        bar.close()
+        write()
+    return [out / file for entry in entries for file in entry["maps"].values()], [*not_read, *failed]
 
 
-def _loaded(paths: Sequence[Path], crop: str) -> tuple[list[tuple[Path, Tensor]], list[str]]:
-    stems = [path.stem for path in paths]
-    if twice := {stem for stem in stems if stems.count(stem) > 1}:
-        raise ValueError(f"two images are called {sorted(twice)[0]}: their pictures would overwrite each other, give them separately")
-    transform, found, problems = view(crop, 224), list[tuple[Path, Tensor]](), list[str]()
+def _say(sentence: str) -> None:
+    tqdm.write(sentence, file=sys.stderr)
+
+
+def _network(
+    model: str,
+    weights: str,
+    layer: str | None,
+    classes: Path | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    device: str,
+) -> Classifier:
+    if model in torchvision.models.list_models():
+        kind = torchvision.models.get_model_builder(model).__module__.split(".")[2:-1]  # detection, segmentation, video, ...
+        if kind:
+            raise ValueError(f"{model} is a {kind[0].replace('_', ' ')} network of torchvision: only classification networks are explained")
+    classifier = load_classifier(model, weights, layer, None if classes is None else len(class_names.read(classes)), device)
+    for what, buffer, values in (("mean", classifier.mean, mean), ("std", classifier.std, std)):
+        if values is not None:
+            if not all(0 <= value <= 1 for value in values) or (what == "std" and 0 in values):
+                raise ValueError(f"{what} {list(values)} is not in the units of RGB in [0, 1]: divide by 255")
+            buffer.copy_(torch.tensor(values)[:, None, None])
+    return classifier.frozen()
+
+
+def _takes(classifier: Classifier, height: int, width: int) -> bool:
+    try:
+        with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):  # a traced network prints where it stopped
+            classifier(torch.full((1, 3, height, width), 0.5, device=classifier.mean.device))
+    except Exception:  # each network has its own way to refuse a size
+        return False
+    return True
+
+
+def _trial(classifier: Classifier, size: int) -> Probe:
+    """The probe of a grey square, which tells classes, channels and stride. ValueError if the network does not take the size."""
+    if size < 1 or not _takes(classifier, size, size):
+        raise ValueError(f"{classifier.name} does not take images of {size} x {size}: give the --size that it was made for")
+    return Probe(classifier, torch.full((1, 3, size, size), 0.5, device=classifier.mean.device))
+
+
+def _paths(images: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Every image once, folders replaced by what is in them; and the folders without any."""
+    found, empty = dict[Path, None](), list[str]()
+    for path in images:
+        inside, skipped = images_in(path) if path.is_dir() else ([path], [])
+        if skipped:
+            _say(f"{path}: {skipped_words(skipped)}")
+        if not inside:
+            empty.append(f"{path}: no image is in this folder; name a folder that holds them itself")
+        found |= dict.fromkeys(inside)
+    return list(found), empty
+
+
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """What the pictures of each image are called: as the image, with a number where another one has that name."""
+    labels, taken = list[str](), set[str]()
     for path in paths:
+        label, number = path.stem, 1
+        while label.lower() in taken:
+            number += 1
+            label = f"{path.stem}-{number}"
+        if number > 1:
+            _say(f"{path}: another image is called {path.stem}, so its pictures are called {label}")
+        taken.add(label.lower())
+        labels.append(label)
+    return labels
+
+
+def _progress(classifier: Classifier, chosen: Sequence[Method], channels: int, count: int) -> "tqdm[Any]":
+    """A bar that counts the images that pass through the network, masked ones too; what that will be is said beforehand."""
+    costs = {one.title: one.cost(channels) for one in chosen}
+    each = 1 + sum(max(0, cost - 1) for cost in costs.values())  # the methods share the first pass
+    _say(f"forward passes an image, about: {', '.join(f'{title} {cost:,}' for title, cost in costs.items())}; {each * count:,} in all")
+    bar = tqdm(total=each * count, desc="explaining", unit="pass", file=sys.stderr)
+
+    def passed(trunk: torch.nn.Module, inputs: tuple[Tensor], activations: Any) -> None:
+        bar.update(len(inputs[0]))
+
+    classifier.trunk.register_forward_hook(passed)
+    return bar
+
+
+def _seen(path: Path, view: str, size: int, step: int) -> tuple[Image.Image, Tensor]:
+    """The photograph, or the part of it that the network sees; and what it sees, [3,H,W] in [0, 1]."""
+    photograph = read_image(path, upright=True)
+    if view == "keep":
+        short = min(photograph.size)
+        shape = [size + step * round((side / short - 1) * size / step) for side in photograph.size]
+        seen = transforms.view("original")(photograph.resize((shape[0], shape[1]), Image.Resampling.BILINEAR))
+    else:
+        seen = transforms.view(view, size)(photograph)
+    if view == "crop":
+        side = round(min(photograph.size) * 224 / 256)
+        left, top = ((length - side) // 2 for length in photograph.size)
+        photograph = photograph.crop((left, top, left + side, top + side))
+    return photograph, seen.as_subclass(Tensor)
+
+
+def _maps(probe: Probe, chosen: Sequence[Method], path: Path, failed: dict[str, None]) -> dict[Method, Tensor]:
+    """Raw maps by method. A method that is impossible for this network, or gives no numbers, is a sentence in ``failed``."""
+    found = dict[Method, Tensor]()
+    for one in chosen:
         try:
-            found.append((path, transform(read_image(path), None, None, None)[0].as_subclass(Tensor)))
-        except DataError as error:
-            problems.append(str(error))
-    return found, problems
+            heat = one(probe)[0]
+        except (ValueError, RuntimeError, NotImplementedError) as error:
+            failed[f"{one.name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"] = None
+            continue
+        if heat.isfinite().all():
+            found[one] = heat
+        else:
+            failed[f"{path}: the map of {one.name} holds NaN or infinity"] = None
+    return found
 
 
-def _finished(one: Method, probe: Probe) -> Tensor:
-    heat = one(probe)
-    return heat if one.finished else maps.upsample(maps.min_max(heat), probe.images.shape[-2:])
+def _save(file: Path, raw: dict[Method, Tensor]) -> None:
+    with replacing(file) as temporary, temporary.open("wb") as content:
+        np.savez(content, **{one.name: heat.cpu().float().numpy() for one, heat in raw.items()})  # type: ignore[arg-type]
 
 
-def _answer(probe: Probe, row: int, names: Sequence[str]) -> dict[str, Any]:
-    p = probe.probabilities[row]
+def _answer(probe: Probe, names: Sequence[str]) -> dict[str, Any]:
+    p = probe.probabilities[0]
 
     def named(index: int) -> dict[str, Any]:
-        return {"class": index, "name": names[index] if index < len(names) else str(index), "probability": round(float(p[index]), 6)}
+        return {"class": index, "name": names[index], "probability": round(float(p[index]), 6)}
 
-    return {"prediction": named(int(p.argmax())), "target": named(int(probe.targets[row]))}
-
-
-def _class(wanted: str, names: Sequence[str]) -> int:
-    if wanted.isdigit():
-        return int(wanted)
-    found = [index for index, name in enumerate(names) if name.lower() == wanted.lower()]
-    if not found:
-        near = [name for name in names if wanted.lower() in name.lower()][:5]
-        raise ValueError(f"no class is called {wanted!r}" + (f": did you mean {', '.join(near)}?" if near else "; give its number"))
-    return found[0]
+    return {"prediction": named(int(p.argmax())), "target": named(int(probe.targets[0]))}
 
 
-def _imagenet_names(model: str) -> list[str]:
-    try:
-        return list(torchvision.models.get_model_weights(model).DEFAULT.meta["categories"])
-    except ValueError:  # not one of torchvision's networks
-        return []
+def _write_pictures(out: Path, label: str, photograph: Image.Image, raw: dict[Method, Tensor], entry: dict[str, Any]) -> None:
+    """One picture a method; ``entry`` learns their names and which maps are empty."""
+    shown = photograph.copy()
+    shown.thumbnail((LONGEST, LONGEST))
+    picture = transforms.view("original")(shown)
+    entry |= {"maps": {one.name: f"{label}-{one.name}.png" for one in raw}, "empty": []}
+    for one, heat in raw.items():
+        if not one.finished and bool(maps.is_empty(heat)):
+            entry["empty"].append(one.name)
+            _say(f"{entry['path']}: the map of {one.name} is empty, it says nothing")
+        full = maps.upsample((heat if one.finished else maps.min_max(heat)).float().cpu(), picture.shape[-2:])
+        with replacing(out / entry["maps"][one.name]) as temporary:
+            figures.explained(picture, full, _title(one, entry)).savefig(temporary, format="png")
 
 
-def _picture(file: Path, image: Tensor, heat: Tensor) -> None:
-    height, width = image.shape[-2:]
-    figure = Figure(figsize=(width / 100, height / 100), dpi=200)
-    figures.overlay(figure.add_axes((0, 0, 1, 1)), image, heat)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}")
-    figure.savefig(temporary, format="png")
-    temporary.replace(file)
+def _title(one: Method, entry: dict[str, Any]) -> list[str]:
+    target, said = entry["target"], entry["prediction"]
+    lines = [f"{target['name']}, {100 * target['probability']:.1f} % · {one.title}"]
+    if target["class"] != said["class"]:
+        lines.append(f"predicted: {said['name']}, {100 * said['probability']:.1f} %")
+    if one.name in entry["empty"]:
+        lines.append("the map is empty: it says nothing")
+    return lines

@@ -1,12 +1,15 @@
 """Pictures: heat maps laid over images, grids of method x image, intervals side by side."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
@@ -20,17 +23,24 @@ from cam_core.probe import Probe
 COLOURS = "inferno"
 
 
+def _blended(grey: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
+    """A grey picture [H,W,1] under the colours of a map [H,W]; it stays readable where the map is cold."""
+    strength = 0.35 + 0.45 * values[..., None]
+    blended: NDArray[Any] = (1 - strength) * grey + strength * plt.get_cmap(COLOURS)(values)[..., :3]
+    return blended
+
+
+# The bar beside a picture: the map's colours as they look on a medium grey.
+SCALE = plt.cm.ScalarMappable(cmap=ListedColormap(_blended(np.full((1, 256, 1), 0.5), np.linspace(0, 1, 256)[None])[0]))
+
+
 def overlay(axes: Axes, image: Tensor, heat: Tensor | None, boxes: Tensor | None = None, outline: Tensor | None = None) -> None:
     """Draw an image [3,H,W], over it a map [H,W] on the fixed scale 0..1, boxes (XYXY) and the outline of a mask [H,W]."""
     picture = image.permute(1, 2, 0).cpu().numpy()
     if heat is None:
         axes.imshow(picture)
     else:
-        grey = picture.mean(2, keepdims=True).repeat(3, 2)
-        values = heat.detach().cpu().float().numpy()
-        colours = plt.get_cmap(COLOURS)(values)[..., :3]
-        strength = 0.35 + 0.45 * values[..., None]  # the picture stays readable where the map is cold
-        axes.imshow((1 - strength) * grey + strength * colours)
+        axes.imshow(_blended(picture.mean(2, keepdims=True), heat.detach().cpu().float().numpy()))
     for x0, y0, x1, y1 in [] if boxes is None else boxes.tolist():
         axes.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor="#39d6ff", linewidth=1.4))
     if outline is not None and outline.any():
@@ -61,9 +71,8 @@ def grid(
     for column, name in enumerate(["", *maps]):
         if name:
             axes[0, column].set_title(name.replace("[", "\n["), fontsize=8)
-    scale = plt.cm.ScalarMappable(cmap=COLOURS)
     figure.colorbar(
-        scale,
+        SCALE,
         ax=axes,
         location="bottom",
         fraction=0.03,
@@ -72,6 +81,21 @@ def grid(
         pad=0.01,
         label="map, 0 to 1, same scale everywhere",
     )
+    return figure
+
+
+def explained(picture: Tensor, heat: Tensor, title: Sequence[str]) -> Figure:
+    """A picture [3,H,W] under its map [H,W] in its own shape, the lines of ``title`` above it and the colour bar beside it."""
+    height, width = (6 * side / max(picture.shape) for side in picture.shape[-2:])  # inches
+    whole = max(width + 0.75, 3.6)
+    lines = [part for line in title for part in textwrap.wrap(line, int(12 * whole))]
+    top = 0.1 + 0.19 * len(lines)
+    left, total = 0.1, height + top + 0.1
+    figure = Figure(figsize=(whole, total), dpi=150)
+    overlay(figure.add_axes((left / whole, 0.1 / total, width / whole, height / total)), picture, heat)
+    figure.text(left / whole, 1 - 0.05 / total, "\n".join(lines), fontsize=9, va="top", parse_math=False)
+    bar = figure.add_axes(((left + width + 0.1) / whole, 0.1 / total, 0.12 / whole, height / total))
+    figure.colorbar(SCALE, cax=bar, ticks=[0, 0.5, 1]).ax.tick_params(labelsize=7)
     return figure
 
 

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` to write to: ``path`` is replaced by it at the end, or left alone where something fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -37,7 +38,7 @@ def flush(path: Path) -> None:
 
 def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
     """Write JSON atomically: readers see the old file or the whole new one."""
-    with _replacing(Path(path)) as temporary:
+    with replacing(Path(path)) as temporary:
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, default=_plain) + "\n")
 
 
@@ -47,7 +48,7 @@ def _plain(value: object) -> object:
 
 def write_table(path: Path | str, frame: pd.DataFrame) -> None:
     """Write a table atomically as .csv, floats to the bit."""
-    with _replacing(Path(path)) as temporary:
+    with replacing(Path(path)) as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n")
 
 
@@ -61,7 +62,7 @@ def write_parts(path: Path | str, frames: Iterable[pd.DataFrame]) -> None:
     if first is None:
         return
     schema = pa.Table.from_pandas(first, preserve_index=False).schema
-    with _replacing(Path(path)) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+    with replacing(Path(path)) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for frame in itertools.chain([first], frames):
             writer.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
 

@@ -350,10 +350,34 @@ def test_a_power_keeps_the_order_of_the_pixels(exponent):
 
 def test_an_unknown_method_is_refused_with_the_names_that_exist():
     assert method("grad_cam[power=0.5]").name == "grad_cam[power=0.5]"
-    with pytest.raises(ValueError, match=r"unknown method 'gradcam': expected one of cam, eigen_cam"):
-        method("gradcam")
+    for near, meant in (("gradcam", "grad_cam"), ("Score-CAM", "score_cam"), ("incrementcam", "increment_cam")):
+        with pytest.raises(ValueError, match=rf"unknown method '{near}': did you mean {meant}\?"):
+            method(near)
+    with pytest.raises(ValueError, match=r"unknown method 'heat': expected one of cam, eigen_cam"):
+        method("heat")
     with pytest.raises(ValueError, match=r"'cam\[power=two\]': power takes a number, got 'two'"):
         method("cam[power=two]")
+
+
+def test_the_cost_of_a_map_as_a_number():
+    costs = {"grad_cam": 1, "score_cam": 513, "ss_cam": 35 * 512 + 1, "ablation_cam": 1, "fd_cam": 1, "group_cam": 34, "rise": 4000}
+    costs |= {"increment_cam": 257, "score_cam[budget=64]": 65, "score_cam[until=0.99]": 513, "smooth_grad": 25, "all_ones": 0}
+    assert {name: METHODS[name].cost(512) for name in costs} == costs
+
+
+@pytest.mark.parametrize("name", ["grad_cam", "score_cam", "ss_cam", "rise", "smooth_grad", "integrated_gradients"])
+def test_the_cost_is_what_passes_through_the_network(name):
+    classifier, passed = nets.gap(), []
+    hook = classifier.trunk.register_forward_hook(lambda _, inputs, __: passed.append(len(inputs[0])))
+    METHODS[name](Probe(classifier, nets.images(1)))
+    hook.remove()
+    assert sum(passed) == pytest.approx(METHODS[name].cost(Probe(nets.gap(), nets.images(1)).activations.shape[1]), abs=1)
+
+
+def test_methods_are_written_as_people_write_them():
+    written = {"grad_cam_pp[authors]": "Grad-CAM++ (authors)", "saliency": "saliency", "eigen_cam": "Eigen-CAM"}
+    assert {name: METHODS[name].title for name in written} == written
+    assert method("cam[power=0.5]").title == "CAM (power=0.5)"
 
 
 def test_cam_on_a_head_that_is_no_pooling_is_refused():

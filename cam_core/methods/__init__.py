@@ -6,6 +6,7 @@ paper contradicts itself), and the others stand beside it with the difference in
 On a GPU a map is made without a word to the host, except where the host has to know something; `ASKS_THE_HOST` says which methods and why.
 """
 
+from difflib import get_close_matches
 from functools import partial
 
 from cam_core.methods import activation, budget, control, gradient, increment, perturbation, pixel
@@ -91,14 +92,16 @@ ASKS_THE_HOST = {
 def method(name: str) -> Method:
     """A method by name; ``grad_cam[power=0.5]`` is one raised to a power, ``grad_cam[mean=0.3]`` one brought to that mean.
 
-    ValueError names those that exist.
+    ValueError names those that it sounds like, or all.
     """
     if name in METHODS:
         return METHODS[name]
     plain, _, option = name.removesuffix("]").rpartition("[")
     kind, _, number = option.partition("=")
     if plain not in METHODS or kind not in ("power", "mean"):
-        raise ValueError(f"unknown method {name!r}: expected one of {', '.join(METHODS)}, or one of them with [power=p] or [mean=m]")
+        near = get_close_matches(name.lower().replace("-", "_"), METHODS, n=1)
+        known = f"expected one of {', '.join(METHODS)}, or one of them with [power=p] or [mean=m]"
+        raise ValueError(f"unknown method {name!r}: {f'did you mean {near[0]}?' if near else known}")
     try:
         value = float(number)
     except ValueError:

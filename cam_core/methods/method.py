@@ -1,5 +1,6 @@
 """The record of a method, and what can be made of it: a power of its map."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -8,6 +9,15 @@ from torch import Tensor
 
 from cam_core import maps
 from cam_core.probe import Probe
+
+# As people write them; what is missing here is written with spaces.
+WRITTEN = {
+    "cam": "CAM", "eigen_cam": "Eigen-CAM", "grad_cam": "Grad-CAM", "grad_cam_pp": "Grad-CAM++", "xgrad_cam": "XGrad-CAM",
+    "hires_cam": "HiResCAM", "layer_cam": "LayerCAM", "score_cam": "Score-CAM", "ss_cam": "SS-CAM", "is_cam": "IS-CAM",
+    "ablation_cam": "Ablation-CAM", "fd_cam": "FD-CAM", "group_cam": "Group-CAM", "rise": "RISE", "opti_cam": "Opti-CAM",
+    "smooth_grad": "SmoothGrad", "var_grad": "VarGrad", "guided_backprop": "guided backprop", "increment_cam": "Increment-CAM",
+    "increment_cam_tuned": "Increment-CAM, tuned reading", "center_gaussian": "centre Gaussian", "fake_cam": "Fake-CAM",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,27 @@ class Method:
     def __call__(self, probe: Probe) -> Tensor:
         """Raw maps [B,h,w] of the probe's targets."""
         return self.function(probe)
+
+    @property
+    def title(self) -> str:
+        """The name as people write it, options in parentheses."""
+        base, _, options = self.name.partition("[")
+        return WRITTEN.get(base, base.replace("_", " ")) + (f" ({options.rstrip(']').replace('][', ', ')})" if options else "")
+
+    def cost(self, channels: int) -> int:
+        """About how many forward passes of the whole network one map takes where the layer has ``channels``: ``passes`` as a number.
+
+        Passes of the head alone are not counted, and one with a gradient (about three times as long) counts as one.
+        """
+        total = 0
+        for term in self.passes.split(" + "):
+            if "head" in term:
+                continue
+            if times := re.search(r"(\d*) ?K(/2)?", term):  # "35 K", "about K/2 at ...", "32, 64, ... or K"
+                total += int(times[1] or 1) * channels // (2 if times[2] else 1)
+            elif number := re.match(r"\d+", term):
+                total += int(number[0])
+        return total
 
     def class_maps(self, probe: Probe) -> Tensor:
         """Raw maps [B,C,h,w] of every class, whatever the probe's targets; for what compares two classes' maps."""
