@@ -1,6 +1,8 @@
 """Identifiers as the book prints them."""
 
-NAMES = {
+from cam_core.methods.method import WRITTEN
+
+NAMES = WRITTEN | {
     "lfi_cam_1x1": "LFI-CAM with a 1×1 importance network",
     "lfi_cam": "LFI-CAM",
     "l_cam": "L-CAM",
@@ -22,8 +24,6 @@ NAMES = {
     "calm_em[lag=100]": "CALM-EM, posterior up to 100 updates old",
     "calm_ml[detached]": "CALM-ML, S a constant",
     "calm_em[detached]": "CALM-EM, S a constant",
-    "increment_cam": "Increment-CAM",
-    "increment_cam_tuned": "Increment-CAM, tuned reading",
     "increment_cam_tuned, weights permuted": "the same, weights permuted",
     "increment_cam_tuned, weights equal": "the same, weights equal",
     "increment_cam[mid]": "Increment-CAM at 112 pixels",
@@ -35,21 +35,10 @@ NAMES = {
     "false_activation": "false activation\N{NO-BREAK SPACE}↓",
     "maximum_in_box": "maximum in the box\N{NO-BREAK SPACE}↑",
     "box_iou": "box IoU\N{NO-BREAK SPACE}↑",
-    "xgrad_cam": "XGrad-CAM",
-    "eigen_cam": "Eigen-CAM",
     "all_ones": "all ones",
-    "fake_cam": "Fake-CAM",
     "edges": "edges",
-    "cam": "CAM",
-    "grad_cam": "Grad-CAM",
-    "grad_cam_pp": "Grad-CAM++",
     "grad_cam_pp[l_cam]": "Grad-CAM++ as in L-CAM's tables",
     "score_cam[l_cam]": "Score-CAM as in L-CAM's tables",
-    "hires_cam": "HiResCAM",
-    "layer_cam": "LayerCAM",
-    "guided_backprop": "guided backprop",
-    "score_cam": "Score-CAM",
-    "rise": "RISE",
     "plain": "plain network",
     "grad_cam[no relu]": "Grad-CAM without ReLU",
     "grad_cam[power=2]": "Grad-CAM, squared",
@@ -62,7 +51,6 @@ NAMES = {
     "follows_cue": "follows the cue ↑",
     "keeps_class": "keeps its answer ↑",
     "empty_maps": "empty maps",
-    "center_gaussian": "centre Gaussian",
     "mean_activation": "mean activation",
     "mean_features": "mean of the features, attention out",
     "average_drop": "Average Drop\N{NO-BREAK SPACE}↓",
