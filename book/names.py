@@ -8,6 +8,7 @@ NAMES = {
     "l_cam_img": "L-CAM-Img",
     "l_cam_fm[ce]": "L-CAM-Fm, CE only",
     "l_cam_img[ce]": "L-CAM-Img, CE only",
+    "l_cam_img[ce,raw]": "L-CAM-Img, CE only, attention on the image as it is",
     "calm": "CALM",
     "calm_em": "CALM-EM",
     "calm_ml": "CALM-ML",

@@ -204,21 +204,24 @@ def l_cam(
     epochs: tuple[int | None, int | None] = (None, None),
     paper: str = "",
     ablated: bool = False,
+    raw: bool = False,
     **how: Any,
 ) -> dict[str, tuple[LCam, Summary]]:
     """L-CAM-Fm and L-CAM-Img on a frozen classifier, for ``epochs`` (Fm, Img; None: the usual number).
 
     Reduced: from cached views, own-class masks. With ``paper``: through the trunk, and batch masks. ``ablated``: both once more by
-    cross-entropy alone ("l_cam_fm[ce]", "l_cam_img[ce]"), everything else alike.
+    cross-entropy alone ("l_cam_fm[ce]", "l_cam_img[ce]"), everything else alike. ``raw``: that form of Img too as ResNet-50's was released,
+    "l_cam_img[ce,raw]" (`LCam`).
     """
     options: dict[str, Any] = {"cached": False} if paper else {"masks": L_CAM_MASKS}
     learned = {}
-    losses: list[dict[str, Any]] = [{}, ENTROPY_ALONE] if ablated else [{}]
-    for terms in losses:
-        for variant, count in zip(("fm", "img"), epochs, strict=True):
-            build, plan = partial(LCam, classifier, variant, **options, **terms), l_cam_plan(variant, classifier.name, count, paper)
-            model, summary = _carried_out(plan, build, dataset, root, **how)
-            learned[model.name] = model, summary
+    forms: list[tuple[str, dict[str, Any]]] = [("fm", {}), ("img", {})]
+    forms += [("fm", ENTROPY_ALONE), ("img", ENTROPY_ALONE)] * ablated + [("img", {**ENTROPY_ALONE, "raw": True})] * raw
+    for variant, form in forms:
+        count = epochs[variant == "img"]
+        build, plan = partial(LCam, classifier, variant, **options, **form), l_cam_plan(variant, classifier.name, count, paper)
+        model, summary = _carried_out(plan, build, dataset, root, **how)
+        learned[model.name] = model, summary
     return learned
 
 
@@ -265,7 +268,7 @@ WORDS: dict[str, dict[str, Any]] = {  # in a recipe's name, behind its numbers
     "best": {"held_out": 0.1},  # the weights that are best on a tenth of the training images, which is not trained on
     "test": {"best_on_test": True},  # the papers' habit, beside the accuracy of the last weights
 }
-L_CAM_WORDS = {**WORDS, "ce": {"ablated": True}}  # also by cross-entropy alone
+L_CAM_WORDS = {**WORDS, "ce": {"ablated": True}, "raw": {"raw": True}}  # also by cross-entropy alone; Img's form of it as released
 
 
 def asked(recipe: str | None, count: int | None = None) -> dict[str, Any]:
