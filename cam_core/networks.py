@@ -216,13 +216,13 @@ class Mixed6a(nn.Module):
         return torch.cat([self.branch3x3(x), twice, F.max_pool2d(x, 3, stride=1, padding=1)], 1)
 
 
-def finer_inception(network: nn.Module, stride: int, *, norm: bool = True) -> nn.Sequential:
+def finer_inception(network: nn.Module, stride: int, *, wsol: bool = False) -> nn.Sequential:
     """CALM's Inception-v3 for input of 224: torchvision's up to Mixed_6e, then two new 3x3 convolutions of 1024 channels (A3_1b, A3_2b).
 
     28x28 maps (``stride`` 8), or 14x14 with one more pooling before Mixed_6a (16). Mixed_6e is read, as in the WSOL benchmark; the release
     computes it and then reads Mixed_6d. The input is normalised like every network's: torchvision's rescaling to what these weights were
-    trained on (transform_input) is no part of the benchmark's network, as far as we remember it. ``norm``: BatchNorm after the new
-    convolutions (the release's use_bn).
+    trained on (transform_input) is no part of the benchmark's network. By default BatchNorm follows the new convolutions (the release's
+    use_bn); ``wsol``: the benchmark's network, without it and with dropout of 0.5 before each of them and before the head.
     """
     stem = ["Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"]
     parts = {name: network.get_submodule(name) for name in [*stem, "Mixed_5b", "Mixed_5c", "Mixed_5d"]}
@@ -233,7 +233,11 @@ def finer_inception(network: nn.Module, stride: int, *, norm: bool = True) -> nn
     parts["Mixed_6a"] = Mixed6a(network.get_submodule("Mixed_6a"))
     parts |= {name: network.get_submodule(name) for name in ("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e")}
     for name, given in (("A3_1b", 768), ("A3_2b", 1024)):
-        parts[name] = Conv2dNormActivation(given, 1024, 3, norm_layer=nn.BatchNorm2d if norm else None, bias=True)
+        if wsol:
+            parts[f"dropout_{name}"] = nn.Dropout()
+        parts[name] = Conv2dNormActivation(given, 1024, 3, norm_layer=None if wsol else nn.BatchNorm2d, bias=True)
         nn.init.xavier_uniform_(parts[name].get_parameter("0.weight"))
         nn.init.zeros_(parts[name].get_parameter("0.bias"))
+    if wsol:
+        parts["dropout"] = nn.Dropout()
     return nn.Sequential(OrderedDict[str, nn.Module](parts))

@@ -175,7 +175,8 @@ def _calm_trunk(dataset: str, name: str, classes: int, paper: str) -> Classifier
     """14x14 maps where reduced, with ``paper`` 28x28 (the WSOL benchmark's VGG: 14x14); of drawn data an untrained small network."""
     if not paper:
         return lfi_backbone(name, classes) if dataset.startswith("drawn_") else calm_trunk(name)
-    return calm_trunk(name, stride=16 if paper == "wsol" and name.startswith("vgg") else 8)
+    wsol = paper == "wsol"
+    return calm_trunk(name, stride=16 if wsol and name.startswith("vgg") else 8, wsol=wsol)
 
 
 def calm(

@@ -165,15 +165,16 @@ def calm_plan(dataset: str, name: str, epochs: int | None = None, paper: str = "
     """CALM's and its plain baseline's: drawn data from scratch, CUB from pretrained weights, reduced or as ``paper`` says."""
     if paper == "wsol" and dataset not in CALM_BY_WSOL:
         raise ValueError(f"the WSOL benchmark has no recipe for {dataset}: take one of {', '.join(CALM_BY_WSOL)}, or the paper's own")
+    read = ("Mixed_6e: read, as by the WSOL benchmark, instead of left out",) if name.startswith("inception") and paper != "wsol" else ()
     if paper:
         squashed = {"split": "full", "view": transforms.view("squash", 256)}  # the recipe cuts windows of 224 out of it
         recipe = _over(of_family(CALM_BY_WSOL[dataset] if paper == "wsol" else CALM_PAPER, name), epochs)
-        return Plan(recipe, squashed, _another(name, CALM_NETWORKS[paper]))
+        return Plan(recipe, squashed, (*read, *_another(name, CALM_NETWORKS[paper])))
     if dataset in DRAWN_EPOCHS:
         return Plan(drawn_recipe(CALM, epochs or DRAWN_EPOCHS[dataset], lr=0.1, groups=()))
     if dataset != "cub":
         raise ValueError(f'CALM has no reduced recipe for {dataset}: take cub, drawn data, or the recipe "paper"')
-    return Plan(cub_recipe(name, epochs), deviations=("maps: 14x14 instead of 28x28", *_another(name, CALM_NETWORKS["paper"])))
+    return Plan(cub_recipe(name, epochs), deviations=("maps: 14x14 instead of 28x28", *read, *_another(name, CALM_NETWORKS["paper"])))
 
 
 # --- L-CAM -----------------------------------------------------------------------------------------------------------------------------

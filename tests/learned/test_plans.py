@@ -104,4 +104,6 @@ def test_a_network_that_the_paper_does_not_have_is_a_deviation():
             assert not [line for line in plan[model](name, paper).deviations if line.startswith("network")]
     assert plans.l_cam_plan("fm", "mobilenet_v2").deviations == ("network: mobilenet_v2 instead of resnet50",)
     assert plans.calm_plan("cub", "vgg16", paper="wsol").deviations == ()  # the benchmark's VGG has no BatchNorm
+    assert plans.calm_plan("cub", "inception_v3", paper="wsol").deviations == ()  # its Inception reads Mixed_6e, as ours does
+    assert any(line.startswith("Mixed_6e: read") for line in plans.calm_plan("cub", "inception_v3").deviations)
     assert plans.scratch_plan("plain", "drawn_imagenet", "resnet8").deviations == ()
