@@ -99,7 +99,10 @@ def resnet_cifar(depth: int = 8, num_classes: int = 10, stem_stride: int = 2, wi
 def resnext_cifar(
     depth: int = 29, num_classes: int = 10, stem_stride: int = 2, *, cardinality: int = 8, base: int = 64, widen: int = 4
 ) -> nn.Sequential:
-    """ResNeXt of Xie et al. (CVPR 2017, section 5.3): depth 29, 8x64d; stages of 4, 8 and 16 ``base`` channels (``widen`` 4)."""
+    """ResNeXt of Xie et al. (CVPR 2017, section 5.3): depth 29, 8x64d; stages of 4, 8 and 16 ``base`` channels (``widen`` 4).
+
+    The linear layer is drawn as in LFI-CAM's and ABN's release: normal, variance 2 / its inputs, bias 0.
+    """
     if depth < 11 or (depth - 2) % 9:
         raise ValueError(f"depth {depth} is not 9n + 2: take 29")
     stages, given = OrderedDict[str, nn.Module](), base
@@ -109,7 +112,10 @@ def resnext_cifar(
             Bottleneck(given if i == 0 else width, inside, width, stride if i == 0 else 1, cardinality) for i in range((depth - 2) // 9)
         ]
         stages[f"layer{number}"], given = nn.Sequential(*blocks), width
-    return _network(base, stem_stride, stages, given, num_classes)
+    network = _network(base, stem_stride, stages, given, num_classes)
+    nn.init.kaiming_normal_(network.get_parameter("fc.weight"))
+    nn.init.zeros_(network.get_parameter("fc.bias"))
+    return network
 
 
 def densenet_cifar(depth: int = 100, num_classes: int = 10, stem_stride: int = 2, *, growth: int = 12) -> nn.Sequential:
@@ -150,10 +156,11 @@ def initialised(network: Network) -> Network:
     return network
 
 
-# By name: called with num_classes and stem_stride. The last three are LFI-CAM's and ABN's networks for CIFAR.
+# By name: called with num_classes and stem_stride. The last three are LFI-CAM's and ABN's networks for CIFAR. Their release makes blocks of
+# three convolutions ("_bottleneck") from depth 44 on.
 CIFAR: dict[str, Callable[..., nn.Sequential]] = {
     **{f"resnet{depth}": partial(resnet_cifar, depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
-    "resnet110_bottleneck": partial(resnet_cifar, 110, expansion=4),
+    **{f"resnet{depth}_bottleneck": partial(resnet_cifar, depth, expansion=4) for depth in (44, 56, 110)},
     "densenet100_12": partial(densenet_cifar, 100),
     "resnext29_8x64d": partial(resnext_cifar, 29),
 }

@@ -139,6 +139,8 @@ def scratch_plan(model: str, dataset: str, name: str, count: int | None = None, 
     """`scratch_recipe` and its images: the papers cut random windows out of whole ones (CIFAR's and drawn images are whole already)."""
     recipe = scratch_recipe(model, dataset, count, setting, paper, name)
     deviations = _another(name, (ABN_NETWORKS if model == "abn" else LFI_CAM_NETWORKS).get(dataset, (name,)))
+    if name in ("resnet44", "resnet56", "resnet110"):
+        deviations = ("blocks: of two convolutions instead of three, which the release takes from depth 44 on", *deviations)
     if paper and dataset in ("imagenet", "cat_dog"):
         return Plan(recipe, {"split": "full", "view": "original", "tested": "crop", "stream": True}, deviations)
     return Plan(recipe, deviations=deviations)
