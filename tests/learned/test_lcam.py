@@ -254,13 +254,10 @@ def test_the_ablation_s_released_weights_are_no_deviation():
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_the_attention_reads_the_image_as_it_is(cached):
-    """ResNet-50's Img by cross-entropy alone, as released: features of x in training and read-out, the classes and the masked pass of norm(x)."""
+    """ResNet-50's Img by cross-entropy alone, as released: the attention reads x; the classes and the masked pass come of norm(x)."""
     model = LCam(nets.gap(), "img", raw=True, cached=cached, **ENTROPY_ALONE)
     assert model.name == "l_cam_img[ce,raw]"
-    classifier, given = (
-        model.classifier,
-        torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),
-    )
+    classifier, given = model.classifier, (nets.images(4) * 255).round().to(torch.uint8)
     images = given.double() / 255
     labels = classifier(images).argmax(1)
     prepared = model.prepare({"images": given}, L_CAM.shortened(1, flip=False, crop=None), progress=False)
@@ -276,9 +273,8 @@ def test_the_attention_reads_the_image_as_it_is(cached):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
     probe = Probe(classifier.frozen(), images)
     torch.testing.assert_close(model.explain(probe), own.detach(), rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(
-        model.explain(probe.pairs(torch.tensor([2, 2]), labels[[2, 0]])), maps_of_all[[2, 2], labels[[2, 0]]].detach()
-    )
+    others = labels[[2, 0]]
+    torch.testing.assert_close(model.explain(probe.pairs(torch.tensor([2, 2]), others)), maps_of_all[[2, 2], others].detach())
     assert not torch.allclose(model.explain(probe), LCam.explain(whole(model), probe))
     with pytest.raises(ValueError, match="L-CAM-Fm masks the activations that it reads"):
         LCam(nets.gap(), raw=True)
