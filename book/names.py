@@ -93,6 +93,8 @@ NAMES = {
     "voc07": "VOC2007 test",
     "cub": "CUB-200-2011 test",
     "cifar10": "CIFAR-10 (subset)",
+    "cifar100": "CIFAR-100",
+    "stl10": "STL-10",
     "cat_dog": "cats and dogs",
     "forms": "forms of one method",
     "shortcut": "a planted mark",

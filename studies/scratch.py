@@ -43,7 +43,7 @@ from studies.lfi_features import bare
 
 MODELS = ("plain", "lfi_cam", "abn")
 CHOOSES = ("lfi_cam", "lfi_cam[kernel=1]")  # have an importance network, whose weights differ from image to image
-DATASETS = ("cifar10", "cat_dog", "drawn_imagenet", "drawn_cub")
+DATASETS = ("cifar10", "cifar100", "stl10", "cat_dog", "drawn_imagenet", "drawn_cub")
 Row = dict[str, object]
 Explains = Callable[[Probe], Tensor]
 
@@ -268,7 +268,7 @@ def main() -> None:
     """Train, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=DATASETS)
-    parser.add_argument("backbone", help="resnet20 on cifar10, resnet18 on cat_dog, resnet8 on drawn_imagenet")
+    parser.add_argument("backbone", help="resnet20 on cifar10 and cifar100, resnet18 on cat_dog and stl10, resnet8 on drawn data")
     parser.add_argument("--settings", type=int, nargs="+", default=[0], help="numbers in plans.SETTINGS; drawn data have one")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="the first is that of all settings")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(jobs.SCRATCH))

@@ -25,7 +25,7 @@ from cam_core.learned.calm import PATCH, Calm, calm_trunk
 from cam_core.learned.lcam import ENTROPY_ALONE, LCam
 from cam_core.learned.lfi import CIFAR_MEAN, CIFAR_STD, LfiCam, lfi_backbone
 from cam_core.learned.plain import Plain, mean_average_precision, multi_label_head, start_as_released, with_pooled_head
-from cam_core.learned.plans import L_CAM_MASKS, Plan, calm_plan, l_cam_plan, scratch_plan
+from cam_core.learned.plans import L_CAM_MASKS, LARGE, SMALL, Plan, calm_plan, l_cam_plan, scratch_plan
 from cam_core.learned.training import predict, trained
 from cam_core.networks import CIFAR, equal_width
 from cam_core.pretrained import load_classifier
@@ -71,9 +71,8 @@ def scratch_backbone(dataset: str, name: str, classes: int, *, widened: bool = F
     if widened and not (name in CIFAR and name.startswith("resnet")):
         raise ValueError(f"{name} cannot be widened: take one of {', '.join(key for key in CIFAR if key.startswith('resnet'))}")
     width = equal_width(name, sum(parameter_counts(name, classes)[part] for part in ("plain", "fin_3x3")), classes) if widened else None
-    if dataset == "cifar10":
-        return lfi_backbone(name, classes, stem_stride=1, mean=CIFAR_MEAN, std=CIFAR_STD, width=width)
-    return lfi_backbone(name, classes, width=width)
+    colour: dict[str, Any] = {"mean": CIFAR_MEAN, "std": CIFAR_STD} if dataset in (*SMALL, "stl10") else {}
+    return lfi_backbone(name, classes, stem_stride=1 if dataset in SMALL else None, width=width, **colour)
 
 
 def _from_scratch(
@@ -114,7 +113,7 @@ def lfi_cam(dataset: str, name: str, root: Path | str, *, importance: str = "fin
 def abn(dataset: str, name: str, root: Path | str, **how: Any) -> tuple[Abn, Summary]:
     """ABN from scratch, on the schedule (with ``paper``, its own) and with the stem of the plain network beside it."""
     model, summary = _from_scratch("abn", Abn, dataset, name, root, **how)
-    stem = ["stem: stride 1, as LFI-CAM's, instead of 2"] if dataset in ("imagenet", "cat_dog") else []
+    stem = ["stem: stride 1, as LFI-CAM's, instead of 2"] if dataset in LARGE else []
     return model, _also(summary, stem)
 
 
@@ -136,7 +135,7 @@ def network(dataset: str, name: str, root: Path | str, *, seed: int = 0, device:
     """The network of a data set that is explained.
 
     imagenet: pretrained. voc07: a multi-label head on the frozen pretrained trunk. cub, and with ``paper`` imagenet too: fine-tuned under a
-    new pooled head, as CALM is. drawn_*, cifar10, cat_dog: `plain`.
+    new pooled head, as CALM is. drawn_*, cifar10, cifar100, stl10, cat_dog: `plain`.
     """
     tuned = dataset == "cub" or (dataset == "imagenet" and how.get("paper"))
     if dataset == "imagenet" and not tuned:
@@ -298,6 +297,6 @@ def _said(recipe: str | None, known: Mapping[str, dict[str, Any]]) -> dict[str, 
 def epochs(recipe: str | None) -> tuple[int, ...]:
     """The numbers that a recipe's name states: "e12" -> (12,), "e50-2" -> (50, 2), none -> ().
 
-    Epochs; behind a hyphen those of L-CAM-Img, or on cifar10 and cat_dog the number of the setting.
+    Epochs; behind a hyphen those of L-CAM-Img, or of data with several (`plans.SETTINGS`) the number of the setting.
     """
     return tuple(int(number) for number in re.findall(r"\d+", recipe or ""))
