@@ -15,12 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from cam_core.classifier import Classifier
+from cam_core.data import Dataset
 from cam_core.data.sources import HOME, find_root, images, source
 from cam_core.learned.abn import Abn, parameter_counts
-from cam_core.learned.batches import features, in_memory
+from cam_core.learned.batches import as_float, features, in_memory
 from cam_core.learned.calm import PATCH, Calm, calm_trunk
 from cam_core.learned.lcam import ENTROPY_ALONE, LCam
 from cam_core.learned.lfi import CIFAR_MEAN, CIFAR_STD, LfiCam, lfi_backbone
@@ -29,6 +31,7 @@ from cam_core.learned.plans import L_CAM_MASKS, LARGE, SMALL, Plan, calm_plan, l
 from cam_core.learned.training import predict, trained
 from cam_core.networks import CIFAR, equal_width
 from cam_core.pretrained import load_classifier
+from cam_core.probe import Probe
 
 STORE = HOME / "runs/models"
 Summary = dict[str, Any]
@@ -223,6 +226,22 @@ def l_cam(
         model, summary = _carried_out(plan, build, dataset, root, **how)
         learned[model.name] = model, summary
     return learned
+
+
+# --- the maps that are published with a training -----------------------------------------------------------------------------------------
+
+
+def spread(data: Dataset, count: int = 100) -> Dataset:
+    """At most ``count`` images, evenly spaced over the list (which may go class by class): those whose maps a run publishes."""
+    return data.part(slice(None, None, -(-len(data) // count)))
+
+
+@torch.no_grad()
+def explained(classifier: Classifier, explain: Callable[[Probe], Tensor], images: Tensor | Dataset, batch: int = 100) -> Tensor:
+    """Raw maps [N,h,w] of the class that ``classifier`` predicts, on the CPU; ``images`` uint8 [N,3,H,W] or a data set of one size."""
+    images = in_memory(images, progress=False)["images"] if isinstance(images, Dataset) else images
+    probes = (Probe(classifier, as_float(part.to(classifier.mean.device))) for part in images.split(batch))
+    return torch.cat([explain(probe).cpu() for probe in probes])
 
 
 # --- the batch's training jobs ---------------------------------------------------------------------------------------------------------
