@@ -14,13 +14,13 @@ of as many parameters.
 After each training the table is written anew: results/studies/scratch-<dataset>-<backbone>.csv, with "-e<epochs>" behind it for another
 number of epochs than usual, "-seeds" where only these differ though the data set has settings, and "-ablations" for other models, so
 that one table does not replace another. In a folder of the same name lie the maps of each training, of 500 test images (``--images``)
-evenly spaced over the list, at their native resolution (`results.write_maps`; all tables of CIFAR-10 come to 5 MB, to 8 MB with ablations
+evenly spaced over the list, at their native resolution (`results.write_maps`; all tables of CIFAR-10 come to 5 MB, to 7 MB with ablations
 under three seeds). Everything about maps is computed from these files: ``--from-maps`` does it anew, to the same bits, and trains nothing.
 
-Rows of ``role`` "training": one a planned training and number, without a value until it is done.
-"pair": agreement of the maps of two finished trainings on the same test
-images (`map_stability`: IoU at the threshold, by LFI-CAM's script, at a fixed area, correlation; of the pair, of shuffled images, and the
-excess), for pairs that differ in the setting ("settings") or in the seed ("seeds"). "mean": mean, least and most over those pairs.
+Rows of ``role`` "training": one a planned training and number, without a value until it is done. "pair": agreement of the maps of two
+finished trainings on the same test images (`map_stability`: IoU at the threshold, by LFI-CAM's script, at a fixed area, correlation; of
+the pair, of shuffled images, and the excess), for pairs that differ in the setting ("settings") or in the seed ("seeds"). "mean": mean,
+least and most over those pairs.
 """
 
 import argparse
