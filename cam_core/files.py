@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 
 @contextmanager
@@ -50,6 +52,12 @@ def write_table(path: Path | str, frame: pd.DataFrame) -> None:
     """Write a table atomically as .csv, floats to the bit."""
     with replacing(Path(path)) as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def write_arrays(path: Path | str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays by name atomically as a compressed .npz; the same arrays give the same bytes."""
+    with _replacing(Path(path)) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def write_parts(path: Path | str, frames: Iterable[pd.DataFrame]) -> None:

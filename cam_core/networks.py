@@ -99,7 +99,10 @@ def resnet_cifar(depth: int = 8, num_classes: int = 10, stem_stride: int = 2, wi
 def resnext_cifar(
     depth: int = 29, num_classes: int = 10, stem_stride: int = 2, *, cardinality: int = 8, base: int = 64, widen: int = 4
 ) -> nn.Sequential:
-    """ResNeXt of Xie et al. (CVPR 2017, section 5.3): depth 29, 8x64d; stages of 4, 8 and 16 ``base`` channels (``widen`` 4)."""
+    """ResNeXt of Xie et al. (CVPR 2017, section 5.3): depth 29, 8x64d; stages of 4, 8 and 16 ``base`` channels (``widen`` 4).
+
+    The linear layer is drawn as in LFI-CAM's and ABN's release: normal, variance 2 / its inputs, bias 0.
+    """
     if depth < 11 or (depth - 2) % 9:
         raise ValueError(f"depth {depth} is not 9n + 2: take 29")
     stages, given = OrderedDict[str, nn.Module](), base
@@ -109,7 +112,10 @@ def resnext_cifar(
             Bottleneck(given if i == 0 else width, inside, width, stride if i == 0 else 1, cardinality) for i in range((depth - 2) // 9)
         ]
         stages[f"layer{number}"], given = nn.Sequential(*blocks), width
-    return _network(base, stem_stride, stages, given, num_classes)
+    network = _network(base, stem_stride, stages, given, num_classes)
+    nn.init.kaiming_normal_(network.get_parameter("fc.weight"))
+    nn.init.zeros_(network.get_parameter("fc.bias"))
+    return network
 
 
 def densenet_cifar(depth: int = 100, num_classes: int = 10, stem_stride: int = 2, *, growth: int = 12) -> nn.Sequential:
@@ -150,10 +156,11 @@ def initialised(network: Network) -> Network:
     return network
 
 
-# By name: called with num_classes and stem_stride. The last three are LFI-CAM's and ABN's networks for CIFAR.
+# By name: called with num_classes and stem_stride. The last three are LFI-CAM's and ABN's networks for CIFAR. Their release makes blocks of
+# three convolutions ("_bottleneck") from depth 44 on.
 CIFAR: dict[str, Callable[..., nn.Sequential]] = {
     **{f"resnet{depth}": partial(resnet_cifar, depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
-    "resnet110_bottleneck": partial(resnet_cifar, 110, expansion=4),
+    **{f"resnet{depth}_bottleneck": partial(resnet_cifar, depth, expansion=4) for depth in (44, 56, 110)},
     "densenet100_12": partial(densenet_cifar, 100),
     "resnext29_8x64d": partial(resnext_cifar, 29),
 }
@@ -216,13 +223,13 @@ class Mixed6a(nn.Module):
         return torch.cat([self.branch3x3(x), twice, F.max_pool2d(x, 3, stride=1, padding=1)], 1)
 
 
-def finer_inception(network: nn.Module, stride: int, *, norm: bool = True) -> nn.Sequential:
+def finer_inception(network: nn.Module, stride: int, *, wsol: bool = False) -> nn.Sequential:
     """CALM's Inception-v3 for input of 224: torchvision's up to Mixed_6e, then two new 3x3 convolutions of 1024 channels (A3_1b, A3_2b).
 
     28x28 maps (``stride`` 8), or 14x14 with one more pooling before Mixed_6a (16). Mixed_6e is read, as in the WSOL benchmark; the release
     computes it and then reads Mixed_6d. The input is normalised like every network's: torchvision's rescaling to what these weights were
-    trained on (transform_input) is no part of the benchmark's network, as far as we remember it. ``norm``: BatchNorm after the new
-    convolutions (the release's use_bn).
+    trained on (transform_input) is no part of the benchmark's network. By default BatchNorm follows the new convolutions (the release's
+    use_bn); ``wsol``: the benchmark's network, without it and with dropout of 0.5 before each of them and before the head.
     """
     stem = ["Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"]
     parts = {name: network.get_submodule(name) for name in [*stem, "Mixed_5b", "Mixed_5c", "Mixed_5d"]}
@@ -233,7 +240,11 @@ def finer_inception(network: nn.Module, stride: int, *, norm: bool = True) -> nn
     parts["Mixed_6a"] = Mixed6a(network.get_submodule("Mixed_6a"))
     parts |= {name: network.get_submodule(name) for name in ("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e")}
     for name, given in (("A3_1b", 768), ("A3_2b", 1024)):
-        parts[name] = Conv2dNormActivation(given, 1024, 3, norm_layer=nn.BatchNorm2d if norm else None, bias=True)
+        if wsol:
+            parts[f"dropout_{name}"] = nn.Dropout()
+        parts[name] = Conv2dNormActivation(given, 1024, 3, norm_layer=None if wsol else nn.BatchNorm2d, bias=True)
         nn.init.xavier_uniform_(parts[name].get_parameter("0.weight"))
         nn.init.zeros_(parts[name].get_parameter("0.bias"))
+    if wsol:
+        parts["dropout"] = nn.Dropout()
     return nn.Sequential(OrderedDict[str, nn.Module](parts))

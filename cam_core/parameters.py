@@ -29,7 +29,7 @@ DATASETS = {  # what each notebook can be run on: the data has what its metrics 
     "increment_cam": (*DRAWN, "imagenet", "voc07", "cub"),
     "l_cam": ("drawn_imagenet", "drawn_cub", "imagenet", "cub"),
     "calm": ("drawn_cub", "cub"),
-    "lfi_cam": ("drawn_imagenet", "drawn_cub", "cifar10", "cat_dog", "imagenet"),
+    "lfi_cam": ("drawn_imagenet", "drawn_cub", "cifar10", "cifar100", "stl10", "cat_dog", "imagenet"),
 }
 WORDS: dict[str, dict[str, Any]] = {
     "paper": {"paper": "paper"},  # the paper's own recipe
@@ -37,10 +37,11 @@ WORDS: dict[str, dict[str, Any]] = {
     "best": {"held_out": 0.1},  # the weights that are best on a tenth of the training images, which is not trained on
     "test": {"best_on_test": True},  # the papers' habit, beside the accuracy of the last weights
     "ce": {"ablated": True},  # L-CAM also by cross-entropy alone
+    "raw": {"raw": True},  # Img's form of that once more, as ResNet-50's was released
 }
 SPOKEN = {  # the words that a paper's recipes know; Increment-CAM's networks are trained as CALM's plain ones
     "increment_cam": ("paper", "wsol", "best", "test"),
-    "l_cam": ("paper", "best", "test", "ce"),
+    "l_cam": ("paper", "best", "test", "ce", "raw"),
     "calm": ("paper", "wsol", "best", "test"),
     "lfi_cam": ("paper", "best", "test"),
 }

@@ -2,13 +2,16 @@
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
-from cam_core.files import flush, replace_folder, write_json, write_parts, write_table
+from cam_core.files import flush, replace_folder, write_arrays, write_json, write_parts, write_table
 from cam_core.provenance import process_facts, public
 
 TEXT = ("paper", "dataset", "split", "backbone", "weights", "recipe", "protocol", "method", "metric", "setting")
@@ -20,9 +23,10 @@ MAY_BE_EMPTY = ("weights", "recipe", "setting")
 DIFFERENCE = (*COLUMNS, "than", "p", "p_holm", "same_as")  # a record whose value is that of `method` minus that of `than`
 PAIRED = ["value", "ci_low", "ci_high", "p_holm", "n", "same_as"]  # what a reader wants to see of a difference
 
-METRICS, DIFFERENCES, PER_IMAGE, FACTS, PROVENANCE, NOTEBOOK = (
+METRICS, DIFFERENCES, MAPS, PER_IMAGE, FACTS, PROVENANCE, NOTEBOOK = (
     "metrics.csv",
     "differences.csv",
+    "maps.npz",
     "per_image.parquet",
     "run_facts.json",
     "provenance.json",
@@ -135,6 +139,45 @@ def _unfinished(folder: Path) -> bool:
     return folder.suffix in {".part", ".failed", ".old"}
 
 
+# ---------------------------------------------------------------- maps
+
+Maps = tuple[Sequence[str], Mapping[str, ArrayLike]]  # ids of N images, and by name their raw maps [N,h,w]
+
+
+def write_maps(path: Path | str, maps: Maps) -> None:
+    """Write the maps of N images as .npz: each in float16 between its least and its greatest value, and these two in float32.
+
+    So a map that is nearly constant (ABN's) keeps its shape, and the values keep their sign and their size.
+    """
+    ids, named = maps
+    arrays: dict[str, NDArray[Any]] = {"ids": np.asarray(ids, str)}
+    for name, raw in named.items():
+        heat = np.asarray(raw, np.float32)
+        if heat.ndim != 3 or len(heat) != len(ids):
+            raise ValueError(f"maps of {name}: expected [{len(ids)},h,w], a map for each image, got {list(heat.shape)}")
+        ends = np.stack([heat.min((1, 2)), heat.max((1, 2))])  # [2,N]
+        low, span = ends[0, :, None, None], (ends[1] - ends[0])[:, None, None]
+        arrays |= {name: ((heat - low) / np.where(span > 0, span, 1)).astype(np.float16), f"{name}, ends": ends}
+    write_arrays(path, arrays)
+
+
+def read_maps(path: Path | str) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
+    """The ids and the raw maps float32 [N,h,w] of a maps.npz, within 1/4096 of each map's range of what was written.
+
+    What is measured on them comes out the same, to the bit, whenever they are read.
+    """
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+        ids, maps = arrays.pop("ids").tolist(), {}
+        for name in [name for name in arrays if f"{name}, ends" in arrays]:
+            low, high = arrays[f"{name}, ends"][..., None, None]
+            maps[name] = low + arrays[name].astype(np.float32) * (high - low)
+    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: cannot be read as maps ({error}); run again what wrote it") from error
+    return ids, maps
+
+
 # ---------------------------------------------------------------- saving
 
 
@@ -144,12 +187,14 @@ def save(
     per_image: Iterable[pd.DataFrame] = (),
     provenance_extra: Mapping[str, Any] | None = None,
     differences: pd.DataFrame | None = None,
+    maps: Maps | None = None,
 ) -> pd.DataFrame:
-    """What a notebook calls at its end: write metrics.csv, differences.csv, per_image.parquet and run_facts.json into `out_dir`.
+    """What a notebook calls at its end: write metrics.csv, differences.csv, maps.npz, per_image.parquet and run_facts.json into `out_dir`.
 
     records: the 15 columns in any order. per_image: frames of one row per image and measure (`Table.per_image`).
     provenance_extra: what only the notebook knows (device, chunk, data_digest, weights_digest, ...).
     differences: the columns of DIFFERENCE, in any order; paired comparisons of the methods (`Table.differences`).
+    maps: of the models that the run trained, so that a metric can be computed anew without training (`jobs.spread`, `jobs.explained`).
     `out_dir=None` (a notebook opened by hand) checks and writes nothing. Returns the checked records.
     """
     frame = pd.DataFrame(records)
@@ -163,6 +208,8 @@ def save(
     if out_dir is not None:
         if differences is not None:
             write_table(Path(out_dir) / DIFFERENCES, differences[list(DIFFERENCE)])
+        if maps is not None:
+            write_maps(Path(out_dir) / MAPS, maps)
         write_table(Path(out_dir) / METRICS, frame)
         write_parts(Path(out_dir) / PER_IMAGE, per_image)
         write_json(Path(out_dir) / FACTS, public({**process_facts(), **(provenance_extra or {})}))
@@ -173,9 +220,9 @@ def save(
 
 
 def publish(profile: str, *, runs: Path, results: Path, allow_dirty: bool = False) -> tuple[list[Path], list[str]]:
-    """Copy metrics, differences and provenance of the complete runs of a profile into results/<profile>/<paper>/<key>/.
+    """Copy metrics, differences, maps and provenance of the complete runs of a profile into results/<profile>/<paper>/<key>/.
 
-    Each folder is swapped in whole; nothing else under `results` is touched; a run that is older than the differences goes without them.
+    Each folder is swapped in whole; nothing else under `results` is touched; a run that is older than differences or maps goes without.
     Returns (published folders, one sentence per refused run): a run is refused that does not come from a committed state of the code,
     unless `allow_dirty` (its provenance then says `dirty`). FileNotFoundError if the profile has no complete run.
     """
@@ -191,14 +238,15 @@ def publish(profile: str, *, runs: Path, results: Path, allow_dirty: bool = Fals
             refused.append(f"{name}: not published, {why}; commit and run again, or allow it with --allow-dirty")
             continue
         read_records(folder / METRICS)
-        compared = (folder / DIFFERENCES).exists()
-        if compared:
-            read_differences(folder / DIFFERENCES)
+        beside: dict[str, Callable[[Path], object]] = {DIFFERENCES: read_differences, MAPS: read_maps}
+        present = [file for file in beside if (folder / file).exists()]
+        for file in present:
+            beside[file](folder / file)
         final = results / profile / name
         part = final.with_name(final.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        for file in (METRICS, *([DIFFERENCES] if compared else []), PROVENANCE):
+        for file in (METRICS, *present, PROVENANCE):
             shutil.copyfile(folder / file, part / file)
             flush(part / file)
         replace_folder(part, final)

@@ -3,6 +3,7 @@
     CAM_DATA=... python -m studies.scratch cifar10 resnet20 --settings 0 1 2 3 4 --seeds 0
     CAM_DATA=... python -m studies.scratch cifar10 resnet20 --settings 0 --seeds 0 1 2
     CAM_DATA=... python -m studies.scratch cat_dog resnet18 --settings 0 1 2 --seeds 0
+    python -m studies.scratch cifar10 resnet20 --settings 0 1 2 3 4 --seeds 0 --from-maps
 
 Trainings: every setting under the first seed, then the other seeds under the first setting, each for the three models in turn; on two
 cores the first command takes an hour and a half to two hours, the second one hour, the third (images of 64 pixels) an hour and a half, and
@@ -12,10 +13,14 @@ of as many parameters.
 
 After each training the table is written anew: results/studies/scratch-<dataset>-<backbone>.csv, with "-e<epochs>" behind it for another
 number of epochs than usual, "-seeds" where only these differ though the data set has settings, and "-ablations" for other models, so
-that one table does not replace another. Rows of ``role`` "training": one a planned training and number, without a value until it is done.
-"pair": agreement of the maps of two finished trainings on the same test
-images (`map_stability`: IoU at the threshold, by LFI-CAM's script, at a fixed area, correlation; of the pair, of shuffled images, and the
-excess), for pairs that differ in the setting ("settings") or in the seed ("seeds"). "mean": mean, least and most over those pairs.
+that one table does not replace another. In a folder of the same name lie the maps of each training, of 500 test images (``--images``)
+evenly spaced over the list, at their native resolution (`results.write_maps`; all tables of CIFAR-10 come to 5 MB, to 7 MB with ablations
+under three seeds). Everything about maps is computed from these files: ``--from-maps`` does it anew, to the same bits, and trains nothing.
+
+Rows of ``role`` "training": one a planned training and number, without a value until it is done. "pair": agreement of the maps of two
+finished trainings on the same test images (`map_stability`: IoU at the threshold, by LFI-CAM's script, at a fixed area, correlation; of
+the pair, of shuffled images, and the excess), for pairs that differ in the setting ("settings") or in the seed ("seeds"). "mean": mean,
+least and most over those pairs.
 """
 
 import argparse
@@ -23,7 +28,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +36,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cam_core import METHODS, Probe
+from cam_core import METHODS, Probe, results
 from cam_core.classifier import Classifier
 from cam_core.data import sources
 from cam_core.files import write_table
@@ -41,9 +46,10 @@ from cam_core.maps import is_empty
 from cam_core.metrics import map_stability
 from studies.lfi_features import bare
 
+IMAGES = 500  # whose maps are published and compared: 50 of each of CIFAR-10's classes
 MODELS = ("plain", "lfi_cam", "abn")
 CHOOSES = ("lfi_cam", "lfi_cam[kernel=1]")  # have an importance network, whose weights differ from image to image
-DATASETS = ("cifar10", "cat_dog", "drawn_imagenet", "drawn_cub")
+DATASETS = ("cifar10", "cifar100", "stl10", "cat_dog", "drawn_imagenet", "drawn_cub")
 Row = dict[str, object]
 Explains = Callable[[Probe], Tensor]
 
@@ -97,17 +103,9 @@ def explainers(name: str, model: Any) -> list[tuple[str, Classifier, Explains]]:
     return [own, (f"{name}: cam", model.classifier, METHODS["cam"]), (f"{name}: mean_activation", bare(model), METHODS["mean_activation"])]
 
 
-@torch.no_grad()
 def looked_at(name: str, model: Any, images: Tensor, batch: int = 100) -> dict[str, Tensor]:
     """Name -> raw maps [N,h,w] of images [N,3,H,W]."""
-    return {
-        key: torch.cat([explain(Probe(network, _ready(part, network))).cpu() for part in images.split(batch)])
-        for key, network, explain in explainers(name, model)
-    }
-
-
-def _ready(images: Tensor, network: Classifier) -> Tensor:
-    return as_float(images.to(network.mean.device))
+    return {key: jobs.explained(network, explain, images, batch) for key, network, explain in explainers(name, model)}
 
 
 @torch.no_grad()
@@ -117,7 +115,7 @@ def effective_channels(model: LfiCam, images: Tensor, batch: int = 100) -> float
     hook = model.classifier.trunk.importance.register_forward_hook(lambda _module, _given, w: found.append(1 / w.double().square().sum(1)))
     try:
         for part in images.split(batch):
-            model.classifier.activations(_ready(part, model.classifier))
+            model.classifier.activations(as_float(part.to(model.classifier.mean.device)))
     finally:
         hook.remove()
     return float(torch.cat(found).mean())
@@ -128,6 +126,25 @@ def finished(training: Training, images: Tensor, dataset: str, name: str, root: 
     model, summary = train(training, dataset, name, root, **options)
     effective = effective_channels(model, images) if training.model in CHOOSES else None
     return Done(summary, looked_at(training.model, model, images), effective)
+
+
+# --- its maps on disk ------------------------------------------------------------------------------------------------------------------
+
+
+def as_published(found: Done, ids: Sequence[str], file: Path) -> Done:
+    """The finished training with its maps as they are read back from ``file``, where they are written; ``ids`` of the images."""
+    results.write_maps(file, (ids, {key: maps.numpy() for key, maps in found.maps.items()}))
+    return replace(found, maps=published_maps(file))
+
+
+def maps_file(out: Path, training: Training) -> Path:
+    """Where the maps of a training of the table ``out`` lie."""
+    return out.with_suffix("") / f"{training.model}-{training.setting}-{training.seed}.npz"
+
+
+def published_maps(file: Path) -> dict[str, Tensor]:
+    """Name -> raw maps [N,h,w]."""
+    return {key: torch.from_numpy(maps) for key, maps in results.read_maps(file)[1].items()}
 
 
 # --- the table -------------------------------------------------------------------------------------------------------------------------
@@ -157,6 +174,12 @@ def training_rows(planned: Sequence[Training], done: dict[Training, Done], faile
         digest = found.summary["digest"][:20] if found else ""
         rows += [{**facts, "metric": metric, "value": value, "digest": digest} for metric, value in values.items()]
     return rows
+
+
+def compared(training: Training, done: dict[Training, Done], size: tuple[int, int]) -> list[Row]:
+    """`pair_rows` of a training with those that were done before it."""
+    among = [(what, one, other) for what, one, other in pairs(list(done)) if training in (one, other)]
+    return [row for what, one, other in among for row in pair_rows(one, other, what, done, size)]
 
 
 def pair_rows(one: Training, other: Training, what: str, done: dict[Training, Done], size: tuple[int, int]) -> list[Row]:
@@ -206,16 +229,17 @@ def study(
     *,
     out: Path,
     epochs: int | None = None,
-    limit: int | None = None,
+    limit: int = IMAGES,
     **options: Any,
 ) -> pd.DataFrame:
-    """Train all that is planned, one by one, and write ``out`` after each. ``limit``: maps of the first test images only.
+    """Train all that is planned, one by one, and write ``out`` after each. ``limit``: maps of how many test images.
 
     A training that diverges is recorded as failed and the others go on. While there is less than an earlier run had published, as long as
     that is only being loaded again, the table stays what it was.
     """
     of = sources.source(dataset)
-    images = in_memory(sources.images(dataset, root, limit=limit)(of.view), progress=False)["images"]
+    data = jobs.spread(sources.images(dataset, root)(of.view), limit)
+    images = in_memory(data, progress=False)["images"]
     size = (images.shape[-2], images.shape[-1])
     count = epochs or plans.SCRATCH_EPOCHS[dataset]
     facts = {"dataset": dataset, "backbone": name, "epochs": count, "images": len(images)}
@@ -224,13 +248,12 @@ def study(
     began = time.monotonic()
     for number, training in enumerate(planned, start=1):
         try:
-            done[training] = finished(training, images, dataset, name, root, epochs=epochs, **options)
+            found = finished(training, images, dataset, name, root, epochs=epochs, **options)
+            done[training] = as_published(found, data.ids, maps_file(out, training))
         except TrainingError as error:
             failed[training] = str(error)
         else:
-            for what, one, other in pairs(list(done)):
-                if training in (one, other):
-                    paired += pair_rows(one, other, what, done, size)
+            paired += compared(training, done, size)
         frame = pd.DataFrame([*training_rows(planned, done, failed), *mean_rows(paired, planned), *paired]).assign(**facts)
         if len(done) >= known:
             write_table(out, frame)
@@ -239,6 +262,24 @@ def study(
     if len(done) < known:
         print(f"{out.name} holds {known} finished trainings, these are {len(done)}: it stays as it is; ask for all of them, or remove it")
     return frame
+
+
+def from_maps(out: Path) -> pd.DataFrame:
+    """The table at ``out`` with all pairs and means computed anew, from the maps published beside it; nothing is trained."""
+    frame = pd.read_csv(out, float_precision="round_trip")
+    trainings = frame[frame.role == "training"]
+    facts = {key: frame[key].iloc[0] for key in ("dataset", "backbone", "epochs", "images")}
+    side = sources.source(facts["dataset"]).side
+    planned, done, paired = list[Training](), dict[Training, Done](), list[Row]()
+    for row in trainings.drop_duplicates(["model", "setting", "seed"]).itertuples():
+        planned.append(Training(str(row.model), int(row.setting), int(row.seed)))
+        if row.state == "done":
+            file = maps_file(out, planned[-1])
+            if not file.exists():
+                raise FileNotFoundError(f"{file}: the table was published without these maps; run the study without --from-maps")
+            done[planned[-1]] = Done({}, published_maps(file))
+            paired += compared(planned[-1], done, (side, side))
+    return pd.DataFrame([*trainings.to_dict("records"), *mean_rows(paired, planned), *paired]).assign(**facts)
 
 
 def told(training: Training, done: dict[Training, Done], failed: dict[Training, str]) -> str:
@@ -268,21 +309,25 @@ def main() -> None:
     """Train, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=DATASETS)
-    parser.add_argument("backbone", help="resnet20 on cifar10, resnet18 on cat_dog, resnet8 on drawn_imagenet")
+    parser.add_argument("backbone", help="resnet20 on cifar10 and cifar100, resnet18 on cat_dog and stl10, resnet8 on drawn data")
     parser.add_argument("--settings", type=int, nargs="+", default=[0], help="numbers in plans.SETTINGS; drawn data have one")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="the first is that of all settings")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(jobs.SCRATCH))
     parser.add_argument("--epochs", type=int, help="the data set's default if left out")
-    parser.add_argument("--images", type=int, help="how many test images are explained; all if left out")
+    parser.add_argument("--images", type=int, default=IMAGES, help="how many test images are explained, evenly spaced over the list")
+    parser.add_argument("--from-maps", action="store_true", help="compute the table's pairs anew from its published maps; trains nothing")
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
     known = len(plans.SETTINGS.get(given.dataset, (None,)))
     if not set(given.settings) <= set(range(known)):
         parser.error(f"{given.dataset} has settings 0 to {known - 1}")
+    out = table(given.dataset, given.backbone, given.epochs, given.models, given.settings)
+    if given.from_maps:
+        write_table(out, from_maps(out))
+        return
     study(
         given.dataset, given.backbone, sources.find_root(given.dataset), plan(given.settings, given.seeds, given.models),
-        out=table(given.dataset, given.backbone, given.epochs, given.models, given.settings),
-        epochs=given.epochs, limit=given.images, device=given.device,
+        out=out, epochs=given.epochs, limit=given.images, device=given.device,
     )  # fmt: skip
 
 

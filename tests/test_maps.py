@@ -32,6 +32,15 @@ def test_survivors_of_muting_at_224(fraction, survivors):
     assert (maps.top_fraction(m, fraction) > 0).sum((1, 2)).tolist() == [survivors] * 2
 
 
+def test_the_share_that_stays_is_what_the_dropped_one_leaves():
+    """As released: ceil((1 - 0.85) 25600) is 3841, and the 21760th of the values is not below itself."""
+    m = torch.arange(1.0, 160 * 160 + 1).view(1, 160, 160)
+    kept = maps.top_fraction(m, 0.15)
+    assert int((kept > 0).sum()) == 3841
+    assert kept[kept > 0].min() == 21760
+    assert int((maps.top_fraction(m, 0.5) > 0).sum()) == 12800
+
+
 def muted(values: np.ndarray, fraction: float) -> np.ndarray:
     """L-CAM's rule, one value at a time."""
     n = len(values)
@@ -41,7 +50,7 @@ def muted(values: np.ndarray, fraction: float) -> np.ndarray:
         return values
     threshold = sorted(values)[rank - 1]
     out = [0.0 if v < threshold else v for v in values]
-    quota = int(np.ceil(n * fraction - 1e-9))
+    quota = int(np.ceil((1 - drop) * n))
     for i in range(n):
         if sum(v > 0 for v in out) > quota and out[i] == threshold:
             out[i] = 0.0

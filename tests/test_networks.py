@@ -55,13 +55,14 @@ def test_depth_must_fit():
 @pytest.mark.parametrize(
     ("name", "published", "cut_at", "channels"),
     [
+        ("resnet44_bottleneck", 684_058, "layer3", 256),
         ("resnet110_bottleneck", 1.70e6, "layer3", 256),
         ("densenet100_12", 0.77e6, "relu", 342),
         ("resnext29_8x64d", 34.4e6, "layer3", 1024),
     ],
 )
 def test_larger_cifar_families(name, published, cut_at, channels):
-    """Huang et al. (2017), table 2: 0.8 M; Xie et al. (2017), table 7: 34.4 M."""
+    """Huang et al. (2017), table 2: 0.8 M; Xie et al. (2017), table 7: 34.4 M; seven bottlenecks a stage (depth 44) counted by hand."""
     with torch.device("meta"):
         network = CIFAR[name](num_classes=10, stem_stride=1)
         trunk, head = cut(network, cut_at)
@@ -69,6 +70,15 @@ def test_larger_cifar_families(name, published, cut_at, channels):
         assert activations.shape == (2, channels, 8, 8)
         assert head(activations).shape == (2, 10)
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(published, rel=0.005)
+
+
+def test_resnext_s_linear_layer_is_drawn_as_released():
+    """Normal of variance 2 / inputs: .044 for the 1024 channels of 8x64d; no bias."""
+    torch.manual_seed(0)
+    layer = resnext_cifar(11, 100, cardinality=2, base=64).fc
+    assert layer.in_features == 1024
+    assert layer.weight.std().item() == pytest.approx(0.0442, rel=0.02)
+    assert not layer.bias.any()
 
 
 def test_bottleneck_has_as_many_blocks():

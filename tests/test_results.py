@@ -147,6 +147,54 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
     assert sorted(tmp_path.iterdir()) == [path, parts]
 
 
+def heats():
+    """Six maps 3x4: noise of both signs, nearly constant ones (as ABN's), one constant and one that is not finite."""
+    random = np.random.default_rng(0)
+    heat = random.normal(0, 5, (6, 3, 4)).astype(np.float32)
+    heat[2:4] = 0.9 + 1e-4 * random.random((2, 3, 4))
+    heat[4], heat[5, 1, 1] = -0.3, np.nan
+    return heat
+
+
+def test_maps_come_back_within_a_fraction_of_their_own_range_and_then_to_the_bit(tmp_path):
+    ids, heat = [f"image {n}" for n in range(6)], heats()
+    path, again = tmp_path / "maps.npz", tmp_path / "again.npz"
+    results.write_maps(path, (ids, {"abn": heat, "plain: cam": -heat[:, :2]}))
+    read_ids, maps = results.read_maps(path)
+    assert (read_ids, list(maps), maps["abn"].dtype, maps["abn"].shape) == (ids, ["abn", "plain: cam"], np.float32, heat.shape)
+    span = np.ptp(heat[:4], (1, 2), keepdims=True)
+    assert (np.abs(maps["abn"][:4] - heat[:4]) <= span / 4096 + np.abs(heat[:4]) * 2**-22).all()
+    for kept, given in zip(maps["abn"][:4], heat, strict=False):  # the extremes stay where they are; float16 of the raw map has none here
+        assert (kept.argmin(), kept.argmax()) == (given.argmin(), given.argmax())
+    assert np.ptp(heat[2].astype(np.float16)) == 0
+    assert (maps["abn"][4] == np.float32(-0.3)).all()
+    assert np.isnan(maps["abn"][5]).any()
+    results.write_maps(again, (ids, {"abn": heat, "plain: cam": -heat[:, :2]}))
+    assert path.read_bytes() == again.read_bytes()
+    with pytest.raises(ValueError, match=r"maps of cam: expected \[5,h,w\], a map for each image, got \[6, 3, 4\]"):
+        results.write_maps(path, (ids[:5], {"cam": heat}))
+    path.write_bytes(again.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"maps\.npz: cannot be read as maps"):
+        results.read_maps(path)
+
+
+def test_maps_are_saved_and_published_with_their_run(tmp_path):
+    runs, published = tmp_path / "runs", tmp_path / "results"
+    folder = runs / "subset" / "lfi_cam" / "with"
+    ids = list("abcdef")
+    results.save(folder, [record()], maps=(ids, {"lfi_cam": heats()[:, :2]}))
+    files.write_json(folder / "provenance.json", {"dirty": False})
+    make_run(runs / "subset" / "lfi_cam" / "without")
+    (new, old), _ = results.publish("subset", runs=runs, results=published)
+    assert sorted(file.name for file in new.iterdir()) == ["maps.npz", "metrics.csv", "provenance.json"]
+    assert sorted(file.name for file in old.iterdir()) == ["metrics.csv", "provenance.json"]
+    assert (new / "maps.npz").read_bytes() == (folder / "maps.npz").read_bytes()
+    (folder / "maps.npz").write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"maps\.npz: cannot be read as maps"):
+        results.publish("subset", runs=runs, results=published)
+    assert results.read_maps(new / "maps.npz")[0] == ids  # what was published stays
+
+
 def test_load_takes_complete_runs_only(tmp_path):
     make_run(tmp_path / "smoke" / "l_cam" / "d-r-s0", value=1.0)
     make_run(tmp_path / "smoke" / "calm" / "d-r-s1", value=2.0)

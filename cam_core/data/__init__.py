@@ -1,4 +1,4 @@
-"""Readers for the official on-disk layouts of ImageNet, PASCAL VOC2007 and CUB-200-2011, all giving `Example`.
+"""Readers for the official on-disk layouts of ImageNet, VOC2007, CUB-200-2011, CIFAR-100 and STL-10, all giving `Example`.
 
 dataset = VOC2007("data/drawn", "test", view="squash")
 dataset[0].image, dataset[0].boxes, dataset.classes
@@ -17,6 +17,7 @@ from cam_core.data.example import (
 )
 from cam_core.data.folder import ImageFolder
 from cam_core.data.imagenet import ImageNet
+from cam_core.data.packed import Packed
 from cam_core.data.voc import VOC2007
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Example",
     "ImageFolder",
     "ImageNet",
+    "Packed",
     "check",
     "collate",
     "inclusive_boxes",

@@ -15,6 +15,7 @@ from cam_core.data.cub import CUB200
 from cam_core.data.example import Dataset, View
 from cam_core.data.folder import ImageFolder, middle_square
 from cam_core.data.imagenet import ImageNet
+from cam_core.data.packed import Packed
 from cam_core.data.voc import VOC2007
 
 HOME = Path(__file__).resolve().parents[2]  # the repository, wherever a notebook was started
@@ -54,6 +55,10 @@ SOURCES = {
     "cifar10": Source(
         partial(ImageFolder, name="CIFAR-10-subset"), "train", "test", 32,
         deviations=("images: 20,000 and 5,000 as JPEG files instead of 50,000 and 10,000",),
+    ),
+    "cifar100": Source(partial(Packed, name="CIFAR-100"), "train", "test", 32, published=50_000, classes=100),
+    "stl10": Source(
+        partial(Packed, name="STL-10"), "train", "test", 96, view="crop", train_view="original", published=5000, classes=10,
     ),
     "cat_dog": Source(
         partial(ImageFolder, name="Cat-Dog-128"), "train", "val", 64, view="crop", train_view=middle_square(128),

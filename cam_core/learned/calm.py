@@ -250,12 +250,13 @@ def _of_class(log_class: Tensor, log_location: Tensor, labels: Tensor) -> Tensor
     return log_class[torch.arange(len(labels)), labels].flatten(1) + log_location.flatten(1)
 
 
-def calm_trunk(name: str, weights: str | None = "imagenet", stride: int = 16) -> Classifier:
+def calm_trunk(name: str, weights: str | None = "imagenet", stride: int = 16, *, wsol: bool = False) -> Classifier:
     """A pretrained network with finer maps: ``stride`` 16 gives 14x14 at 224, 8 gives 28x28 (the paper's "large").
 
     A torchvision ResNet lets layer4, or layer3 and layer4, keep their resolution, the once strided convolutions used as they are, without
     dilation. VGG (vgg16, vgg16_bn) and inception_v3 lose poolings and strides and end in new convolutions of 1024 channels
-    (`networks.finer_vgg`, `networks.finer_inception`), under a new pooled head. Stride 32 is the stock network.
+    (`networks.finer_vgg`, `networks.finer_inception`), under a new pooled head. Stride 32 is the stock network. ``wsol``: Inception as the
+    WSOL benchmark has it; the other networks are the same in both.
     """
     if stride == 32:
         return load_classifier(name, weights)
@@ -265,5 +266,5 @@ def calm_trunk(name: str, weights: str | None = "imagenet", stride: int = 16) ->
     if hasattr(network, "layer4"):
         trunk, head = cut(finer_resnet(network, stride), "layer4")
         return Classifier(trunk, head, name=name, layer="layer4", weights=source, network=network).eval()
-    trunk = finer_vgg(network, stride) if name.startswith("vgg") else finer_inception(network, stride)
+    trunk = finer_vgg(network, stride) if name.startswith("vgg") else finer_inception(network, stride, wsol=wsol)
     return Classifier(trunk, pooled_head(1024, 1000), name=name, layer=f"stride {stride}", weights=source).eval()

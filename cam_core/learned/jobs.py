@@ -14,21 +14,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from cam_core.classifier import Classifier
+from cam_core.data import Dataset
 from cam_core.data.sources import HOME, find_root, images, source
 from cam_core.learned.abn import Abn, parameter_counts
-from cam_core.learned.batches import features, in_memory
+from cam_core.learned.batches import as_float, features, in_memory
 from cam_core.learned.calm import PATCH, Calm, calm_trunk
 from cam_core.learned.lcam import ENTROPY_ALONE, LCam
 from cam_core.learned.lfi import CIFAR_MEAN, CIFAR_STD, LfiCam, lfi_backbone
 from cam_core.learned.plain import Plain, mean_average_precision, multi_label_head, start_as_released, with_pooled_head
-from cam_core.learned.plans import L_CAM_MASKS, Plan, calm_plan, l_cam_plan, scratch_plan
+from cam_core.learned.plans import L_CAM_MASKS, LARGE, SMALL, Plan, calm_plan, l_cam_plan, scratch_plan
 from cam_core.learned.training import predict, trained
 from cam_core.networks import CIFAR, equal_width
 from cam_core.parameters import read
 from cam_core.pretrained import load_classifier
+from cam_core.probe import Probe
 
 STORE = HOME / "runs/models"
 Summary = dict[str, Any]
@@ -74,9 +77,8 @@ def scratch_backbone(dataset: str, name: str, classes: int, *, widened: bool = F
     if widened and not (name in CIFAR and name.startswith("resnet")):
         raise ValueError(f"{name} cannot be widened: take one of {', '.join(key for key in CIFAR if key.startswith('resnet'))}")
     width = equal_width(name, sum(parameter_counts(name, classes)[part] for part in ("plain", "fin_3x3")), classes) if widened else None
-    if dataset == "cifar10":
-        return lfi_backbone(name, classes, stem_stride=1, mean=CIFAR_MEAN, std=CIFAR_STD, width=width)
-    return lfi_backbone(name, classes, width=width)
+    colour: dict[str, Any] = {"mean": CIFAR_MEAN, "std": CIFAR_STD} if dataset in (*SMALL, "stl10") else {}
+    return lfi_backbone(name, classes, stem_stride=1 if dataset in SMALL else None, width=width, **colour)
 
 
 def _from_scratch(
@@ -117,7 +119,7 @@ def lfi_cam(dataset: str, name: str, root: Path | str, *, importance: str = "fin
 def abn(dataset: str, name: str, root: Path | str, **how: Any) -> tuple[Abn, Summary]:
     """ABN from scratch, on the schedule (with ``paper``, its own) and with the stem of the plain network beside it."""
     model, summary = _from_scratch("abn", Abn, dataset, name, root, **how)
-    stem = ["stem: stride 1, as LFI-CAM's, instead of 2"] if dataset in ("imagenet", "cat_dog") else []
+    stem = ["stem: stride 1, as LFI-CAM's, instead of 2"] if dataset in LARGE else []
     return model, _also(summary, stem)
 
 
@@ -139,7 +141,7 @@ def network(dataset: str, name: str, root: Path | str, *, seed: int = 0, device:
     """The network of a data set that is explained.
 
     imagenet: pretrained. voc07: a multi-label head on the frozen pretrained trunk. cub, and with ``paper`` imagenet too: fine-tuned under a
-    new pooled head, as CALM is. drawn_*, cifar10, cat_dog: `plain`.
+    new pooled head, as CALM is. drawn_*, cifar10, cifar100, stl10, cat_dog: `plain`.
     """
     tuned = dataset == "cub" or (dataset == "imagenet" and how.get("paper"))
     if dataset == "imagenet" and not tuned:
@@ -178,7 +180,8 @@ def _calm_trunk(dataset: str, name: str, classes: int, paper: str) -> Classifier
     """14x14 maps where reduced, with ``paper`` 28x28 (the WSOL benchmark's VGG: 14x14); of drawn data an untrained small network."""
     if not paper:
         return lfi_backbone(name, classes) if dataset.startswith("drawn_") else calm_trunk(name)
-    return calm_trunk(name, stride=16 if paper == "wsol" and name.startswith("vgg") else 8)
+    wsol = paper == "wsol"
+    return calm_trunk(name, stride=16 if wsol and name.startswith("vgg") else 8, wsol=wsol)
 
 
 def calm(
@@ -207,22 +210,41 @@ def l_cam(
     epochs: tuple[int | None, int | None] = (None, None),
     paper: str = "",
     ablated: bool = False,
+    raw: bool = False,
     **how: Any,
 ) -> dict[str, tuple[LCam, Summary]]:
     """L-CAM-Fm and L-CAM-Img on a frozen classifier, for ``epochs`` (Fm, Img; None: the usual number).
 
     Reduced: from cached views, own-class masks. With ``paper``: through the trunk, and batch masks. ``ablated``: both once more by
-    cross-entropy alone ("l_cam_fm[ce]", "l_cam_img[ce]"), everything else alike.
+    cross-entropy alone ("l_cam_fm[ce]", "l_cam_img[ce]"), everything else alike. ``raw``: that form of Img too as ResNet-50's was released,
+    "l_cam_img[ce,raw]" (`LCam`).
     """
     options: dict[str, Any] = {"cached": False} if paper else {"masks": L_CAM_MASKS}
     learned = {}
-    losses: list[dict[str, Any]] = [{}, ENTROPY_ALONE] if ablated else [{}]
-    for terms in losses:
-        for variant, count in zip(("fm", "img"), epochs, strict=True):
-            build, plan = partial(LCam, classifier, variant, **options, **terms), l_cam_plan(variant, classifier.name, count, paper)
-            model, summary = _carried_out(plan, build, dataset, root, **how)
-            learned[model.name] = model, summary
+    forms: list[tuple[str, dict[str, Any]]] = [("fm", {}), ("img", {})]
+    forms += [("fm", ENTROPY_ALONE), ("img", ENTROPY_ALONE)] * ablated + [("img", {**ENTROPY_ALONE, "raw": True})] * raw
+    for variant, form in forms:
+        count = epochs[variant == "img"]
+        build, plan = partial(LCam, classifier, variant, **options, **form), l_cam_plan(variant, classifier.name, count, paper)
+        model, summary = _carried_out(plan, build, dataset, root, **how)
+        learned[model.name] = model, summary
     return learned
+
+
+# --- the maps that are published with a training -----------------------------------------------------------------------------------------
+
+
+def spread(data: Dataset, count: int = 100) -> Dataset:
+    """At most ``count`` images, evenly spaced over the list (which may go class by class): those whose maps a run publishes."""
+    return data.part(slice(None, None, -(-len(data) // count)))
+
+
+@torch.no_grad()
+def explained(classifier: Classifier, explain: Callable[[Probe], Tensor], images: Tensor | Dataset, batch: int = 100) -> Tensor:
+    """Raw maps [N,h,w] of the class that ``classifier`` predicts, on the CPU; ``images`` uint8 [N,3,H,W] or a data set of one size."""
+    images = in_memory(images, progress=False)["images"] if isinstance(images, Dataset) else images
+    probes = (Probe(classifier, as_float(part.to(classifier.mean.device))) for part in images.split(batch))
+    return torch.cat([explain(probe).cpu() for probe in probes])
 
 
 # --- the batch's training jobs ---------------------------------------------------------------------------------------------------------

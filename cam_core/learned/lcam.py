@@ -38,8 +38,10 @@ class LCam(nn.Module):
     restores the balance. ``cached``: train on activations of ``views`` views per image, passed once and kept in a temporary file: the
     centre and, if more than one, windows of 224 pixels at random places, half of them mirrored, as the paper's training sees them (from
     images with a short side of 256; an epoch shows every view). ``dropout``: the classifier's dropout stays on in training,
-    everything else of it in eval mode; by default for VGG, as released. Only ``attention`` is trained or kept; the ``classifier`` itself is
-    put into eval mode and its parameters stop to require gradients.
+    everything else of it in eval mode; by default for VGG, as released. ``raw``: the attention reads activations of the image in [0, 1],
+    not normalised, in training and in `explain`. One released file does this, ResNet-50's Img by cross-entropy alone (a row with a star in
+    the paper's table); by default it is normalised there too, as in all other files. Only ``attention`` is trained or kept; the
+    ``classifier`` itself is put into eval mode and its parameters stop to require gradients.
     """
 
     def __init__(
@@ -55,15 +57,20 @@ class LCam(nn.Module):
         cached: bool = True,
         views: int = 1,
         dropout: bool | None = None,
+        raw: bool = False,
     ) -> None:
         super().__init__()
         if views < 1 or (views > 1 and not cached):
             raise ValueError(f"L-CAM keeps one view of an image or more, and only if cached; got views={views}, cached={cached}")
         if variant not in ("fm", "img") or masks not in ("batch", "own"):
             raise ValueError(f'L-CAM has variants "fm" and "img" and masks "batch" and "own", got {variant!r} and {masks!r}')
-        self.variant, self.masks, self.cached, self.views = variant, masks, cached, views
+        if raw and variant == "fm":
+            raise ValueError('L-CAM-Fm masks the activations that it reads, so they are normalised: take raw=False, or the variant "img"')
+        self.variant, self.masks, self.cached, self.views, self.raw = variant, masks, cached, views, raw
         self.entropy, self.area, self.variation, self.power = entropy, area, variation, power
-        self.name = f"l_cam_{variant}" + "[ce]" * (area == variation == 0)
+        self.alone = area == variation == 0
+        options = ",".join(["ce"] * self.alone + ["raw"] * raw)
+        self.name = f"l_cam_{variant}" + (f"[{options}]" if options else "")
         self.dropout = classifier.name.startswith("vgg") if dropout is None else dropout
         self.classifier = classifier.eval().requires_grad_(requires_grad=False)
         self.attention = nn.Conv2d(*shapes(classifier), kernel_size=1).to(classifier.mean)
@@ -86,17 +93,21 @@ class LCam(nn.Module):
     @property
     def deviations(self) -> list[str]:
         """What differs from the release beyond the recipe."""
+        released = {**RELEASED, **(ENTROPY_ALONE if self.alone else {})}  # the paper's ablation has weights of its own
         sums = "own class instead of all N classes of the batch, whose variation is N times as large beside the other terms"
-        own = [f"masks: those of the image's {sums}"] if self.masks == "own" else []
-        weights = {name: getattr(self, name) for name in RELEASED}
-        own += [f"{name}: {weight:g} instead of {RELEASED[name]:g}" for name, weight in weights.items() if weight != RELEASED[name]]
-        off = self.classifier.name.startswith("vgg") and not self.dropout
-        return own + (["dropout of the frozen VGG: off instead of on"] if off else [])
+        own = [f"masks: those of the image's {sums}"] if self.masks == "own" and not self.alone else []
+        weights = {name: getattr(self, name) for name in released}
+        own += [f"{name}: {weight:g} instead of {released[name]:g}" for name, weight in weights.items() if weight != released[name]]
+        vgg, seen = self.classifier.name.startswith("vgg"), ["normalised", "not normalised"]
+        if self.raw != (self.alone and self.variant == "img" and not vgg):  # ResNet-50's file
+            own.append(f"input of the attention's features: {seen[self.raw]} instead of {seen[not self.raw]}")
+        return own + (["dropout of the frozen VGG: off instead of on"] if vgg and not self.dropout else [])
 
     def extra_repr(self) -> str:
         """The options, for the digest under which a trained model is kept."""
         terms = f"entropy={self.entropy}, area={self.area}, variation={self.variation}, power={self.power}"
-        return f"variant={self.variant}, masks={self.masks}, cached={self.cached}, views={self.views}, dropout={self.dropout}, {terms}"
+        seen = f"cached={self.cached}, views={self.views}, dropout={self.dropout}" + ", raw" * self.raw
+        return f"variant={self.variant}, masks={self.masks}, {seen}, {terms}"
 
     def prepare(self, data: Tensors | Dataset, recipe: Recipe, *, progress: bool = True) -> dict[str, Tensor] | Dataset:
         """The training set with the classifier's predictions on centre views for labels and, if ``cached``, float16 activations.
@@ -151,9 +162,14 @@ class LCam(nn.Module):
     def _passed(self, images: Tensor, predicted: list[Tensor], progress: bool) -> Iterator[Tensor]:
         frozen, device = self.classifier.frozen(), self.classifier.mean.device
         for part in tqdm(images.split(32), "activations", unit="batch", disable=not progress, leave=False):
-            activations = frozen.activations(as_float(part.to(device)))
+            seen = as_float(part.to(device))
+            activations = frozen.activations(seen)
             predicted.append(frozen.head(activations).argmax(1).cpu())
-            yield activations.half().cpu()
+            yield (self._read(frozen, seen) if self.raw else activations).half().cpu()
+
+    def _read(self, classifier: Classifier, images: Tensor) -> Tensor:
+        """The activations [N,K,h,w] that the attention reads of images [N,3,H,W] in [0, 1]."""
+        return classifier.activations(images * classifier.std + classifier.mean if self.raw else images)  # the classifier takes this back
 
     def loss(self, batch: dict[str, Tensor]) -> Loss:
         """1.5 cross-entropy + 2 area + 0.01 variation (released weights); and its terms.
@@ -166,7 +182,7 @@ class LCam(nn.Module):
             activations = batch["activations"].to(self.attention.weight.dtype)
         else:
             with torch.no_grad():
-                activations = self.classifier.activations(batch["images"])
+                activations = self._read(self.classifier, batch["images"])
         # only the rows of the classes in the batch: the other maps enter no term
         classes, first = gathered(labels)
         all_maps = F.conv2d(activations, self.attention.weight[classes], self.bias[classes]).sigmoid()  # [N,N,h,w]
@@ -188,9 +204,10 @@ class LCam(nn.Module):
 
     @torch.no_grad()
     def explain(self, probe: Probe) -> Tensor:
-        """The map of the target before the sigmoid, [B,h,w], signed (released read-out), from the probe's activations."""
+        """The map of the target before the sigmoid, [B,h,w], signed (released read-out); with ``raw`` by another pass through the trunk."""
+        activations = self._read(probe.classifier, probe.images) if self.raw else probe.activations
         weight, bias = self.attention.weight[probe.targets, :, 0, 0], self.bias[probe.targets]
-        return torch.einsum("bk,bkhw->bhw", weight, probe.activations) + bias[:, None, None]
+        return torch.einsum("bk,bkhw->bhw", weight, activations) + bias[:, None, None]
 
 
 def seen_in_training(images: Tensor, views: int) -> list[Tensor]:

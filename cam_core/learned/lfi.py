@@ -16,7 +16,7 @@ from cam_core.networks import CIFAR
 from cam_core.pretrained import default_layer, load_network
 from cam_core.probe import Probe
 
-CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # of CIFAR-10 and, as released, of STL-10 too
+CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # of CIFAR-10 and, as released, of CIFAR-100 and STL-10 too
 
 # Where the Feature Importance Network rectifies: the released CIFAR files after convolutions 2 and 4, the ImageNet file after each.
 RECTIFIED = {"cifar": (False, True, False, True), "imagenet": (True, True, True, True)}

@@ -98,12 +98,16 @@ SETTINGS = {
     ),
     "cat_dog": (Setting(0.05, 64, 1e-4), Setting(0.02, 64, 5e-4), Setting(0.05, 32, 1e-4)),
 }  # fmt: skip
-SCRATCH_EPOCHS = {**DRAWN_EPOCHS, "cifar10": 12, "cat_dog": 30}
-PAPER_RECIPES = {  # on images of 32 pixels, and cut at random out of larger ones
+SETTINGS |= {"cifar100": SETTINGS["cifar10"], "stl10": SETTINGS["cat_dog"]}
+SCRATCH_EPOCHS = {**DRAWN_EPOCHS, "cifar10": 12, "cifar100": 12, "cat_dog": 30, "stl10": 30}
+SMALL = ("cifar10", "cifar100")  # images of 32 pixels, for networks of CIFAR's families
+LARGE = ("imagenet", "cat_dog", "stl10")  # the papers cut random windows out of them
+PAPER_RECIPES = {  # of the small, and of the large
     "plain": (PLAIN, PLAIN_IMAGENET), "lfi_cam": (LFI_CAM, LFI_CAM_IMAGENET), "abn": (ABN, ABN_IMAGENET),
 }  # fmt: skip
 LFI_CAM_NETWORKS = {
-    "cifar10": ("resnet110_bottleneck", "densenet100_12", "resnext29_8x64d"), "cat_dog": ("resnet18",), "imagenet": ("resnet50",),
+    **dict.fromkeys(SMALL, ("resnet110_bottleneck", "densenet100_12", "resnext29_8x64d")),
+    "cat_dog": ("resnet18",), "stl10": ("resnet18",), "imagenet": ("resnet50",),
 }  # fmt: skip
 ABN_NETWORKS = {**LFI_CAM_NETWORKS, "imagenet": ("resnet50", "resnet101", "resnet152")}
 ABN_CIFAR = {"resnet": ABN, "densenet": ABN_DENSENET, "resnext": ABN_RESNEXT}  # by the family of the network
@@ -115,10 +119,10 @@ def scratch_recipe(model: str, dataset: str, count: int | None = None, setting: 
     With ``paper``, each as in its own, which for ABN depends on the network ``name``.
     """
     small, large = PAPER_RECIPES[model]
-    if paper and model == "abn" and dataset == "cifar10":
+    if paper and model == "abn" and dataset in SMALL:
         small = of_family(ABN_CIFAR, name)
     if paper:
-        return _over(small if dataset == "cifar10" else replace(large, crop=source(dataset).side), count)
+        return _over(small if dataset in SMALL else replace(large, crop=source(dataset).side), count)
     if dataset not in SCRATCH_EPOCHS:
         raise ValueError(f"{model} learns from scratch and has no recipe for {dataset} yet: take one of {', '.join(SCRATCH_EPOCHS)}")
     count = count or SCRATCH_EPOCHS[dataset]
@@ -129,7 +133,7 @@ def scratch_recipe(model: str, dataset: str, count: int | None = None, setting: 
         return drawn_recipe(small, count)
     # bfloat16: a third faster or more on a CPU that has it, for all contenders alike
     of = {"precision": "bf16-mixed", **asdict(SETTINGS[dataset][setting])}
-    if dataset == "cifar10":
+    if dataset in SMALL:
         return small.shortened(count, **of)
     # ABN's schedule on ImageNet is another one; side by side all fall at half and three quarters, as LFI-CAM does
     return replace(LFI_CAM_IMAGENET.shortened(count, crop=source(dataset).side, **of), name=large.name)
@@ -139,7 +143,9 @@ def scratch_plan(model: str, dataset: str, name: str, count: int | None = None, 
     """`scratch_recipe` and its images: the papers cut random windows out of whole ones (CIFAR's and drawn images are whole already)."""
     recipe = scratch_recipe(model, dataset, count, setting, paper, name)
     deviations = _another(name, (ABN_NETWORKS if model == "abn" else LFI_CAM_NETWORKS).get(dataset, (name,)))
-    if paper and dataset in ("imagenet", "cat_dog"):
+    if name in ("resnet44", "resnet56", "resnet110"):
+        deviations = ("blocks: of two convolutions instead of three, which the release takes from depth 44 on", *deviations)
+    if paper and dataset in LARGE:
         return Plan(recipe, {"split": "full", "view": "original", "tested": "crop", "stream": True}, deviations)
     return Plan(recipe, deviations=deviations)
 
@@ -165,15 +171,16 @@ def calm_plan(dataset: str, name: str, epochs: int | None = None, paper: str = "
     """CALM's and its plain baseline's: drawn data from scratch, CUB from pretrained weights, reduced or as ``paper`` says."""
     if paper == "wsol" and dataset not in CALM_BY_WSOL:
         raise ValueError(f"the WSOL benchmark has no recipe for {dataset}: take one of {', '.join(CALM_BY_WSOL)}, or the paper's own")
+    read = ("Mixed_6e: read, as by the WSOL benchmark, instead of left out",) if name.startswith("inception") and paper != "wsol" else ()
     if paper:
         squashed = {"split": "full", "view": transforms.view("squash", 256)}  # the recipe cuts windows of 224 out of it
         recipe = _over(of_family(CALM_BY_WSOL[dataset] if paper == "wsol" else CALM_PAPER, name), epochs)
-        return Plan(recipe, squashed, _another(name, CALM_NETWORKS[paper]))
+        return Plan(recipe, squashed, (*read, *_another(name, CALM_NETWORKS[paper])))
     if dataset in DRAWN_EPOCHS:
         return Plan(drawn_recipe(CALM, epochs or DRAWN_EPOCHS[dataset], lr=0.1, groups=()))
     if dataset != "cub":
         raise ValueError(f'CALM has no reduced recipe for {dataset}: take cub, drawn data, or the recipe "paper"')
-    return Plan(cub_recipe(name, epochs), deviations=("maps: 14x14 instead of 28x28", *_another(name, CALM_NETWORKS["paper"])))
+    return Plan(cub_recipe(name, epochs), deviations=("maps: 14x14 instead of 28x28", *read, *_another(name, CALM_NETWORKS["paper"])))
 
 
 # --- L-CAM -----------------------------------------------------------------------------------------------------------------------------

@@ -424,6 +424,33 @@ def test_inception_reads_mixed_6e(stride, side):
     assert all(kept[key].shape == stock[key].shape for key in kept if not key.startswith("A3"))
 
 
+def test_the_benchmark_s_inception_drops_half_of_what_its_new_convolutions_and_its_head_read():
+    """Written out: features of Mixed_6e, then conv, ReLU, conv, ReLU; a half is left out three times in training, never in eval mode."""
+    torch.manual_seed(0)
+    trunk = calm_trunk("inception_v3", None, 8, wsol=True).trunk
+    read = trunk[: [name for name, _ in trunk.named_children()].index("Mixed_6e") + 1]
+    convolutions = [module for name, module in trunk.named_modules() if name.startswith("A3_") and isinstance(module, torch.nn.Conv2d)]
+    assert [(c.in_channels, c.out_channels, c.kernel_size, c.padding) for c in convolutions] == [
+        (768, 1024, (3, 3), (1, 1)), (1024, 1024, (3, 3), (1, 1)),
+    ]  # fmt: skip
+    images = torch.rand(1, 3, 75, 75)
+    with torch.no_grad():
+        features = read.eval()(images)
+        expected = features
+        for convolution in convolutions:
+            assert not convolution.bias.any()
+            expected = convolution(expected).relu()
+        torch.testing.assert_close(trunk.eval()(images), expected)
+        tail = trunk[len(read) :].train()
+        torch.manual_seed(3)
+        found = tail(features)
+        torch.manual_seed(3)
+        dropped = torch.nn.functional.dropout(features, 0.5)
+        for convolution in convolutions:
+            dropped = torch.nn.functional.dropout(convolution(dropped).relu(), 0.5)
+        torch.testing.assert_close(found, dropped)
+
+
 def test_learning_rate_groups_fit_the_networks():
     """As released, and as in the WSOL protocol: what is pretrained learns at the base rate, what is new ten times as fast."""
     for name, recipe, wsol in (("vgg16_bn", CALM_VGG, CALM_WSOL_VGG), ("inception_v3", CALM_INCEPTION, CALM_WSOL_INCEPTION)):

@@ -239,6 +239,54 @@ def test_what_differs_from_the_released_loss_is_a_deviation():
     assert own[1:] == ["variation: 0.64 instead of 0.01", "power: 0.5 instead of 0.3"]
 
 
+def test_the_ablation_s_released_weights_are_no_deviation():
+    """1, 0 and 0 are what the release has; of what enters no term nothing is said."""
+    vgg = Classifier(nets.gap().trunk, nets.gap().head, name="vgg16").double()
+    for model in (LCam(small(), **ENTROPY_ALONE), LCam(vgg, "img", **ENTROPY_ALONE), LCam(small(), masks="own", **ENTROPY_ALONE)):
+        assert model.deviations == []
+    assert LCam(vgg, "fm", entropy=1.5, area=0.0, variation=0.0).deviations == ["entropy: 1.5 instead of 1"]
+    normalised = "input of the attention's features: normalised instead of not normalised"
+    assert LCam(small(), "img", **ENTROPY_ALONE).deviations == [normalised]
+    assert LCam(small(), "img", raw=True, **ENTROPY_ALONE).deviations == []
+    for model in (LCam(vgg, "img", raw=True, **ENTROPY_ALONE), LCam(small(), "img", raw=True)):
+        assert model.deviations == ["input of the attention's features: not normalised instead of normalised"]
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_the_attention_reads_the_image_as_it_is(cached):
+    """ResNet-50's Img by cross-entropy alone, as released: the attention reads x; the classes and the masked pass come of norm(x)."""
+    model = LCam(nets.gap(), "img", raw=True, cached=cached, **ENTROPY_ALONE)
+    assert model.name == "l_cam_img[ce,raw]"
+    classifier, given = model.classifier, (nets.images(4) * 255).round().to(torch.uint8)
+    images = given.double() / 255
+    labels = classifier(images).argmax(1)
+    prepared = model.prepare({"images": given}, L_CAM.shortened(1, flip=False, crop=None), progress=False)
+    assert torch.equal(prepared["labels"], labels)
+    read = classifier.trunk(images)
+    if cached:
+        torch.testing.assert_close(prepared["activations"].double(), read, rtol=2e-3, atol=2e-3)
+    maps_of_all = model.attention(read)
+    own = maps_of_all[range(4), labels]
+    masked = maps.upsample(own.sigmoid(), (16, 16))[:, None] * images
+    expected = torch.nn.functional.cross_entropy(classifier(masked), labels)
+    loss = model.loss({"images": images, "labels": labels})[0]
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
+    probe = Probe(classifier.frozen(), images)
+    torch.testing.assert_close(model.explain(probe), own.detach(), rtol=1e-9, atol=1e-9)
+    others = labels[[2, 0]]
+    torch.testing.assert_close(model.explain(probe.pairs(torch.tensor([2, 2]), others)), maps_of_all[[2, 2], others].detach())
+    assert not torch.allclose(model.explain(probe), LCam.explain(whole(model), probe))
+    with pytest.raises(ValueError, match="L-CAM-Fm masks the activations that it reads"):
+        LCam(nets.gap(), raw=True)
+
+
+def whole(model: LCam) -> LCam:
+    """The same attention on the normalised image."""
+    other = LCam(model.classifier, "img", **ENTROPY_ALONE)
+    other.load_state_dict(model.state_dict())
+    return other
+
+
 def test_views_of_one_image_are_not_held_out_from_one_another():
     model = LCam(small(), views=2)
     data = {"images": torch.zeros(4, 3, 256, 256, dtype=torch.uint8), "labels": torch.zeros(4, dtype=torch.int64)}

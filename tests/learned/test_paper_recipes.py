@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import Conv2dNormActivation
 
 from cam_core.data import Dataset, sources
 from cam_core.learned import jobs, training
@@ -44,12 +45,15 @@ def fitted(monkeypatch, tmp_path):
     [
         ("paper", "resnet18", "calm", 28), ("paper", "vgg16_bn", "calm_vgg", 28), ("paper", "inception_v3", "calm_inception", 28),
         ("wsol", "resnet18", "calm_wsol", 28), ("wsol", "vgg16", "calm_wsol_vgg", 14),
+        ("wsol", "inception_v3", "calm_wsol_inception", 28),
     ],
 )  # fmt: skip
 def test_calm(fitted, root, paper, name, recipe, side):
     learned = jobs.calm("cub", name, root, paper=paper)
     assert [record for _, record, _ in fitted] == [PAPERS[recipe]] * 2
     network = ["network: resnet18 instead of resnet50"] if name == "resnet18" else []
+    if recipe == "calm_inception":
+        network = ["Mixed_6e: read, as by the WSOL benchmark, instead of left out"]
     assert [summary["deviations"] for _, summary in learned.values()] == [network] * 2
     model, _, data = fitted[0]
     with torch.no_grad():
@@ -60,6 +64,12 @@ def test_calm(fitted, root, paper, name, recipe, side):
     _, summary = jobs.network("cub", name, root, paper=paper)
     assert fitted[0][1] == PAPERS[recipe]
     assert summary["deviations"] == network
+    if name == "inception_v3":  # the benchmark's ends in two bare convolutions, with dropout before each and before the head
+        for made in (model, fitted[0][0]):
+            parts = [type(m) for m in list(made.classifier.trunk.children())[-5 if paper == "wsol" else -2 :] for m in (m, *m.children())]
+            new = [nn.Conv2d, *[nn.BatchNorm2d] * (paper == "paper"), nn.ReLU]
+            drop = [nn.Dropout] * (paper == "wsol")
+            assert [part for part in parts if part is not Conv2dNormActivation] == [*drop, *new, *drop, *new, *drop]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vgg16_bn"])

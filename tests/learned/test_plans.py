@@ -102,6 +102,13 @@ def test_a_network_that_the_paper_does_not_have_is_a_deviation():
             assert plan[model](name, paper).deviations[-1] == f"network: {name} instead of {kin}"
         for model, name in (("l_cam", "vgg16"), ("calm", "vgg16_bn"), ("calm", "inception_v3"), ("lfi_cam", "densenet100_12")):
             assert not [line for line in plan[model](name, paper).deviations if line.startswith("network")]
+    for depth in (44, 56, 110):  # the release builds blocks of three convolutions from depth 44 on
+        for model, paper in (("lfi_cam", ""), ("abn", "paper")):
+            told = plans.scratch_plan(model, "cifar10", f"resnet{depth}", paper=paper).deviations
+            assert told[0] == "blocks: of two convolutions instead of three, which the release takes from depth 44 on"
+            assert not any("blocks" in line for line in plans.scratch_plan(model, "cifar10", f"resnet{depth}_bottleneck").deviations)
     assert plans.l_cam_plan("fm", "mobilenet_v2").deviations == ("network: mobilenet_v2 instead of resnet50",)
     assert plans.calm_plan("cub", "vgg16", paper="wsol").deviations == ()  # the benchmark's VGG has no BatchNorm
+    assert plans.calm_plan("cub", "inception_v3", paper="wsol").deviations == ()  # its Inception reads Mixed_6e, as ours does
+    assert any(line.startswith("Mixed_6e: read") for line in plans.calm_plan("cub", "inception_v3").deviations)
     assert plans.scratch_plan("plain", "drawn_imagenet", "resnet8").deviations == ()

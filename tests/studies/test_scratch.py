@@ -6,7 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
+from cam_core import results
 from cam_core.data import sources
+from cam_core.files import write_table
 from cam_core.learned import LfiCam, TrainingError, jobs, lfi_backbone
 from cam_core.learned.lfi import FixedImportance
 from cam_core.metrics import map_stability
@@ -118,6 +120,58 @@ def root(tmp_path):
             for number in range(8):
                 Image.fromarray(random.integers(80 * label, 80 * label + 120, (32, 32, 3), np.uint8)).save(folder / f"{number}.png")
     return tmp_path
+
+
+def test_the_table_comes_of_the_published_maps_alone(root, tmp_path, monkeypatch):
+    """Read back, they give every pair and mean to the bit; with another measure, other pairs and the same trainings. Nothing is trained."""
+    out, planned = tmp_path / "scratch.csv", scratch.plan([0], [0, 1])
+    options = {"epochs": 1, "store": tmp_path / "models", "device": "cpu"}
+    scratch.study("cifar10", "resnet8", root, planned, out=out, limit=6, **options)
+    table, kept = out.read_bytes(), sorted((tmp_path / "scratch").iterdir())
+    assert [path.name for path in kept] == sorted(f"{model}-0-{seed}.npz" for model in scratch.MODELS for seed in (0, 1))
+    ids, maps = results.read_maps(tmp_path / "scratch/lfi_cam-0-1.npz")
+    assert ids == ["cats_0", "cats_3", "cats_6", "dogs_1", "dogs_4", "dogs_7"]  # every third of 16: both classes
+    assert maps["lfi_cam"].shape == (6, 8, 8)
+    assert (rows_of(out, "pair")["images"] == 6).all()
+
+    monkeypatch.setattr(scratch, "train", None)
+    frame = scratch.from_maps(out)
+    write_table(out, frame)
+    assert out.read_bytes() == table
+    monkeypatch.setattr(scratch, "map_stability", lambda a, b, size: [m for m in map_stability(a, b, size) if m.kind == "iou"])
+    fewer = scratch.from_maps(out)
+    assert set(fewer[fewer.role == "pair"]["metric"]) == {"stability_iou"}
+    pd.testing.assert_frame_equal(fewer[fewer.role == "training"], frame[frame.role == "training"])
+    kept[0].unlink()
+    with pytest.raises(FileNotFoundError, match=r"abn-0-0\.npz: the table was published without these maps"):
+        scratch.from_maps(out)
+
+
+def test_published_maps_agree_as_the_maps_themselves_do(tmp_path):
+    """Nearly constant maps, too: an IoU moves by the few pixels whose value lies within 1/4096 of the threshold."""
+    random = torch.Generator().manual_seed(0)
+    common = torch.rand(200, 8, 8, generator=random)
+    raw = [0.9 + 1e-3 * (common + 0.3 * torch.rand(200, 8, 8, generator=random)) for _ in range(2)]
+    ids, file = [str(n) for n in range(200)], tmp_path / "maps.npz"
+    kept = [scratch.as_published(scratch.Done({}, {"abn": one}), ids, file).maps["abn"] for one in raw]
+    before, after = (map_stability(*pair, (32, 32)) for pair in (raw, kept))
+    for one, other in zip(before, after, strict=True):
+        assert other.compute() == pytest.approx(one.compute(), abs=0.002 if one.kind == "correlation" else 0.2)
+
+
+def test_what_a_study_publishes_stays_small(tmp_path):
+    """All tables of CIFAR-10, ablations under three seeds among them, below 10 MB, at 64 (ABN: 256) random places a map."""
+    random, ids = np.random.default_rng(0), [str(n) for n in range(scratch.IMAGES)]
+
+    def size(**sides):
+        file = tmp_path / "maps.npz"
+        results.write_maps(file, (ids, {name: random.random((len(ids), side, side)) for name, side in sides.items()}))
+        return file.stat().st_size
+
+    plain, lfi_cam, abn = size(a=8, b=8), size(a=8, b=8, c=8), size(a=16)
+    usual = (5 + 3) * (plain + lfi_cam + abn)  # five settings, three seeds
+    longer, ablations = 2 * (plain + lfi_cam), 3 * (plain + 4 * lfi_cam)
+    assert usual + longer + ablations < 10e6
 
 
 def rows_of(out, role):
