@@ -80,6 +80,8 @@ NAMES = {
     "correct_after_random_removal": "right after random removal",
     "stability_iou": "IoU of two trainings\N{NO-BREAK SPACE}↑",
     "stability_iou_script": "IoU by LFI-CAM's script\N{NO-BREAK SPACE}↑",
+    "stability_dice": "Dice of two trainings\N{NO-BREAK SPACE}↑",
+    "stability_dice_script": "Dice by LFI-CAM's script\N{NO-BREAK SPACE}↑",
     "stability_iou_area": "IoU of the top fifth\N{NO-BREAK SPACE}↑",
     "stability_correlation": "correlation\N{NO-BREAK SPACE}↑",
     "effective_channels": "effective channels",
