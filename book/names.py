@@ -43,6 +43,7 @@ NAMES = {
     "cam": "CAM",
     "grad_cam": "Grad-CAM",
     "grad_cam_pp": "Grad-CAM++",
+    "cam[calm]": "CAM with the bias, as CALM's authors ran it",
     "grad_cam_pp[l_cam]": "Grad-CAM++ as in L-CAM's tables",
     "score_cam[l_cam]": "Score-CAM as in L-CAM's tables",
     "hires_cam": "HiResCAM",

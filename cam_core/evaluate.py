@@ -20,7 +20,7 @@ from cam_core.classifier import Classifier
 from cam_core.data import VOC2007, Dataset, Example, collate, inclusive_boxes, wsol_boxes
 from cam_core.methods import Method
 from cam_core.metrics import Metric, Present
-from cam_core.metrics.cues import Cue, cue
+from cam_core.metrics.cues import Cue, bird_in_view, cue
 from cam_core.metrics.faithfulness import AverageDrop, AverageGain, IncreaseInConfidence
 from cam_core.metrics.localization import inside
 from cam_core.probe import Probe
@@ -195,7 +195,8 @@ def _boxes(example: Example, label: int | None = None) -> Tensor:
 def _cue(example: Example) -> Cue:
     """The parts' cells of a bird, cut at its segmentation or, where there is none, at its box."""
     assert example.parts is not None
-    bird = inside(_boxes(example), example.image.shape[-2:]) if example.segmentation is None else example.segmentation
+    size, mask = example.image.shape[-2:], example.official_mask
+    bird = inside(_boxes(example), size) if mask is None else bird_in_view(mask, size)
     return cue(example.label, example.parts, bird)
 
 

@@ -9,7 +9,7 @@ import torch
 from cam_core import METHODS, Probe, maps, metrics
 from cam_core.data import sources
 from cam_core.learned import Calm, lfi_backbone
-from cam_core.metrics.cues import CALIBRATIONS, PARTS, THRESHOLDS, VARIANTS
+from cam_core.metrics.cues import CALIBRATIONS, PARTS, THRESHOLDS, VARIANTS, bird_in_view
 from data_scripts.draw import draw
 from studies import calibration
 
@@ -55,7 +55,8 @@ def test_the_usual_way_is_what_thresholds_one_by_one_give(frame, data, network):
     for index in range(COUNT):
         example = birds[index]
         heat = METHODS["cam"].class_maps(Probe(network.frozen(), example.image[None]))[0]
-        _, cells, visible = metrics.cue(example.label, example.parts, example.segmentation)
+        bird = bird_in_view(example.official_mask, example.image.shape[1:])
+        _, cells, visible = metrics.cue(example.label, example.parts, bird)
         for pair in metrics.class_pairs(birds.class_attributes, birds.attribute_names):
             if example.label in pair[:2] and pair.parts & visible:
                 score = maps.min_max(maps.upsample((heat[pair.first] - heat[pair.second]), cells.shape).abs()).double().numpy()
