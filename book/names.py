@@ -69,6 +69,8 @@ NAMES = {
     "average_drop": "Average Drop\N{NO-BREAK SPACE}↓",
     "increase_in_confidence": "Increase in Confidence\N{NO-BREAK SPACE}↑",
     "map_mean": "mean of the map",
+    "top_1_masked": "top-1 under the mask\N{NO-BREAK SPACE}↑",
+    "top_5_masked": "top-5 under the mask\N{NO-BREAK SPACE}↑",
     "energy_pointing_game": "energy in the box\N{NO-BREAK SPACE}↑",
     "pointing_game": "pointing game\N{NO-BREAK SPACE}↑",
     "max_box_acc": "MaxBoxAcc\N{NO-BREAK SPACE}↑",

@@ -132,7 +132,8 @@ def _record(
         shared = sorted((m for m in metrics if m.protocol == protocol.name), key=lambda m: repr(m.shares))
         for _, group in groupby(shared, lambda m: repr(m.shares)):
             same = list(group)
-            keep, rows = _measured(same[0], dataset, method, finished, probe, examples, ids)
+            asked = max(same, key=lambda metric: metric.needs == "label")  # whose rows have a column more
+            keep, rows = _measured(asked, dataset, method, finished, probe, examples, ids)
             for metric in same:
                 table.metrics[method.name, metric.name, metric.setting].record(rows, keep)
 
@@ -151,6 +152,8 @@ def _measured(
         return [ids[i] for i in held], metric.measure(finished[held], [examples[i].segmentation for i in held])
     if metric.needs == "cue":
         return ids, metric.measure(finished, [_cue(example) for example in examples])
+    if metric.needs == "label":
+        return ids, metric.measure(finished, probe, [example.label for example in examples])
     if metric.needs == "method":
         return ids, metric.measure(finished, probe, partial(_explained, method, examples, PROTOCOLS[metric.protocol]))
     return ids, metric.measure(finished, probe)
