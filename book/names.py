@@ -120,6 +120,8 @@ NAMES = {
     "cue_mask_coarse[power=2]": "the same, squared",
     "cue_mask_coarse[power=0.5]": "the same, square root",
     "cue_mask_inverse": "the inverse",
+    "cam[place]": "CAM, summed over all classes",
+    "cam[family]": "CAM, summed over the family",
     "calm_em[place]": "CALM-EM, place alone",
     "calm_ml[place]": "CALM-ML, place alone",
     "calm_em[family]": "CALM-EM, sum over the family",
