@@ -55,7 +55,8 @@ def methods(table):
 
 
 NEEDS = {
-    "probe": "the network", "method": "the network, and the method again", "boxes": "boxes", "masks": "masks",
+    "probe": "the network", "label": "the network and the label", "method": "the network, and the method again",
+    "boxes": "boxes", "masks": "masks",
     "boxes, correct": "boxes; whether the prediction is right", "points": "boxes of every class present", "cue": "the parts of two classes",
 }  # fmt: skip
 MEASURES = ("wins", "map_stability", "cascading_randomization")  # that give numbers without being a Metric

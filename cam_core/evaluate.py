@@ -20,7 +20,7 @@ from cam_core.classifier import Classifier
 from cam_core.data import VOC2007, Dataset, Example, collate, inclusive_boxes, wsol_boxes
 from cam_core.methods import Method
 from cam_core.metrics import Metric, Present
-from cam_core.metrics.cues import Cue, cue
+from cam_core.metrics.cues import Cue, bird_in_view, cue
 from cam_core.metrics.faithfulness import AverageDrop, AverageGain, IncreaseInConfidence
 from cam_core.metrics.localization import inside
 from cam_core.probe import Probe
@@ -139,7 +139,8 @@ def _record(
         shared = sorted((m for m in metrics if m.protocol == protocol.name), key=lambda m: repr(m.shares))
         for _, group in groupby(shared, lambda m: repr(m.shares)):
             same = list(group)
-            keep, rows = _measured(same[0], dataset, method, finished, probe, examples, ids)
+            asked = max(same, key=lambda metric: metric.needs == "label")  # whose rows have a column more
+            keep, rows = _measured(asked, dataset, method, finished, probe, examples, ids)
             for metric in same:
                 table.metrics[method.name, metric.name, metric.setting].record(rows, keep)
 
@@ -158,6 +159,8 @@ def _measured(
         return [ids[i] for i in held], metric.measure(finished[held], [examples[i].segmentation for i in held])
     if metric.needs == "cue":
         return ids, metric.measure(finished, [_cue(example) for example in examples])
+    if metric.needs == "label":
+        return ids, metric.measure(finished, probe, [example.label for example in examples])
     if metric.needs == "method":
         return ids, metric.measure(finished, probe, partial(_explained, method, examples, PROTOCOLS[metric.protocol]))
     return ids, metric.measure(finished, probe)
@@ -202,7 +205,8 @@ def _boxes(example: Example, label: int | None = None) -> Tensor:
 def _cue(example: Example) -> Cue:
     """The parts' cells of a bird, cut at its segmentation or, where there is none, at its box."""
     assert example.parts is not None
-    bird = inside(_boxes(example), example.image.shape[-2:]) if example.segmentation is None else example.segmentation
+    size, mask = example.image.shape[-2:], example.official_mask
+    bird = inside(_boxes(example), size) if mask is None else bird_in_view(mask, size)
     return cue(example.label, example.parts, bird)
 
 

@@ -56,7 +56,7 @@ def write_table(path: Path | str, frame: pd.DataFrame) -> None:
 
 def write_arrays(path: Path | str, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write arrays by name atomically as a compressed .npz; the same arrays give the same bytes."""
-    with _replacing(Path(path)) as temporary, temporary.open("wb") as file:
+    with replacing(Path(path)) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 

@@ -72,6 +72,10 @@ def cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
     return sum((weight[target, k] * a[k] for k in range(len(a))), np.zeros(a.shape[1:]))
 
 
+def cam_calm(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    return cam(classifier, image, target) + float(classifier.head.fc.bias[target])
+
+
 def score_cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
     a, _ = _parts(classifier, image, target)
     x = (image - classifier.mean) / classifier.std
@@ -407,6 +411,10 @@ def var_grad(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
 
 def smooth_grad_calm(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
     return np.mean([np.abs(g).max(0) for g in _under_noise(classifier, image, target, 50, 0.25)], 0)
+
+
+def smooth_grad_squared_calm(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    return np.mean([np.abs(g).max(0) ** 2 for g in _under_noise(classifier, image, target, 50, 0.25)], 0)
 
 
 def var_grad_calm(classifier: Classifier, image: torch.Tensor, target: int) -> Map:

@@ -77,7 +77,24 @@ def test_metrics_that_share_a_measure_share_the_masked_pass(root, classifier):
 
     one = counting([metrics.AverageDrop(0.5)])
     three = counting([metrics.AverageDrop(0.5), metrics.IncreaseInConfidence(0.5), metrics.MapMean(0.5)])
-    assert one == three == 1
+    beside = counting([metrics.AverageDrop(0.5), metrics.CorrectUnderMask(0.5), metrics.CorrectUnderMask(0.5, 5)])
+    assert one == three == beside == 1
+
+
+def test_top_k_under_the_mask_gets_the_labels_of_the_examples(root, classifier):
+    measured = [metrics.AverageDrop(), *(metrics.CorrectUnderMask(k=k) for k in (1, 3))]
+    table = evaluate(classifier, imagenet(root), [METHODS["grad_cam"]], measured, batch_size=4, progress=False)
+    data, places = imagenet(root)("crop"), []
+    for i in range(len(data)):
+        probe = Probe(classifier.frozen(), data[i].image[None])
+        heat = maps.upsample(maps.min_max(METHODS["grad_cam"](probe)), (64, 64))
+        order = probe.score_masked(heat[:, None])[0, 0].argsort(descending=True).tolist()
+        places.append(order.index(data[i].label))
+    for k in (1, 3):
+        found = table.metrics["grad_cam", f"top_{k}_masked", "100%"]
+        assert found.compute() == pytest.approx(100 * sum(place < k for place in places) / len(places))
+        assert found.per_image()[1][:, 3].tolist() == places
+    assert len(set(places)) > 1
 
 
 def test_a_limited_method_runs_on_the_first_images_and_is_compared_there(root, classifier):

@@ -144,7 +144,7 @@ def transcribed(name):
     return getattr(reference, name.replace("[", "_").removesuffix("]"), None)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if transcribed(name) and name != "cam"])
+@pytest.mark.parametrize("name", [name for name in METHODS if transcribed(name) and name not in ("cam", "cam[calm]")])
 @pytest.mark.parametrize("build", [nets.gap, nets.dense], ids=["gap", "dense"])
 def test_a_method_equals_its_formula_written_out(name, build):
     classifier, x = build(seed=3), nets.images(3)
@@ -169,6 +169,9 @@ def test_cam_equals_its_formula_and_the_heads_logit():
     close(got, torch.tensor(np.stack([reference.cam(classifier, x[b], b + 1) for b in range(3)])))
     logit = got.mean((1, 2)) + classifier.head.fc.bias.detach()[probe.targets]
     close(logit, probe.logits.gather(1, probe.targets[:, None])[:, 0])
+    as_calm = METHODS["cam[calm]"](probe)
+    close(as_calm, torch.tensor(np.stack([reference.cam_calm(classifier, x[b], b + 1) for b in range(3)])))
+    close(as_calm.mean((1, 2)), logit)  # which cue localization sees: s(A) - s(B) keeps the difference of two biases
 
 
 def test_on_gap_and_linear_the_gradient_family_is_cam():
@@ -247,7 +250,7 @@ def test_a_negative_logit_does_not_turn_the_map_over(any_method):
         low.head.fc.bias -= 100  # of all classes: no probability and no gradient changes
     assert (Probe(low, x).logits < 0).all()
     a, b = (any_method(Probe(c, x, targets)) for c in (low, high))
-    if any_method.name == "ablation_cam":  # divides by |y|
+    if any_method.name in ("ablation_cam", "cam[calm]"):  # divides by |y|; has the bias in every place
         a, b = maps.min_max(a), maps.min_max(b)
     close(a, b, tolerance=1e-8)
 
@@ -353,7 +356,7 @@ def test_an_unknown_method_is_refused_with_the_names_that_exist():
     for near, meant in (("gradcam", "grad_cam"), ("Score-CAM", "score_cam"), ("incrementcam", "increment_cam")):
         with pytest.raises(ValueError, match=rf"unknown method '{near}': did you mean {meant}\?"):
             method(near)
-    with pytest.raises(ValueError, match=r"unknown method 'heat': expected one of cam, eigen_cam"):
+    with pytest.raises(ValueError, match=r"unknown method 'heat': expected one of cam, cam\[calm\], eigen_cam"):
         method("heat")
     with pytest.raises(ValueError, match=r"'cam\[power=two\]': power takes a number, got 'two'"):
         method("cam[power=two]")

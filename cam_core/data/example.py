@@ -36,7 +36,8 @@ class Example:
 
     ``boxes`` are half-open float XYXY: a box that covers pixels 3..7 is (3, 8). ``official_boxes`` are XYXY integers as the official
     file means them (inclusive; CUB's x, y, width, height as x, y, x + w, y + h, the form of the WSOL benchmark), in pixels of the
-    original image of ``size`` (H0, W0), never filtered. ``parts`` are x, y, visible.
+    original image of ``size`` (H0, W0), never filtered; ``official_mask`` is the segmentation's file, soft as CUB's annotators left it.
+    ``parts`` are x, y, visible.
     """
 
     image_id: str
@@ -49,6 +50,7 @@ class Example:
     parts: Tensor | None = None  # [15,3]
     size: tuple[int, int] = (0, 0)
     official_boxes: Tensor | None = None  # [m,4] int64
+    official_mask: Tensor | None = None  # [H0,W0] uint8
 
 
 @dataclass
@@ -104,11 +106,13 @@ class Dataset(TorchDataset[Example]):
         image = read_image(item.path)
         width, height = image.size
         boxes = _inside(item, width, height)
-        segmentation = None if item.segmentation is None else _read_mask(item.segmentation, (height, width))
+        soft = None if item.segmentation is None else _read_mask(item.segmentation, (height, width))
+        segmentation = None if soft is None else tv_tensors.Mask(soft > 0)  # any annotator counts
         points = None if item.parts is None else tv_tensors.KeyPoints(item.parts[:, :2], canvas_size=(height, width))
         view_image, view_boxes, view_mask, view_points = self.transform(image, boxes, segmentation, points)
         example = Example(image_id, view_image.as_subclass(Tensor), item.label, size=(height, width), segmentation=view_mask)
         example.official_boxes, example.box_labels, example.difficult = item.official_boxes, item.box_labels, item.difficult
+        example.official_mask = soft
         if view_boxes is not None:
             _keep_visible(example, view_boxes)
         if view_points is not None and item.parts is not None:
@@ -191,11 +195,11 @@ def _eight_bits(path: Path, image: Image.Image, bits: int, signed: bool) -> Imag
     return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))
 
 
-def _read_mask(path: Path, size: tuple[int, int]) -> tv_tensors.Mask:
-    mask = tv_tensors.Mask(read_image(path, behind=None)).amax(0) > 0  # official masks are soft: any annotator counts
+def _read_mask(path: Path, size: tuple[int, int]) -> Tensor:
+    mask: Tensor = tv_tensors.Mask(read_image(path, behind=None)).as_subclass(Tensor).amax(0)
     if mask.shape != size:
         raise DataError(f"{path}: the mask has {tuple(mask.shape)} pixels, its image {size}; fetch the file again")
-    return tv_tensors.Mask(mask)
+    return mask
 
 
 def _inside(item: Annotation, width: int, height: int) -> tv_tensors.BoundingBoxes | None:

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cam_core.classifier import Classifier
+from cam_core import maps
+from cam_core.classifier import Classifier, linear_head
 from cam_core.cutting import cut
 from cam_core.learned.plain import Loss, pooled_head, shapes, share_correct, start_as_released
 from cam_core.networks import finer_inception, finer_resnet, finer_vgg
@@ -206,18 +207,15 @@ class Calm(nn.Module):
         return self._maps(probe, probe.targets[:, None], kind)[:, 0]
 
     @torch.no_grad()
-    def superclass(self, probe: Probe, members: Tensor | Sequence[Sequence[int]], kind: str = "joint") -> Tensor:
+    def superclass(self, probe: Probe, members: Tensor | Sequence[Sequence[int]], kind: str = "joint", *, mean: bool = False) -> Tensor:
         """Sum of the maps of all classes in S(target), [B,h,w]: "where is a dog" (release: jointll-superclass, gtcond-superclass).
 
         ``members``: bool [C,C], row y for S(y), or one list of classes per image. "joint": in [0, 1], and p(z|x) where S is all classes.
-        "posterior": each class's posterior sums to 1, whatever p(y|x), so that the sum sums to |S|.
+        "posterior": each class's posterior sums to 1, whatever p(y|x), so that the sum sums to |S|. ``mean``: over |S| (release: -mean).
         """
-        if not isinstance(members, Tensor):
-            rows = [torch.zeros(probe.logits.shape[1]).index_fill(0, torch.tensor(list(row)), 1.0) for row in members]
-            weights = torch.stack(rows).to(probe.activations)
-        else:
-            weights = members.to(probe.activations)[probe.targets]
-        return torch.einsum("bc,bchw->bhw", weights, self.class_maps(probe, kind))
+        weights = _membership(probe, members)
+        heat = torch.einsum("bc,bchw->bhw", weights, self.class_maps(probe, kind))
+        return heat / weights.sum(1)[:, None, None] if mean else heat
 
     @torch.no_grad()
     def counterfactual(self, probe: Probe, others: Tensor, kind: str = "joint") -> Tensor:
@@ -237,6 +235,26 @@ class Calm(nn.Module):
             raise ValueError(f'CALM has maps "joint", "posterior" and, whatever the class, "saliency", got {kind!r}')
         joint = self.head.log_joint(probe.activations)[torch.arange(len(classes), device=classes.device)[:, None], classes]
         return (joint if kind == "joint" else joint - joint.flatten(2).logsumexp(2)[..., None, None]).exp()
+
+
+@torch.no_grad()
+def vanilla_superclass(probe: Probe, members: Tensor | Sequence[Sequence[int]] | None = None) -> Tensor:
+    """CALM's baseline: the CAMs [B,h,w] of all classes in S(target), each min-maxed, summed (release: vanilla-superclass).
+
+    ``members`` as in `Calm.superclass`; none: all classes, whatever the target (vanilla-saliency). ValueError if the head is not global
+    average pooling and one linear layer.
+    """
+    weights = linear_head(probe.classifier, probe.activations.shape[1]).weight
+    cams = maps.min_max(torch.einsum("ck,bkhw->bchw", weights, probe.activations))
+    return cams.sum(1) if members is None else torch.einsum("bc,bchw->bhw", _membership(probe, members), cams)
+
+
+def _membership(probe: Probe, members: Tensor | Sequence[Sequence[int]]) -> Tensor:
+    """Which classes belong to S(target), 0 or 1 [B,C]."""
+    if isinstance(members, Tensor):
+        return members.to(probe.activations)[probe.targets]
+    rows = [torch.zeros(probe.logits.shape[1]).index_fill(0, torch.tensor(list(row)), 1.0) for row in members]
+    return torch.stack(rows).to(probe.activations)
 
 
 def _calm_head(classifier: Classifier) -> CalmHead:

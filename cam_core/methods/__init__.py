@@ -21,6 +21,7 @@ METHODS = {
     for method in (
         # activations alone
         Method("cam", activation.cam, "Zhou et al., CVPR", 2016, "1"),
+        Method("cam[calm]", partial(activation.cam, bias=True), "as in Kim et al., ICCV", 2021, "1"),
         _general("eigen_cam", activation.eigen_cam, "Muhammad & Yeasin, IJCNN", 2020, "1"),
         _general("eigen_cam[centred]", partial(activation.eigen_cam, centred=True), "pytorch-grad-cam", 2021, "1"),
         # a gradient of the head
@@ -54,6 +55,7 @@ METHODS = {
         Method("saliency", pixel.saliency, "Simonyan et al., ICLRW", 2014, "1 with gradient"),
         Method("smooth_grad", pixel.smooth_grad, "Smilkov et al., arXiv", 2017, "25 with gradient"),
         Method("smooth_grad[calm]", pixel.smooth_grad_calm, "as in Kim et al., ICCV", 2021, "50 with gradient"),
+        Method("smooth_grad_squared[calm]", pixel.smooth_grad_squared_calm, "as in Kim et al., ICCV", 2021, "50 with gradient"),
         Method("var_grad", pixel.var_grad, "Adebayo et al., ICLRW", 2018, "25 with gradient"),
         Method("var_grad[calm]", pixel.var_grad_calm, "as in Kim et al., ICCV", 2021, "50 with gradient"),
         Method("integrated_gradients", pixel.integrated_gradients, "Sundararajan et al., ICML", 2017, "50 with gradient"),

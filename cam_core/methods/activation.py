@@ -7,13 +7,15 @@ from cam_core.classifier import linear_head
 from cam_core.probe import Probe
 
 
-def cam(probe: Probe) -> Tensor:
-    """CAM (Zhou et al., CVPR 2016, eq. 2): ``sum_k W_ck A_k``, signed, bias left out.
+def cam(probe: Probe, *, bias: bool = False) -> Tensor:
+    """CAM (Zhou et al., CVPR 2016, eq. 2): ``sum_k W_ck A_k``, signed, the class's bias left out.
 
-    ValueError if the head is not global average pooling and one linear layer.
+    ``bias``: added to every place, as CALM's release has it ("vanilla"). ValueError if the head is not global average pooling and one
+    linear layer.
     """
-    weights = linear_head(probe.classifier, probe.activations.shape[1]).weight.detach()[probe.targets]
-    return torch.einsum("bk,bkhw->bhw", weights, probe.activations)
+    last = linear_head(probe.classifier, probe.activations.shape[1])
+    heat = torch.einsum("bk,bkhw->bhw", last.weight.detach()[probe.targets], probe.activations)
+    return heat + last.bias.detach()[probe.targets, None, None] if bias and last.bias is not None else heat
 
 
 def eigen_cam(probe: Probe, *, centred: bool = False) -> Tensor:

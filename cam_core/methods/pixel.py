@@ -52,6 +52,11 @@ def smooth_grad_calm(probe: Probe, samples: int = 50, spread: float = 0.25, seed
     return torch.stack(list(_noisy_saliency(probe, samples, spread, seed))).mean(0)
 
 
+def smooth_grad_squared_calm(probe: Probe, samples: int = 50, spread: float = 0.25, seed: int = 0) -> Tensor:
+    """CALM's SmoothGrad²: the mean of `saliency`, squared, under the noise."""
+    return torch.stack(list(_noisy_saliency(probe, samples, spread, seed))).square().mean(0)
+
+
 def var_grad_calm(probe: Probe, samples: int = 50, spread: float = 0.25, seed: int = 0) -> Tensor:
     """CALM's VarGrad: the variance of `saliency` under the noise."""
     return torch.stack(list(_noisy_saliency(probe, samples, spread, seed))).var(0, correction=0)

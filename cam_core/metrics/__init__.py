@@ -5,7 +5,7 @@ from cam_core.metrics.adcc import ADCC, Coherency, Complexity
 from cam_core.metrics.agreement import Infidelity, MaxSensitivity, SensitivityN
 from cam_core.metrics.boxes import BoxIoU, LocalizationError, MaxBoxAcc, MaxBoxAccV2
 from cam_core.metrics.cues import ClassPair, Cue, CueLocalization, class_pairs, cue
-from cam_core.metrics.faithfulness import AverageDrop, AverageGain, IncreaseInConfidence, MapMean, Wins, wins
+from cam_core.metrics.faithfulness import AverageDrop, AverageGain, CorrectUnderMask, IncreaseInConfidence, MapMean, Wins, wins
 from cam_core.metrics.localization import EnergyPointingGame, PointingGame, Present
 from cam_core.metrics.metric import Metric
 from cam_core.metrics.pixels import FalseActivation, MaximumInBox, PixelPrecision, PxAP, pixel_truth
@@ -31,6 +31,7 @@ __all__ = [
     "Complexity",
     "CorrectAfterRandomRemoval",
     "CorrectAfterRemoval",
+    "CorrectUnderMask",
     "Cue",
     "CueLocalization",
     "Deletion",

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from PIL import Image
 from torch import Tensor
 
 from cam_core import maps as map_ops
@@ -65,11 +66,21 @@ def class_pairs(attributes: ArrayLike, names: Sequence[str], counts: Collection[
     return sorted((pair for pair in pairs if len(pair.parts) in counts), key=lambda pair: len(pair.parts))
 
 
+def bird_in_view(mask: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """The bird, bool [H,W] of ``size``, of a segmentation uint8 [H0,W0] of the original image, squashed as CALM's release does it.
+
+    Pillow's bicubic resizing, then > 0: where the image shrinks, a pixel belongs to the bird if a little of it does.
+    """
+    resized = Image.fromarray(mask.cpu().numpy()).resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.asarray(resized) > 0)
+
+
 def cue(label: int, points: Tensor, bird: Tensor) -> Cue:
     """The cue of an image: every pixel of ``bird`` (bool [H,W]) goes to the part of the nearest visible key point.
 
     ``points`` [15,3] are x, y, visible in pixels of the view, truncated to integers; ties go to the first in the order head, back, belly,
-    breast, tail, legs, wings. Where no segmentation exists, ``bird`` is the bounding box and the metric is another one (`CueLocalization`).
+    breast, tail, legs, wings. ``bird`` is `bird_in_view` or, where no segmentation exists, the bounding box, and the metric is another one
+    (`CueLocalization`).
     """
     if points.shape != (15, 3) or bird.ndim != 2:
         raise ValueError(f"a cue needs points [15,3] and a mask [H,W], got {tuple(points.shape)} and {tuple(bird.shape)}")
@@ -100,13 +111,14 @@ class CueLocalization(Metric):
     ``parts`` restricts the mean to pairs with that many differing parts. ``inside`` names what the cells were cut at: "segmentation", or
     "box" where segmentations are missing, which is recorded as another metric. ``thresholds`` "even" or "log" and ``calibration``
     "min_max", "max" or "clipping" (none but cutting off at 1) are free in the released code: its README takes log and clipping for CALM.
-    ``variant``:
+    ``variant``, all with cells cut as in the release:
 
     - "zeros kept": a precision for each pair, over all its pixels.
     - "per pair": the same over the binned pixels only: under log thresholds those below 10^-6.993, all exact zeros among them, vanish
       from positives and negatives alike, which flatters sparse maps. Under even thresholds nothing vanishes.
     - "released": as "per pair", but the evaluator is never reset: the value after each pair is that of all pairs so far, in the order of
-      ``pairs``, groups of fewer differing parts included; the mean is over these running values.
+      ``pairs``, groups of fewer differing parts included; the mean is over these running values. Its CAM is `cam[calm]`, with the bias of
+      the class, which s(A) - s(B) keeps.
 
     Settings that differ in ``parts`` or ``variant`` share one measure (`read_as`).
 

@@ -1,7 +1,7 @@
 """How the class probability answers when the image is shown through the map."""
 
-from collections.abc import Hashable
-from typing import NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +25,8 @@ class Masked(Metric):
 
     L-CAM's form: maps [B,H,W] in [0, 1] at image size; all but the highest ``keep`` of the pixels are muted (`maps.top_fraction`, the
     survivors keep their soft values); the image in [0, 1] is multiplied by the map, what is lost is ``fill`` ("black" or "mean" colour).
-    Rows [B,3]: Y and O, the probability of the probe's target without and with the mask, and the mean of the map that was multiplied.
+    Rows [B,3]: Y and O, the probability of the probe's target without and with the mask, and the mean of the map that was multiplied; [B,4]
+    where ``labels`` [B] are handed over (`CorrectUnderMask`): how many classes stand above the label under the mask.
 
     ``protocol`` "score_cam" with ``keep`` 0.5 and ``fill`` "mean" is the form of Score-CAM's tables (half of the pixels go).
     """
@@ -43,13 +44,19 @@ class Masked(Metric):
         """One masked pass serves all metrics with the same ``keep`` and ``fill`` under one protocol."""
         return "masked", self.keep, self.fill, self.protocol
 
-    def _measure(self, maps: Tensor, probe: Probe) -> Tensor:
+    def _measure(self, maps: Tensor, probe: Probe, labels: Tensor | Sequence[int] | None = None) -> Tensor:
         check_mask(self.name, maps, probe.images)
         shown = map_ops.top_fraction(maps, self.keep)
         masked = probe.score_masked(shown[:, None].to(probe.images.dtype), self.fill)[:, 0].double().softmax(1)
         column = probe.targets[:, None]
         before, after = probe.probabilities.double().gather(1, column)[:, 0], masked.gather(1, column)[:, 0]
-        return torch.stack([before, after, shown.double().mean((-2, -1)).to(before.device)], 1)
+        rows = [before, after, shown.double().mean((-2, -1)).to(before.device)]
+        if labels is not None:
+            label = torch.as_tensor(labels, device=masked.device)[:, None]
+            if bool((label < 0).any()):
+                raise ValueError(f"{self.name}: an image of several classes has no one label (-1): leave this metric out for such data")
+            rows.append((masked > masked.gather(1, label)).sum(1).double())
+        return torch.stack(rows, 1)
 
 
 class AverageDrop(Masked):
@@ -97,6 +104,26 @@ class MapMean(Masked):
     def value(self, rows: Array, weights: Array | None = None) -> Array:
         """100 · mean of the map."""
         return 100 * mean(rows[:, 2], weights)
+
+
+class CorrectUnderMask(Rate, Masked):
+    """Share of images whose label is among the first ``k`` classes under the mask, in percent (higher is better).
+
+    L-CAM's script prints it for 1 and 5. The label is the ground truth, whatever class the map explains; Y and O are of the prediction.
+    ``update(maps, probe, labels)``; ValueError where a label is -1.
+    """
+
+    needs = "label"
+    higher_is_better = True
+    column = 3
+
+    def __init__(self, keep: float = 1.0, k: int = 1, **options: Any) -> None:
+        super().__init__(keep, **options)
+        self.k, self.name = k, f"top_{k}_masked"
+
+    def hits(self, rows: Array) -> Array:
+        """Fewer than ``k`` classes above the label."""
+        return (rows[:, self.column] < self.k).astype(float)
 
 
 class Wins(NamedTuple):

@@ -18,10 +18,11 @@ class Metric(torchmetrics.Metric):
     """What each image contributes (`measure`, recorded as rows [n,...]) and what the rows amount to (`value`).
 
     A subclass says its ``name``, ``protocol`` (a name in PROTOCOLS), ``higher_is_better`` (None: neither), what it ``needs`` beside the
-    maps ("probe", "boxes", "points", "cue"; "method": the probe, and a function probe -> finished maps that explains again) and, where it
-    has one, its ``setting``; it implements ``_measure`` and `value`. Metrics with equal ``shares`` have the same measure: measure once,
-    `record` on each. Rows lie on the CPU, sorted by image id and each id once at read-out, so that any split of the images over batches
-    or processes gives the same bits. Many long rows lie in temporary files (`store`), which go when the metric goes.
+    maps ("probe", "boxes", "points", "cue"; "label": the probe and the labels; "method": the probe, and a function probe -> finished maps
+    that explains again) and, where it has one, its ``setting``; it implements ``_measure`` and `value`. Metrics with equal ``shares`` have
+    the same measure: measure once, `record` on each. Rows lie on the CPU, sorted by image id and each id once at read-out, so that any
+    split of the images over batches or processes gives the same bits. Many long rows lie in temporary files (`store`), which go when the
+    metric goes.
 
     A metric with several rows per image (its classes, its pairs) sets ``stride``: their ids are image * stride + index.
     """

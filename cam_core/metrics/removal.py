@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
 
 from cam_core.methods.control import image_seeds
 from cam_core.metrics.metric import Metric, Rate
@@ -148,8 +149,28 @@ class TiedPixels(Metric):
 # ---------------------------------------------------------------- remove and classify
 
 
+FILLS = ("mean", "black", "image mean", "noise", "blur")
+
+
+def filling(probe: Probe, fill: str, seed: int = 0) -> str | Tensor:
+    """What erased pixels show, for `Probe.score_masked`: a name it knows, or images [B,3,H,W]; of CALM's release but for "black".
+
+    "mean": the mean colour of all images. "image mean": that of each image, and "noise": the same with Gaussian noise of a fifth of the
+    classifier's ``std``, drawn from ``seed`` and the image. "blur": the image under a Gaussian of 31 pixels, sigma 15, mirrored borders.
+    """
+    if fill == "blur":
+        blurred: Tensor = gaussian_blur(probe.images, [31, 31], [15.0, 15.0])
+        return blurred
+    own = probe.images.mean((2, 3), keepdim=True).expand_as(probe.images)
+    if fill == "noise":
+        generators = [torch.Generator().manual_seed(one) for one in image_seeds(probe, seed)]
+        drawn = torch.stack([torch.randn(own.shape[1:], generator=generator, dtype=torch.float64) for generator in generators])
+        return own + 0.2 * probe.classifier.std.to(own) * drawn.to(own)
+    return own if fill == "image mean" else fill
+
+
 class _Erased(Metric):
-    """The measure of remove-and-classify (CALM): the ``share`` of most salient pixels gets the mean colour.
+    """The measure of remove-and-classify (CALM): the ``share`` of most salient pixels gets the mean colour, or another of `FILLS`.
 
     Maps [B,H,W] of the ground truth, whose values need no range; int(share·H·W) pixels go, ties in scan order. Rows [B,2]: whether the
     target is still the prediction, and whether it is after as many random pixels went. The draw comes from ``seed`` and the image, so that
@@ -159,24 +180,27 @@ class _Erased(Metric):
     protocol = "calm"
     needs = "probe"
 
-    def __init__(self, share: float = 0.5, seed: int = 0) -> None:
+    def __init__(self, share: float = 0.5, seed: int = 0, *, fill: str = "mean") -> None:
         super().__init__()
+        if fill not in FILLS:
+            raise ValueError(f"{self.name}: what is erased shows one of {', '.join(FILLS)}, got {fill!r}")
         if not 0 < share < 1:
             raise ValueError(f"{self.name}: share must lie between 0 and 1, got {share}: 0.1 erases a tenth of the pixels")
-        self.share, self.seed = share, seed
-        self.setting = f"{100 * share:g}%" + (f" seed {seed}" if seed else "")
+        self.share, self.seed, self.fill = share, seed, fill
+        self.setting = f"{100 * share:g}%" + ("" if fill == "mean" else f" {fill}") + (f" seed {seed}" if seed else "")
 
     @property
     def shares(self) -> Hashable:
         """One pass serves the ratio, its numerator and its denominator."""
-        return "erased", self.share, self.seed
+        return "erased", self.share, self.seed, self.fill
 
     def _measure(self, maps: Tensor, probe: Probe) -> Tensor:
         check_size(self.name, maps, probe)
+        fill = probe.once(("fill", self.fill, self.seed), lambda: filling(probe, self.fill, self.seed))
 
         def correct(rank: Tensor) -> Tensor:
             kept = (rank >= int(self.share * rank[0].numel())).to(probe.images.dtype)
-            return probe.score_masked(kept[:, None], "mean")[:, 0].argmax(1) == probe.targets
+            return probe.score_masked(kept[:, None], fill)[:, 0].argmax(1) == probe.targets
 
         def at_random() -> Tensor:
             return correct(ranks(torch.zeros_like(maps), image_seeds(probe, self.seed)))

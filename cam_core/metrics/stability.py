@@ -18,15 +18,35 @@ def mask_iou(first: ArrayLike, second: ArrayLike) -> Array:
     return ratio((a & b).sum((-2, -1)), (a | b).sum((-2, -1)))
 
 
-def script_iou(first: ArrayLike, second: ArrayLike, threshold: int = 100) -> Array:
-    """LFI-CAM's released "IoU" [...] of maps [...,h,w] in [0, 1], quirks kept; beside the published figures, and nowhere else.
+def mask_dice(first: ArrayLike, second: ArrayLike) -> Array:
+    """Dice's coefficient, twice the intersection over the sum of the areas [...], of masks bool [...,h,w]; 0 where both are empty."""
+    a, b = np.asarray(first, bool), np.asarray(second, bool)
+    return ratio(2 * (a & b).sum((-2, -1)), a.sum((-2, -1)) + b.sum((-2, -1)))
 
-    Maps become 256 times their value in uint8, so that 1 wraps round to 0 and the brightest pixel drops out; what lies above ``threshold``
-    is compared row by row, over three equal channels, smoothed by 1e-6, and averaged: a row that is empty in both scores 1.
+
+def script_mask(maps: ArrayLike, threshold: int = 100) -> NDArray[np.bool_]:
+    """What LFI-CAM's release takes for bright, bool [...,h,w], in maps [...,h,w] in [0, 1] at image size.
+
+    The map is written as an 8-bit picture (255 times its value, rounded), read back, min-maxed over the picture, and becomes 256 times
+    that, cut off, in 8 bits: what shares the picture's maximum becomes 256, wraps round to 0 and is dark. A constant picture is 0.
     """
-    a, b = (((np.asarray(m) * 256).astype(np.int64) % 256 > threshold) for m in (first, second))
-    both, either = (3 * pixels.sum(-1) for pixels in (a & b, a | b))
-    return np.asarray(((both + 1e-6) / (either + 1e-6)).mean(-1))
+    picture = np.rint(np.asarray(maps) * 255).astype(np.int64)
+    picture -= picture.min((-2, -1), keepdims=True)
+    stretched = 256 * picture // np.maximum(picture.max((-2, -1), keepdims=True), 1)
+    bright: NDArray[np.bool_] = stretched % 256 > threshold
+    return bright
+
+
+def script_agreement(first: ArrayLike, second: ArrayLike, threshold: int = 100, *, dice: bool = False) -> Array:
+    """LFI-CAM's released "IoU", or "Dice", [...] of maps [...,h,w] in [0, 1], quirks kept; beside its published figures, and nowhere else.
+
+    The masks of `script_mask` are compared row by row, over three equal channels, smoothed by 1e-6, and averaged: a row that is empty in
+    both has an IoU of 1 and a Dice of 2.
+    """
+    a, b = script_mask(first, threshold), script_mask(second, threshold)
+    both, areas = 3 * (a & b).sum(-1), 3 * (a.sum(-1) + b.sum(-1))
+    rows = 2 * (both + 1e-6) / (areas + 1e-6) if dice else (both + 1e-6) / (areas - both + 1e-6)
+    return np.asarray(rows.mean(-1))
 
 
 def top_area(maps: ArrayLike, area: float) -> NDArray[np.bool_]:
@@ -48,12 +68,15 @@ def correlation(first: ArrayLike, second: ArrayLike) -> Array:
     return np.where(still, 0.0, found.clip(-1, 1))
 
 
+KINDS = ("iou", "iou_script", "iou_area", "dice", "dice_script", "correlation")
+
+
 class Stability(Metric):
     """Agreement of the maps that two trainings give the same image (LFI-CAM's stability), mean over images.
 
-    ``kind``: "iou", of the pixels strictly above ``threshold`` (LFI-CAM: 100 of 255); "iou_script", the value of its released script
-    (`script_iou`); "iou_area", of each map's highest ``area`` of the pixels, which a larger spot does not improve; "correlation". IoUs are
-    percentages, the correlation lies in [-1, 1]. Higher is better.
+    ``kind``: "iou" and "dice", of the pixels strictly above ``threshold`` (LFI-CAM: 100 of 255); "iou_script" and "dice_script", the values
+    of its released script (`script_agreement`); "iou_area", of each map's highest ``area`` of the pixels, which a larger spot does not
+    improve; "correlation". All but the correlation, which lies in [-1, 1], are percentages (the script's Dice up to 200). Higher is better.
 
     An IoU depends on the spots' area and on where objects use to lie, so each value stands beside that of maps of different images:
     ``of`` "pair", "shuffled" or "excess" (pair minus shuffled), which share one measure. ``update(maps, others, strangers)``: maps
@@ -68,13 +91,11 @@ class Stability(Metric):
         self, kind: str = "iou", of: str = "pair", *, threshold: float = 100 / 255, area: float = 0.2, protocol: str = "energy"
     ) -> None:
         super().__init__()
-        if kind not in ("iou", "iou_script", "iou_area", "correlation") or of not in ("pair", "shuffled", "excess"):
-            raise ValueError(
-                f"stability is the iou, iou_script, iou_area or correlation of a pair, shuffled or its excess; got {kind}, {of}"
-            )
+        if kind not in KINDS or of not in ("pair", "shuffled", "excess"):
+            raise ValueError(f"stability is the {', '.join(KINDS[:-1])} or {KINDS[-1]} of a pair, shuffled or its excess; got {kind}, {of}")
         self.kind, self.of, self.threshold, self.area, self.protocol = kind, of, threshold, area, protocol
         self.name = f"stability_{kind}"
-        detail = {"iou": f"> {threshold:.3g}", "iou_area": f"{100 * area:g}% area"}.get(kind, "")
+        detail = {**dict.fromkeys(("iou", "dice"), f"> {threshold:.3g}"), "iou_area": f"{100 * area:g}% area"}.get(kind, "")
         self.setting = ", ".join(part for part in (detail, "" if of == "pair" else of) if part)
 
     @property
@@ -97,10 +118,10 @@ class Stability(Metric):
         return torch.from_numpy(np.stack([self._compare(own, other.detach().cpu().numpy()) for other in (others, strangers)], 1))
 
     def _compare(self, first: NDArray[np.floating], second: NDArray[np.floating]) -> Array:
-        if self.kind == "iou":
-            return 100 * mask_iou(first > self.threshold, second > self.threshold)
-        if self.kind == "iou_script":
-            return 100 * script_iou(first, second)
+        if self.kind in ("iou", "dice"):
+            return 100 * {"iou": mask_iou, "dice": mask_dice}[self.kind](first > self.threshold, second > self.threshold)
+        if self.kind.endswith("_script"):
+            return 100 * script_agreement(first, second, dice=self.kind == "dice_script")
         if self.kind == "iou_area":
             return 100 * mask_iou(top_area(first, self.area), top_area(second, self.area))
         return correlation(first, second)
@@ -126,22 +147,25 @@ def map_stability(
 ) -> list[Stability]:
     """All kinds of `Stability`, recorded: raw maps [N,h,w] of two trainings for the same N images, min-maxed and brought to ``size``.
 
-    LFI-CAM's order: min-max at native resolution, then bilinear (``size`` None: not resized).
+    LFI-CAM's order: min-max at native resolution, then bilinear (``size`` None: not resized). The released script has no min-max before it
+    resizes: where both trainings' maps lie in [0, 1], as LFI-CAM's and ABN's do, "iou_script" and "dice_script" resize them as they are.
     """
     if first.ndim != 3 or first.shape[0] != second.shape[0]:
         raise ValueError(f"both trainings must explain the same images, [N,h,w] each; got {tuple(first.shape)} and {tuple(second.shape)}")
-    kinds = ("iou", "iou_script", "iou_area", "correlation")
-    metrics = {kind: [Stability(kind, of) for of in ("pair", "shuffled", "excess")] for kind in kinds}
+    metrics = {kind: [Stability(kind, of) for of in ("pair", "shuffled", "excess")] for kind in KINDS}
     other = torch.from_numpy(partners(len(first), seed))
     numbers = torch.arange(len(first)) if ids is None else torch.as_tensor(ids)
+    as_written = all(0 <= float(maps.amin()) <= float(maps.amax()) <= 1 for maps in (first, second))
 
-    def finish(raw: Tensor) -> Tensor:
-        return map_ops.min_max(raw) if size is None else map_ops.upsample(map_ops.min_max(raw), size)
+    def resized(maps: Tensor) -> Tensor:
+        return maps if size is None else map_ops.upsample(maps, size)
 
     for part in torch.arange(len(first)).split(batch):
-        compared = finish(first[part]), finish(second[part]), finish(second[other[part]])
-        for same in metrics.values():
-            rows = same[0].measure(*compared)
+        raw = first[part], second[part], second[other[part]]
+        stretched = [resized(map_ops.min_max(maps)) for maps in raw]
+        written = [resized(maps) for maps in raw] if as_written else stretched
+        for kind, same in metrics.items():
+            rows = same[0].measure(*(written if kind.endswith("_script") else stretched))
             for metric in same:
                 metric.record(rows, numbers[part])
     return [metric for same in metrics.values() for metric in same]

@@ -131,6 +131,22 @@ def test_half_a_plan_is_told_as_half(tmp_path):
     assert "least to most" not in text
 
 
+def test_a_table_of_the_earlier_script_says_so():
+    facts = {"dataset": "cifar10", "backbone": "resnet20", "epochs": 12, "images": 100, "seed": 0}
+    rows = [facts | {"role": "training", "model": "abn", "setting": s, "metric": "accuracy", "state": "done", "value": 70} for s in (0, 1)]
+    mean = {**facts, "role": "mean", "method": "abn", "differs": "settings", "n": 1, "planned": 1}
+    means = [
+        {**mean, "metric": metric, "of": of, "value": value, "least": value, "most": value}
+        for metric, value in (("stability_iou_script", 46.3), ("stability_dice_script", 71.5))
+        for of in ("pair", "shuffled")
+    ]
+    earlier, whole = learned_tables.scratch(rows + means[:2]), learned_tables.scratch(rows + means)
+    assert "The IoU by LFI-CAM's script has an earlier form here" in earlier
+    assert "earlier form" not in whole
+    assert earlier.startswith(whole)  # and Dice makes no column
+    assert "earlier form" not in learned_tables.scratch(rows)
+
+
 def test_every_importance_network_says_how_many_channels_it_chooses(tmp_path):
     facts = {"dataset": "drawn_imagenet", "backbone": "resnet8", "epochs": 8, "images": 200, "role": "training", "state": "done"}
     found = (

@@ -71,6 +71,7 @@ def test_cub_parts_masks_and_attributes(drawn):
     for index in range(len(dataset)):
         example, drawing = dataset[index], draw.scene("cub", dataset.ids[index])
         assert (example.segmentation.numpy() == drawing.objects[0].mask).all()
+        assert (example.official_mask.numpy() == 255 * drawing.objects[0].mask).all()
         for x, y, visible in example.parts[example.parts[:, 2] > 0].tolist():
             assert visible == 1
             assert example.segmentation[int(y), int(x)]

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cam_core.classifier import Classifier
-from cam_core.learned.calm import Calm, CalmHead, calm_trunk
+from cam_core.learned.calm import Calm, CalmHead, calm_trunk, vanilla_superclass
 from cam_core.learned.plain import pooled_head, with_pooled_head
 from cam_core.learned.recipes import CALM, CALM_INCEPTION, CALM_VGG, CALM_WSOL, CALM_WSOL_INCEPTION, CALM_WSOL_VGG
 from cam_core.networks import finer_vgg
@@ -294,6 +294,23 @@ def test_superclass_is_the_sum_over_its_members(kind):
         joint, _, marginal = literal(made, b)
         expected = sum(joint[y] / (marginal[y] if kind == "posterior" else 1) for y in classes)
         torch.testing.assert_close(got[b], expected)
+        torch.testing.assert_close(made.superclass(probe, members, kind, mean=True)[b], expected / len(classes))
+
+
+def test_cams_of_a_superclass_are_min_maxed_one_by_one_and_summed():
+    """The release's vanilla-superclass and, of all classes, vanilla-saliency; its min-max takes the bias away."""
+    classifier, images, labels = nets.gap(), batch()["images"], batch()["labels"]
+    members = torch.eye(5, dtype=torch.bool)
+    members[0, 2] = members[3, [1, 4]] = True
+    probe, fc = Probe(classifier, images, labels), classifier.head.fc
+    some, everything = vanilla_superclass(probe, members), vanilla_superclass(probe)
+    assert torch.equal(some, vanilla_superclass(probe, [[0, 2], [1, 3, 4], [1], [4]]))
+    for b, classes in enumerate([[0, 2], [1, 3, 4], [1], [4]]):
+        cams = [sum(fc.weight[c, k] * probe.activations[b, k] for k in range(6)) + fc.bias[c] for c in range(5)]
+        scaled = [(cam - cam.min()) / (cam.max() - cam.min()) for cam in cams]
+        torch.testing.assert_close(some[b], sum(scaled[c] for c in classes).detach())
+        torch.testing.assert_close(everything[b], sum(scaled).detach())
+    assert not some.requires_grad
 
 
 def test_superclass_of_everything():

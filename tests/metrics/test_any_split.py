@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cam_core import metrics
+from cam_core.metrics.stability import KINDS
 from cam_core.metrics.statistics import bootstrap
 from cam_core.protocol import PROTOCOLS
 
@@ -74,7 +75,7 @@ CASES = [
         for v in ("released", "per pair")
         for t in ("even", "log")
     ),
-    *((lambda kind=kind: metrics.Stability(kind), given_trainings) for kind in ("iou", "iou_script", "iou_area", "correlation")),
+    *((lambda kind=kind: metrics.Stability(kind), given_trainings) for kind in KINDS),
 ]
 
 

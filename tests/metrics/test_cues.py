@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cam_core import metrics
-from cam_core.metrics.cues import PARTS, calibration_table, part_of
+from cam_core.metrics.cues import PARTS, bird_in_view, calibration_table, part_of
 
 CUB_POINTS = ["back", "beak", "belly", "breast", "crown", "forehead", "left_eye", "left_leg"]
 CUB_POINTS += ["left_wing", "nape", "right_eye", "right_leg", "right_wing", "tail", "throat"]
@@ -76,6 +76,29 @@ def test_cells_are_the_nearest_visible_point_within_the_bird():
             assert cue.cells[y, x] == (PARTS.index(nearest) if bird[y, x] else -1)
     assert cue.visible == {"head", "belly", "tail", "wing"}
     assert (metrics.cue(0, torch.zeros(15, 3), bird).cells == -1).all()
+
+
+def keys(t):
+    """Keys' cubic kernel with a = -1/2, Pillow's."""
+    t = abs(t)
+    return 1.5 * t**3 - 2.5 * t**2 + 1 if t < 1 else -0.5 * (t**3 - 5 * t**2 + 8 * t - 4) if t < 2 else 0.0
+
+
+@pytest.mark.parametrize(
+    ("row", "bird"),
+    [
+        ([0, 0, 255, 0], [True, True]),  # a share of .12 of it reaches the left half: 31
+        ([0, 0, 0, 255], [False, True]),  # there the kernel is negative
+        ([0, 0, 4, 0], [False, True]),  # .48 rounds to 0
+        ([0, 0, 5, 0], [True, True]),  # .60 rounds to 1
+    ],
+)
+def test_the_bird_is_resized_softly_and_cut_afterwards(row, bird):
+    """Four pixels become two: the kernel, twice as wide, reaches over all four."""
+    weights = [[keys((x + 0.5 - (2 * out + 1)) / 2) for x in range(4)] for out in range(2)]
+    values = [sum(w * v for w, v in zip(of, row, strict=True)) / sum(of) for of in weights]
+    assert [round(value) > 0 for value in values] == bird
+    assert bird_in_view(torch.tensor([row, row], dtype=torch.uint8), (2, 2)).tolist() == [bird] * 2
 
 
 @settings(max_examples=30)

@@ -106,6 +106,32 @@ def test_the_numbers_of_three_known_images():
     assert zero.compute() == 0.0
 
 
+@pytest.mark.parametrize("keep", [1.0, 0.5])
+def test_top_k_under_the_mask_is_of_the_label(keep):
+    """Whatever is explained: the label's place among the classes of the masked image, by sorting."""
+    classifier, batch = dense(), images(6)
+    labels, probe = [0, 1, 2, 3, 4, 0], Probe(classifier, batch)
+    heat = torch.rand(6, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    places = []
+    for image, one, label in zip(batch, heat, labels, strict=True):
+        logits = classifier((image * muted(one, 1 - keep))[None])[0].tolist()
+        places.append(sorted(range(5), key=lambda c: -logits[c]).index(label))
+    assert len(set(places)) > 2
+    for k in (1, 2, 5):
+        metric = metrics.CorrectUnderMask(keep, k)
+        metric.update(heat, probe, labels)
+        assert metric.compute() == pytest.approx(100 * sum(place < k for place in places) / 6)
+        assert metric.per_image()[1][:, 3].tolist() == places
+        assert (metric.name, metric.setting) == (f"top_{k}_masked", f"{100 * keep:g}%")
+        assert metric.shares == metrics.AverageDrop(keep).shares
+    assert metric.compute() == 100  # of five classes
+    beside = metrics.AverageDrop(keep)
+    beside.update(heat, probe)
+    assert np.array_equal(metric.per_image()[1][:, :3], beside.per_image()[1])
+    with pytest.raises(ValueError, match=r"top_1_masked: an image of several classes has no one label \(-1\)"):
+        metrics.CorrectUnderMask().update(heat, probe, [0, 1, -1, 3, 4, 0])
+
+
 def test_unmasked_and_all_black():
     """The all-ones map loses nothing; the all-zeros map leaves the network's answer to a black image."""
     classifier, batch = dense(), images(4)

@@ -18,6 +18,10 @@ KINDS = {
         metrics.Insertion, metrics.Deletion, metrics.TiedPixels, metrics.RemoveAndClassify, metrics.CorrectAfterRemoval,
         metrics.CorrectAfterRandomRemoval, metrics.RoadMorf, metrics.RoadLerf, metrics.RoadCombined, metrics.Coherency, metrics.Complexity,
         metrics.ADCC, metrics.SensitivityN, metrics.Infidelity, metrics.MaxSensitivity)},
+    "top-1 under the mask": metrics.CorrectUnderMask,
+    "top-2 under the mask": lambda: metrics.CorrectUnderMask(0.5, 2, fill="mean"),
+    "removal, blurred": lambda: metrics.RemoveAndClassify(fill="blur"),
+    "removal, noise": lambda: metrics.RemoveAndClassify(fill="noise"),
     "adcc of means": lambda: metrics.ADCC("means"),
     "infidelity as it is": lambda: metrics.Infidelity(scaled=False),
     "insertion with drawn ties": lambda: metrics.Insertion(32, "random"),
@@ -27,7 +31,7 @@ COLUMNS = {"rise": 0, "calm": 2, "road": 4, "adcc": 4, "l_cam": 3, "score_cam": 
 
 def rows_of(metric, n, seed):
     rng = np.random.default_rng(seed)
-    columns = COLUMNS.get(metric.protocol, 0 if metric.name == "sensitivity_n" else 2)
+    columns = 4 if metric.needs == "label" else COLUMNS.get(metric.protocol, 0 if metric.name == "sensitivity_n" else 2)
     rows = rng.random((n, columns) if columns else n)
     if metric.protocol == "calm":
         rows = rows.round()
@@ -49,7 +53,8 @@ def explain_for(metric):
 
 
 def needed(metric, probe):
-    return (probe, explain_for(metric)) if metric.needs == "method" else (probe,)
+    more = {"method": lambda: (explain_for(metric),), "label": lambda: (probe.targets,)}
+    return (probe, *more.get(metric.needs, tuple)())
 
 
 @settings(max_examples=5, deadline=None)
@@ -103,7 +108,7 @@ def test_constant_maps_give_a_number_and_nan_is_refused(kind):
 
 def test_names_settings_and_protocols_tell_all_numbers_apart():
     every = [make() for make in KINDS.values()]
-    assert all(metric.protocol in PROTOCOLS and metric.needs in ("probe", "method") for metric in every)
+    assert all(metric.protocol in PROTOCOLS and metric.needs in ("probe", "method", "label") for metric in every)
     assert len({(metric.name, metric.setting) for metric in every}) == len(every)
     assert metrics.AverageDrop(0.5, "mean", "score_cam").setting == "50% mean fill score_cam"
     for metric in every:

@@ -156,6 +156,59 @@ def test_remove_and_classify_equals_a_loop():
                 assert float(value) == float(prediction(classifier, erased) == int(label))
 
 
+def gauss_31(image):
+    """Sigma 15 over 31 pixels, in loops; beyond the border the image is mirrored, its edge not repeated."""
+    line = [math.exp(-(((k - 15) / 15) ** 2) / 2) for k in range(31)]
+
+    def mirrored(i):
+        return -i if i < 0 else 2 * (SIDE - 1) - i if i >= SIDE else i
+
+    once = np.zeros_like(image)
+    for i in range(SIDE):
+        once[:, i] = sum(w * image[:, mirrored(i + k - 15)] for k, w in enumerate(line)) / sum(line)
+    twice = np.zeros_like(image)
+    for j in range(SIDE):
+        twice[:, :, j] = sum(w * once[:, :, mirrored(j + k - 15)] for k, w in enumerate(line)) / sum(line)
+    return twice
+
+
+@pytest.mark.parametrize("fill", removal.FILLS)
+def test_what_is_erased_shows_one_of_the_released_fills(fill):
+    classifier, batch, maps = dense(), images(4), heat()
+    probe = Probe(classifier, batch, torch.tensor([0, 1, 2, 3]))
+    shown, seen = {}, Probe.score_masked
+
+    class Watch(Probe):
+        def score_masked(self, masks, fill="black", *args, **options):
+            shown["fill"] = self._fill(fill).expand_as(self.images)
+            return seen(self, masks, fill, *args, **options)
+
+    metric = metrics.RemoveAndClassify(0.5, fill=fill)
+    rows = metric.measure(maps, Watch(classifier, batch, probe.targets))
+    for b, image in enumerate(batch):
+        own = image.mean((1, 2), keepdim=True).expand_as(image)
+        noise = torch.randn(3, SIDE, SIDE, dtype=torch.float64, generator=torch.Generator().manual_seed(image_seeds(probe, 0)[b]))
+        want = {
+            "mean": classifier.mean.expand_as(image), "black": torch.zeros_like(image), "image mean": own,
+            "noise": own + 0.2 * classifier.std * noise,  # .2 of the normalised image's unit
+            "blur": torch.from_numpy(gauss_31(image.numpy())),
+        }[fill]  # fmt: skip
+        torch.testing.assert_close(shown["fill"][b], want.double())
+        gone = torch.zeros(SIDE * SIDE, dtype=torch.bool)
+        gone[descending(maps[b])[: SIDE * SIDE // 2]] = True
+        erased = torch.where(gone.reshape(SIDE, SIDE), want, image)
+        assert float(rows[b, 0]) == float(prediction(classifier, erased) == b)
+    assert metric.setting == "50%" + ("" if fill == "mean" else f" {fill}")
+    assert (metric.shares == metrics.CorrectAfterRemoval(0.5).shares) == (fill == "mean")
+
+
+def test_an_unknown_fill_is_refused():
+    with pytest.raises(
+        ValueError, match="remove_and_classify: what is erased shows one of mean, black, image mean, noise, blur, got 'grey'"
+    ):
+        metrics.RemoveAndClassify(fill="grey")
+
+
 @pytest.mark.parametrize(("share", "count"), [(0.1, 5017), (0.3, 15052), (0.5, 25088), (0.7, 35123), (0.9, 45158)])
 def test_calms_pixel_counts(share, count):
     seen = []

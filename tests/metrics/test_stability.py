@@ -14,42 +14,76 @@ from torch import nn
 from cam_core import METHODS, load_classifier, metrics
 from cam_core.classifier import Classifier
 from cam_core.metrics.randomization import _cascade, hog, spearman, ssim, stages
-from cam_core.metrics.stability import correlation, mask_iou, partners, script_iou, top_area
+from cam_core.metrics.stability import KINDS, correlation, mask_dice, mask_iou, partners, script_agreement, script_mask, top_area
 from tests.nets import dense, gap, images
-
-KINDS = ("iou", "iou_script", "iou_area", "correlation")
 
 
 def two_squares():
     first, second = np.zeros((1, 224, 224)), np.zeros((1, 224, 224))
     first[0, 10:60, 20:70], second[0, 120:170, 20:70] = 0.9, 0.9
+    first[0, 10, 20] = second[0, 120, 20] = 1  # one brightest pixel: were the squares flat, all of them would wrap
     return first, second
 
 
 def test_disjoint_squares_agree_by_the_script_and_not_by_the_iou():
     first, second = two_squares()
     assert mask_iou(first > 0.4, second > 0.4).tolist() == [0]
-    assert script_iou(first, second)[0] == pytest.approx(124 / 224, abs=1e-6)  # .554: a row that is empty in both counts 1
+    assert script_agreement(first, second)[0] == pytest.approx(124 / 224, abs=1e-6)  # .554: a row that is empty in both counts 1
+    assert script_agreement(first, second, dice=True)[0] == pytest.approx(2 * 124 / 224, abs=1e-6)  # and 2 by their Dice
     assert mask_iou(first > 1, second > 1).tolist() == [0]
 
 
 def literal_script(first, second):
-    """The released script row by row on H x W x 3 uint8 pictures."""
-    a, b = (np.stack([(m * 256).astype(np.uint64).astype(np.uint8)] * 3, -1) > 100 for m in (first, second))
-    values = []
-    for row_a, row_b in zip(a, b, strict=True):
-        both, all_of_it = (row_a & row_b).sum(), row_a.sum() + row_b.sum() - (row_a & row_b).sum()
-        values.append((both + 1e-6) / (all_of_it + 1e-6))
-    return float(np.mean(values))
+    """The released script pixel by pixel: an 8-bit picture, stretched to 0 ... 256 of 8 bits, compared row by row: IoU and Dice."""
+    masks = []
+    for heat in (first, second):
+        picture = [[round(255 * value) for value in row] for row in heat.tolist()]  # Python rounds halves to even, as OpenCV does
+        low, high = (end(value for row in picture for value in row) for end in (min, max))
+        byte = [[int(256 * ((value - low) / (high - low))) % 256 if high > low else 0 for value in row] for row in picture]
+        masks.append(np.array([[[value > 100] * 3 for value in row] for row in byte]))
+    ious, dices = [], []
+    for row_a, row_b in zip(*masks, strict=True):
+        both, areas = (row_a & row_b).sum(), row_a.sum() + row_b.sum()
+        ious.append((both + 1e-6) / (areas - both + 1e-6))
+        dices.append(2 * (both + 1e-6) / (areas + 1e-6))
+    return float(np.mean(ious)), float(np.mean(dices))
+
+
+def test_the_script_sees_an_8_bit_picture_stretched_again():
+    """Grey levels 26, 102, 140, 230 of 255 become 0, 256 · 76/204 = 95, 143 and 256, which is 0 in 8 bits."""
+    heat = np.array([[26, 102, 140, 230]]) / 255 + 0.001
+    assert script_mask(heat).tolist() == [[False, False, True, False]]
+    assert (np.floor(256 * heat) > 100).tolist() == [[False, True, True, True]]  # neither stretched nor wrapped
+    near = np.array([[0.0, 0.5, 0.997, 0.9985, 1.0]])  # grey levels 0, 128, 254, 255, 255: all that rounds to 255 wraps
+    assert script_mask(near).tolist() == [[False, True, True, False, False]]
+    halves = np.array([[0, 0.5 / 255, 1.5 / 255, 5 / 255]])  # to even: 0, 0, 2, 5
+    assert script_mask(halves, 101).tolist() == [[False, False, True, False]]
+    assert not script_mask(np.full((1, 2, 2), 0.7)).any()
+
+
+def test_maps_in_the_unit_range_go_to_the_script_without_a_min_max():
+    """ABN's map of grey levels 100, 100.6, 101.4, 102 has the picture 100, 101, 101, 102; min-maxed first it would be 0, 76, 178, 255."""
+    first = torch.tensor([[[100, 100.6], [101.4, 102]]]).repeat(2, 1, 1) / 255  # bright: the 101s, at 128; 102 wraps
+    second = torch.tensor([[[100.0, 101], [100, 102]]]).repeat(2, 1, 1) / 255
+    script, others = (metrics.map_stability(first + shift, second + shift) for shift in (0, 1))
+    value = {m.kind: m.compute() for m in script if m.of == "pair"}
+    assert value["iou_script"] == pytest.approx(50, abs=1e-3)  # the first row agrees, the second does not
+    assert value["dice_script"] == pytest.approx(50, abs=1e-3)
+    outside = {m.kind: m.compute() for m in others if m.of == "pair"}
+    assert outside["iou_script"] == pytest.approx(0, abs=1e-3)  # min-maxed first: bright are 178 and, in the second, 128
+    assert outside["iou"] == value["iou"]
 
 
 @given(hnp.arrays(np.float64, st.tuples(st.just(2), st.integers(1, 6), st.integers(1, 6)), elements=st.floats(0, 1)))
 def test_the_measures_by_loops(both):
     first, second = both
-    assert script_iou(first, second) == pytest.approx(literal_script(first, second), rel=1e-12)
+    found = tuple(float(script_agreement(first, second, dice=dice)) for dice in (False, True))
+    assert found == pytest.approx(literal_script(first, second), rel=1e-12)
     pairs = list(zip(first.ravel() > 0.4, second.ravel() > 0.4, strict=True))
     either = sum(a or b for a, b in pairs)
     assert mask_iou(first > 0.4, second > 0.4) == (pytest.approx(sum(a and b for a, b in pairs) / either) if either else 0)
+    areas = sum(int(a) + int(b) for a, b in pairs)
+    assert mask_dice(first > 0.4, second > 0.4) == (pytest.approx(2 * sum(a and b for a, b in pairs) / areas) if areas else 0)
     ranked = sorted(range(first.size), key=lambda i: (-first.ravel()[i], i))[: round(0.3 * first.size)]
     assert np.flatnonzero(top_area(first, 0.3)).tolist() == sorted(ranked)
     found = correlation(first, second)
@@ -63,8 +97,8 @@ def test_the_measures_by_loops(both):
 def test_the_brightest_pixel_wraps_in_the_script():
     heat = np.zeros((1, 3, 3))
     heat[0, 1, 1] = 1.0
-    assert script_iou(heat, heat).tolist() == [1]
-    assert script_iou(heat, np.zeros_like(heat)).tolist() == [1]  # 1 became 256, which is 0: nobody misses it
+    assert script_agreement(heat, heat).tolist() == [1]
+    assert script_agreement(heat, np.zeros_like(heat)).tolist() == [1]  # 1 became 256, which is 0: nobody misses it
 
 
 def test_agreement_stands_beside_that_of_shuffled_images():
@@ -84,7 +118,8 @@ def test_agreement_stands_beside_that_of_shuffled_images():
     for key, metric in found.items():
         assert np.array_equal(metric.per_image()[1], whole[key].per_image()[1])
     same = {m.name: m.compute() for m in metrics.map_stability(first, first) if m.of == "pair"}
-    assert same == {"stability_iou": 100, "stability_iou_script": 100, "stability_iou_area": 100, "stability_correlation": pytest.approx(1)}
+    assert same.pop("stability_correlation") == pytest.approx(1)
+    assert same == pytest.approx(dict.fromkeys((f"stability_{kind}" for kind in KINDS if kind != "correlation"), 100))
 
 
 @given(st.integers(2, 30), st.integers(0, 5))
@@ -113,7 +148,7 @@ def test_stability_names_settings_and_refusals():
     with pytest.raises(ValueError, match="the same images"):
         metrics.map_stability(heat, heat[:1])
     with pytest.raises(ValueError, match="stability is the iou"):
-        metrics.Stability("dice")
+        metrics.Stability("overlap")
 
 
 # ---------------------------------------------------------------- cascading randomization

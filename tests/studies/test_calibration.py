@@ -5,13 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cam_core import METHODS, Probe, maps, metrics
+from cam_core.classifier import linear_head
 from cam_core.data import sources
+from cam_core.evaluate import evaluate
 from cam_core.learned import Calm, lfi_backbone
-from cam_core.metrics.cues import CALIBRATIONS, PARTS, THRESHOLDS, VARIANTS
+from cam_core.metrics.cues import CALIBRATIONS, PARTS, THRESHOLDS, VARIANTS, bird_in_view
 from data_scripts.draw import draw
 from studies import calibration
+from tests.metrics.test_cues import CALIBRATE, EDGES, released_evaluator
 
 COUNT = 10
 
@@ -55,7 +59,8 @@ def test_the_usual_way_is_what_thresholds_one_by_one_give(frame, data, network):
     for index in range(COUNT):
         example = birds[index]
         heat = METHODS["cam"].class_maps(Probe(network.frozen(), example.image[None]))[0]
-        _, cells, visible = metrics.cue(example.label, example.parts, example.segmentation)
+        bird = bird_in_view(example.official_mask, example.image.shape[1:])
+        _, cells, visible = metrics.cue(example.label, example.parts, bird)
         for pair in metrics.class_pairs(birds.class_attributes, birds.attribute_names):
             if example.label in pair[:2] and pair.parts & visible:
                 score = maps.min_max(maps.upsample((heat[pair.first] - heat[pair.second]), cells.shape).abs()).double().numpy()
@@ -77,6 +82,26 @@ def test_the_usual_way_is_what_thresholds_one_by_one_give(frame, data, network):
     ]
     assert usual.value.item() == pytest.approx(np.mean(precisions), abs=0.05)
     assert usual.pairs.item() == len(precisions)
+
+
+def test_the_released_script_on_drawn_birds(data, network):
+    """From files to the printed number: segmentations through Pillow, CAM with the bias, an evaluator that is never reset."""
+    birds, heats, cues = data("squash"), [], []
+    for index in range(COUNT):
+        example, last = birds[index], linear_head(network, 64)
+        activations = Probe(network.frozen(), example.image[None]).activations[0]
+        f = torch.einsum("ck,khw->chw", last.weight, activations).detach() + last.bias.detach()[:, None, None]
+        heats.append(maps.upsample(f, example.image.shape[1:]))
+        mask = Image.open(birds.annotations[index].segmentation).convert("L").resize(example.image.shape[:0:-1])  # Pillow's own filter
+        cues.append(metrics.cue(example.label, example.parts, torch.from_numpy(np.array(mask) > 0)))
+    pairs = metrics.class_pairs(birds.class_attributes, birds.attribute_names)
+    pairs = [pair for pair in pairs if any(one.label in pair[:2] and pair.parts & one.visible for one in cues)]
+    printed = released_evaluator(pairs, torch.stack(heats), cues, EDGES["even"], CALIBRATE["min_max"])
+    wanted = metrics.CueLocalization(pairs, variant="released")
+    table = evaluate(network, data, [METHODS["cam[calm]"], METHODS["cam"]], [wanted], progress=False)
+    ours, without = (table.metrics[name, wanted.name, wanted.setting].compute() for name in ("cam[calm]", "cam"))
+    assert ours == pytest.approx(np.mean(printed), abs=0.01)
+    assert without != pytest.approx(ours, abs=0.1)
 
 
 def test_calm_shows_the_joint_and_the_posterior(data, network):
