@@ -21,11 +21,20 @@ import claims
 import nbformat
 import study_tables
 import tables
+import tiles
 from names import name
 
 BOOK = Path(__file__).resolve().parent
 PUBLISHED = ("subset", "drawn")  # profiles of results/ that have their own tables
-MARKER = re.compile(r"^% (results|published|claims|study|benchmark|methods|metrics|protocols)(?:: *(\S+))?(?: +(\S+))?$", re.MULTILINE)
+PHOTOGRAPHS = Path("runs/photographs")
+OPENING = {  # the photographs that a paper's page opens with
+    "increment_cam": ("camera", "chelsea"), "l_cam": ("coffee", "flower"), "lfi_cam": ("hopper", "rocket"), "calm": ("china", "astronaut"),
+}  # fmt: skip
+NETWORK = "*EfficientNet-Lite0 with ImageNet weights of full precision; each map is of the class that it names.*"
+OPENED = ("grad_cam", "increment_cam", "l_cam_fm", "mean_activation", "grad_cam[power=2]")
+MARKER = re.compile(
+    r"^% (results|published|claims|study|benchmark|methods|metrics|protocols|photographs)(?:: *(\S+))?(?: +(\S+))?$", re.MULTILINE
+)
 
 
 def main(arguments=None):
@@ -67,6 +76,7 @@ def inputs(options):
     """Every file that the site depends on, in a fixed order."""
     own = (path for path in BOOK.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     runs = (options.runs / options.profile).glob("*/*/*")
+    own = [*own, *PHOTOGRAPHS.glob("*")]
     return sorted(own) + sorted(p for p in runs if p.suffix in {".ipynb", ".csv"}) + sorted(options.results.rglob("*.csv"))
 
 
@@ -82,6 +92,7 @@ def assemble(source, options):
     """Write the complete source of the book into `source`, replacing what stood there."""
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(BOOK, source, ignore=shutil.ignore_patterns("*.py", "*.yaml", "__pycache__"))
+    shutil.copytree(PHOTOGRAPHS, source / tiles.FOLDER)
     shutil.copytree(BOOK / "_ext", source / "_ext", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     sections = {paper: place_notebooks(source, paper, options) for paper in tables.PAPERS}
     add_sections(source / "_toc.yml", sections)
@@ -111,6 +122,8 @@ def generated(match, options):
         from cam_core.protocol import PROTOCOLS
 
         return study_tables.protocols(PROTOCOLS)
+    if what == "photographs":
+        return tiles.tiles(PHOTOGRAPHS, first.split(","), second.split(","))
     if what == "published":
         return tables.published(tables.load_yaml(BOOK / "published.yaml"), first)
     return claims.claims(tables.load_yaml(BOOK / "claims.yaml"), *(evidence(options, f) for f in ("metrics.csv", "differences.csv")))
@@ -145,6 +158,8 @@ def place_notebooks(source, paper, options):
     pages = [paper, *(f"{paper}-{path.parent.name}" for path in found[1:])]
     for page, path in zip(pages, found, strict=False):
         notebook = prepare(json.loads(path.read_text(encoding="utf-8")), path.parent.name)
+        title, _, rest = "".join(notebook["cells"][0]["source"]).partition("\n\n")
+        notebook["cells"][0]["source"] = f"{title}\n\n{tiles.tiles(PHOTOGRAPHS, OPENING[paper], OPENED)}\n\n{NETWORK}\n\n{rest}"
         (source / f"{page}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     return pages[1:]
 

@@ -149,9 +149,11 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", help="heat maps of your own images, as pictures and JSON")
     explain.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files, or folders of them")
     explain.add_argument("--out", type=Path, required=True, help="folder of the pictures and explained.json")
-    explain.add_argument("--model", default="resnet50", help="a torchvision classification network (default: resnet50)")
-    explain.add_argument("--method", default="grad_cam", help="one or several, with commas: grad_cam,increment_cam")
-    explain.add_argument("--weights", default="imagenet", help="imagenet, or a .safetensors state dict of that network")
+    explain.add_argument(
+        "--model", default="efficientnet_lite0", help="a classification network of torchvision, or timm/NAME (default: %(default)s)"
+    )
+    explain.add_argument("--method", default="grad_cam", help="one or several, with commas: grad_cam,increment_cam,l_cam_fm")
+    explain.add_argument("--weights", default="imagenet", help="imagenet, or a state dict of that network as .safetensors or .pth")
     explain.add_argument("--classes", type=Path, help="text file with one class name a line, for one's own network")
     explain.add_argument("--layer", help="the layer to explain (default: the last convolutional map)")
     explain.add_argument("--target", help="class to explain, by name or number (default: the prediction)")

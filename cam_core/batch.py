@@ -40,7 +40,7 @@ class Job:
     @property
     def key(self) -> str:
         """<dataset>-<backbone>[-<recipe>]-s<seed>."""
-        return "-".join(part for part in (self.dataset, self.backbone, self.recipe, f"s{self.seed}") if part)
+        return "-".join(part for part in (self.dataset, self.backbone.replace("/", "_"), self.recipe, f"s{self.seed}") if part)
 
     @property
     def folder(self) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of one's own images: `python -m cam_core explain IMAGE... --model resnet50 --method grad_cam,increment_cam --out DIR`."""
+"""Pictures of one's own images: `python -m cam_core explain IMAGE... --method grad_cam,increment_cam,l_cam_fm --out DIR`."""
 
 import contextlib
 import io
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -20,8 +19,9 @@ from cam_core.classifier import Classifier
 from cam_core.data import transforms
 from cam_core.data.example import DataError, images_in, read_image, skipped_words
 from cam_core.files import replacing, write_json
+from cam_core.learned import shipped
 from cam_core.methods import Method, method
-from cam_core.pretrained import load_classifier
+from cam_core.pretrained import LITE, load_classifier
 from cam_core.probe import Probe
 from cam_core.provenance import versions
 
@@ -34,7 +34,7 @@ def explain(
     images: Sequence[Path],
     out: Path,
     *,
-    model: str = "resnet50",
+    model: str = LITE,
     methods: Sequence[str] = ("grad_cam",),
     weights: str = "imagenet",
     classes: Path | None = None,
@@ -58,11 +58,13 @@ def explain(
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: --out takes the folder for the pictures")
-    chosen = list({(one := method(name.strip())).name: one for name in methods if name.strip()}.values())
-    if not chosen:
+    wished = list(dict.fromkeys(name.strip() for name in methods if name.strip()))
+    ready = {name: method(name) for name in wished if name not in shipped.NAMES}  # a wrong name is refused before anything is loaded
+    if not wished:
         raise ValueError("no method is named: --method takes one or several, grad_cam,increment_cam")
     classifier = _network(model, weights, layer, classes, mean, std, device)
-    size = int(getattr(classifier, "size", 224)) if size is None else size
+    chosen = [ready[name] if name in ready else shipped.learned_method(name, classifier) for name in wished]
+    size = classifier.size if size is None else size
     trial = _trial(classifier, size)
     names = class_names.of_network(model, trial.logits.shape[1], classes)
     wanted = None if target is None else class_names.number_of(target, names)
@@ -88,7 +90,7 @@ def explain(
     try:
         for number, (path, label) in enumerate(zip(paths, labels, strict=False), start=1):
             try:
-                photograph, seen = _seen(path, view, size, step)
+                photograph, seen = _seen(path, view, size, step, classifier)
             except DataError as error:
                 not_read.append(str(error))
                 continue
@@ -126,10 +128,6 @@ def _network(
     std: Sequence[float] | None,
     device: str,
 ) -> Classifier:
-    if model in torchvision.models.list_models():
-        kind = torchvision.models.get_model_builder(model).__module__.split(".")[2:-1]  # detection, segmentation, video, ...
-        if kind:
-            raise ValueError(f"{model} is a {kind[0].replace('_', ' ')} network of torchvision: only classification networks are explained")
     classifier = load_classifier(model, weights, layer, None if classes is None else len(class_names.read(classes)), device)
     for what, buffer, values in (("mean", classifier.mean, mean), ("std", classifier.std, std)):
         if values is not None:
@@ -197,17 +195,18 @@ def _progress(classifier: Classifier, chosen: Sequence[Method], channels: int, c
     return bar
 
 
-def _seen(path: Path, view: str, size: int, step: int) -> tuple[Image.Image, Tensor]:
+def _seen(path: Path, view: str, size: int, step: int, classifier: Classifier) -> tuple[Image.Image, Tensor]:
     """The photograph, or the part of it that the network sees; and what it sees, [3,H,W] in [0, 1]."""
     photograph = read_image(path, upright=True)
+    resize = round(size * classifier.resize / classifier.size)
     if view == "keep":
         short = min(photograph.size)
         shape = [size + step * round((side / short - 1) * size / step) for side in photograph.size]
-        seen = transforms.view("original")(photograph.resize((shape[0], shape[1]), Image.Resampling.BILINEAR))
+        seen = transforms.view("original")(photograph.resize((shape[0], shape[1]), Image.Resampling[classifier.interpolation.upper()]))
     else:
-        seen = transforms.view(view, size)(photograph)
+        seen = transforms.view(view, size, resize, classifier.interpolation)(photograph)
     if view == "crop":
-        side = round(min(photograph.size) * 224 / 256)
+        side = round(min(photograph.size) * size / resize)
         left, top = ((length - side) // 2 for length in photograph.size)
         photograph = photograph.crop((left, top, left + side, top + side))
     return photograph, seen.as_subclass(Tensor)

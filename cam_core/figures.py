@@ -23,6 +23,12 @@ from cam_core.probe import Probe
 COLOURS = "inferno"
 
 
+def blend(image: Tensor, heat: Tensor | None = None) -> NDArray[Any]:
+    """An image [3,H,W] in [0, 1] as pixels [H,W,3]; grey under the colours of a map [H,W] on the fixed scale 0..1, if there is one."""
+    picture: NDArray[Any] = image.permute(1, 2, 0).cpu().numpy()
+    return picture if heat is None else _blended(picture.mean(2, keepdims=True), heat.detach().cpu().float().numpy())
+
+
 def _blended(grey: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
     """A grey picture [H,W,1] under the colours of a map [H,W]; it stays readable where the map is cold."""
     strength = 0.35 + 0.45 * values[..., None]
@@ -36,11 +42,7 @@ SCALE = plt.cm.ScalarMappable(cmap=ListedColormap(_blended(np.full((1, 256, 1), 
 
 def overlay(axes: Axes, image: Tensor, heat: Tensor | None, boxes: Tensor | None = None, outline: Tensor | None = None) -> None:
     """Draw an image [3,H,W], over it a map [H,W] on the fixed scale 0..1, boxes (XYXY) and the outline of a mask [H,W]."""
-    picture = image.permute(1, 2, 0).cpu().numpy()
-    if heat is None:
-        axes.imshow(picture)
-    else:
-        axes.imshow(_blended(picture.mean(2, keepdims=True), heat.detach().cpu().float().numpy()))
+    axes.imshow(blend(image, heat))
     for x0, y0, x1, y1 in [] if boxes is None else boxes.tolist():
         axes.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor="#39d6ff", linewidth=1.4))
     if outline is not None and outline.any():

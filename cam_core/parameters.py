@@ -22,7 +22,7 @@ import torchvision
 from cam_core.data.sources import find_root
 from cam_core.learned.plans import SCRATCH_EPOCHS, calm_plan, l_cam_plan, scratch_plan
 from cam_core.networks import CIFAR
-from cam_core.pretrained import DEFAULT_LAYER
+from cam_core.pretrained import DEFAULT_LAYER, LITE
 
 DRAWN = ("drawn_imagenet", "drawn_voc", "drawn_cub")
 DATASETS = {  # what each notebook can be run on: the data has what its metrics need, and a recipe
@@ -169,6 +169,7 @@ def _check_backbone(wanted: Parameters) -> None:
     paper, dataset, name = wanted.paper, wanted.dataset, wanted.backbone
     stock = [n for n in torchvision.models.list_models(module=torchvision.models) if n.startswith(tuple(DEFAULT_LAYER))]
     stock.sort(key=lambda n: n not in ("mobilenet_v2", "resnet18", "resnet50", "vgg16"))  # these are named first
+    stock = [LITE, *stock, *([name] if name.startswith("timm/") else [])]  # which of timm's there are, timm says when it is loaded
     if paper == "lfi_cam":
         fitting = [*CIFAR, *(n for n in stock if n.startswith("resnet"))]  # ABN stands beside it
     else:

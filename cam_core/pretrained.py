@@ -91,7 +91,8 @@ def _untrained(name: str, **options: Any) -> nn.Module:
         return network
     known = ", ".join([LITE, *CIFAR_RESNETS, "resnet18", "resnet50", "vgg16", "mobilenet_v2"])
     if name in torchvision.models.list_models():
-        raise ValueError(f"{name} is no classification network, it has no class scores to explain: take for example {known}")
+        kind = torchvision.models.get_model_builder(name).__module__.split(".")[2]  # detection, segmentation, video, ...
+        raise ValueError(f"{name} is a {kind} network of torchvision: only classification networks are explained, for example {known}")
     raise ValueError(f"unknown network {name!r}: expected a classification network of torchvision, timm/NAME, or one of {known}")
 
 

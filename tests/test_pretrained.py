@@ -90,7 +90,7 @@ def test_where_no_map_reaches_the_classifier_a_layer_is_asked_for(name):
     ("name", "sentence"),
     [
         ("timm/nope", "unknown network 'timm/nope'.*timm.list_models"),
-        ("fasterrcnn_resnet50_fpn", "is no classification network"),
+        ("fasterrcnn_resnet50_fpn", "is a detection network of torchvision: only classification networks"),
         ("resnet19", "unknown network 'resnet19'"),
     ],
 )
