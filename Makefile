@@ -10,7 +10,7 @@ LOCKS   := requirements.lock tests/oracles/requirements.lock
 IMPORTED := import torch, torchvision, torch._dynamo, lightning_fabric, torchmetrics, pandas, seaborn, scipy.stats, \
   papermill, snakemake.cli, ipykernel.kernelapp, pytest, hypothesis, jupyter_book, sphinx.application, cam_core
 
-.PHONY: help setup check data book test lint reproduce publish bench lock clean clean-all
+.PHONY: help setup check data photographs book test lint reproduce publish bench lock clean clean-all
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -49,7 +49,10 @@ check:
 data: .venv/.ready  ## draw the embedded data sets (done once; draw knows whether its code changed)
 	$(BIN)/python -m data_scripts.draw --out data/drawn --seed $(SEED)
 
-book: .venv/.ready data  ## draw the data, run the four notebooks, build and check the book
+photographs: .venv/.ready  ## photographs from the installed packages, explained through EfficientNet-Lite0
+	$(BIN)/python book/photographs.py
+
+book: .venv/.ready data photographs  ## draw the data, run the four notebooks, explain photographs, build and check the book
 	$(BIN)/python -m cam_core batch --profile smoke
 	$(BIN)/python book/assemble.py --profile smoke
 

@@ -2,16 +2,19 @@
 
 The network is EfficientNet-Lite0, whose ImageNet weights come with the installed packages, as the photographs do: nothing is downloaded.
 It sees the whole picture, squashed to its square input; a tile has the photograph's own shape. What is there already of the same
-code, packages and photographs, stays.
+code, packages and photographs, stays. `--readme` also writes the picture that the README shows, book/_static/photographs.webp.
 """
 
+import argparse
 import hashlib
 import json
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 import torchvision
+from names import name
 from PIL import Image
 from tqdm import tqdm
 
@@ -32,13 +35,27 @@ CONTROLS = ("mean_activation", "grad_cam[power=2]", "center_gaussian")
 SIDE = 336  # the short side of a tile, sharp where it is shown at 150 pixels on a screen of two dots a pixel
 
 
+README = HOME / "book/_static/photographs.webp", ("chelsea", "coffee", "rocket")
+COLUMNS = ("grad_cam", "increment_cam", "l_cam_fm", "mean_activation", "grad_cam[power=2]")
+
+
 def main():
     """Write what is missing; 0."""
-    facts = OUT / "photographs.json"
-    key = digest()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--readme", action="store_true", help="also write the README's picture")
+    wanted = parser.parse_args()
+    facts, key = OUT / "photographs.json", digest()
     if facts.is_file() and json.loads(facts.read_text())["digest"] == key:
         print(f"Nothing changed. The photographs: {OUT}")
-        return 0
+    else:
+        explain_all(facts, key)
+    if wanted.readme:
+        picture(json.loads(facts.read_text())["photographs"], *README)
+    return 0
+
+
+def explain_all(facts, key):
+    """Every photograph and its maps as tiles, and what is to be known of them as the JSON file ``facts``."""
     OUT.mkdir(parents=True, exist_ok=True)
     classifier = load_classifier(LITE).frozen()
     classes = torchvision.models.get_model_weights("resnet50").DEFAULT.meta["categories"]
@@ -60,7 +77,6 @@ def main():
     network = {"network": LITE, "weights": classifier.weights, "layer": classifier.layer, "view": "squash"}
     files.write_json(facts, {"digest": key, **network, "photographs": entries, "l_cam": trained, "versions": versions()})
     print(f"{len(entries)} photographs, {len(explained)} maps each: {OUT}")
-    return 0
 
 
 def explain(one, probe, shown, file):
@@ -69,6 +85,23 @@ def explain(one, probe, shown, file):
     heat = heat if one.finished else maps.min_max(heat)
     write(file, figures.blend(shown, maps.upsample(heat, shown.shape[-2:])[0]))
     return {"file": file.name, "empty": bool(maps.is_empty(heat)[0])}
+
+
+def picture(entries, file, chosen):
+    """One picture of the tiles: a row a photograph, a column a method, the network's answer below the photograph."""
+    shape = {"nrows": len(chosen), "ncols": 1 + len(COLUMNS)}
+    figure, axes = plt.subplots(**shape, figsize=(1.9 * shape["ncols"], 1.5 * shape["nrows"]), dpi=150, layout="constrained")
+    for row, photograph in enumerate(chosen):
+        said, sure = entries[photograph]["said"][0]
+        files_ = [f"{photograph}.webp", *(entries[photograph]["maps"][method_name]["file"] for method_name in COLUMNS)]
+        for column, tile in enumerate(files_):
+            axes[row, column].imshow(Image.open(OUT / tile))
+            axes[row, column].set(xticks=[], yticks=[])
+            axes[row, column].spines[:].set_visible(False)
+        axes[row, 0].set_xlabel(f"{said}, {sure:.0f} %", fontsize=9)
+    for column, method_name in enumerate(COLUMNS, start=1):
+        axes[0, column].set_title(name(method_name), fontsize=9)
+    figure.savefig(file, pil_kwargs={"quality": 85, "method": 6})
 
 
 def slug(method_name):
