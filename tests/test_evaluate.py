@@ -173,7 +173,7 @@ def test_what_no_map_changes_is_measured_once_for_all_methods(root, classifier):
     def images_passed(methods):
         passes.clear()
         counted = classifier.frozen()
-        counted.trunk = Counting(counted.trunk)
+        counted.trunk = Counting(counted.trunk).eval()
         counted.frozen = lambda: counted
         table = evaluate(counted, imagenet(root, 4), methods, [metrics.RemoveAndClassify(0.5)], batch_size=4, progress=False)
         return sum(passes), table
