@@ -47,9 +47,14 @@ class Classifier(nn.Module):
         self._network = [network]  # in a list, so that its parameters are not registered a second time
         self._folded, self._cuts = False, dict[str, Classifier]()
 
+    @property
+    def precision(self) -> torch.dtype:
+        """The type of the weights, in which images enter the network."""
+        return next((parameter.dtype for parameter in self.parameters()), self.mean.dtype)
+
     def normalize(self, images: Tensor) -> Tensor:
         """Images [B,3,H,W] in [0, 1] -> zero-mean, unit-variance input of the network."""
-        return (images - self.mean) / self.std
+        return ((images - self.mean) / self.std).to(self.precision)
 
     def look(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Images [B,3,H,W] in [0, 1] -> activations [B,K,h,w] and what the head needs beside them: nothing, or a class token."""
@@ -67,7 +72,7 @@ class Classifier(nn.Module):
 
     def scores(self, inputs: Tensor) -> Tensor:
         """Normalised images [B,3,H,W] -> logits [B,C]."""
-        activations, beside = _apart(self.trunk(inputs))
+        activations, beside = _apart(self.trunk(inputs.to(self.precision)))
         return self.classify(activations, *beside)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ class Probe:
     """What a method may ask of a classifier about images [B,3,H,W] in [0, 1] and one target class each.
 
     ``targets``: a LongTensor [B], a list of B classes or one class for all; defaults to the prediction. Every answer is detached, in the
-    classifier's dtype; the classifier is left as it was.
+    classifier's dtype or, of float16 and bfloat16 networks, in float32; the classifier is left as it was.
     ``chunk``: how many masked images pass at once. ``autocast``: a dtype such as torch.bfloat16 in which masked images pass, for speed;
     everything else stays exact. ValueError if a part of the classifier is in train mode, the images are no such tensor, lie on another
     device or leave [0, 1] by more than rounding (they were normalised already), or a target does not exist.
@@ -45,8 +45,8 @@ class Probe:
             raise ValueError(f"{training[0]} is in train mode, BatchNorm and dropout would move: call classifier.eval() first")
         _refuse_other_images(images, classifier.mean.device)
         _refuse_other_range(images)
-        precision = next((p.dtype for p in classifier.parameters()), classifier.mean.dtype)
-        self.classifier, self.images, self._chunk, self._autocast = classifier, images.to(precision), chunk, autocast
+        exact = torch.promote_types(classifier.precision, torch.float32)  # the network alone computes in half: sums and squares cannot
+        self.classifier, self.images, self._chunk, self._autocast = classifier, images.to(exact), chunk, autocast
         self._targets = None
         if targets is not None:
             self._targets = _one_class_each(targets, images, classes=self.logits.shape[1])
@@ -89,6 +89,7 @@ class Probe:
         """The activations, and what the head needs beside them (a transformer's class token; nothing elsewhere)."""
         with torch.inference_mode(mode=False), torch.no_grad():
             activations, beside = self.classifier.look(self.images)
+            activations, beside = activations.to(self.images.dtype), tuple(part.to(self.images.dtype) for part in beside)
         if activations.ndim != 4:
             layer = self.classifier.layer or "this cut"
             raise ValueError(f"{layer} gives {tuple(activations.shape)}, which is no map [B, K, h, w]: explain a layer before it")
@@ -103,16 +104,17 @@ class Probe:
     def logits(self) -> Tensor:
         """[B,C], the class scores of the unmasked images."""
         with torch.inference_mode(mode=False), torch.no_grad():
-            return self._classify(self.activations)
+            return self._classify(self.activations, *self._seen[1])
 
-    def _classify(self, activations: Tensor) -> Tensor:
-        """Logits of activations that are needed afterwards: a head handed over may work in place."""
-        return self.classifier.classify(activations.clone(), *(part.clone() for part in self._seen[1]))
+    def _classify(self, activations: Tensor, *beside: Tensor, copy: bool = True) -> Tensor:
+        """Logits; of a copy where the activations are needed afterwards, since a head that was handed over may work in place."""
+        given = (part.to(self.classifier.precision, copy=copy) for part in (activations, *beside))
+        return self.classifier.classify(*given).to(self.images.dtype)
 
     @property
     def inputs(self) -> Tensor:
         """[B,3,H,W], the images as the network gets them: normalised, 0 is the mean colour."""
-        return self.classifier.normalize(self.images)
+        return self.classifier.normalize(self.images).to(self.images.dtype)
 
     @cached_property
     def probabilities(self) -> Tensor:
@@ -144,7 +146,7 @@ class Probe:
     def _differentiate(self, score: Finish) -> Tensor:
         with torch.inference_mode(mode=False), torch.enable_grad():
             activations = self.activations.detach().requires_grad_()
-            picked = score(self._classify(activations)).gather(1, self.targets[:, None])
+            picked = score(self._classify(activations, *self._seen[1])).gather(1, self.targets[:, None])
             return torch.autograd.grad(picked.sum(), activations)[0]
 
     def pixel_gradients(self, inputs: Tensor) -> Tensor:
@@ -212,7 +214,7 @@ class Probe:
             image, mask = part // count, part % count
             with torch.inference_mode():
                 beside = (part[image] for part in self._seen[1])
-                logits.append(self.classifier.classify(self.activations[image] * keep[image, mask][:, :, None, None], *beside))
+                logits.append(self._classify(self.activations[image] * keep[image, mask][:, :, None, None], *beside, copy=False))
         return torch.cat(logits).reshape(batch, count, -1).clone()
 
     def _fill(self, fill: str | Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The cut of a network, its weights, its frozen copy."""
 
+import hashlib
 import operator
 from collections import OrderedDict
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from torch import nn
 from cam_core import METHODS, metrics
 from cam_core.classifier import Classifier
 from cam_core.cutting import cut, cuts
+from cam_core.networks import resnet_cifar
 from cam_core.pretrained import default_layer, load_classifier
 from cam_core.probe import Probe
 from tests import nets
@@ -155,6 +157,10 @@ def opaque(x):
     return x
 
 
+def by_name(x):
+    return opaque(x)
+
+
 IN_PLACE = {
     "function": torch.relu_,
     "statement": statement,
@@ -164,7 +170,7 @@ IN_PLACE = {
     "+= of sizes": augmented_sizes,
     "operator": lambda x: operator.imul(x, 3),
     "out": into_out,
-    "opaque": lambda x: opaque(x),
+    "opaque": by_name,
     "positional": lambda x: F.hardtanh(x, -0.1, 0.1, True),
     "relu": lambda x: F.relu(x, True),
     "method": lambda x: x.add_(1).mul_(x),
@@ -340,6 +346,20 @@ def test_what_only_holds_a_network_is_refused_with_where_it_is():
             Classifier.of(torch.jit.trace(network, torch.rand(1, 3, 16, 16)), layer)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_digest_is_of_the_bytes_whatever_the_type(dtype):
+    torch.manual_seed(0)
+    classifier = Classifier.of(resnet_cifar(8).to(dtype), "layer3")
+    total, before = hashlib.sha256(), classifier.digest()
+    for key, value in sorted(classifier.state_dict().items()):
+        kept = value if value.dtype == torch.int64 else value.view({2: torch.int16, 8: torch.int64}[value.itemsize])
+        total.update(key.encode() + kept.numpy().tobytes())
+    assert before == total.hexdigest()
+    with torch.no_grad():
+        classifier.head.fc.bias[0] += 1
+    assert classifier.digest() != before
+
+
 def test_ones_own_network_becomes_a_classifier():
     torch.manual_seed(0)
     network = torchvision.models.resnet18(num_classes=3).half().train()
@@ -348,7 +368,7 @@ def test_ones_own_network_becomes_a_classifier():
     assert not any(module.training for module in (*network.modules(), *classifier.modules()))
     assert next(classifier.head.fc.parameters()) is next(network.fc.parameters())
     x = torch.rand(1, 3, 64, 64)
-    assert torch.equal(Probe(classifier, x).logits, network((x.half() - 0.5) / 0.25))
+    assert torch.equal(Probe(classifier, x).logits, network(((x - 0.5) / 0.25).half()).float())
     assert Classifier.of(torchvision.models.mobilenet_v2(), "features.17").layer == "features.17"
     with pytest.raises(ValueError, match=r"which layer of gap is explained is not known: pass layer=, one of its cuts conv1, relu1"):
         Classifier.of(nets.Gap())

@@ -13,7 +13,7 @@ def cam(probe: Probe) -> Tensor:
     ValueError if the head is not global average pooling and one linear layer.
     """
     weights = linear_head(probe.classifier, probe.activations.shape[1]).weight.detach()[probe.targets]
-    return torch.einsum("bk,bkhw->bhw", weights, probe.activations)
+    return torch.einsum("bk,bkhw->bhw", weights.to(probe.activations.dtype), probe.activations)
 
 
 def eigen_cam(probe: Probe, *, centred: bool = False) -> Tensor:

@@ -18,7 +18,7 @@ def is_control(method: str) -> bool:
 
 def image_seeds(probe: Probe, seed: int) -> list[int]:
     """A seed for every image [B], from ``seed`` and the image's content: a draw then differs between images and not between batches."""
-    return [zlib.crc32(image.cpu().contiguous().view(torch.uint8).numpy(), seed) for image in probe.images]
+    return [zlib.crc32(image.cpu().numpy().tobytes(), seed) for image in probe.images]
 
 
 def random_map(probe: Probe, seed: int = 0) -> Tensor:
