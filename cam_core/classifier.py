@@ -159,7 +159,7 @@ def _refuse_what_no_softmax_takes(logits: Any) -> None:
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         inside = tuple(logits.shape) if isinstance(logits, Tensor) else list(logits) if isinstance(logits, Mapping) else ""
         got = f"{type(logits).__name__} {inside}".strip()
-        raise ValueError(f"the network returns a {got}, expected a tensor of logits [B, C]: wrap it in a module that returns these alone")
+        raise ValueError(f"the network returns {got}, expected a tensor of logits [B, C]: wrap it in a module that returns these alone")
     if logits.shape[1] < 2:
         raise ValueError(
             f"the network returns {logits.shape[1]} logit an image, whose softmax is always 1: return two, (0, logit), which has the same "

@@ -41,7 +41,7 @@ def load_classifier(
     IMAGENET1K_V1; a path takes that file; None leaves the random initialisation. What was taken stands in ``classifier.weights``.
     """
     if not isinstance(name, str):
-        raise TypeError(f"load_classifier takes a name, got a {type(name).__name__}: a network of your own goes into Classifier.of")
+        raise TypeError(f"load_classifier takes a name, got {type(name).__name__}: a network of your own goes into Classifier.of")
     network, source = load_network(name, weights, num_classes)
     layer = layer or default_layer(name, network)
     trunk, head = split(network, layer)

@@ -39,7 +39,7 @@ class Probe:
         autocast: torch.dtype | None = None,
     ) -> None:
         if not isinstance(classifier, Classifier):
-            raise TypeError(f"a probe needs a Classifier, got a {type(classifier).__name__}: Classifier.of(network) makes one of a network")
+            raise TypeError(f"a probe needs a Classifier, got {type(classifier).__name__}: Classifier.of(network) makes one of a network")
         training = [name or "the classifier" for name, module in classifier.named_modules() if module.training]
         if training:
             raise ValueError(f"{training[0]} is in train mode, BatchNorm and dropout would move: call classifier.eval() first")

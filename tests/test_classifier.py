@@ -306,10 +306,10 @@ class Output(NamedTuple):
 @pytest.mark.parametrize(
     ("give", "told"),
     [
-        (lambda y: {"out": y, "aux": y}, r"returns a dict \['out', 'aux'\], expected a tensor of logits \[B, C\]: wrap it"),
-        (lambda y: (y, y), "returns a tuple, expected"),
-        (lambda y: Output(y, y), "returns a Output, expected"),
-        (lambda y: y[:, :, None, None], r"returns a Tensor \(2, 5, 1, 1\), expected"),
+        (lambda y: {"out": y, "aux": y}, r"returns dict \['out', 'aux'\], expected a tensor of logits \[B, C\]: wrap it"),
+        (lambda y: (y, y), "returns tuple, expected"),
+        (lambda y: Output(y, y), "returns Output, expected"),
+        (lambda y: y[:, :, None, None], r"returns Tensor \(2, 5, 1, 1\), expected"),
         (lambda y: y[:, :1], r"returns 1 logit an image, whose softmax is always 1: return two, \(0, logit\)"),
     ],
 )
@@ -372,7 +372,7 @@ def test_ones_own_network_becomes_a_classifier():
     assert Classifier.of(torchvision.models.mobilenet_v2(), "features.17").layer == "features.17"
     with pytest.raises(ValueError, match=r"which layer of gap is explained is not known: pass layer=, one of its cuts conv1, relu1"):
         Classifier.of(nets.Gap())
-    with pytest.raises(TypeError, match=r"load_classifier takes a name, got a Gap: a network of your own goes into Classifier\.of"):
+    with pytest.raises(TypeError, match=r"load_classifier takes a name, got Gap: a network of your own goes into Classifier\.of"):
         load_classifier(nets.Gap())
 
 

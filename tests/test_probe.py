@@ -105,7 +105,7 @@ def test_what_is_refused():
         Probe(classifier, x.to("meta"))
     with pytest.raises(ValueError, match='"black", "mean" or a colour'):
         Probe(classifier, x).score_masked(torch.ones(2, 1, 2, 2), "white")
-    with pytest.raises(TypeError, match=r"needs a Classifier, got a Gap: Classifier\.of\(network\) makes one of a network"):
+    with pytest.raises(TypeError, match=r"needs a Classifier, got Gap: Classifier\.of\(network\) makes one of a network"):
         Probe(nets.Gap(), x)
     with pytest.raises(ValueError, match="the classifier is in train mode"):
         Probe(classifier.train(), x)
