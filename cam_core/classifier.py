@@ -5,7 +5,8 @@
 
 import copy
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -51,9 +52,14 @@ class Classifier(nn.Module):
         self._network = [network]  # in a list, so that its parameters are not registered a second time
         self._folded, self._cuts = False, dict[str, Classifier]()
 
+    @property
+    def precision(self) -> torch.dtype:
+        """The type of the weights, in which images enter the network."""
+        return next((parameter.dtype for parameter in self.parameters()), self.mean.dtype)
+
     def normalize(self, images: Tensor) -> Tensor:
         """Images [B,3,H,W] in [0, 1] -> zero-mean, unit-variance input of the network."""
-        return (images - self.mean) / self.std
+        return ((images - self.mean) / self.std).to(self.precision)
 
     def look(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Images [B,3,H,W] in [0, 1] -> activations [B,K,h,w] and what the head needs beside them: nothing, or a class token."""
@@ -63,11 +69,16 @@ class Classifier(nn.Module):
         """Images [B,3,H,W] in [0, 1] -> activations [B,K,h,w] of the explained layer."""
         return self.look(images)[0]
 
+    def classify(self, activations: Tensor, *beside: Tensor) -> Tensor:
+        """Activations [B,K,h,w], and what the head needs beside them -> logits [B,C], C > 1; ValueError if the head gives others."""
+        logits: Tensor = self.head(activations, *beside)
+        _refuse_what_no_softmax_takes(logits)
+        return logits
+
     def scores(self, inputs: Tensor) -> Tensor:
         """Normalised images [B,3,H,W] -> logits [B,C]."""
-        activations, beside = _apart(self.trunk(inputs))
-        logits: Tensor = self.head(activations, *beside)
-        return logits
+        activations, beside = _apart(self.trunk(inputs.to(self.precision)))
+        return self.classify(activations, *beside)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B,3,H,W] in [0, 1] -> logits [B,C]."""
@@ -77,6 +88,31 @@ class Classifier(nn.Module):
     def whole(self) -> bool:
         """Whether the network it was cut from is at hand, so that it can be cut elsewhere (`at`)."""
         return self._network[0] is not None
+
+    @classmethod
+    def of(
+        cls,
+        network: nn.Module,
+        layer: str | None = None,
+        *,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        size: int = 224,
+        name: str = "",
+    ) -> "Classifier":
+        """A classifier of one's own network, weights shared, which goes into eval mode; its forward returns logits [B,C].
+
+        ``layer`` is what `cut` takes; None is the last map of those of torchvision's families that the class tells.
+        ``mean`` and ``std`` are those of its training. ValueError names the network's cuts where the layer is not known.
+        """
+        from cam_core.pretrained import default_layer  # it imports this module
+
+        layer = layer or default_layer(type(network).__name__.lower(), network)
+        trunk, head = split(network.eval(), layer)
+        made = cls(trunk, head, mean=mean, std=std, size=size, name=name, layer=layer, network=network).eval()
+        like = next(network.parameters(), made.mean)
+        made.mean, made.std = made.mean.to(like), made.std.to(like)
+        return made
 
     def at(self, layer: str) -> "Classifier":
         """The same network cut at another layer, weights shared. ValueError if the layer is no cut."""
@@ -93,11 +129,13 @@ class Classifier(nn.Module):
 
         Logits agree with the original to float32 rounding. Never make it of a network that still changes.
         """
+        graphs = [module.graph for module in self.modules() if isinstance(module, fx.GraphModule)]
+        views = any(node.target == "view" for graph in graphs for node in graph.nodes)  # a view of channels_last may not exist
 
         def fixed(part: nn.Module) -> nn.Module:
             part = copy.deepcopy(part).eval()
             part = folded(part) if isinstance(part, fx.GraphModule) else part
-            return part.to(memory_format=torch.channels_last)
+            return part if views else part.to(memory_format=torch.channels_last)
 
         other = self._like(fixed(self.trunk), fixed(self.head), self.layer)
         other._folded = True
@@ -112,7 +150,7 @@ class Classifier(nn.Module):
         """sha256 over all tensors of the state dict, for provenance."""
         total = hashlib.sha256()
         for key, value in sorted(self.state_dict().items()):
-            total.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+            total.update(key.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return total.hexdigest()
 
 
@@ -122,6 +160,18 @@ def _per_channel(values: Sequence[float]) -> Tensor:
 
 def _apart(seen: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
     return (seen, ()) if isinstance(seen, Tensor) else (seen[0], tuple(seen[1:]))
+
+
+def _refuse_what_no_softmax_takes(logits: Any) -> None:
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        inside = tuple(logits.shape) if isinstance(logits, Tensor) else list(logits) if isinstance(logits, Mapping) else ""
+        got = f"{type(logits).__name__} {inside}".strip()
+        raise ValueError(f"the network returns {got}, expected a tensor of logits [B, C]: wrap it in a module that returns these alone")
+    if logits.shape[1] < 2:
+        raise ValueError(
+            f"the network returns {logits.shape[1]} logit an image, whose softmax is always 1: return two, (0, logit), which has the same "
+            "probability; sigmoids are not supported, and a head of several labels is read by softmax, as if one class excluded the others"
+        )
 
 
 def linear_head(classifier: Classifier, channels: int) -> nn.Linear:

@@ -4,7 +4,9 @@ A cut is a node of the network's ``torch.fx`` graph that lies on every path from
 """
 
 import math
-from collections import Counter
+import operator
+from functools import partialmethod
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -54,9 +56,11 @@ def cut(network: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:
     """Split a traceable network at ``layer`` into (trunk, head), weights shared: ``head(trunk(x)) == network(x)`` to the bit.
 
     ``layer`` is a node name of torchvision's feature extraction, or a prefix that stands for its last node ("layer4").
-    ValueError if there is no such node, or if some path from input to output goes around it (a branch of a residual block).
+    ValueError if there is no such node, if some path from input to output goes around it (a branch of a residual block), or if the network
+    ends in a softmax or sigmoid, so that what it returns are no logits.
     """
     graph, names = _trace(network)
+    _refuse_probabilities(network, graph)
     found = [node for node, name in names.items() if name == layer or name.startswith(f"{layer}.")]
     if not found:
         raise ValueError(f"no layer {layer!r} in this network; cuts are {abridged(list(_cut_names(graph, names).values()))}")
@@ -96,10 +100,37 @@ def abridged(names: list[str]) -> str:
     return ", ".join(names if len(names) <= 8 else [*names[:3], "...", *names[-5:]])
 
 
+_PARALLEL = dict.fromkeys(("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel"), "module")
+WRAPPERS = {**_PARALLEL, "OptimizedModule": "_orig_mod"}  # what is no network itself -> where it keeps the network
+
+
+class _Value(fx.Proxy):
+    """A traced value that knows ``x += y``, which fx takes for ``x = x + y``: other names and views of x would miss the change."""
+
+    def _update(self, name: str, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", _updated, (self, f"i{name}", other), {}, name)
+
+    __iadd__, __isub__ = partialmethod(_update, "add"), partialmethod(_update, "sub")
+    __imul__, __itruediv__ = partialmethod(_update, "mul"), partialmethod(_update, "truediv")
+
+
+def _updated(value: Any, name: str, other: Any) -> Any:
+    return getattr(operator, name)(value, other)
+
+
+class _Tracer(NodePathTracer):
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Value(node, self)
+
+
 def _trace(network: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
+    if (inner := WRAPPERS.get(type(network).__name__)) is not None:
+        raise ValueError(f"{type(network).__name__} only wraps a network: pass the network itself, its .{inner}")
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ValueError(f"{type(network).__name__} is a scripted network, which cannot be cut: pass the Python module it was made of")
     training = network.training
     try:
-        tracer: Any = NodePathTracer(**_opaque(network))
+        tracer: Any = _Tracer(**_opaque(network))
         graph = tracer.trace(network.eval())
     except Exception as error:
         raise ValueError(f"{type(network).__name__} cannot be traced ({error}); hand it over as Classifier(trunk, head)") from error
@@ -127,28 +158,37 @@ def _cut_names(graph: fx.Graph, names: dict[fx.Node, str]) -> dict[fx.Node, str]
             dependent[node] = max((order[user] for user in node.users), default=-1)
     result, needed_until = {}, -1  # the last use of anything computed before the node
     for node, last_use in dependent.items():
-        if node is not image and last_use >= 0 and needed_until <= order[node]:
+        if node in names and node is not image and last_use >= 0 and needed_until <= order[node]:
             result[node] = names[node]
         needed_until = max(needed_until, last_use)
     return result
 
 
 def folded(part: fx.GraphModule) -> fx.GraphModule:
-    """BatchNorm in eval mode folded into the convolution before it, in place, wherever both are used once and share no parameter."""
-    modules = dict(part.named_modules(remove_duplicate=False))
-    calls = Counter(id(modules[str(node.target)]) for node in part.graph.nodes if node.op == "call_module")
-    owners = Counter(id(value) for module in part.modules() for value in module.parameters(recurse=False))
-    for node in list(part.graph.nodes):
-        norm = modules[str(node.target)] if node.op == "call_module" else None
-        before = node.all_input_nodes[0] if isinstance(norm, nn.BatchNorm2d) else None
-        convolution = modules[str(before.target)] if before is not None and before.op == "call_module" else None
-        if before is None or not isinstance(norm, nn.BatchNorm2d) or not isinstance(convolution, nn.Conv2d) or len(before.users) > 1:
+    """BatchNorm in eval mode folded, in place, into a convolution before it that is called once and whose output nothing else uses."""
+    used = [str(node.target) for node in part.graph.nodes if node.op in ("call_module", "get_attr")]
+    for node in part.graph.nodes:
+        before = node.args[0] if node.op == "call_module" and node.args else None
+        if not isinstance(before, fx.Node) or before.op != "call_module" or list(before.users) != [node]:
             continue
-        own = all(owners[id(value)] == 1 for module in (norm, convolution) for value in module.parameters())
-        if own and calls[id(norm)] == calls[id(convolution)] == 1 and norm.running_mean is not None:
-            part.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
-            behind = [module for module in norm.children() if not isinstance(module, nn.Identity)]  # timm's BatchNorm rectifies, too
-            part.set_submodule(str(node.target), nn.Sequential(*behind))
+        name = str(before.target)
+        conv, norm = part.get_submodule(name), part.get_submodule(str(node.target))
+        alone = sum(f"{other}.".startswith(f"{name}.") for other in used) == 1
+        hooked = conv._forward_pre_hooks or conv._forward_hooks  # spectral norm makes the weight anew at each call
+        if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d) or not alone or hooked or norm.running_mean is None:
+            continue
+        # other heirs of Conv2d change their weights on the way, and timm's BatchNorm rectifies, too
+        if type(conv).__name__ in ("Conv2d", "Conv2dSame") and type(norm).__name__ in ("BatchNorm2d", "BatchNormAct2d"):
+            part.set_submodule(name, fuse_conv_bn_eval(conv, norm))
+            behind = [child for child in norm.children() if not isinstance(child, nn.Identity)]
+            if behind:
+                part.add_submodule(f"{node.name}_act", nn.Sequential(*behind))
+                node.target = f"{node.name}_act"
+            else:
+                node.replace_all_uses_with(before)
+                part.graph.erase_node(node)
+    part.delete_all_unused_submodules()
+    part.recompile()
     return part
 
 
@@ -165,25 +205,43 @@ def _before(network: nn.Module, graph: fx.Graph, node: fx.Node) -> fx.GraphModul
 def _after(network: nn.Module, graph: fx.Graph, node: fx.Node) -> fx.GraphModule:
     part = fx.Graph()
     given = part.placeholder("activations")
-    # An in-place operation right behind the cut would overwrite the activations that a probe keeps.
-    copied = {node: part.call_method("clone", (given,)) if any(_in_place(network, n) for n in node.users) else given}
+    copied = {node: given}
     for other in graph.nodes:
         if other.op == "output":
             part.output(fx.map_arg(other.args[0], copied.__getitem__))
         elif other is not node and other.op != "placeholder" and all(source in copied for source in other.all_input_nodes):
             copied[other] = part.node_copy(other, copied.__getitem__)
+    # An operation in place, on them or on a view of them, would overwrite the activations that a probe keeps.
+    if any(_in_place(network, other) for other in part.nodes):
+        with part.inserting_after(given):
+            clone = part.call_method("clone", (given,))
+        given.replace_all_uses_with(clone, lambda user: user is not clone)
     return _module(network, part)
 
 
 def _module(network: nn.Module, graph: fx.Graph) -> fx.GraphModule:
     part = fx.GraphModule(network, graph)
-    part.graph.eliminate_dead_code()
+    part.graph.eliminate_dead_code(lambda node: node.is_impure() or _in_place(network, node))  # ``x.relu_()`` has no user, and an effect
     part.delete_all_unused_submodules()
     part.recompile()
     return part
 
 
 def _in_place(network: nn.Module, node: fx.Node) -> bool:
+    """Whether a node may overwrite what it is given. Of a Python function that is not torch's nothing is known: it may."""
     if node.op == "call_module":
-        return bool(getattr(network.get_submodule(str(node.target)), "inplace", False))
-    return bool(node.kwargs.get("inplace", False))
+        return any(getattr(module, "inplace", False) for module in network.get_submodule(str(node.target)).modules())
+    unknown = isinstance(node.target, FunctionType) and not node.target.__module__.startswith("torch")
+    return unknown or _called(network, node).endswith("_") or bool(node.kwargs.get("inplace")) or "out" in node.kwargs
+
+
+def _called(network: nn.Module, node: fx.Node) -> str:
+    """The name of the class, function or method that a node calls."""
+    called = type(network.get_submodule(str(node.target))) if node.op == "call_module" else node.target
+    return str(getattr(called, "__name__", called))
+
+
+def _refuse_probabilities(network: nn.Module, graph: fx.Graph) -> None:
+    [[last]] = [node.args for node in graph.nodes if node.op == "output"]
+    if isinstance(last, fx.Node) and (name := _called(network, last).lower()) in ("softmax", "sigmoid"):
+        raise ValueError(f"{type(network).__name__} ends in a {name}, expected logits [B, C]: pass the network without it")

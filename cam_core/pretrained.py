@@ -47,6 +47,8 @@ def load_classifier(
     ``CAM_WEIGHTS`` if there is one, else the package's own (torchvision's IMAGENET1K_V1 where it exists); a path takes that file; None
     leaves the random initialisation. What was taken stands in ``classifier.weights``. ValueError or FileNotFoundError with what to do.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"load_classifier takes a name, got {type(name).__name__}: a network of your own goes into Classifier.of")
     network, source = load_network(name, weights, num_classes)
     layer = layer or default_layer(name, network)
     trunk, head = split(network, layer)

@@ -20,10 +20,10 @@ class Probe:
     """What a method may ask of a classifier about images [B,3,H,W] in [0, 1] and one target class each.
 
     ``targets``: a LongTensor [B], a list of B classes or one class for all; defaults to the prediction. Every answer is detached, in the
-    classifier's dtype; the classifier is left as it was.
+    classifier's dtype or, of float16 and bfloat16 networks, in float32; the classifier is left as it was.
     ``chunk``: how many masked images pass at once. ``autocast``: a dtype such as torch.bfloat16 in which masked images pass, for speed;
-    everything else stays exact. ValueError if the classifier is in train mode, the images are no such tensor, lie on another device or
-    were normalised already, or a target does not exist.
+    everything else stays exact. ValueError if a part of the classifier is in train mode, the images are no such tensor, lie on another
+    device or leave [0, 1] by more than rounding (they were normalised already), or a target does not exist.
 
     On a GPU, making a probe brings the images' and the targets' range to the host, and scoring selected masks brings their number; nothing
     else here waits for the device.
@@ -38,27 +38,40 @@ class Probe:
         chunk: int | None = None,
         autocast: torch.dtype | None = None,
     ) -> None:
-        if classifier.training:
-            raise ValueError("the classifier is in train mode, its BatchNorm and dropout would move: call classifier.eval() first")
+        if not isinstance(classifier, Classifier):
+            raise TypeError(f"a probe needs a Classifier, got {type(classifier).__name__}: Classifier.of(network) makes one of a network")
+        training = [name or "the classifier" for name, module in classifier.named_modules() if module.training]
+        if training:
+            raise ValueError(f"{training[0]} is in train mode, BatchNorm and dropout would move: call classifier.eval() first")
         _refuse_other_images(images, classifier.mean.device)
-        precision = next((p.dtype for p in classifier.parameters()), classifier.mean.dtype)
-        self.classifier, self.images, self._chunk, self._autocast = classifier, images.to(precision), chunk, autocast
+        _refuse_other_range(images)
+        exact = torch.promote_types(classifier.precision, torch.float32)  # the network alone computes in half: sums and squares cannot
+        self.classifier, self.images, self._chunk, self._autocast = classifier, images.to(exact), chunk, autocast
         self._targets = None
         if targets is not None:
             self._targets = _one_class_each(targets, images, classes=self.logits.shape[1])
 
     def pairs(self, index: Tensor, targets: Tensor) -> "Probe":
         """The probe of images ``index`` [N] with ``targets`` [N]: other questions to the same pass through the trunk."""
-        other = Probe.__new__(Probe)
-        other.classifier, other._chunk, other._autocast, other._targets = self.classifier, self._chunk, self._autocast, targets
-        other.images = self.images[index]
+        other = self._related(self.classifier, self.images[index], targets.to(self.images.device))
         other._seen = self.activations[index], tuple(part[index] for part in self._seen[1])
         other.logits = self.logits[index]
         return other
 
     def like(self, images: Tensor) -> "Probe":
-        """The probe of other images [B,3,H,W] in the place of these, with the same targets."""
-        return Probe(self.classifier, images, self.targets, chunk=self._chunk, autocast=self._autocast)
+        """The probe of other images [B,3,H,W] in the place of these, with the same targets; perturbed, they may leave [0, 1]."""
+        _refuse_other_images(images, self.images.device)
+        return self._related(self.classifier, images.to(self.images.dtype), self.targets)
+
+    def at(self, layer: str) -> "Probe":
+        """The probe of the same images and targets at another cut of the network."""
+        return self._related(self.classifier.at(layer), self.images, self.targets)
+
+    def _related(self, classifier: Classifier, images: Tensor, targets: Tensor) -> "Probe":
+        other = Probe.__new__(Probe)
+        other.classifier, other.images, other._targets = classifier, images, targets
+        other._chunk, other._autocast = self._chunk, self._autocast
+        return other
 
     def once(self, key: Hashable, ask: Callable[[], T]) -> T:
         """What ``ask`` answers, asked once per ``key``: for what does not depend on the map, so that all methods share it."""
@@ -76,6 +89,7 @@ class Probe:
         """The activations, and what the head needs beside them (a transformer's class token; nothing elsewhere)."""
         with torch.inference_mode(mode=False), torch.no_grad():
             activations, beside = self.classifier.look(self.images)
+            activations, beside = activations.to(self.images.dtype), tuple(part.to(self.images.dtype) for part in beside)
         if activations.ndim != 4:
             layer = self.classifier.layer or "this cut"
             raise ValueError(f"{layer} gives {tuple(activations.shape)}, which is no map [B, K, h, w]: explain a layer before it")
@@ -90,13 +104,17 @@ class Probe:
     def logits(self) -> Tensor:
         """[B,C], the class scores of the unmasked images."""
         with torch.inference_mode(mode=False), torch.no_grad():
-            logits: Tensor = self.classifier.head(self.activations, *self._seen[1])
-            return logits
+            return self._classify(self.activations, *self._seen[1])
+
+    def _classify(self, activations: Tensor, *beside: Tensor, copy: bool = True) -> Tensor:
+        """Logits; of a copy where the activations are needed afterwards, since a head that was handed over may work in place."""
+        given = (part.to(self.classifier.precision, copy=copy) for part in (activations, *beside))
+        return self.classifier.classify(*given).to(self.images.dtype)
 
     @property
     def inputs(self) -> Tensor:
         """[B,3,H,W], the images as the network gets them: normalised, 0 is the mean colour."""
-        return self.classifier.normalize(self.images)
+        return self.classifier.normalize(self.images).to(self.images.dtype)
 
     @cached_property
     def probabilities(self) -> Tensor:
@@ -128,7 +146,7 @@ class Probe:
     def _differentiate(self, score: Finish) -> Tensor:
         with torch.inference_mode(mode=False), torch.enable_grad():
             activations = self.activations.detach().requires_grad_()
-            picked = score(self.classifier.head(activations, *self._seen[1])).gather(1, self.targets[:, None])
+            picked = score(self._classify(activations, *self._seen[1])).gather(1, self.targets[:, None])
             return torch.autograd.grad(picked.sum(), activations)[0]
 
     def pixel_gradients(self, inputs: Tensor) -> Tensor:
@@ -138,7 +156,7 @@ class Probe:
         with torch.inference_mode(mode=False), torch.enable_grad():
             for part, targets in zip(inputs.split(size), self.targets.split(size), strict=True):
                 x = part.detach().clone().requires_grad_()
-                picked = self.classifier.scores(x).gather(1, targets[:, None])
+                picked = self.classifier.scores(x.clone()).gather(1, targets[:, None])  # a leaf must not be changed in place
                 gradients.append(torch.autograd.grad(picked.sum(), x)[0])
         return torch.cat(gradients)
 
@@ -196,7 +214,7 @@ class Probe:
             image, mask = part // count, part % count
             with torch.inference_mode():
                 beside = (part[image] for part in self._seen[1])
-                logits.append(self.classifier.head(self.activations[image] * keep[image, mask][:, :, None, None], *beside))
+                logits.append(self._classify(self.activations[image] * keep[image, mask][:, :, None, None], *beside, copy=False))
         return torch.cat(logits).reshape(batch, count, -1).clone()
 
     def _fill(self, fill: str | Tensor) -> Tensor:
@@ -225,8 +243,12 @@ def _refuse_other_images(images: Tensor, device: torch.device) -> None:
         raise ValueError(f"images must be [B, 3, H, W] in [0, 1], got {tuple(images.shape)}: one image is image[None]")
     if images.device != device:
         raise ValueError(f"images are on {images.device}, the classifier on {device}: move one of them")
+
+
+def _refuse_other_range(images: Tensor) -> None:
     low, high = torch.stack(images.aminmax()).tolist() if images.numel() else (0.0, 1.0)
-    if not -1 <= low <= high <= 2:  # perturbed images may leave [0, 1] a little
+    rounding = max(1e-3, torch.finfo(images.dtype).eps)
+    if not -rounding <= low <= high <= 1 + rounding:
         raise ValueError(f"images reach from {low:.3g} to {high:.3g}: pass RGB in [0, 1], the classifier normalises them itself")
 
 

@@ -15,7 +15,7 @@ from cam_core.learned import lfi_backbone
 from cam_core.methods import Method, method
 from cam_core.table import Table
 from data_scripts.draw import draw
-from tests import nets
+from tests import nets, second_device
 from tests.metrics.test_pixels import official_pxap
 
 
@@ -157,6 +157,41 @@ def test_an_image_of_difficult_objects_alone_asks_nothing(root):
     assert n == {"average_drop": 4}
 
 
+@pytest.mark.parametrize("name", ["ImageNet", "VOC2007", "CUB200"])
+def test_on_another_device_nothing_meets_the_cpu_and_no_number_moves(name, root, monkeypatch):
+    kind, split = {"ImageNet": (ImageNet, "val"), "VOC2007": (VOC2007, "test"), "CUB200": (CUB200, "test")}[name]
+    data = lambda view: kind(root, split, view, 64, 3)  # noqa: E731
+    measured = {
+        "ImageNet": [
+            *(metrics.AverageDrop(0.5), metrics.MapMean(protocol="score_cam"), metrics.Insertion(), metrics.Deletion(ties="random")),
+            *(metrics.TiedPixels(), metrics.RemoveAndClassify(), metrics.RoadCombined(), metrics.ADCC(), metrics.SensitivityN()),
+            *(metrics.Infidelity(), metrics.MaxSensitivity(samples=1), metrics.EnergyPointingGame(), metrics.MaxBoxAccV2()),
+            *(metrics.LocalizationError(0.2, top1=True), metrics.BoxIoU(0.2)),
+        ],
+        "VOC2007": [metrics.PointingGame(), metrics.EnergyPointingGame("energy_present")],
+        "CUB200": [
+            metrics.PxAP(),
+            metrics.FalseActivation(0.5),
+            metrics.CueLocalization([metrics.ClassPair(0, 1, frozenset({"head", "belly", "back"}))]),
+        ],
+    }[name]
+    chosen = [METHODS[one] for one in ("grad_cam", "cam", "random_map", "center_gaussian", "saliency")] + [METHODS["grad_cam"].at_mean(0.3)]
+    torch.manual_seed(0)
+    network = lfi_backbone("resnet8", len(data("squash").classes)).eval()
+    options = {"limits": {"cam": 2}, "batch_size": 2, "progress": False}
+    want = evaluate(network, data, chosen, measured, **options).records()
+    alone = network_table(network, data("squash")).records() if name == "ImageNet" else want
+    with second_device.in_use(monkeypatch):
+        there = second_device.moved(network)
+        got = evaluate(there, data, chosen, measured, **options).records()
+        also = network_table(there, data("squash")).records() if name == "ImageNet" else got
+    for one, other in ((want, got), (alone, also)):
+        assert one["value"].to_numpy() == pytest.approx(
+            other["value"].to_numpy(), rel=1e-3, abs=0.1
+        )  # two pixels of a map of 64 x 64 may tie
+        assert one.drop(columns=["value", "ci_low", "ci_high"]).equals(other.drop(columns=["value", "ci_low", "ci_high"]))
+
+
 def test_the_batch_size_moves_no_number(root, classifier):
     chosen, measured = [method("grad_cam"), method("random_map")], [metrics.MaxBoxAccV2(), metrics.AverageDrop()]
     one, four = (evaluate(classifier, imagenet(root), chosen, measured, batch_size=b, progress=False).records() for b in (1, 4))
@@ -218,7 +253,7 @@ def test_what_no_map_changes_is_measured_once_for_all_methods(root, classifier):
     def images_passed(methods):
         passes.clear()
         counted = classifier.frozen()
-        counted.trunk = Counting(counted.trunk)
+        counted.trunk = Counting(counted.trunk).eval()
         counted.frozen = lambda: counted
         table = evaluate(counted, imagenet(root, 4), methods, [metrics.RemoveAndClassify(0.5)], batch_size=4, progress=False)
         return sum(passes), table

@@ -7,7 +7,7 @@ import torch
 
 from cam_core.methods import ASKS_THE_HOST, METHODS
 from cam_core.probe import Probe
-from tests import nets
+from tests import nets, second_device
 from tests.test_methods import FUSED
 
 # cuSOLVER's verdict on an eigenvalue problem is read by torch, not by us
@@ -36,6 +36,25 @@ def test_without_a_value_at_hand_only_those_that_ask_the_host_cannot_go_on(name,
         heat = method(probe)
         assert heat.is_meta
         assert len(heat) == 2
+
+
+# what these make of a list, the second device of the tests cannot hold
+@pytest.mark.parametrize(
+    "name", [name for name in METHODS if not name.startswith(("score_cam[budget", "score_cam[until", "rise", "ss_cam"))]
+)
+def test_on_another_device_nothing_meets_the_cpu_and_the_map_is_the_same(name, monkeypatch):
+    method = FUSED if name == FUSED.name else METHODS[name]
+    want = method(Probe(nets.gap(), nets.images(2), torch.tensor([0, 1]), chunk=16))
+    with second_device.in_use(monkeypatch):
+        there = Probe(
+            second_device.moved(nets.gap()),
+            nets.images(2).to(second_device.DEVICE),
+            torch.tensor([0, 1]).to(second_device.DEVICE),
+            chunk=16,
+        )
+        got = method(there.pairs(torch.tensor([1, 0]), torch.tensor([1, 0])))
+        assert isinstance(got, second_device.There)
+        torch.testing.assert_close(got.cpu(), want[[1, 0]])
 
 
 @pytest.mark.cuda

@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from torch.overrides import TorchFunctionMode
 
 from cam_core import load_classifier, maps
-from cam_core.methods import METHODS, method
+from cam_core.classifier import Classifier
+from cam_core.methods import METHODS, method, perturbation
 from cam_core.methods.gradient import layer_cam_fused
 from cam_core.methods.increment import phases
+from cam_core.networks import resnet_cifar
 from cam_core.probe import Probe
 from tests import nets, reference
 
@@ -108,6 +110,46 @@ def test_a_size_that_no_stride_divides_a_batch_of_one_and_float32(any_method):
     assert heat.device == x.device
     assert heat.shape in ((1, *Probe(classifier, x).activations.shape[-2:]), (1, 10, 14), (1, 19, 27))
     assert torch.isfinite(heat).all()
+
+
+LIGHTER = {  # a CPU is slow in float16
+    "rise": partial(perturbation.rise, samples=600),
+    "ss_cam": partial(perturbation.ss_cam, samples=3),
+    "is_cam": partial(perturbation.is_cam, samples=3),
+    "layer_cam[fused]": partial(layer_cam_fused, layers=["layer1", "layer3"]),
+}
+
+
+@pytest.fixture(scope="module")
+def in_half():
+    """A small ResNet whose weights float16 and bfloat16 hold exactly, in float32 and in both, and images that they hold, too."""
+    torch.manual_seed(0)
+    network = resnet_cifar(8).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2), module.running_var.uniform_(0.5, 1.5)
+    made = {}
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        network = network.to(dtype)  # what survives the first two is exact in the third
+        made[dtype] = Classifier.of(copy.deepcopy(network), "layer3", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    images = torch.randint(0, 17, (2, 3, 32, 32)) / 16
+    return made, images, made[torch.float32](images).argmax(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_network_in_half_precision_has_the_maps_of_float32(name, dtype, in_half):
+    made, images, targets = in_half
+    function = {**METHODS, **LIGHTER}[name]
+    want, got = (function(Probe(made[kind], given, targets)) for kind, given in ((torch.float32, images), (dtype, images.to(dtype))))
+    assert got.dtype == torch.float32
+    assert torch.isfinite(got).all()
+    # a step of Opti-CAM's optimiser and a channel that Increment-CAM selects or not move a map more than rounding does
+    decides = name == "opti_cam" or name.startswith("increment_cam")
+    if not maps.is_empty(want).any():
+        assert (maps.correlation(got, want) > (0.95 if decides else 0.99)).all()
+    apart = ((got - want).sum((1, 2)).abs() / want.abs().sum((1, 2))).max()
+    assert decides or float(apart) <= {torch.float16: 0.05, torch.bfloat16: 0.15}[dtype]  # Ablation-CAM subtracts logits of eight bits
 
 
 class Failing(TorchFunctionMode):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchvision
 
 from cam_core.classifier import Classifier
 from cam_core.probe import Probe
@@ -104,8 +105,46 @@ def test_what_is_refused():
         Probe(classifier, x.to("meta"))
     with pytest.raises(ValueError, match='"black", "mean" or a colour'):
         Probe(classifier, x).score_masked(torch.ones(2, 1, 2, 2), "white")
-    with pytest.raises(ValueError, match="train mode"):
+    with pytest.raises(TypeError, match=r"needs a Classifier, got Gap: Classifier\.of\(network\) makes one of a network"):
+        Probe(nets.Gap(), x)
+    with pytest.raises(ValueError, match="the classifier is in train mode"):
         Probe(classifier.train(), x)
+
+
+def test_no_part_of_the_classifier_may_train():
+    network = torchvision.models.mobilenet_v2(num_classes=5)
+    classifier, x = Classifier.of(network, "features.17"), torch.rand(2, 3, 32, 32)
+    want, counted = Probe(classifier, x).logits, network.features[0][1].num_batches_tracked.clone()
+    for part, told in ((network, "trunk.features.0.0"), (network.classifier[0], "head.classifier.0"), (network.features[3], "trunk.")):
+        part.train()
+        with pytest.raises(ValueError, match=f"{told}.* is in train mode, BatchNorm and dropout would move: call classifier.eval"):
+            Probe(classifier, x)
+        assert network.features[0][1].num_batches_tracked == counted
+        network.eval()
+    assert torch.equal(Probe(classifier, x).logits, want)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_images_leave_0_to_1_by_rounding_and_no_more(dtype):
+    classifier, x = nets.gap(), nets.images(2).to(dtype)
+    edge = x.clone()
+    edge[0, 0, 0, 0], edge[0, 0, 0, 1] = 1 + torch.finfo(dtype).eps, -1e-7
+    assert torch.isfinite(Probe(classifier, edge).logits).all()
+    for other in ((x - 0.5) / 0.5, x + 0.02, x - 0.02 - x.amin(), torch.full_like(x, torch.nan), 1.02 * x / x.amax()):
+        with pytest.raises(ValueError, match=r"images reach from \S+ to \S+: pass RGB in \[0, 1\], the classifier normalises them itself"):
+            Probe(classifier, other)
+
+
+def test_perturbed_images_come_in_by_like():
+    classifier, x = nets.gap(), nets.images(2)
+    probe = Probe(classifier, x, [3, 1], chunk=5)
+    moved = probe.like(x + 0.3)
+    assert torch.equal(moved.logits, classifier(x + 0.3).detach())
+    assert moved.targets.tolist() == [3, 1]
+    assert torch.equal(moved.at("conv2").activations, classifier.at("conv2").activations(x + 0.3).detach())
+    assert torch.equal(moved.at("conv2").gradients(), Probe(classifier.at("conv2"), x, [3, 1]).like(x + 0.3).gradients())
+    with pytest.raises(ValueError, match=r"\[B, 3, H, W\]"):
+        probe.like(x[0])
 
 
 def test_targets_may_be_a_list_or_one_class_for_all():

@@ -81,7 +81,6 @@ _CHOICE = "which channel is least certain, one after the other"
 _SEED = "the image's content, whose checksum seeds its noise, so that batches and devices do not matter"
 _REASONS = {
     "cam": "whether the head is pooling and one linear layer",
-    "layer_cam[fused]": "the images' range, for a probe at each layer",
     "score_cam[budget": _CHOICE, "score_cam[until": _CHOICE,
     "score_cam": _NUMBER, "ss_cam": _NUMBER, "is_cam": _NUMBER, "group_cam": _NUMBER, "increment_cam": _NUMBER,
     "smooth_grad": _SEED, "var_grad": _SEED, "random_map": _SEED,

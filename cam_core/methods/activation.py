@@ -14,8 +14,9 @@ def cam(probe: Probe, *, bias: bool = False) -> Tensor:
     linear layer.
     """
     last = linear_head(probe.classifier, probe.activations.shape[1])
-    heat = torch.einsum("bk,bkhw->bhw", last.weight.detach()[probe.targets], probe.activations)
-    return heat + last.bias.detach()[probe.targets, None, None] if bias and last.bias is not None else heat
+    weights, dtype = last.weight.detach()[probe.targets], probe.activations.dtype
+    heat = torch.einsum("bk,bkhw->bhw", weights.to(dtype), probe.activations)
+    return heat + last.bias.detach()[probe.targets, None, None].to(dtype) if bias and last.bias is not None else heat
 
 
 def eigen_cam(probe: Probe, *, centred: bool = False) -> Tensor:

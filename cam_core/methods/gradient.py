@@ -76,7 +76,7 @@ def layer_cam_fused(probe: Probe, layers: Sequence[str] = (), gamma: float = 2.0
     by its maximum, without which layers do not compare (ours; the scaling by tanh is the paper's, for all but the deepest).
     """
     layers = layers or _stages(probe.classifier)
-    found = [layer_cam(Probe(probe.classifier.at(layer), probe.images, probe.targets)) for layer in layers]
+    found = [layer_cam(probe.at(layer)) for layer in layers]
     scaled = [_over(m, m.amax((1, 2), keepdim=True)) for m in found]
     scaled = [*((gamma * m).tanh() for m in scaled[:-1]), scaled[-1]]
     size = max((m.shape[-2:] for m in scaled), key=lambda s: s[0] * s[1])

@@ -10,6 +10,7 @@ from cam_core import maps as map_ops
 from cam_core.metrics.metric import Metric, Rate
 from cam_core.metrics.statistics import Array, common, mean, ratio, total, wilson
 from cam_core.probe import Probe
+from cam_core.protocol import PROTOCOLS
 
 
 def check_mask(name: str, maps: Tensor, images: Tensor) -> None:
@@ -24,19 +25,20 @@ class Masked(Metric):
     """The measure that Average Drop, Increase in Confidence, Average Gain and the map's mean share: one masked pass.
 
     L-CAM's form: maps [B,H,W] in [0, 1] at image size; all but the highest ``keep`` of the pixels are muted (`maps.top_fraction`, the
-    survivors keep their soft values); the image in [0, 1] is multiplied by the map, what is lost is ``fill`` ("black" or "mean" colour).
+    survivors keep their soft values); the image in [0, 1] is multiplied by the map, what is lost is ``fill``: "black" or "mean" colour, by
+    default the protocol's.
     Rows [B,3]: Y and O, the probability of the probe's target without and with the mask, and the mean of the map that was multiplied; [B,4]
     where ``labels`` [B] are handed over (`CorrectUnderMask`): how many classes stand above the label under the mask.
 
-    ``protocol`` "score_cam" with ``keep`` 0.5 and ``fill`` "mean" is the form of Score-CAM's tables (half of the pixels go).
+    ``protocol`` "score_cam" with ``keep`` 0.5 is the form of Score-CAM's tables (half of the pixels go).
     """
 
     needs = "probe"
 
-    def __init__(self, keep: float = 1.0, fill: str = "black", protocol: str = "l_cam") -> None:
+    def __init__(self, keep: float = 1.0, fill: str | None = None, protocol: str = "l_cam") -> None:
         super().__init__()
-        self.keep, self.fill, self.protocol = keep, fill, protocol
-        named = [f"{100 * keep:g}%", *([] if fill == "black" else [f"{fill} fill"]), *([] if protocol == "l_cam" else [protocol])]
+        self.keep, self.fill, self.protocol = keep, fill or PROTOCOLS[protocol].fill or "black", protocol
+        named = [f"{100 * keep:g}%", *([] if self.fill == "black" else [f"{self.fill} fill"]), *([] if protocol == "l_cam" else [protocol])]
         self.setting = " ".join(named)
 
     @property

@@ -157,7 +157,7 @@ def test_max_sensitivity_equals_a_loop_and_stays_with_the_class():
         for _ in range(4):
             moved = image + 0.1 * (2 * torch.rand(3, 16, 16, generator=generator, dtype=torch.float64) - 1)
             assert float((moved - image).abs().max()) <= 0.1
-            other = explain(Probe(classifier, moved[None], target[None]))
+            other = explain(Probe(classifier, image[None], target[None]).like(moved[None]))
             largest = max(largest, math.sqrt(sum(float(d) ** 2 for d in (other - start).flatten())))
         assert row.tolist() == pytest.approx([largest / math.sqrt(sum(float(v) ** 2 for v in start.flatten())), 1], rel=1e-9)
 

@@ -110,16 +110,39 @@ def test_names_settings_and_protocols_tell_all_numbers_apart():
     every = [make() for make in KINDS.values()]
     assert all(metric.protocol in PROTOCOLS and metric.needs in ("probe", "method", "label") for metric in every)
     assert len({(metric.name, metric.setting) for metric in every}) == len(every)
+    assert metrics.AverageDrop(0.5, protocol="score_cam").setting == metrics.AverageDrop(0.5, "mean", "score_cam").setting
     assert metrics.AverageDrop(0.5, "mean", "score_cam").setting == "50% mean fill score_cam"
+    assert metrics.AverageDrop(0.5, "black", "score_cam").setting == "50% score_cam"
     for metric in every:
         hash(metric.shares)
+
+
+HIDING = {name: kind for name, kind in KINDS.items() if not name.startswith(("insertion", "tied", "max_sens"))} | {
+    f"{kind.name} {protocol}": (lambda k=kind, p=protocol: k(0.5, protocol=p))
+    for kind in (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.AverageGain, metrics.MapMean)
+    for protocol in ("score_cam", "adcc", "rise")
+} | {"average_drop": metrics.AverageDrop, "map_mean": metrics.MapMean}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [kind for kind in HIDING if kind not in ("average_drop 2 l_cam", "average_gain 2 l_cam")])
+def test_what_is_hidden_has_the_protocols_colour(kind):
+    """After normalisation the mean colour is 0; all the network sees while it is measured holds this one or black, and not the other."""
+    classifier, seen, metric = dense(), [], HIDING[kind]()
+    probe = Probe(classifier, images(2))
+    heat, _ = explain_for(metric)(probe), probe.logits
+    classifier.trunk.register_forward_pre_hook(lambda _module, given: seen.append(given[0]))
+    metric.measure(heat, *needed(metric, probe))
+    pixels = torch.cat(seen).movedim(1, 3).reshape(-1, 3)
+    colours = {"mean": torch.zeros(3), "black": (-classifier.mean / classifier.std).flatten()}
+    found = {name for name, colour in colours.items() if float((pixels - colour).abs().amax(1).min()) < 1e-9}
+    assert found == {PROTOCOLS[metric.protocol].fill} - {"imputed"}
 
 
 def test_score_cams_form_mutes_exactly_half_of_the_pixels():
     """On distinct values the lowest half, to the pixel, is what the network does not see; the others stay soft."""
     heat = (torch.randperm(256, generator=torch.Generator().manual_seed(0)) + 1).reshape(1, 16, 16).double() / 256
     classifier, batch = dense(), images(1)
-    probe, metric = Probe(classifier, batch), metrics.AverageDrop(0.5, "mean", "score_cam")
+    probe, metric = Probe(classifier, batch), metrics.AverageDrop(0.5, protocol="score_cam")
     rows = metric.measure(heat, probe)
     soft = torch.where(heat > 128 / 256, heat, 0.0)
     masked = classifier.normalize(batch) * soft[:, None]  # the normalised image times the map
