@@ -20,7 +20,7 @@ def row(photograph, entry, methods):
     """One photograph, its maps, its credit."""
     said, sure = entry["said"][0]
     shows = photograph.shows
-    answer = f"{shows[0].upper() + shows[1:]}. The network says <em>{html.escape(said)}</em>, {sure:.0f} %."
+    answer = f"{shows[0].upper() + shows[1:]}. The network says <em>{html.escape(said)}</em>, {sure:.0f}\N{NO-BREAK SPACE}%."
     figures = [tile(f"{photograph.name}.webp", f"Photograph: {shows}", answer, entry["size"])]
     for method in methods:
         of = entry["maps"][method]

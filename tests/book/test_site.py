@@ -48,7 +48,7 @@ def test_photographs_open_the_pages_with_answer_and_credit(site):
         text = (site / f"{page}.html").read_text()
         assert text.count('<img src="_static/photographs/') == count
     text = (site / "index.html").read_text()
-    assert "The network says <em>tabby &amp; &lt;cat&gt;</em>, 62 %." in text
+    assert "The network says <em>tabby &amp; &lt;cat&gt;</em>, 62\N{NO-BREAK SPACE}%." in text
     assert 'alt="a tabby cat called Chelsea: where L-CAM-Fm sees tabby &amp; &lt;cat&gt;"' in text
     assert "centre Gaussian, empty" in text
     assert text.count('<p class="credit">Photograph: <a href="https://') == 3
