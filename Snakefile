@@ -1,16 +1,16 @@
 # Which notebook × dataset × backbone × recipe × seed: profiles/<profile>.yaml says it, this file turns it into jobs.
-# Start it with `python -m cam_core batch --profile smoke` (or make); it writes to runs/ only.
+# Start it with `python -m reproduce batch --profile smoke` (or make); it writes to runs/ only.
 import math
 import shlex
 import sys
 from pathlib import Path
 
-from cam_core.batch import read_profile
+from reproduce.batch import read_profile
 
 PYTHON = shlex.quote(sys.executable)
 PROFILE = read_profile(config.get("profile", "smoke"), check=False)  # the batch has, and torch is large
 JOBS = {(job.paper, job.key): job for job in PROFILE.jobs}
-SOURCES = sorted(str(path) for folder in ("cam_core", "data_scripts") for path in Path(folder).rglob("*.py"))
+SOURCES = sorted(str(path) for folder in ("cam_core", "reproduce", "data_scripts") for path in Path(folder).rglob("*.py"))
 THREADS = PROFILE.threads or workflow.cores or 1
 
 
@@ -56,7 +56,7 @@ rule train:
     resources:
         runtime=lambda wildcards: math.ceil(job(wildcards).minutes * 3),
     shell:
-        "OMP_NUM_THREADS={threads} {PYTHON} -m cam_core train {params.choice} --marker {output:q}"
+        "OMP_NUM_THREADS={threads} {PYTHON} -m reproduce train {params.choice} --marker {output:q}"
 
 
 rule notebook:
@@ -75,4 +75,4 @@ rule notebook:
     resources:
         runtime=lambda wildcards: math.ceil(job(wildcards).minutes * 3),  # minutes; what a cluster is asked for
     shell:
-        "{PYTHON} -m cam_core run {input.notebook:q} --out {params.folder:q} --threads {threads} {params.options}"
+        "{PYTHON} -m reproduce run {input.notebook:q} --out {params.folder:q} --threads {threads} {params.options}"

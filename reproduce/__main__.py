@@ -1,4 +1,4 @@
-"""`python -m cam_core run | batch | train | publish | compare | explain`: run notebooks, compare numbers, explain one's own images."""
+"""`python -m reproduce run | batch | train | status | compare | publish`: run notebooks and batches, compare and publish their numbers."""
 
 import argparse
 import sys
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from cam_core import run
+    from reproduce import run
 
     parameters = {name: run.parse_value(value) for name, value in options.parameter}
     print(f"{options.out}: {options.notebook}", file=sys.stderr, flush=True)
@@ -35,7 +35,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _batch(options: argparse.Namespace) -> int:
-    from cam_core import batch
+    from reproduce import batch
 
     done = batch.batch(options.profile, cores=options.cores, dry_run=options.dry_run, passed_on=options.snakemake)
     return 0 if done or options.dry_run else 1
@@ -44,14 +44,15 @@ def _batch(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     import torch.distributed
 
-    from cam_core import files, run
+    from cam_core import files
+    from cam_core.environment import keep_pages
 
-    run.keep_pages()
+    keep_pages()
     log = options.marker.with_suffix(".log")
     choice = {name: getattr(options, name) for name in ("paper", "dataset", "backbone", "recipe", "seed")}
     how = {name: getattr(options, name) for name in ("device", "devices", "nodes")}
     try:
-        from cam_core.learned import jobs
+        from reproduce import jobs
 
         model = Path(jobs.train(**choice, data_root=options.data_root, profile=options.profile, **how))
     except Exception as error:
@@ -67,7 +68,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _publish(options: argparse.Namespace) -> int:
-    from cam_core import results
+    from reproduce import results
 
     published, refused = results.publish(options.profile, runs=options.runs, results=options.results, allow_dirty=options.allow_dirty)
     print("\n".join([*(f"published {folder}" for folder in published), *refused]))
@@ -75,25 +76,11 @@ def _publish(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from cam_core import compare
+    from reproduce import compare
 
     text, agree = compare.report(options.ours, options.published)
     print(text)
     return 0 if agree else 1
-
-
-def _explain(options: argparse.Namespace) -> int:
-    from cam_core import run
-    from cam_core.explain import explain
-
-    run.keep_pages()
-    given = vars(options)
-    names = ("model", "weights", "classes", "layer", "target", "view", "size", "mean", "std", "save_maps", "device")
-    pictures, problems = explain(options.images, options.out, methods=options.method.split(","), **{name: given[name] for name in names})
-    print(f"{len(pictures)} pictures and explained.json in {options.out}")
-    for problem in problems:
-        print(f"not explained: {problem}", file=sys.stderr)
-    return 1 if problems else 0
 
 
 def _count(text: str) -> int:
@@ -103,7 +90,7 @@ def _count(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m cam_core", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m reproduce", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="execute one notebook into a run folder")
@@ -146,28 +133,6 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("published", type=Path)
     compare.set_defaults(do=_compare)
 
-    explain = commands.add_parser("explain", help="heat maps of your own images, as pictures and JSON")
-    explain.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files, or folders of them")
-    explain.add_argument("--out", type=Path, required=True, help="folder of the pictures and explained.json")
-    explain.add_argument(
-        "--model", default="efficientnet_lite0", help="a classification network of torchvision, or timm/NAME (default: %(default)s)"
-    )
-    explain.add_argument("--method", default="grad_cam", help="one or several, with commas: grad_cam,increment_cam,l_cam_fm")
-    explain.add_argument("--weights", default="imagenet", help="imagenet, or a state dict of that network as .safetensors or .pth")
-    explain.add_argument("--classes", type=Path, help="text file with one class name a line, for one's own network")
-    explain.add_argument("--layer", help="the layer to explain (default: the last convolutional map)")
-    explain.add_argument("--target", help="class to explain, by name or number (default: the prediction)")
-    explain.add_argument(
-        "--view", choices=("keep", "squash", "crop"), default="keep", help="the whole image in its shape, as a square, or its middle"
-    )
-    explain.add_argument("--size", type=int, help="pixels of the network's input (default: what the network was made for)")
-    for name in ("mean", "std"):
-        explain.add_argument(
-            f"--{name}", type=float, nargs=3, metavar=("R", "G", "B"), help="the network's normalisation, of RGB in [0, 1]"
-        )
-    explain.add_argument("--save-maps", action="store_true", help="also write the raw maps, a .npz an image")
-    explain.add_argument("--device", default="cpu")
-    explain.set_defaults(do=_explain)
     return parser
 
 

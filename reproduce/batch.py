@@ -16,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from cam_core.run import ALLOCATOR, LOG, is_complete
+from cam_core.environment import ALLOCATOR
+from reproduce.run import LOG, is_complete
 
 REFERENCE_CORES = 2  # `minutes` in a profile are those of two cores
 AXES = ("dataset", "backbone", "recipe", "seed")
@@ -121,7 +122,7 @@ def _jobs(profile: str, entry: Any, common: Mapping[str, Any], check: bool) -> I
 
 
 def _check(job: Job) -> None:
-    from cam_core import parameters  # loads torch
+    from reproduce import parameters  # loads torch
 
     known = [name for name in parameters.names(job.paper) if name not in ("profile", *AXES, "out_dir")]
     for name in job.extra:

@@ -2,7 +2,7 @@
 
 Every training is kept by digest under ``store``, so a notebook that asks for a model which a job has trained only loads it.
 
-The functions below take a data set's name (`cam_core.data.sources`), the backbone's, the folder of the images, and, beside what they name:
+The functions below take a data set's name (`reproduce.sources`), the backbone's, the folder of the images, and, beside what they name:
 ``seed``; ``epochs``, ``setting`` and ``paper``, as in `cam_core.learned.plans`; ``held_out``, a share of the training images on which the
 best weights are then chosen; where and by what means `trained` works (store, device, devices, nodes, best_on_test). They return a model
 and what is known of it: accuracy or mean average precision in percent, deviations, seconds.
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset
-from cam_core.data.sources import HOME, find_root, images, source
 from cam_core.learned.abn import Abn, parameter_counts
 from cam_core.learned.batches import as_float, features, in_memory
 from cam_core.learned.calm import PATCH, Calm, calm_trunk
@@ -29,9 +28,10 @@ from cam_core.learned.plain import Plain, mean_average_precision, multi_label_he
 from cam_core.learned.plans import L_CAM_MASKS, LARGE, SMALL, Plan, calm_plan, l_cam_plan, scratch_plan
 from cam_core.learned.training import predict, trained
 from cam_core.networks import CIFAR, equal_width
-from cam_core.parameters import read
 from cam_core.pretrained import load_classifier
 from cam_core.probe import Probe
+from reproduce.parameters import read
+from reproduce.sources import HOME, find_root, images, source
 
 STORE = HOME / "runs/models"
 Summary = dict[str, Any]

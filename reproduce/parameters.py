@@ -19,10 +19,10 @@ from typing import Any
 import torch
 import torchvision
 
-from cam_core.data.sources import find_root
 from cam_core.learned.plans import SCRATCH_EPOCHS, calm_plan, l_cam_plan, scratch_plan
 from cam_core.networks import CIFAR
 from cam_core.pretrained import DEFAULT_LAYER, LITE
+from reproduce.sources import find_root
 
 DRAWN = ("drawn_imagenet", "drawn_voc", "drawn_cub")
 DATASETS = {  # what each notebook can be run on: the data has what its metrics need, and a recipe
@@ -70,7 +70,7 @@ class Parameters:
 
     @property
     def training(self) -> dict[str, Any]:
-        """What the functions of `cam_core.learned.jobs` are asked for; ``epochs`` of L-CAM are those of (Fm, Img)."""
+        """What the functions of `reproduce.jobs` are asked for; ``epochs`` of L-CAM are those of (Fm, Img)."""
         counts, said = _parts(self)
         options: dict[str, Any] = {"seed": self.seed, "device": self.device}
         if self.paper == "l_cam":

@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import shutil
-import sys
 import types
 from pathlib import Path
 
@@ -12,10 +11,10 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from cam_core import batch
-from cam_core.__main__ import main
+from reproduce import batch
+from reproduce.__main__ import main
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PARAMETERS = """
 profile = ""  # profile
 dataset = ""  # data
@@ -25,7 +24,7 @@ limit = None  # images
 out_dir = None  # where to write
 """
 SAVE = """
-from cam_core import results
+from reproduce import results
 if seed == 7:
     raise ValueError("seven is refused")
 text = dict.fromkeys(results.TEXT, dataset)
@@ -226,9 +225,7 @@ def test_training_leaves_a_marker_or_its_traceback(project, monkeypatch, capsys)
             raise ValueError("seven is refused")
         return Path("/somewhere/runs/models") / f"{paper}-digest.safetensors"
 
-    learned = types.ModuleType("cam_core.learned")
-    learned.jobs = types.SimpleNamespace(train=train)
-    monkeypatch.setitem(sys.modules, "cam_core.learned", learned)
+    monkeypatch.setattr("reproduce.jobs.train", train)
     command = ["train", "--paper", "calm", "--dataset", "d", "--backbone", "r", "--marker", "runs/models/m.json"]
     assert main([*command, "--seed", "7"]) == 1
     assert "seven is refused" in capsys.readouterr().err

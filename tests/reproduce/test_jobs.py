@@ -6,10 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cam_core.data import sources
-from cam_core.learned import jobs
 from cam_core.probe import Probe
 from data_scripts.draw import draw
+from reproduce import jobs, sources
 
 
 def test_a_job_trains_what_the_notebook_loads(monkeypatch, tmp_path):

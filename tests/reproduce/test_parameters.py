@@ -8,10 +8,10 @@ import pytest
 import torch
 from papermill.inspection import inspect_notebook
 
-from cam_core import batch
-from cam_core.parameters import DATASETS, names, read
+from reproduce import batch
+from reproduce.parameters import DATASETS, names, read
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DRAWN = {"dataset": "drawn_imagenet", "backbone": "resnet8"}
 
 
