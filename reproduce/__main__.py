@@ -83,6 +83,13 @@ def _compare(options: argparse.Namespace) -> int:
     return 0 if agree else 1
 
 
+def _status(options: argparse.Namespace) -> int:
+    from reproduce import batch
+
+    print(batch.table(batch.status(batch.read_profile(options.profile, check=False))))
+    return 0
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
@@ -120,6 +127,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--nodes", type=_count, help="machines (default: likewise)")
     train.add_argument("--marker", type=Path, required=True, help="JSON file that will say which model it was")
     train.set_defaults(do=_train)
+
+    status = commands.add_parser("status", help="what of a profile is done, failed and left; changes nothing")
+    status.add_argument("--profile", required=True)
+    status.set_defaults(do=_status)
 
     publish = commands.add_parser("publish", help="copy the numbers of a profile's complete runs into results/")
     publish.add_argument("--profile", required=True)

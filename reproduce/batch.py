@@ -7,7 +7,6 @@ import itertools
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -170,18 +169,17 @@ def batch(name: str, *, cores: int | None = None, dry_run: bool = False, passed_
         print(announce(profile, pending, cores), flush=True)
         if dry_run or not pending:
             return not pending
-        started = time.time()
-        quiet = ["rules", "host", "reason"] if passed_on else ["all"]  # a cluster's executor has things to say
-        command = _snakemake(profile, cores, "--quiet", *quiet, "--keep-going", *passed_on)  # which may begin with a target
+        # passed_on may begin with a target, so it comes last
+        command = _snakemake(profile, cores, "--quiet", "rules", "host", "reason", "--keep-going", *passed_on)
         process = subprocess.Popen(command, pass_fds=[lock], env={**os.environ, **ALLOCATOR})
         try:
             process.wait()
         except KeyboardInterrupt:  # Snakemake got it too: let it end its jobs, then say what stands
             process.wait()
             print("interrupted: start the same batch again, and it resumes with what is not complete", file=sys.stderr)
-    rows = outcome(profile, pending, started)
+    rows = status(profile)
     print(table(rows), flush=True)
-    return process.returncode == 0 and not any(row[0] in {"failed", "not run"} for row in rows)
+    return process.returncode == 0 and all(row[0] == "done" for row in rows)
 
 
 def _asked(profile: Profile, passed_on: Sequence[str]) -> Profile:
@@ -245,24 +243,23 @@ def _time(minutes: float) -> str:
     return f"{seconds // 60}:{seconds % 60:02d} min"
 
 
-def outcome(profile: Profile, pending: set[str], started: float) -> list[tuple[str, str, str]]:
-    """(state, run, log or reason) of every job; states: ok, kept (was up to date), failed, not run."""
+def status(profile: Profile) -> list[tuple[str, str, str]]:
+    """(state, run, log or reason) of every job, by what lies on the disk; states: done, failed, left."""
     rows = []
     for job in profile.jobs:
-        folder, failed = Path(job.folder), Path(job.folder + ".failed")
+        folder, part, failed = (Path(job.folder + suffix) for suffix in ("", ".part", ".failed"))
         trouble = Path(job.marker).with_suffix(".log")
         if is_complete(folder):
-            fresh = f"{job.folder}/provenance.json" in pending
-            rows.append(("ok" if fresh else "kept", job.folder, str(folder / LOG)))
-        elif failed.exists() and failed.stat().st_mtime >= started:
+            rows.append(("done", job.folder, str(folder / LOG)))
+        elif part.exists():  # which a failing run leaves under another name
+            rows.append(("left", job.folder, f"{part / LOG}: begun; it is running, or was killed (out of memory?)"))
+        elif failed.exists():
             rows.append(("failed", job.folder, f"{failed / LOG}: {_last_line(failed / LOG)}"))
-        elif trouble.exists() and trouble.stat().st_mtime >= started:
+        elif trouble.exists():
             rows.append(("failed", job.folder, f"{trouble}: training: {_last_line(trouble)}"))
-        elif (part := Path(job.folder + ".part")).exists() and part.stat().st_mtime >= started:
-            rows.append(("failed", job.folder, f"{part / LOG}: killed (out of memory?), or in the hands of another process"))
         else:
-            before = "its training did not end" if job.train and not Path(job.marker).exists() else "it never began"
-            rows.append(("not run", job.folder, f"{before}; an error stands above, if there was one"))
+            untrained = job.train and not Path(job.marker).exists()
+            rows.append(("left", job.folder, "its model is not trained" if untrained else "not begun"))
     return rows
 
 
@@ -273,8 +270,8 @@ def _last_line(path: Path) -> str:
 
 
 def table(rows: Sequence[tuple[str, str, str]]) -> str:
-    """The rows of `outcome`, aligned, under a line of counts."""
+    """The rows of `status`, aligned, under a line of counts."""
     states = [row[0] for row in rows]
-    counts = ", ".join(f"{states.count(s)} {s}" for s in ("ok", "kept", "failed", "not run") if s in states)
+    counts = ", ".join(f"{states.count(s)} {s}" for s in ("done", "failed", "left") if s in states)
     width = max(len(row[1]) for row in rows)
     return "\n".join([counts, *(f"  {state:<8}{run:<{width}}  {log}" for state, run, log in rows)])

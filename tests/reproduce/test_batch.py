@@ -168,7 +168,7 @@ def test_a_batch_goes_on_past_a_failure_and_makes_only_what_is_missing(project, 
     code, text = start()
     assert code == 1
     assert "2 runs to make, 0 up to date, about 6:00 min on 2 cores" in text
-    assert "1 ok, 1 failed" in text
+    assert "1 done, 1 failed" in text
     reason = "drawn_imagenet-resnet8-s7.failed/run.log: l_cam.ipynb: cell 3 of 3 stopped with ValueError: seven is refused"
     assert reason in text
     assert sorted(path.name for path in Path("runs/tiny/l_cam").iterdir()) == [
@@ -192,28 +192,31 @@ def test_a_batch_of_one_run_asks_for_that_run_alone(project, capfd):
     assert not list(Path("runs/tiny/l_cam").glob("drawn_imagenet-resnet8-s7*"))
 
 
-def test_the_table_tells_apart_how_a_run_ended(project):
-    write_profile("jobs: [{paper: calm, dataset: [ok, kept, raised, killed, untrained, old], backbone: r, train: true}]")
+def test_the_status_tells_what_is_done_failed_and_left(project, capsys):
+    write_profile("jobs: [{paper: calm, dataset: [done, raised, begun, untrained, waiting, fresh], backbone: r, train: true}]")
     profile = batch.read_profile("tiny", check=False)
     jobs = {job.dataset: job for job in profile.jobs}
-    for name in ("ok", "kept"):
-        Path(jobs[name].folder).mkdir(parents=True)
-        for file in ("provenance.json", "notebook.ipynb"):
-            Path(jobs[name].folder, file).touch()
-    for name in ("raised", "old"):
+    Path(jobs["done"].folder).mkdir(parents=True)
+    for file in ("provenance.json", "notebook.ipynb"):
+        Path(jobs["done"].folder, file).touch()
+    for name in ("raised", "begun"):  # that one was begun again
         Path(jobs[name].folder + ".failed").mkdir()
         Path(jobs[name].folder + ".failed", "run.log").write_text("12:00:00  first\n12:00:01  calm.ipynb: why\n")
-    os.utime(jobs["old"].folder + ".failed", (0, 0))  # of an earlier batch
-    Path(jobs["killed"].folder + ".part").mkdir()
+    Path(jobs["begun"].folder + ".part").mkdir()
     Path("runs/models").mkdir()
     Path(jobs["untrained"].marker).with_suffix(".log").write_text("Traceback\nValueError: no data\n")
-    pending = {f"{job.folder}/provenance.json" for job in profile.jobs} - {f"{jobs['kept'].folder}/provenance.json"}
-    rows = batch.outcome(profile, pending, started=1.0)
-    assert [row[0] for row in rows] == ["ok", "kept", "failed", "failed", "failed", "not run"]
-    assert rows[2][2].endswith("raised-r-s0.failed/run.log: calm.ipynb: why")
-    assert "killed" in rows[3][2]
-    assert rows[4][2].endswith("untrained-r-s0.log: training: ValueError: no data")
-    assert batch.table(rows).startswith("1 ok, 1 kept, 3 failed, 1 not run\n")
+    Path(jobs["fresh"].marker).touch()
+    before = sorted(Path().rglob("*"))
+    rows = batch.status(profile)
+    assert [row[0] for row in rows] == ["done", "failed", "left", "failed", "left", "left"]
+    assert rows[1][2].endswith("raised-r-s0.failed/run.log: calm.ipynb: why")
+    assert rows[2][2].endswith("begun-r-s0.part/run.log: begun; it is running, or was killed (out of memory?)")
+    assert rows[3][2].endswith("untrained-r-s0.log: training: ValueError: no data")
+    assert [row[2] for row in rows[4:]] == ["its model is not trained", "not begun"]
+    assert main(["status", "--profile", "tiny"]) == 0
+    assert capsys.readouterr().out == batch.table(rows) + "\n"
+    assert batch.table(rows).startswith("1 done, 2 failed, 3 left\n")
+    assert sorted(Path().rglob("*")) == before
 
 
 def test_training_leaves_a_marker_or_its_traceback(project, monkeypatch, capsys):
@@ -251,4 +254,4 @@ def test_an_interrupted_batch_ends_its_jobs_and_says_that_it_resumes(project, mo
     assert waited == [0, 1]
     said = capsys.readouterr()
     assert "interrupted: start the same batch again, and it resumes with what is not complete" in said.err
-    assert "2 not run" in said.out
+    assert "2 left" in said.out
