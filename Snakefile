@@ -23,16 +23,13 @@ def job(wildcards):
     return JOBS[wildcards.paper, wildcards.key]
 
 
-def options(wildcards):
-    parameters = job(wildcards).parameters
+def options(parameters):
     return " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in parameters.items())
 
 
-def choice(wildcards):
-    wanted = job(wildcards)
-    names = ("paper", "dataset", "backbone", "recipe", "seed", "profile")
-    given = {name: getattr(wanted, name) for name in names} | {"device": wanted.extra.get("device")} | wanted.processes
-    return " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
+def training(wildcards):
+    processes = " ".join(f"--{name} {count}" for name, count in job(wildcards).processes.items())
+    return f"{options(job(wildcards).training)} {processes}"
 
 
 wildcard_constraints:
@@ -51,12 +48,12 @@ rule train:
     output:
         f"runs/models/{PROFILE.name}-{{paper}}-{{key}}.json",
     params:
-        choice=choice,
+        options=training,
     threads: THREADS
     resources:
         runtime=lambda wildcards: math.ceil(job(wildcards).minutes * 3),
     shell:
-        "OMP_NUM_THREADS={threads} {PYTHON} -m reproduce train {params.choice} --marker {output:q}"
+        "OMP_NUM_THREADS={threads} {PYTHON} -m reproduce train {wildcards.paper} {params.options} --marker {output:q}"
 
 
 rule notebook:
@@ -69,7 +66,7 @@ rule notebook:
         f"runs/{PROFILE.name}/{{paper}}/{{key}}/metrics.csv",
         f"runs/{PROFILE.name}/{{paper}}/{{key}}/provenance.json",
     params:
-        options=options,
+        options=lambda wildcards: options(job(wildcards).parameters),
         folder=lambda wildcards: job(wildcards).folder,
     threads: THREADS
     resources:

@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,9 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from reproduce import run
 
-    parameters = {name: run.parse_value(value) for name, value in options.parameter}
     print(f"{options.out}: {options.notebook}", file=sys.stderr, flush=True)
-    made = run.run(options.notebook, options.out, parameters, force=options.force, threads=options.threads)
+    made = run.run(options.notebook, options.out, _parameters(options), force=options.force, threads=options.threads)
     print(f"{options.out}: {'done' if made else 'complete already, nothing to do (--force runs it again)'}")
     return 0
 
@@ -49,19 +49,18 @@ def _train(options: argparse.Namespace) -> int:
 
     keep_pages()
     log = options.marker.with_suffix(".log")
-    choice = {name: getattr(options, name) for name in ("paper", "dataset", "backbone", "recipe", "seed")}
-    how = {name: getattr(options, name) for name in ("device", "devices", "nodes")}
+    given = _parameters(options)
     try:
         from reproduce import jobs
 
-        model = Path(jobs.train(**choice, data_root=options.data_root, profile=options.profile, **how))
+        model = Path(jobs.train(options.paper, given, devices=options.devices, nodes=options.nodes))
     except Exception as error:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(traceback.format_exc())
         raise RuntimeError(f"training stopped with {type(error).__name__}: {error}; traceback in {log}") from error
     if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:  # the first process says it for all
         return 0
-    files.write_json(options.marker, {**choice, "model": model.name, "digest": model.stem})
+    files.write_json(options.marker, {"paper": options.paper, **given, "model": model.name, "digest": model.stem})
     log.unlink(missing_ok=True)
     print(f"{options.marker}: model {model.name}")
     return 0
@@ -90,6 +89,12 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
+def _parameters(options: argparse.Namespace) -> dict[str, Any]:
+    from reproduce.run import parse_value
+
+    return {name: parse_value(value) for name, value in options.parameter}
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
@@ -99,11 +104,12 @@ def _count(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m reproduce", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    named: dict[str, Any] = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
 
     run = commands.add_parser("run", help="execute one notebook into a run folder")
     run.add_argument("notebook", type=Path)
     run.add_argument("--out", type=Path, required=True, help="run folder; has this name only once it is complete")
-    run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    run.add_argument("-p", "--parameter", **named)
     run.add_argument("--threads", type=_count, help="CPU threads of the notebook (default: all)")
     run.add_argument("--force", action="store_true", help="run again what is complete, with other parameters too")
     run.set_defaults(do=_run)
@@ -115,14 +121,9 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_argument("snakemake", nargs="*", metavar="-- OPTION", help="e.g. -- --executor slurm --jobs 20")
     batch.set_defaults(do=_batch)
 
-    train = commands.add_parser("train", help="train (or find) the model of one run")
-    for name in ("paper", "dataset", "backbone"):
-        train.add_argument(f"--{name}", required=True)
-    train.add_argument("--recipe")
-    train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--profile", default="smoke")
-    train.add_argument("--data-root", type=Path)
-    train.add_argument("--device", default="cpu", help="cpu, cuda or auto")
+    train = commands.add_parser("train", help="train (or find) the models of one run")
+    train.add_argument("paper", metavar="PAPER", help="increment_cam, l_cam, calm or lfi_cam")
+    train.add_argument("-p", "--parameter", **named, help="as the notebook takes them: dataset, backbone, seed, epochs, device, ...")
     train.add_argument("--devices", type=_count, help="of each machine (default: as many as torchrun started, else one)")
     train.add_argument("--nodes", type=_count, help="machines (default: likewise)")
     train.add_argument("--marker", type=Path, required=True, help="JSON file that will say which model it was")

@@ -16,10 +16,11 @@ from typing import Any
 import yaml
 
 from cam_core.environment import ALLOCATOR
+from reproduce import parameters
 from reproduce.run import LOG, is_complete
 
 REFERENCE_CORES = 2  # `minutes` in a profile are those of two cores
-AXES = ("dataset", "backbone", "recipe", "seed")
+AXES = ("dataset", "backbone", "seed", *parameters.RECIPE)
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,18 @@ class Job:
     paper: str
     dataset: str
     backbone: str
-    recipe: str | None
     seed: int
     minutes: float
     train: bool  # train the model in a job of its own beforehand
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # what of `parameters.RECIPE` is given
+    extra: Mapping[str, Any] = field(default_factory=dict)  # the notebook's other parameters
     processes: Mapping[str, int] = field(default_factory=dict)  # of that training: "devices" of each of "nodes"
 
     @property
     def key(self) -> str:
         """<dataset>-<backbone>[-<recipe>]-s<seed>."""
-        return "-".join(part for part in (self.dataset, self.backbone.replace("/", "_"), self.recipe, f"s{self.seed}") if part)
+        name = parameters.recipe_name(**self.recipe)
+        return "-".join(part for part in (self.dataset, self.backbone.replace("/", "_"), name, f"s{self.seed}") if part)
 
     @property
     def folder(self) -> str:
@@ -55,8 +57,13 @@ class Job:
     @property
     def parameters(self) -> dict[str, Any]:
         """What the notebook is called with (the runner adds out_dir)."""
-        named = {"profile": self.profile, "dataset": self.dataset, "backbone": self.backbone, "seed": self.seed}
-        return {**named, **({"recipe": self.recipe} if self.recipe else {}), **self.extra}
+        return {**self.training, **self.extra}
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What the training job is called with: all of `parameters` that says which model, and where."""
+        where = {name: self.extra[name] for name in ("device", "data_root") if name in self.extra}
+        return {"profile": self.profile, "dataset": self.dataset, "backbone": self.backbone, "seed": self.seed, **self.recipe, **where}
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class Profile:
 
 
 def read_profile(name: str, folder: Path = Path("profiles"), *, check: bool = True) -> Profile:
-    """Read profiles/<name>.yaml; a list under dataset, backbone, recipe or seed stands for each of its entries.
+    """Read profiles/<name>.yaml; a list under one of AXES stands for each of its entries.
 
     ``check``: also each job's parameters, which loads torch. FileNotFoundError or ValueError, in one sentence, names file and entry.
     """
@@ -102,16 +109,16 @@ def _jobs(profile: str, entry: Any, common: Mapping[str, Any], check: bool) -> I
     if missing := {"paper", "dataset", "backbone"} - set(entry):
         raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     values = [entry.get(axis, 0 if axis == "seed" else None) for axis in AXES]
-    for dataset, backbone, recipe, seed in itertools.product(*(v if isinstance(v, list) else [v] for v in values)):
+    for dataset, backbone, seed, *recipe in itertools.product(*(v if isinstance(v, list) else [v] for v in values)):
         job = Job(
             profile=profile,
             paper=entry["paper"],
             dataset=dataset,
             backbone=backbone,
-            recipe=recipe,
             seed=seed,
             minutes=float(_value(entry, "minutes", 1)),
             train=_value(entry, "train", False),
+            recipe={name: value for name, value in zip(parameters.RECIPE, recipe, strict=True) if value is not None},
             extra={**common, **_mapping(entry.get("parameters") or {})},
             processes={name: _value(entry, name, 1) for name in ("devices", "nodes") if name in entry},
         )
@@ -121,8 +128,6 @@ def _jobs(profile: str, entry: Any, common: Mapping[str, Any], check: bool) -> I
 
 
 def _check(job: Job) -> None:
-    from reproduce import parameters  # loads torch
-
     known = [name for name in parameters.names(job.paper) if name not in ("profile", *AXES, "out_dir")]
     for name in job.extra:
         parameters.one_of("parameter", name, known)

@@ -1,10 +1,10 @@
 """What notebooks, training jobs and batches are asked for: read in one place, and refused there before anything is loaded.
 
-    wanted = read("calm", {"dataset": "drawn_cub", "backbone": "resnet8", "recipe": "e12-best", "limit": 96})
-    jobs.calm("drawn_cub", "resnet8", root, **wanted.training)     # seed, device, epochs, held_out
+    wanted = read("calm", {"dataset": "drawn_cub", "backbone": "resnet8", "epochs": 12, "best": True, "limit": 96})
+    jobs.models(wanted)                  # what the notebook explains, and what its training job trains
+    wanted.recipe_name                   # "e12-best": in the run's folder and in its results
 
-A recipe's name is made of parts between hyphens: "e12" for epochs, a number behind it (in L-CAM's the epochs of L-CAM-Img, in LFI-CAM's
-the setting of `plans.SETTINGS`), and the words of `WORDS`, as in "e12-2-best", "paper-test" or "e50-5-ce".
+This module and `names` load no torch; `read` does.
 """
 
 import difflib
@@ -16,14 +16,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-import torchvision
-
-from cam_core.learned.plans import SCRATCH_EPOCHS, calm_plan, l_cam_plan, scratch_plan
-from cam_core.networks import CIFAR
-from cam_core.pretrained import DEFAULT_LAYER, LITE
-from reproduce.sources import find_root
-
 DRAWN = ("drawn_imagenet", "drawn_voc", "drawn_cub")
 DATASETS = {  # what each notebook can be run on: the data has what its metrics need, and a recipe
     "increment_cam": (*DRAWN, "imagenet", "voc07", "cub"),
@@ -31,61 +23,92 @@ DATASETS = {  # what each notebook can be run on: the data has what its metrics 
     "calm": ("drawn_cub", "cub"),
     "lfi_cam": ("drawn_imagenet", "drawn_cub", "cifar10", "cifar100", "stl10", "cat_dog", "imagenet"),
 }
-WORDS: dict[str, dict[str, Any]] = {
-    "paper": {"paper": "paper"},  # the paper's own recipe
-    "wsol": {"paper": "wsol"},  # CALM's, by the WSOL benchmark
-    "best": {"held_out": 0.1},  # the weights that are best on a tenth of the training images, which is not trained on
-    "test": {"best_on_test": True},  # the papers' habit, beside the accuracy of the last weights
-    "ce": {"ablated": True},  # L-CAM also by cross-entropy alone
-    "raw": {"raw": True},  # Img's form of that once more, as ResNet-50's was released
-}
-SPOKEN = {  # the words that a paper's recipes know; Increment-CAM's networks are trained as CALM's plain ones
-    "increment_cam": ("paper", "wsol", "best", "test"),
-    "l_cam": ("paper", "best", "test", "ce", "raw"),
-    "calm": ("paper", "wsol", "best", "test"),
-    "lfi_cam": ("paper", "best", "test"),
-}
-LEAST = {"seed": 0, "limit": 1, "first": 0, "first_rise": 0, "shown": 1, "epochs": 1}
-OPEN = {"limit": "for all images", "epochs": "for the recipe's"}  # None is a value of these
+RECIPES = {  # published recipes; Increment-CAM's networks are trained as CALM's plain ones
+    "increment_cam": ("paper", "wsol"), "l_cam": ("paper",), "calm": ("paper", "wsol"), "lfi_cam": ("paper",),
+}  # fmt: skip
+TERMS = ("all", "ce", "raw", "ce-raw")
+RECIPE = ("epochs", "epochs_img", "setting", "recipe", "best", "best_on_test", "terms")  # what names a training, beside data, network, seed
+LEAST = {"seed": 0, "limit": 1, "first": 0, "first_rise": 0, "shown": 1, "epochs": 1, "epochs_img": 1, "setting": 0}
+OPEN = {"limit": "for all images", "epochs": "for the usual number", "epochs_img": "for the usual number"}  # None is a value of these
+
+
+def _of(default: Any, *papers: str) -> Any:
+    return field(default=default, metadata={"papers": papers})
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """The parameters of one run or training; what each means is said in the first cell of the notebooks."""
+    """The parameters of one run or training; what each means is said in the first cell of the notebooks.
+
+    ``recipe``: a published one of `RECIPES`, None for the reduced one. ``setting``: of `plans.SETTINGS`. ``best``: the weights that are
+    best on a tenth of the training images, which is not trained on. ``best_on_test``: the papers' habit, beside the accuracy of the last
+    weights. ``terms`` of L-CAM's loss: "all"; with "ce" L-CAM is also trained by cross-entropy alone, with "raw" Img is trained so once
+    more, as ResNet-50's was released. ``seed`` is that of the trainings; masks, random maps and the bootstrap always take 0.
+    """
 
     paper: str
     dataset: str
     backbone: str
     profile: str = ""
-    recipe: str = ""
     seed: int = 0
+    epochs: int | None = None  # of L-CAM: those of Fm
+    epochs_img: int | None = _of(None, "l_cam")
+    setting: int = _of(0, "lfi_cam")
+    recipe: str | None = None
+    best: bool = False
+    best_on_test: bool = _of(False, "increment_cam", "calm", "lfi_cam")
+    terms: str = _of("all", "l_cam")
     data_root: Path | str | None = None
     out_dir: Path | str | None = None
     limit: int | None = None
-    first: int = field(default=0, metadata={"papers": ("increment_cam", "l_cam", "lfi_cam")})
-    first_rise: int = field(default=0, metadata={"papers": ("l_cam",)})
+    first: int = _of(0, "increment_cam", "l_cam", "lfi_cam")
+    first_rise: int = _of(0, "l_cam")
     shown: int = 1
-    epochs: int | None = None
     device: str = "cpu"
 
     @property
+    def recipe_name(self) -> str:
+        """`recipe_name` of this training."""
+        return recipe_name(**{name: getattr(self, name) for name in RECIPE})
+
+    @property
     def training(self) -> dict[str, Any]:
-        """What the functions of `reproduce.jobs` are asked for; ``epochs`` of L-CAM are those of (Fm, Img)."""
-        counts, said = _parts(self)
-        options: dict[str, Any] = {"seed": self.seed, "device": self.device}
+        """The recipe as the functions of `reproduce.jobs` take it; ``epochs`` of L-CAM are those of (Fm, Img)."""
+        options: dict[str, Any] = {"epochs": self.epochs, "paper": self.recipe or "", "held_out": 0.1 if self.best else 0.0}
         if self.paper == "l_cam":
-            return options | {"epochs": (self.epochs or counts[0], self.epochs or counts[1])} | said
-        return options | {"epochs": self.epochs or counts[0]} | ({} if counts[1] is None else {"setting": counts[1]}) | said
+            terms = self.terms.split("-")
+            return options | {"epochs": (self.epochs, self.epochs_img), "ablated": "ce" in terms, "raw": "raw" in terms}
+        return options | {"best_on_test": self.best_on_test} | ({"setting": self.setting} if self.paper == "lfi_cam" else {})
 
     @property
     def trains(self) -> bool:
         """Whether anything is trained: Increment-CAM takes pretrained networks of imagenet and voc07 as they are."""
-        pretrained = self.dataset == "voc07" or (self.dataset == "imagenet" and "paper" not in self.training)
+        pretrained = self.dataset == "voc07" or (self.dataset == "imagenet" and not self.recipe)
         return self.paper != "increment_cam" or not pretrained
 
     def ran(self, images: int) -> str:
         """For the run card, how many ``images`` were really used: "96", or "200 of 200" where the data set holds no more."""
         return str(images) if images == self.limit else f"{images} of {images}"
+
+
+def recipe_name(
+    epochs: int | None = None,
+    epochs_img: int | None = None,
+    setting: int = 0,
+    recipe: str | None = None,
+    best: bool = False,
+    best_on_test: bool = False,
+    terms: str = "all",
+) -> str:
+    """What a recipe is called in run folders and results: "" for the usual one, "e25-3-ce", "e12-2-best" (setting 2), "paper-test".
+
+    >>> recipe_name(epochs=25, epochs_img=3, terms="ce"), recipe_name(recipe="paper", best_on_test=True), recipe_name(setting=2)
+    ('e25-3-ce', 'paper-test', 'setting2')
+    """
+    counts = {"e": epochs, "img": epochs_img, "setting": setting}  # behind that of the epochs a number stands alone
+    parts = [str(count) if epochs and word != "e" else f"{word}{count}" for word, count in counts.items() if count]
+    parts += [recipe or "", "best" * best, "test" * best_on_test, terms if terms != "all" else ""]
+    return "-".join(filter(None, parts))
 
 
 def names(paper: str) -> tuple[str, ...]:
@@ -107,9 +130,14 @@ def read(paper: str, given: Mapping[str, Any], *, here: bool = True) -> Paramete
     """The parameters of ``paper``'s notebook or training job in ``given``, which may hold more, as a notebook's ``globals()`` do.
 
     ``here``: also whether this machine has the device and the data, and can write ``out_dir``. ValueError or FileNotFoundError, in one
-    sentence, for what cannot be run.
+    sentence, for what cannot be run, a parameter of another paper's notebook among it.
     """
-    wanted = _typed(Parameters(paper, **{"dataset": None, "backbone": None} | {n: given[n] for n in names(paper) if n in given}))
+    own = names(paper)
+    for other in fields(Parameters)[1:]:
+        if other.name in given and other.name not in own:
+            raise ValueError(f"{paper} has no parameter {other.name}; leave it out ({', '.join(other.metadata['papers'])} has it)")
+    wanted = Parameters(paper, **{"dataset": None, "backbone": None} | {n: given[n] for n in own if n in given})
+    _check_types(wanted)
     one_of(f"dataset of {paper}", wanted.dataset, DATASETS[paper])
     _check_recipe(wanted)
     _check_backbone(wanted)
@@ -118,55 +146,52 @@ def read(paper: str, given: Mapping[str, Any], *, here: bool = True) -> Paramete
     return wanted
 
 
-def _typed(wanted: Parameters) -> Parameters:
-    values = vars(wanted) | {"recipe": "" if wanted.recipe is None else wanted.recipe}
-    for name, value in values.items():
+def _check_types(wanted: Parameters) -> None:
+    for name, value in vars(wanted).items():
         if name in LEAST and not (value is None and name in OPEN):
             if not isinstance(value, int) or isinstance(value, bool) or value < LEAST[name]:
                 none = f", or None {OPEN[name]}" if name in OPEN else ""
                 raise ValueError(f"{name} is {value!r}, expected a whole number of at least {LEAST[name]}{none}")
+        elif name in ("best", "best_on_test"):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} is {value!r}, expected true or false")
         elif name in ("data_root", "out_dir"):
             if not isinstance(value, str | os.PathLike | None):
                 raise ValueError(f"{name} is {value!r}, expected the path of a folder, or None")
-        elif name not in LEAST and not isinstance(value, str):
+        elif name not in LEAST and name != "recipe" and not isinstance(value, str):
             raise ValueError(f"{name} is {value!r}, expected a name")
-    try:
-        torch.device(values["device"])
-    except RuntimeError:
-        raise ValueError(f"device is {values['device']!r}, expected cpu or cuda") from None
-    return Parameters(**values)
-
-
-def _parts(wanted: Parameters) -> tuple[tuple[int | None, int | None], dict[str, Any]]:
-    """The two numbers of a recipe's name, and what its words ask for; ValueError names the part that is not known."""
-    numbers = re.match(r"(?:e(\d+)(?:-(\d+))?(?:-|$))?", wanted.recipe)
-    assert numbers is not None
-    said: dict[str, Any] = {}
-    for word in filter(None, wanted.recipe[numbers.end() :].split("-")):
-        one_of(f"a part of {wanted.paper}'s recipe {wanted.recipe!r}", word, ["e<epochs>", *SPOKEN[wanted.paper]])
-        said |= WORDS[word]
-    first, second = (None if number is None else int(number) for number in numbers.groups())
-    return (first, second), said
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", wanted.device):
+        raise ValueError(f"device is {wanted.device!r}, expected cpu or cuda")
 
 
 def _check_recipe(wanted: Parameters) -> None:
-    (first, second), said = _parts(wanted)
-    paper, dataset, got = wanted.paper, wanted.dataset, f"recipe {wanted.recipe!r}"
-    if first == 0 or (second == 0 and paper == "l_cam"):
-        raise ValueError(f"{got} has an epoch count of 0, expected at least 1")
-    if second is not None and paper != "l_cam" and (paper != "lfi_cam" or "paper" in said):
-        raise ValueError(f"{got} has a second number, which only l_cam and lfi_cam's reduced recipes take; leave out -{second}")
-    if "paper" in said and dataset in DRAWN:
-        raise ValueError(f"{got} is a paper's own, and no paper trains on {dataset}; leave out {said['paper']!r}")
-    if not wanted.trains and (wanted.recipe or wanted.epochs):
-        raise ValueError(f"{got} and epochs {wanted.epochs}: {paper} on {dataset} trains nothing; leave both out")
-    if paper == "lfi_cam" and "paper" not in said and dataset not in SCRATCH_EPOCHS:
-        raise ValueError(f'{got}: {paper} has no reduced recipe for {dataset}; take the recipe "paper"')
+    from cam_core.learned.plans import SCRATCH_EPOCHS
+
+    paper, dataset = wanted.paper, wanted.dataset
+    if wanted.recipe is not None:
+        one_of(f"recipe of {paper} (None: the reduced one)", wanted.recipe, RECIPES[paper])
+    one_of("terms", wanted.terms, TERMS)
+    if wanted.recipe and dataset in DRAWN:
+        raise ValueError(f"recipe {wanted.recipe!r} is a published one, and no paper trains on {dataset}; leave it out")
+    if wanted.recipe and wanted.setting:
+        raise ValueError(f"setting is {wanted.setting}, and a published recipe ({wanted.recipe!r}) has one setting alone; leave it out")
+    if not wanted.trains and wanted.recipe_name:
+        raise ValueError(f"{paper} on {dataset} trains nothing, and the recipe {wanted.recipe_name!r} was asked for; leave it out")
+    if wanted.best_on_test and dataset == "drawn_voc":
+        raise ValueError(f"best_on_test is the highest accuracy, and images of {dataset} have several classes; leave it out")
+    if paper == "lfi_cam" and not wanted.recipe and dataset not in SCRATCH_EPOCHS:
+        raise ValueError(f'{paper} has no reduced recipe for {dataset}; take the recipe "paper"')
 
 
 def _check_backbone(wanted: Parameters) -> None:
     """Networks that can be had for the data, then those that have a recipe (`plans` says which)."""
-    paper, dataset, name = wanted.paper, wanted.dataset, wanted.backbone
+    import torchvision
+
+    from cam_core.learned.plans import calm_plan, l_cam_plan, scratch_plan
+    from cam_core.networks import CIFAR
+    from cam_core.pretrained import DEFAULT_LAYER, LITE
+
+    paper, dataset, name, recipe = wanted.paper, wanted.dataset, wanted.backbone, wanted.recipe or ""
     stock = [n for n in torchvision.models.list_models(module=torchvision.models) if n.startswith(tuple(DEFAULT_LAYER))]
     stock.sort(key=lambda n: n not in ("mobilenet_v2", "resnet18", "resnet50", "vgg16"))  # these are named first
     stock = [LITE, *stock, *([name] if name.startswith("timm/") else [])]  # which of timm's there are, timm says when it is loaded
@@ -175,10 +200,9 @@ def _check_backbone(wanted: Parameters) -> None:
     else:
         fitting = [*(CIFAR if dataset in DRAWN else ()), *stock]
     one_of(f"backbone on {dataset}", name, fitting)
-    recipe = wanted.training.get("paper", "")
     if paper == "lfi_cam":
         for model in ("plain", "lfi_cam", "abn"):
-            scratch_plan(model, dataset, name, None, wanted.training.get("setting", 0), recipe)
+            scratch_plan(model, dataset, name, None, wanted.setting, recipe)
     if paper == "l_cam":
         l_cam_plan("fm", name, None, recipe)
     if paper == "calm" or dataset == "cub" or (paper == "increment_cam" and recipe):
@@ -186,6 +210,10 @@ def _check_backbone(wanted: Parameters) -> None:
 
 
 def _check_machine(wanted: Parameters) -> None:
+    import torch
+
+    from reproduce.sources import find_root
+
     device = torch.device(wanted.device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device is {wanted.device}, and PyTorch finds {torch.cuda.device_count()} CUDA devices here; take cpu")

@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 import shutil
 import types
 from pathlib import Path
@@ -55,7 +54,7 @@ def test_lists_in_a_profile_stand_for_their_entries(project):
 parameters: {device: cpu, limit: 5}
 jobs:
   - {paper: l_cam, dataset: [drawn_imagenet, drawn_cub], backbone: resnet8, seed: [0, 1], parameters: {limit: 9}}
-  - {paper: calm, dataset: drawn_cub, backbone: [resnet8, resnet14], recipe: e9, train: true, devices: 4, nodes: 2}
+  - {paper: calm, dataset: drawn_cub, backbone: [resnet8, resnet14], epochs: 9, best: [null, true], train: true, devices: 4, nodes: 2}
 """)
     jobs = batch.read_profile("tiny").jobs
     assert [job.folder.removeprefix("runs/tiny/") for job in jobs] == [
@@ -64,11 +63,14 @@ jobs:
         "l_cam/drawn_cub-resnet8-s0",
         "l_cam/drawn_cub-resnet8-s1",
         "calm/drawn_cub-resnet8-e9-s0",
+        "calm/drawn_cub-resnet8-e9-best-s0",
         "calm/drawn_cub-resnet14-e9-s0",
+        "calm/drawn_cub-resnet14-e9-best-s0",
     ]
     named = {"profile": "tiny", "dataset": "drawn_cub", "backbone": "resnet8", "seed": 1}
     assert jobs[3].parameters == named | {"device": "cpu", "limit": 9}
-    assert jobs[4].parameters["recipe"] == "e9"
+    assert jobs[4].training == {**named, "seed": 0, "device": "cpu", "epochs": 9}
+    assert jobs[5].training == {**jobs[4].training, "best": True}
     assert jobs[4].parameters["limit"] == 5
     assert "devices" not in jobs[4].parameters  # the notebook only loads
     assert (jobs[3].processes, jobs[4].processes) == ({}, {"devices": 4, "nodes": 2})
@@ -101,7 +103,9 @@ JOB = "paper: l_cam, dataset: drawn_imagenet, backbone: resnet8"
         (f"jobs: [{{{JOB}, parameters: {{limits: 3}}}}]", "parameter is 'limits', expected one of .*; did you mean limit"),
         (f"jobs: [{{{JOB}, parameters: {{seed: 3}}}}]", "parameter is 'seed', expected one of"),
         (f"jobs: [{{{JOB}, seed: abc}}]", "seed is 'abc', expected a whole number of at least 0"),
-        (f"jobs: [{{{JOB}, recipe: e5-wsol}}]", "is 'wsol', expected one of"),
+        (f"jobs: [{{{JOB}, recipe: e5-2}}]", "is 'e5-2', expected one of paper"),
+        (f"jobs: [{{{JOB}, setting: 2}}]", "l_cam has no parameter setting; leave it out"),
+        (f"jobs: [{{{JOB}, parameters: {{epochs: 3}}}}]", "parameter is 'epochs', expected one of"),
         ("jobs: [{paper: increment_cam, dataset: voc07, backbone: resnet18, train: true}]", "trains nothing; leave `train` out"),
     ],
 )
@@ -220,24 +224,24 @@ def test_the_status_tells_what_is_done_failed_and_left(project, capsys):
 
 
 def test_training_leaves_a_marker_or_its_traceback(project, monkeypatch, capsys):
-    asked = {}
+    asked = []
 
-    def train(*, paper, dataset, backbone, recipe, seed, data_root, profile, **how):
-        asked.update(how)
-        if seed == 7:
+    def train(paper, given, **how):
+        asked.append((paper, given, how))
+        if given["seed"] == 7:
             raise ValueError("seven is refused")
         return Path("/somewhere/runs/models") / f"{paper}-digest.safetensors"
 
     monkeypatch.setattr("reproduce.jobs.train", train)
-    command = ["train", "--paper", "calm", "--dataset", "d", "--backbone", "r", "--marker", "runs/models/m.json"]
-    assert main([*command, "--seed", "7"]) == 1
+    command = ["train", "calm", "-p", "dataset", "d", "-p", "best", "True", "--marker", "runs/models/m.json", "-p", "seed"]
+    assert main([*command, "7"]) == 1
     assert "seven is refused" in capsys.readouterr().err
     assert Path("runs/models/m.log").read_text().endswith("ValueError: seven is refused\n")
-    assert main([*command, "--device", "cuda", "--devices", "4"]) == 0
-    assert asked == {"device": "cuda", "devices": 4, "nodes": None}
+    assert main([*command, "3", "--devices", "4"]) == 0
+    assert asked[1] == ("calm", {"dataset": "d", "best": True, "seed": 3}, {"devices": 4, "nodes": None})
     assert sorted(path.name for path in Path("runs/models").iterdir()) == ["m.json"]
     written = json.loads(Path("runs/models/m.json").read_text())
-    assert (written["digest"], written["model"]) == ("calm-digest", "calm-digest.safetensors")
+    assert (written["paper"], written["seed"], written["digest"], written["model"]) == ("calm", 3, "calm-digest", "calm-digest.safetensors")
 
 
 def test_an_interrupted_batch_ends_its_jobs_and_says_that_it_resumes(project, monkeypatch, capsys):

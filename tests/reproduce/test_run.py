@@ -128,7 +128,7 @@ def test_a_count_of_cores_or_threads_is_a_whole_number(value, capsys):
 
 def test_a_training_of_no_paper_is_refused(tmp_path, capsys):
     marker = ["--marker", str(tmp_path / "marker.json")]
-    assert main(["train", "--paper", "nope", "--dataset", "drawn_cub", "--backbone", "resnet8", *marker]) == 1
+    assert main(["train", "nope", "-p", "dataset", "drawn_cub", "-p", "backbone", "resnet8", *marker]) == 1
     assert "paper is 'nope', expected one of increment_cam, l_cam, calm, lfi_cam" in capsys.readouterr().err
     assert names(tmp_path) == ["marker.log"]
 
