@@ -30,7 +30,7 @@ from cam_core.learned.training import predict, trained
 from cam_core.networks import CIFAR, equal_width
 from cam_core.pretrained import load_classifier
 from cam_core.probe import Probe
-from reproduce.parameters import Parameters, read
+from reproduce.parameters import Parameters, names, one_of, read
 from reproduce.sources import HOME, find_root, images, source
 
 STORE = HOME / "runs/models"
@@ -274,6 +274,8 @@ def models(wanted: Parameters, **how: Any) -> tuple[Classifier, dict[str, Any], 
 
 def train(paper: str, given: Mapping[str, Any], **how: Any) -> Path:
     """A training job: train (or find) the `models` of a run of ``paper`` with the parameters ``given``; the folder of the last."""
+    for name in given:
+        one_of("parameter", name, names(paper))
     wanted = read(paper, given)
     if not wanted.trains:
         raise ValueError(f"{paper} on {wanted.dataset} trains nothing: leave `train` out of its entry in the profile {wanted.profile!r}")

@@ -48,6 +48,8 @@ def test_a_job_trains_what_the_notebook_loads(monkeypatch, tmp_path):
     assert not any(line.startswith("input of") for line in raw["l_cam_img[ce,raw]"][1]["deviations"])
     with pytest.raises(ValueError, match="increment_cam on imagenet trains nothing: leave `train` out of its entry in the profile 'test'"):
         jobs.train("increment_cam", {"dataset": "imagenet", "backbone": "resnet50", "data_root": root, "profile": "test"})
+    with pytest.raises(ValueError, match="did you mean epochs_img"):
+        jobs.train("l_cam", {**DRAWN, "data_root": root, "epochs_im": 1})
 
 
 def pets(root, name, size, splits=("train", "test")):
