@@ -146,6 +146,8 @@ def test_a_notebook_has_these_parameters_lists_these_data_and_reads_them_first(p
     assert [word for word in listed if word in known] == list(DATASETS[paper])
     code = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
     assert f'wanted = parameters.read("{paper}", globals())' in code[1]
+    assigned = {n.id for cell in code[1:] for n in ast.walk(ast.parse(cell)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    assert not assigned & (set(Parameters.__dataclass_fields__) - {"first", "first_rise"})  # so that this cell can be run again
     for name in RECIPE:  # a notebook opened by hand trains the usual recipe
         if name in cell:
             assert ast.literal_eval(cell[name]["default"]) == Parameters.__dataclass_fields__[name].default
