@@ -8,7 +8,7 @@ endif
 BIN     := .venv/bin
 LOCKS   := requirements.lock tests/oracles/requirements.lock
 IMPORTED := import torch, torchvision, torch._dynamo, lightning_fabric, torchmetrics, pandas, seaborn, scipy.stats, \
-  papermill, snakemake.cli, ipykernel.kernelapp, pytest, hypothesis, jupyter_book, sphinx.application, cam_core
+  papermill, snakemake.cli, ipykernel.kernelapp, pytest, hypothesis, jupyter_book, sphinx.application, cam_core, reproduce
 
 .PHONY: help setup check data photographs book test lint reproduce publish bench lock clean clean-all
 .DELETE_ON_ERROR:
@@ -53,7 +53,7 @@ photographs: .venv/.ready  ## photographs from the installed packages, explained
 	$(BIN)/python book/photographs.py
 
 book: .venv/.ready data photographs  ## draw the data, run the four notebooks, explain photographs, build and check the book
-	$(BIN)/python -m cam_core batch --profile smoke
+	$(BIN)/python -m reproduce batch --profile smoke
 	$(BIN)/python book/assemble.py --profile smoke
 
 test: .venv/.ready data  ## pytest, then the notebooks cell by cell with tiny parameters
@@ -61,18 +61,18 @@ test: .venv/.ready data  ## pytest, then the notebooks cell by cell with tiny pa
 	$(BIN)/python tests/tiny_notebooks.py build/tiny
 	$(BIN)/python -m pytest --override-ini addopts= -q --nbval-lax --nbval-current-env --nbval-cell-timeout 600 build/tiny
 
-lint: .venv/.ready  ## ruff (rules and format), mypy on cam_core
+lint: .venv/.ready  ## ruff (rules and format), mypy on cam_core and reproduce
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy cam_core
+	$(BIN)/mypy
 
 # ---- more -----------------------------------------------------------------------------------------------------------
 
 reproduce: .venv/.ready data  ## run a profile: make reproduce PROFILE=subset (needs CAM_DATA, CAM_WEIGHTS)
-	$(BIN)/python -m cam_core batch --profile $(PROFILE)
+	$(BIN)/python -m reproduce batch --profile $(PROFILE)
 
 publish: .venv/.ready  ## copy a profile's numbers from runs/ to results/
-	$(BIN)/python -m cam_core publish --profile $(PROFILE)
+	$(BIN)/python -m reproduce publish --profile $(PROFILE)
 	$(BIN)/python book/headline.py
 
 bench: .venv/.ready  ## our speed beside grad-cam, TorchCAM, Quantus and OpenCV (needs an idle machine)

@@ -1,16 +1,16 @@
 # Which notebook × dataset × backbone × recipe × seed: profiles/<profile>.yaml says it, this file turns it into jobs.
-# Start it with `python -m cam_core batch --profile smoke` (or make); it writes to runs/ only.
+# Start it with `python -m reproduce batch --profile smoke` (or make); it writes to runs/ only.
 import math
 import shlex
 import sys
 from pathlib import Path
 
-from cam_core.batch import read_profile
+from reproduce.batch import read_profile
 
 PYTHON = shlex.quote(sys.executable)
 PROFILE = read_profile(config.get("profile", "smoke"), check=False)  # the batch has, and torch is large
 JOBS = {(job.paper, job.key): job for job in PROFILE.jobs}
-SOURCES = sorted(str(path) for folder in ("cam_core", "data_scripts") for path in Path(folder).rglob("*.py"))
+SOURCES = sorted(str(path) for folder in ("cam_core", "reproduce", "data_scripts") for path in Path(folder).rglob("*.py"))
 THREADS = PROFILE.threads or workflow.cores or 1
 
 
@@ -23,16 +23,13 @@ def job(wildcards):
     return JOBS[wildcards.paper, wildcards.key]
 
 
-def options(wildcards):
-    parameters = job(wildcards).parameters
+def options(parameters):
     return " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in parameters.items())
 
 
-def choice(wildcards):
-    wanted = job(wildcards)
-    names = ("paper", "dataset", "backbone", "recipe", "seed", "profile")
-    given = {name: getattr(wanted, name) for name in names} | {"device": wanted.extra.get("device")} | wanted.processes
-    return " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
+def training(wildcards):
+    processes = " ".join(f"--{name} {count}" for name, count in job(wildcards).processes.items())
+    return f"{options(job(wildcards).training)} {processes}"
 
 
 wildcard_constraints:
@@ -51,12 +48,12 @@ rule train:
     output:
         f"runs/models/{PROFILE.name}-{{paper}}-{{key}}.json",
     params:
-        choice=choice,
+        options=training,
     threads: THREADS
     resources:
         runtime=lambda wildcards: math.ceil(job(wildcards).minutes * 3),
     shell:
-        "OMP_NUM_THREADS={threads} {PYTHON} -m cam_core train {params.choice} --marker {output:q}"
+        "OMP_NUM_THREADS={threads} {PYTHON} -m reproduce train {wildcards.paper} {params.options} --marker {output:q}"
 
 
 rule notebook:
@@ -69,10 +66,10 @@ rule notebook:
         f"runs/{PROFILE.name}/{{paper}}/{{key}}/metrics.csv",
         f"runs/{PROFILE.name}/{{paper}}/{{key}}/provenance.json",
     params:
-        options=options,
+        options=lambda wildcards: options(job(wildcards).parameters),
         folder=lambda wildcards: job(wildcards).folder,
     threads: THREADS
     resources:
         runtime=lambda wildcards: math.ceil(job(wildcards).minutes * 3),  # minutes; what a cluster is asked for
     shell:
-        "{PYTHON} -m cam_core run {input.notebook:q} --out {params.folder:q} --threads {threads} {params.options}"
+        "{PYTHON} -m reproduce run {input.notebook:q} --out {params.folder:q} --threads {threads} {params.options}"

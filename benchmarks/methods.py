@@ -22,7 +22,7 @@ from benchmarks.peers import OTHERWISE, otherwise
 from benchmarks.race import race, write
 from benchmarks.training import multiply_adds
 from cam_core import METHODS, Probe, load_classifier, maps
-from cam_core.data import sources
+from reproduce import sources
 
 Call = Callable[[], Any]
 BATCH = 8

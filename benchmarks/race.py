@@ -20,9 +20,9 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
+from cam_core.environment import ALLOCATOR, versions
 from cam_core.files import write_table
-from cam_core.provenance import process_facts, versions
-from cam_core.run import ALLOCATOR
+from reproduce.provenance import process_facts
 
 HOME = Path(__file__).resolve().parents[1]
 

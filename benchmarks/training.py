@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.race import race, write
 from cam_core import METHODS, Probe, load_classifier
 from cam_core.classifier import Classifier
-from cam_core.data import Dataset, sources
+from cam_core.data import Dataset
 from cam_core.learned import LCam, LfiCam, Plain
 from cam_core.learned.abn import Abn
 from cam_core.learned.batches import as_float, batches
@@ -31,6 +31,7 @@ from cam_core.learned.lfi import lfi_backbone
 from cam_core.learned.plain import with_pooled_head
 from cam_core.learned.recipes import L_CAM, LFI_CAM_IMAGENET
 from cam_core.learned.training import fit
+from reproduce import sources
 
 Call = Callable[[], Any]
 HERE = "benchmarks.training:"

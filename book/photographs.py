@@ -21,11 +21,11 @@ from tqdm import tqdm
 from cam_core import figures, files, maps
 from cam_core.data.example import read_image
 from cam_core.data.transforms import short_side, view
+from cam_core.environment import versions
 from cam_core.learned.shipped import about, learned_method
 from cam_core.methods import method
 from cam_core.pretrained import LITE, load_classifier
 from cam_core.probe import Probe
-from cam_core.provenance import versions
 from data_scripts.photographs import PHOTOGRAPHS
 
 HOME = Path(__file__).resolve().parent.parent

@@ -18,12 +18,12 @@ from cam_core import class_names, figures, maps
 from cam_core.classifier import Classifier
 from cam_core.data import transforms
 from cam_core.data.example import DataError, images_in, read_image, skipped_words
+from cam_core.environment import versions
 from cam_core.files import replacing, write_json
 from cam_core.learned import shipped
 from cam_core.methods import Method, method
 from cam_core.pretrained import LITE, load_classifier
 from cam_core.probe import Probe
-from cam_core.provenance import versions
 
 VIEWS = ("keep", "squash", "crop")
 EVERY = 8  # images between two writings of explained.json

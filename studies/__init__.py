@@ -1,5 +1,5 @@
 """What is chosen, and what is settled once: each module writes one csv to results/studies/."""
 
-from cam_core.run import keep_pages
+from cam_core.environment import keep_pages
 
 keep_pages()

@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cam_core.classifier import Classifier
-from cam_core.data import sources
 from cam_core.files import write_table
-from cam_core.learned import Calm, jobs, lfi_backbone, plans
+from cam_core.learned import Calm, lfi_backbone, plans
 from cam_core.learned.batches import Tensors, as_float, batches, in_memory, size
 from cam_core.learned.recipes import CALM, Recipe
 from cam_core.learned.training import predict, trained
 from cam_core.metrics.statistics import bootstrap
+from reproduce import jobs, sources
 
 OUT = sources.HOME / "results/studies/em_ml.csv"
 AT = (1, 3, 10, 30, 100)  # updates after which the weights are compared, besides the last

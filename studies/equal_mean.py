@@ -12,10 +12,10 @@ import argparse
 import pandas as pd
 
 from cam_core import load_classifier, metrics
-from cam_core.data import sources
 from cam_core.evaluate import evaluate
 from cam_core.files import write_table
 from cam_core.methods import method
+from reproduce import sources
 
 METHODS = ("grad_cam[power=0.5]", "grad_cam", "grad_cam[power=2]", "layer_cam", "mean_activation", "random_map")
 MEAN = 0.3

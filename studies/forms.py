@@ -18,10 +18,11 @@ from tqdm import tqdm
 
 from benchmarks.peers import OTHERWISE, changed, otherwise
 from cam_core import METHODS, Probe, load_classifier, maps
-from cam_core.data import inclusive_boxes, sources
+from cam_core.data import inclusive_boxes
 from cam_core.files import write_table
 from cam_core.metrics.localization import inside
 from cam_core.metrics.statistics import bootstrap
+from reproduce import sources
 
 # (form, other form, images): the last ones take many passes
 PAIRS = (

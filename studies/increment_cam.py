@@ -23,14 +23,13 @@ import torch
 from torch import Tensor
 
 from cam_core import METHODS, Probe, maps, metrics
-from cam_core.data import sources
 from cam_core.evaluate import evaluate
 from cam_core.files import write_table
-from cam_core.learned import jobs
 from cam_core.methods import Method, increment, method
 from cam_core.metrics.randomization import spearman
 from cam_core.metrics.statistics import bootstrap
 from cam_core.table import Table
+from reproduce import jobs, sources
 
 RESOLUTIONS = (0, 32, 64, 112, 224)  # sides of what enters the network; 0: as small as the map
 MASKS, SELECTIONS = ("channel", "gated"), ("positive", "strongest", "all")

@@ -26,7 +26,6 @@ from tqdm import tqdm
 
 from cam_core import load_classifier, metrics
 from cam_core.classifier import Classifier
-from cam_core.data import sources
 from cam_core.data.folder import middle_square
 from cam_core.evaluate import evaluate
 from cam_core.files import write_table
@@ -35,6 +34,7 @@ from cam_core.learned.batches import center, in_memory
 from cam_core.learned.recipes import L_CAM
 from cam_core.learned.training import fit
 from cam_core.methods import Method, method
+from reproduce import sources
 
 OUT = sources.HOME / "results/studies/l_cam_recipe.csv"
 MASKS = {"batch": 0.01, "own": 0.64, "own as printed": 0.01}  # weight of the variation: as released; the same for N = 64; as printed

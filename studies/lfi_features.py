@@ -17,17 +17,18 @@ from typing import Any
 import pandas as pd
 import torch.nn.functional as F
 
-from cam_core.accuracy import network_table
 from cam_core.classifier import Classifier
-from cam_core.data import Dataset, sources
+from cam_core.data import Dataset
 from cam_core.evaluate import Data, evaluate
 from cam_core.files import write_table
-from cam_core.learned import LfiCam, jobs, multi_label_head
+from cam_core.learned import LfiCam, multi_label_head
 from cam_core.learned.batches import features, in_memory
 from cam_core.methods import method
 from cam_core.metrics import EnergyPointingGame, PixelPrecision
 from cam_core.metrics.statistics import paired_difference
 from cam_core.table import Table
+from reproduce import jobs, sources
+from reproduce.accuracy import network_table
 
 OUT = sources.HOME / "results/studies/lfi_features.csv"
 METHODS = ("cam", "grad_cam", "mean_activation", "random_map", "center_gaussian")

@@ -8,9 +8,9 @@ network, and what joins it: "fin_3x3" (as released), "fin_1x1" (ours: 1x1 of the
 
 import pandas as pd
 
-from cam_core.data import sources
 from cam_core.files import write_table
 from cam_core.learned import parameter_counts
+from reproduce import sources
 
 OUT = sources.HOME / "results/studies/parameters.csv"
 # network -> classes of the data that the papers train it on: CIFAR-10, Cat & Dog, ImageNet

@@ -36,14 +36,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cam_core import METHODS, Probe, results
+from cam_core import METHODS, Probe
 from cam_core.classifier import Classifier
-from cam_core.data import sources
 from cam_core.files import write_table
-from cam_core.learned import LfiCam, TrainingError, jobs, plans
+from cam_core.learned import LfiCam, TrainingError, plans
 from cam_core.learned.batches import as_float, in_memory
 from cam_core.maps import is_empty
 from cam_core.metrics import map_stability
+from reproduce import jobs, results, sources
 from studies.lfi_features import bare
 
 IMAGES = 500  # whose maps are published and compared: 50 of each of CIFAR-10's classes

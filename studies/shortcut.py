@@ -30,9 +30,9 @@ from tqdm import tqdm
 
 from cam_core import Probe
 from cam_core.classifier import Classifier
-from cam_core.data import Dataset, inclusive_boxes, sources
+from cam_core.data import Dataset, inclusive_boxes
 from cam_core.files import write_table
-from cam_core.learned import LCam, Plain, jobs, plans
+from cam_core.learned import LCam, Plain, plans
 from cam_core.learned.batches import in_memory
 from cam_core.learned.recipes import L_CAM
 from cam_core.learned.training import predict, trained
@@ -41,6 +41,7 @@ from cam_core.metrics import EnergyPointingGame, MaximumInBox, Metric
 from cam_core.metrics.statistics import paired_difference, wilson
 from cam_core.protocol import PROTOCOLS, finish
 from data_scripts.draw import QUALITY, mark_box, redraw
+from reproduce import jobs, sources
 
 OUT = sources.HOME / "results/studies/shortcut.csv"
 NAME = "drawn_imagenet"

@@ -7,6 +7,8 @@ import hypothesis
 import pytest
 import torch
 
+from data_scripts.draw import draw
+
 os.environ.setdefault("MPLBACKEND", "agg")
 NEEDS = {"real_data": "CAM_DATA", "real_weights": "CAM_WEIGHTS"}
 
@@ -60,3 +62,9 @@ def cam_data():
 def cam_weights():
     """The folder CAM_WEIGHTS; mark the test with real_weights."""
     return Path(os.environ["CAM_WEIGHTS"]).resolve()
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory):
+    """The small drawn data root, made once."""
+    return draw(tmp_path_factory.mktemp("data") / "drawn", small=True, progress=False)

@@ -1,6 +1,9 @@
 """One environment, told three times: pyproject.toml (ranges), requirements.lock (hashes), environment.yml (conda)."""
 
+import os
+import platform
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -116,3 +119,29 @@ def test_conda_installs_the_same_lock():
 def test_this_interpreter_is_in_range():
     """A test run under another Python than promised proves nothing."""
     assert SpecifierSet(PROJECT["requires-python"]).contains(".".join(map(str, sys.version_info[:3])))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are glibc's")
+@pytest.mark.parametrize("start", ["pass", "keep_pages()", "import studies"])
+def test_a_process_of_ours_keeps_the_pages_of_what_it_frees(start):
+    code = """
+import resource
+from pathlib import Path
+import numpy as np
+from cam_core.environment import keep_pages
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+START
+before = resident()
+large = [np.ones(2**20) for _ in range(8)]  # 8 MB each
+del large
+print(resident() - before)
+"""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
+    said = subprocess.run(
+        [sys.executable, "-c", code.replace("START", start)], capture_output=True, text=True, env=environment, check=True, cwd=ROOT
+    )
+    kept = float(said.stdout)
+    assert kept < 16 if start == "pass" else kept > 48

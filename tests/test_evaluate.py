@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from cam_core import METHODS, Probe, maps, metrics
-from cam_core.accuracy import Accuracy, MeanAveragePrecision, best_on_test, network_table
 from cam_core.data import CUB200, VOC2007, ImageNet, inclusive_boxes
 from cam_core.evaluate import evaluate
 from cam_core.learned import lfi_backbone
 from cam_core.methods import Method, method
 from cam_core.table import Table
 from data_scripts.draw import draw
+from reproduce.accuracy import Accuracy, MeanAveragePrecision, best_on_test, network_table
 from tests import nets, second_device
 from tests.metrics.test_pixels import official_pxap
 
@@ -203,7 +203,7 @@ def test_a_network_alone_is_recorded_with_its_interval(root, classifier, monkeyp
     row = whole.records().iloc[0]
     assert row["metric"] == "accuracy"
     assert row["ci_low"] <= row["value"] <= row["ci_high"]
-    monkeypatch.setattr("cam_core.accuracy.BLOCK", 3)  # decoded in parts, all the same
+    monkeypatch.setattr("reproduce.accuracy.BLOCK", 3)  # decoded in parts, all the same
     in_parts = network_table(classifier, imagenet(root)("squash"))
     assert in_parts.records().iloc[0].equals(row)
     [some], [all_at_once] = in_parts.per_image(), whole.per_image()

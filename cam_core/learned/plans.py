@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from cam_core.data import transforms
-from cam_core.data.sources import source
 from cam_core.learned.recipes import (
     ABN,
     ABN_DENSENET,
@@ -101,7 +100,8 @@ SETTINGS = {
 SETTINGS |= {"cifar100": SETTINGS["cifar10"], "stl10": SETTINGS["cat_dog"]}
 SCRATCH_EPOCHS = {**DRAWN_EPOCHS, "cifar10": 12, "cifar100": 12, "cat_dog": 30, "stl10": 30}
 SMALL = ("cifar10", "cifar100")  # images of 32 pixels, for networks of CIFAR's families
-LARGE = ("imagenet", "cat_dog", "stl10")  # the papers cut random windows out of them
+SIDE = {"imagenet": 224, "cat_dog": 64, "stl10": 96}  # of the random windows that the papers cut out of large images
+LARGE = tuple(SIDE)
 PAPER_RECIPES = {  # of the small, and of the large
     "plain": (PLAIN, PLAIN_IMAGENET), "lfi_cam": (LFI_CAM, LFI_CAM_IMAGENET), "abn": (ABN, ABN_IMAGENET),
 }  # fmt: skip
@@ -122,7 +122,7 @@ def scratch_recipe(model: str, dataset: str, count: int | None = None, setting: 
     if paper and model == "abn" and dataset in SMALL:
         small = of_family(ABN_CIFAR, name)
     if paper:
-        return _over(small if dataset in SMALL else replace(large, crop=source(dataset).side), count)
+        return _over(small if dataset in SMALL else replace(large, crop=SIDE[dataset]), count)
     if dataset not in SCRATCH_EPOCHS:
         raise ValueError(f"{model} learns from scratch and has no recipe for {dataset} yet: take one of {', '.join(SCRATCH_EPOCHS)}")
     count = count or SCRATCH_EPOCHS[dataset]
@@ -136,7 +136,7 @@ def scratch_recipe(model: str, dataset: str, count: int | None = None, setting: 
     if dataset in SMALL:
         return small.shortened(count, **of)
     # ABN's schedule on ImageNet is another one; side by side all fall at half and three quarters, as LFI-CAM does
-    return replace(LFI_CAM_IMAGENET.shortened(count, crop=source(dataset).side, **of), name=large.name)
+    return replace(LFI_CAM_IMAGENET.shortened(count, crop=SIDE[dataset], **of), name=large.name)
 
 
 def scratch_plan(model: str, dataset: str, name: str, count: int | None = None, setting: int = 0, paper: str = "") -> Plan:

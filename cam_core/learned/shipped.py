@@ -31,7 +31,7 @@ def load_learned(name: str, network: str | Classifier = LITE, device: str = "cpu
     if (classifier.weights, classifier.layer) != (facts["weights"], facts["layer"]):
         raise ValueError(
             f"{file.name} was trained on {facts['weights']} cut at {facts['layer']!r}, this network holds {classifier.weights} cut at "
-            f"{classifier.layer!r}: take that network, or train an L-CAM of your own (cam_core.learned.jobs.l_cam)"
+            f"{classifier.layer!r}: take that network, or train an L-CAM of your own (reproduce.jobs.l_cam)"
         )
     model = LCam(classifier, name.removeprefix("l_cam_"))
     with safe_open(file, framework="pt") as content:

@@ -6,9 +6,9 @@ import torch
 
 from benchmarks import training
 from cam_core import METHODS, Probe
-from cam_core.data import sources
 from cam_core.learned import LCam
 from data_scripts.draw import draw
+from reproduce import sources
 
 
 def test_multiply_adds_are_those_of_the_layers():

@@ -3,14 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from data_scripts import draw
-
-
-@pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small drawn data root, made once."""
-    return draw.draw(tmp_path_factory.mktemp("data") / "drawn", seed=0, small=True, progress=False)
-
 
 @pytest.fixture(scope="session")
 def real() -> Path:

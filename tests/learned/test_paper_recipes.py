@@ -8,13 +8,14 @@ import torch
 from torch import nn
 from torchvision.ops import Conv2dNormActivation
 
-from cam_core.data import Dataset, sources
-from cam_core.learned import jobs, training
+from cam_core.data import Dataset
+from cam_core.learned import training
 from cam_core.learned.batches import batches
 from cam_core.learned.calm import CalmHead, calm_trunk
 from cam_core.learned.recipes import PAPERS
 from cam_core.pretrained import load_classifier
 from data_scripts.draw import draw
+from reproduce import jobs, sources
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from PIL import Image
 
 from cam_core import METHODS, Probe, maps, metrics
 from cam_core.classifier import linear_head
-from cam_core.data import sources
 from cam_core.evaluate import evaluate
 from cam_core.learned import Calm, lfi_backbone
 from cam_core.metrics.cues import CALIBRATIONS, PARTS, THRESHOLDS, VARIANTS, bird_in_view
 from data_scripts.draw import draw
+from reproduce import sources
 from studies import calibration
 from tests.metrics.test_cues import CALIBRATE, EDGES, released_evaluator
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from cam_core import METHODS, Probe, load_classifier, maps
-from cam_core.learned import jobs
 from cam_core.methods import increment
+from reproduce import jobs
 from studies import increment_cam
 from studies.increment_cam import Passes, grad_cams, knowledge, reading, readings
 from tests import nets

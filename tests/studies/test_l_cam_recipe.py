@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
-from cam_core.data import sources
 from cam_core.learned import lfi_backbone, plans
 from cam_core.learned.batches import in_memory
 from cam_core.learned.recipes import L_CAM
 from data_scripts.draw import draw
+from reproduce import sources
 from studies import l_cam_recipe
 
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cam_core.data import ImageNet, sources
-from cam_core.learned import LfiCam, jobs, lfi_backbone
+from cam_core.data import ImageNet
+from cam_core.learned import LfiCam, lfi_backbone
 from data_scripts.draw import draw
+from reproduce import jobs, sources
 from studies import lfi_features
 
 

@@ -6,12 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from cam_core import results
-from cam_core.data import sources
 from cam_core.files import write_table
-from cam_core.learned import LfiCam, TrainingError, jobs, lfi_backbone
+from cam_core.learned import LfiCam, TrainingError, lfi_backbone
 from cam_core.learned.lfi import FixedImportance
 from cam_core.metrics import map_stability
+from reproduce import jobs, results, sources
 from studies import scratch
 from studies.scratch import Training
 

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from cam_core import METHODS, Probe, metrics
-from cam_core.data import inclusive_boxes, sources
+from cam_core.data import inclusive_boxes
 from cam_core.table import Table
 from data_scripts.draw import draw
+from reproduce import sources
 from studies import trust
 from studies.trust import COARSE, CUE, INVERSE, Known, chosen, cue_localization, follows, measure, records, tinted, wired
 

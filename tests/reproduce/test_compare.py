@@ -2,8 +2,9 @@
 
 import pandas as pd
 
-from cam_core import compare, files, results
-from cam_core.__main__ import main
+from cam_core import files
+from reproduce import compare, results
+from reproduce.__main__ import main
 
 NAMES = ("paper", "dataset", "split", "backbone", "weights", "recipe", "protocol", "metric", "setting")
 COMMON = dict.fromkeys(NAMES, "x") | {"ci_low": 10.0, "ci_high": 20.0, "n": 8, "seed": 0}

@@ -2,9 +2,7 @@
 
 import fcntl
 import json
-import os
 import shutil
-import sys
 import types
 from pathlib import Path
 
@@ -12,10 +10,10 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from cam_core import batch
-from cam_core.__main__ import main
+from reproduce import batch
+from reproduce.__main__ import main
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PARAMETERS = """
 profile = ""  # profile
 dataset = ""  # data
@@ -25,7 +23,7 @@ limit = None  # images
 out_dir = None  # where to write
 """
 SAVE = """
-from cam_core import results
+from reproduce import results
 if seed == 7:
     raise ValueError("seven is refused")
 text = dict.fromkeys(results.TEXT, dataset)
@@ -56,7 +54,7 @@ def test_lists_in_a_profile_stand_for_their_entries(project):
 parameters: {device: cpu, limit: 5}
 jobs:
   - {paper: l_cam, dataset: [drawn_imagenet, drawn_cub], backbone: resnet8, seed: [0, 1], parameters: {limit: 9}}
-  - {paper: calm, dataset: drawn_cub, backbone: [resnet8, resnet14], recipe: e9, train: true, devices: 4, nodes: 2}
+  - {paper: calm, dataset: drawn_cub, backbone: [resnet8, resnet14], epochs: 9, best: [null, true], train: true, devices: 4, nodes: 2}
 """)
     jobs = batch.read_profile("tiny").jobs
     assert [job.folder.removeprefix("runs/tiny/") for job in jobs] == [
@@ -65,11 +63,14 @@ jobs:
         "l_cam/drawn_cub-resnet8-s0",
         "l_cam/drawn_cub-resnet8-s1",
         "calm/drawn_cub-resnet8-e9-s0",
+        "calm/drawn_cub-resnet8-e9-best-s0",
         "calm/drawn_cub-resnet14-e9-s0",
+        "calm/drawn_cub-resnet14-e9-best-s0",
     ]
     named = {"profile": "tiny", "dataset": "drawn_cub", "backbone": "resnet8", "seed": 1}
     assert jobs[3].parameters == named | {"device": "cpu", "limit": 9}
-    assert jobs[4].parameters["recipe"] == "e9"
+    assert jobs[4].training == {**named, "seed": 0, "device": "cpu", "epochs": 9}
+    assert jobs[5].training == {**jobs[4].training, "best": True}
     assert jobs[4].parameters["limit"] == 5
     assert "devices" not in jobs[4].parameters  # the notebook only loads
     assert (jobs[3].processes, jobs[4].processes) == ({}, {"devices": 4, "nodes": 2})
@@ -102,7 +103,9 @@ JOB = "paper: l_cam, dataset: drawn_imagenet, backbone: resnet8"
         (f"jobs: [{{{JOB}, parameters: {{limits: 3}}}}]", "parameter is 'limits', expected one of .*; did you mean limit"),
         (f"jobs: [{{{JOB}, parameters: {{seed: 3}}}}]", "parameter is 'seed', expected one of"),
         (f"jobs: [{{{JOB}, seed: abc}}]", "seed is 'abc', expected a whole number of at least 0"),
-        (f"jobs: [{{{JOB}, recipe: e5-wsol}}]", "is 'wsol', expected one of"),
+        (f"jobs: [{{{JOB}, recipe: e5-2}}]", "is 'e5-2', expected one of paper"),
+        (f"jobs: [{{{JOB}, setting: 2}}]", "l_cam has no parameter setting; leave it out"),
+        (f"jobs: [{{{JOB}, parameters: {{epochs: 3}}}}]", "parameter is 'epochs', expected one of"),
         ("jobs: [{paper: increment_cam, dataset: voc07, backbone: resnet18, train: true}]", "trains nothing; leave `train` out"),
     ],
 )
@@ -169,7 +172,7 @@ def test_a_batch_goes_on_past_a_failure_and_makes_only_what_is_missing(project, 
     code, text = start()
     assert code == 1
     assert "2 runs to make, 0 up to date, about 6:00 min on 2 cores" in text
-    assert "1 ok, 1 failed" in text
+    assert "1 done, 1 failed" in text
     reason = "drawn_imagenet-resnet8-s7.failed/run.log: l_cam.ipynb: cell 3 of 3 stopped with ValueError: seven is refused"
     assert reason in text
     assert sorted(path.name for path in Path("runs/tiny/l_cam").iterdir()) == [
@@ -193,51 +196,52 @@ def test_a_batch_of_one_run_asks_for_that_run_alone(project, capfd):
     assert not list(Path("runs/tiny/l_cam").glob("drawn_imagenet-resnet8-s7*"))
 
 
-def test_the_table_tells_apart_how_a_run_ended(project):
-    write_profile("jobs: [{paper: calm, dataset: [ok, kept, raised, killed, untrained, old], backbone: r, train: true}]")
+def test_the_status_tells_what_is_done_failed_and_left(project, capsys):
+    write_profile("jobs: [{paper: calm, dataset: [done, raised, begun, untrained, waiting, fresh], backbone: r, train: true}]")
     profile = batch.read_profile("tiny", check=False)
     jobs = {job.dataset: job for job in profile.jobs}
-    for name in ("ok", "kept"):
-        Path(jobs[name].folder).mkdir(parents=True)
-        for file in ("provenance.json", "notebook.ipynb"):
-            Path(jobs[name].folder, file).touch()
-    for name in ("raised", "old"):
+    Path(jobs["done"].folder).mkdir(parents=True)
+    for file in ("provenance.json", "notebook.ipynb"):
+        Path(jobs["done"].folder, file).touch()
+    for name in ("raised", "begun"):  # that one was begun again
         Path(jobs[name].folder + ".failed").mkdir()
         Path(jobs[name].folder + ".failed", "run.log").write_text("12:00:00  first\n12:00:01  calm.ipynb: why\n")
-    os.utime(jobs["old"].folder + ".failed", (0, 0))  # of an earlier batch
-    Path(jobs["killed"].folder + ".part").mkdir()
+    Path(jobs["begun"].folder + ".part").mkdir()
     Path("runs/models").mkdir()
     Path(jobs["untrained"].marker).with_suffix(".log").write_text("Traceback\nValueError: no data\n")
-    pending = {f"{job.folder}/provenance.json" for job in profile.jobs} - {f"{jobs['kept'].folder}/provenance.json"}
-    rows = batch.outcome(profile, pending, started=1.0)
-    assert [row[0] for row in rows] == ["ok", "kept", "failed", "failed", "failed", "not run"]
-    assert rows[2][2].endswith("raised-r-s0.failed/run.log: calm.ipynb: why")
-    assert "killed" in rows[3][2]
-    assert rows[4][2].endswith("untrained-r-s0.log: training: ValueError: no data")
-    assert batch.table(rows).startswith("1 ok, 1 kept, 3 failed, 1 not run\n")
+    Path(jobs["fresh"].marker).touch()
+    before = sorted(Path().rglob("*"))
+    rows = batch.status(profile)
+    assert [row[0] for row in rows] == ["done", "failed", "left", "failed", "left", "left"]
+    assert rows[1][2].endswith("raised-r-s0.failed/run.log: calm.ipynb: why")
+    assert rows[2][2].endswith("begun-r-s0.part/run.log: begun; it is running, or was killed (out of memory?)")
+    assert rows[3][2].endswith("untrained-r-s0.log: training: ValueError: no data")
+    assert [row[2] for row in rows[4:]] == ["its model is not trained", "not begun"]
+    assert main(["status", "--profile", "tiny"]) == 0
+    assert capsys.readouterr().out == batch.table(rows) + "\n"
+    assert batch.table(rows).startswith("1 done, 2 failed, 3 left\n")
+    assert sorted(Path().rglob("*")) == before
 
 
 def test_training_leaves_a_marker_or_its_traceback(project, monkeypatch, capsys):
-    asked = {}
+    asked = []
 
-    def train(*, paper, dataset, backbone, recipe, seed, data_root, profile, **how):
-        asked.update(how)
-        if seed == 7:
+    def train(paper, given, **how):
+        asked.append((paper, given, how))
+        if given["seed"] == 7:
             raise ValueError("seven is refused")
         return Path("/somewhere/runs/models") / f"{paper}-digest.safetensors"
 
-    learned = types.ModuleType("cam_core.learned")
-    learned.jobs = types.SimpleNamespace(train=train)
-    monkeypatch.setitem(sys.modules, "cam_core.learned", learned)
-    command = ["train", "--paper", "calm", "--dataset", "d", "--backbone", "r", "--marker", "runs/models/m.json"]
-    assert main([*command, "--seed", "7"]) == 1
+    monkeypatch.setattr("reproduce.jobs.train", train)
+    command = ["train", "calm", "-p", "dataset", "d", "-p", "best", "True", "--marker", "runs/models/m.json", "-p", "seed"]
+    assert main([*command, "7"]) == 1
     assert "seven is refused" in capsys.readouterr().err
     assert Path("runs/models/m.log").read_text().endswith("ValueError: seven is refused\n")
-    assert main([*command, "--device", "cuda", "--devices", "4"]) == 0
-    assert asked == {"device": "cuda", "devices": 4, "nodes": None}
+    assert main([*command, "3", "--devices", "4"]) == 0
+    assert asked[1] == ("calm", {"dataset": "d", "best": True, "seed": 3}, {"devices": 4, "nodes": None})
     assert sorted(path.name for path in Path("runs/models").iterdir()) == ["m.json"]
     written = json.loads(Path("runs/models/m.json").read_text())
-    assert (written["digest"], written["model"]) == ("calm-digest", "calm-digest.safetensors")
+    assert (written["paper"], written["seed"], written["digest"], written["model"]) == ("calm", 3, "calm-digest", "calm-digest.safetensors")
 
 
 def test_an_interrupted_batch_ends_its_jobs_and_says_that_it_resumes(project, monkeypatch, capsys):
@@ -254,4 +258,4 @@ def test_an_interrupted_batch_ends_its_jobs_and_says_that_it_resumes(project, mo
     assert waited == [0, 1]
     said = capsys.readouterr()
     assert "interrupted: start the same batch again, and it resumes with what is not complete" in said.err
-    assert "2 not run" in said.out
+    assert "2 left" in said.out

@@ -1,21 +1,28 @@
 """The names of profiles and notebooks, and that a job trains what its notebook then loads."""
 
 import json
+import types
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from PIL import Image
 
-from cam_core.data import sources
-from cam_core.learned import jobs
 from cam_core.probe import Probe
 from data_scripts.draw import draw
+from reproduce import jobs, sources
+from reproduce.batch import read_profile
+from reproduce.parameters import recipe_name
+
+HOME = sources.HOME
+DRAWN = {"dataset": "drawn_imagenet", "backbone": "resnet8"}
 
 
 def test_a_job_trains_what_the_notebook_loads(monkeypatch, tmp_path):
     root = draw(tmp_path / "drawn", small=True, progress=False)
     monkeypatch.setattr(jobs, "STORE", tmp_path / "models")
-    folder = jobs.train("l_cam", "drawn_imagenet", "resnet8", "e1-1", 0, root, "test")
+    folder = jobs.train("l_cam", {**DRAWN, "data_root": root, "epochs": 1, "epochs_img": 1})
     assert folder.parent == tmp_path / "models"
     kept = {path.name for path in folder.parent.iterdir()}
     assert len(kept) == 3  # the network, Fm and Img
@@ -39,8 +46,10 @@ def test_a_job_trains_what_the_notebook_loads(monkeypatch, tmp_path):
     raw = jobs.l_cam("drawn_imagenet", classifier, root, epochs=(1, 1), raw=True, store=jobs.STORE)
     assert {name: model.raw for name, (model, _) in raw.items()} == {"l_cam_fm": False, "l_cam_img": False, "l_cam_img[ce,raw]": True}
     assert not any(line.startswith("input of") for line in raw["l_cam_img[ce,raw]"][1]["deviations"])
-    with pytest.raises(ValueError, match="trains nothing"):
-        _nothing(monkeypatch, root)
+    with pytest.raises(ValueError, match="increment_cam on imagenet trains nothing: leave `train` out of its entry in the profile 'test'"):
+        jobs.train("increment_cam", {"dataset": "imagenet", "backbone": "resnet50", "data_root": root, "profile": "test"})
+    with pytest.raises(ValueError, match="did you mean epochs_img"):
+        jobs.train("l_cam", {**DRAWN, "data_root": root, "epochs_im": 1})
 
 
 def pets(root, name, size, splits=("train", "test")):
@@ -57,7 +66,7 @@ def pets(root, name, size, splits=("train", "test")):
 def test_cifar_folder_trains_plain_lfi_cam_and_abn(monkeypatch, tmp_path):
     root = pets(tmp_path / "data", "CIFAR-10-subset", (32, 32))
     monkeypatch.setattr(jobs, "STORE", tmp_path / "models")
-    folder = jobs.train("lfi_cam", "cifar10", "resnet8", "e1-2", 0, root, "test")
+    folder = jobs.train("lfi_cam", {"dataset": "cifar10", "backbone": "resnet8", "data_root": root, "epochs": 1, "setting": 2})
     assert len(list(folder.parent.iterdir())) == 3
     model, summary = jobs.abn("cifar10", "resnet8", root, epochs=1, setting=2, store=jobs.STORE)
     assert folder.name == summary["digest"][:20]
@@ -86,17 +95,47 @@ def test_published_maps_are_those_of_images_spread_over_the_list(tmp_path):
         torch.testing.assert_close(heat, model.explain(Probe(model.classifier, example.image[None]))[0], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["lfi_cam", "l_cam", "calm"])
-def test_notebooks_that_train_publish_their_maps(name):
-    code = [cell["source"] for cell in json.loads((sources.HOME / f"notebooks/{name}.ipynb").read_text())["cells"]]
-    (saving,) = ["".join(source) for source in code if any(line.startswith("results.save(") for line in source)]
-    assert "jobs.explained(" in saving
-    assert "maps=(kept.ids, heat)" in saving
+JOBS = [(job.paper, job) for path in sorted(HOME.glob("profiles/*.yaml")) for job in read_profile(path.stem, check=False).jobs]
 
 
-def _nothing(monkeypatch, root):
-    monkeypatch.setattr(jobs, "network", lambda *_a, **_k: (None, {"deviations": []}))
-    return jobs.train("increment_cam", "imagenet", "resnet50", None, 0, root, "test")
+@pytest.fixture
+def asked(monkeypatch, drawn):
+    """What a training depends on, for each that is asked for; nothing is trained and no network loaded."""
+    trainings = []
+
+    def carried_out(plan, build, dataset, root, **how):
+        form = [[getattr(one, "name", one) for one in build.args], build.keywords] if isinstance(build, partial) else []
+        trainings.append((dataset, str(root), repr(plan), form, how))
+        model = types.SimpleNamespace(name=f"model {len(trainings)}", classifier=types.SimpleNamespace(name="resnet50"))
+        return model, {"digest": f"digest {len(trainings)}", "deviations": []}
+
+    monkeypatch.setattr(jobs, "_carried_out", carried_out)
+    monkeypatch.setattr(jobs, "load_classifier", lambda name, **_: types.SimpleNamespace(name=name))
+    monkeypatch.setattr("reproduce.parameters._check_machine", lambda wanted: None)
+    monkeypatch.setitem(sources.SOURCES, "imagenet", replace(sources.SOURCES["imagenet"], held_out=0))  # drawn images are too few
+    monkeypatch.setattr(jobs, "find_root", lambda *_: drawn)
+    return trainings
+
+
+@pytest.mark.parametrize(("paper", "job"), JOBS, ids=[f"{job.profile}-{paper}-{job.key}" for paper, job in JOBS])
+def test_a_notebook_means_the_models_of_its_training_job(paper, job, asked):
+    """The notebook's own cells, up to the one that asks for the models, under the parameters of every job of every profile."""
+    code = ["".join(c["source"]) for c in json.loads((HOME / f"notebooks/{paper}.ipynb").read_text())["cells"] if c["cell_type"] == "code"]
+    reading = next(cell for cell in code if "parameters.read(" in cell)
+    (making,) = [line for cell in code for line in cell.split("\n") if "jobs.models(" in line]
+    scope = {}
+    exec(code[0], scope)
+    exec("\n".join([*(f"{name} = {value!r}" for name, value in job.parameters.items()), reading]), scope)
+    assert scope["wanted"].recipe_name == recipe_name(**job.recipe)
+    if not job.train:
+        return
+    exec(making, scope)
+    by_notebook = asked[:]
+    asked.clear()
+    jobs.train(paper, job.training, **job.processes)
+    assert [(*rest, {**how, **job.processes}) for *rest, how in by_notebook] == asked
+    assert len(asked) >= {"increment_cam": 1, "l_cam": 2, "calm": 3, "lfi_cam": 3}[paper]
+    assert all(how["seed"] == job.seed for *_, how in asked)
 
 
 def test_of_several_classes_an_image_the_best_weights_have_the_least_loss(tmp_path):

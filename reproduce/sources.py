@@ -18,7 +18,7 @@ from cam_core.data.imagenet import ImageNet
 from cam_core.data.packed import Packed
 from cam_core.data.voc import VOC2007
 
-HOME = Path(__file__).resolve().parents[2]  # the repository, wherever a notebook was started
+HOME = Path(__file__).resolve().parents[1]  # the repository, wherever a notebook was started
 DRAWN = HOME / "data/drawn"
 
 

@@ -7,7 +7,6 @@ import itertools
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,10 +15,12 @@ from typing import Any
 
 import yaml
 
-from cam_core.run import ALLOCATOR, LOG, is_complete
+from cam_core.environment import ALLOCATOR
+from reproduce import parameters
+from reproduce.run import LOG, is_complete
 
 REFERENCE_CORES = 2  # `minutes` in a profile are those of two cores
-AXES = ("dataset", "backbone", "recipe", "seed")
+AXES = ("dataset", "backbone", "seed", *parameters.RECIPE)
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,18 @@ class Job:
     paper: str
     dataset: str
     backbone: str
-    recipe: str | None
     seed: int
     minutes: float
     train: bool  # train the model in a job of its own beforehand
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # what of `parameters.RECIPE` is given
+    extra: Mapping[str, Any] = field(default_factory=dict)  # the notebook's other parameters
     processes: Mapping[str, int] = field(default_factory=dict)  # of that training: "devices" of each of "nodes"
 
     @property
     def key(self) -> str:
         """<dataset>-<backbone>[-<recipe>]-s<seed>."""
-        return "-".join(part for part in (self.dataset, self.backbone.replace("/", "_"), self.recipe, f"s{self.seed}") if part)
+        name = parameters.recipe_name(**self.recipe)
+        return "-".join(part for part in (self.dataset, self.backbone.replace("/", "_"), name, f"s{self.seed}") if part)
 
     @property
     def folder(self) -> str:
@@ -55,8 +57,13 @@ class Job:
     @property
     def parameters(self) -> dict[str, Any]:
         """What the notebook is called with (the runner adds out_dir)."""
-        named = {"profile": self.profile, "dataset": self.dataset, "backbone": self.backbone, "seed": self.seed}
-        return {**named, **({"recipe": self.recipe} if self.recipe else {}), **self.extra}
+        return {**self.training, **self.extra}
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What the training job is called with: all of `parameters` that says which model, and where."""
+        where = {name: self.extra[name] for name in ("device", "data_root") if name in self.extra}
+        return {"profile": self.profile, "dataset": self.dataset, "backbone": self.backbone, "seed": self.seed, **self.recipe, **where}
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class Profile:
 
 
 def read_profile(name: str, folder: Path = Path("profiles"), *, check: bool = True) -> Profile:
-    """Read profiles/<name>.yaml; a list under dataset, backbone, recipe or seed stands for each of its entries.
+    """Read profiles/<name>.yaml; a list under one of AXES stands for each of its entries.
 
     ``check``: also each job's parameters, which loads torch. FileNotFoundError or ValueError, in one sentence, names file and entry.
     """
@@ -102,16 +109,16 @@ def _jobs(profile: str, entry: Any, common: Mapping[str, Any], check: bool) -> I
     if missing := {"paper", "dataset", "backbone"} - set(entry):
         raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     values = [entry.get(axis, 0 if axis == "seed" else None) for axis in AXES]
-    for dataset, backbone, recipe, seed in itertools.product(*(v if isinstance(v, list) else [v] for v in values)):
+    for dataset, backbone, seed, *recipe in itertools.product(*(v if isinstance(v, list) else [v] for v in values)):
         job = Job(
             profile=profile,
             paper=entry["paper"],
             dataset=dataset,
             backbone=backbone,
-            recipe=recipe,
             seed=seed,
             minutes=float(_value(entry, "minutes", 1)),
             train=_value(entry, "train", False),
+            recipe={name: value for name, value in zip(parameters.RECIPE, recipe, strict=True) if value is not None},
             extra={**common, **_mapping(entry.get("parameters") or {})},
             processes={name: _value(entry, name, 1) for name in ("devices", "nodes") if name in entry},
         )
@@ -121,8 +128,6 @@ def _jobs(profile: str, entry: Any, common: Mapping[str, Any], check: bool) -> I
 
 
 def _check(job: Job) -> None:
-    from cam_core import parameters  # loads torch
-
     known = [name for name in parameters.names(job.paper) if name not in ("profile", *AXES, "out_dir")]
     for name in job.extra:
         parameters.one_of("parameter", name, known)
@@ -169,18 +174,17 @@ def batch(name: str, *, cores: int | None = None, dry_run: bool = False, passed_
         print(announce(profile, pending, cores), flush=True)
         if dry_run or not pending:
             return not pending
-        started = time.time()
-        quiet = ["rules", "host", "reason"] if passed_on else ["all"]  # a cluster's executor has things to say
-        command = _snakemake(profile, cores, "--quiet", *quiet, "--keep-going", *passed_on)  # which may begin with a target
+        # passed_on may begin with a target, so it comes last
+        command = _snakemake(profile, cores, "--quiet", "rules", "host", "reason", "--keep-going", *passed_on)
         process = subprocess.Popen(command, pass_fds=[lock], env={**os.environ, **ALLOCATOR})
         try:
             process.wait()
         except KeyboardInterrupt:  # Snakemake got it too: let it end its jobs, then say what stands
             process.wait()
             print("interrupted: start the same batch again, and it resumes with what is not complete", file=sys.stderr)
-    rows = outcome(profile, pending, started)
+    rows = status(profile)
     print(table(rows), flush=True)
-    return process.returncode == 0 and not any(row[0] in {"failed", "not run"} for row in rows)
+    return process.returncode == 0 and all(row[0] == "done" for row in rows)
 
 
 def _asked(profile: Profile, passed_on: Sequence[str]) -> Profile:
@@ -244,24 +248,23 @@ def _time(minutes: float) -> str:
     return f"{seconds // 60}:{seconds % 60:02d} min"
 
 
-def outcome(profile: Profile, pending: set[str], started: float) -> list[tuple[str, str, str]]:
-    """(state, run, log or reason) of every job; states: ok, kept (was up to date), failed, not run."""
+def status(profile: Profile) -> list[tuple[str, str, str]]:
+    """(state, run, log or reason) of every job, by what lies on the disk; states: done, failed, left."""
     rows = []
     for job in profile.jobs:
-        folder, failed = Path(job.folder), Path(job.folder + ".failed")
+        folder, part, failed = (Path(job.folder + suffix) for suffix in ("", ".part", ".failed"))
         trouble = Path(job.marker).with_suffix(".log")
         if is_complete(folder):
-            fresh = f"{job.folder}/provenance.json" in pending
-            rows.append(("ok" if fresh else "kept", job.folder, str(folder / LOG)))
-        elif failed.exists() and failed.stat().st_mtime >= started:
+            rows.append(("done", job.folder, str(folder / LOG)))
+        elif part.exists():  # which a failing run leaves under another name
+            rows.append(("left", job.folder, f"{part / LOG}: begun; it is running, or was killed (out of memory?)"))
+        elif failed.exists():
             rows.append(("failed", job.folder, f"{failed / LOG}: {_last_line(failed / LOG)}"))
-        elif trouble.exists() and trouble.stat().st_mtime >= started:
+        elif trouble.exists():
             rows.append(("failed", job.folder, f"{trouble}: training: {_last_line(trouble)}"))
-        elif (part := Path(job.folder + ".part")).exists() and part.stat().st_mtime >= started:
-            rows.append(("failed", job.folder, f"{part / LOG}: killed (out of memory?), or in the hands of another process"))
         else:
-            before = "its training did not end" if job.train and not Path(job.marker).exists() else "it never began"
-            rows.append(("not run", job.folder, f"{before}; an error stands above, if there was one"))
+            untrained = job.train and not Path(job.marker).exists()
+            rows.append(("left", job.folder, "its model is not trained" if untrained else "not begun"))
     return rows
 
 
@@ -272,8 +275,8 @@ def _last_line(path: Path) -> str:
 
 
 def table(rows: Sequence[tuple[str, str, str]]) -> str:
-    """The rows of `outcome`, aligned, under a line of counts."""
+    """The rows of `status`, aligned, under a line of counts."""
     states = [row[0] for row in rows]
-    counts = ", ".join(f"{states.count(s)} {s}" for s in ("ok", "kept", "failed", "not run") if s in states)
+    counts = ", ".join(f"{states.count(s)} {s}" for s in ("done", "failed", "left") if s in states)
     width = max(len(row[1]) for row in rows)
     return "\n".join([counts, *(f"  {state:<8}{run:<{width}}  {log}" for state, run, log in rows)])

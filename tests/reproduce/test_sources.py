@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from cam_core.data import ImageNet, sources
+from cam_core.data import ImageNet
+from cam_core.learned import plans
+from reproduce import sources
 
 
 def test_where_a_data_set_lies(monkeypatch, tmp_path):
@@ -29,6 +31,10 @@ def test_held_out_images_are_the_last_of_the_test_list_and_never_reported_on(mon
     assert len(sources.images("imagenet", drawn, limit=2)("squash")) == 2
     with pytest.raises(ValueError, match="cub has no images called 'held_out': take train, full, test"):
         sources.images("cub", drawn, "held_out")
+
+
+def test_the_papers_windows_are_as_large_as_the_network_s_input():
+    assert {name: sources.source(name).side for name in plans.SIDE} == plans.SIDE
 
 
 def test_cat_dog_is_cut_out_of_middle_squares(tmp_path):

@@ -8,7 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from cam_core import files, provenance, results
+from cam_core import files
+from reproduce import provenance, results
 
 
 def record(**changes):

@@ -1,6 +1,5 @@
 """What a number came from: commit, packages, machine, threads, memory, parameters; nobody's paths (without torch)."""
 
-import importlib.metadata
 import os
 import platform
 import re
@@ -11,11 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-PACKAGES = (
-    *("torch", "torchvision", "torchmetrics", "lightning-fabric", "safetensors", "numpy", "scipy", "pandas"),
-    *("pyarrow", "pillow", "papermill", "cam-core"),
-)
-CODE = ("cam_core", "data_scripts", "notebooks", "requirements.lock")  # what can move a number; prose cannot
+from cam_core.environment import versions
+
+CODE = ("cam_core", "reproduce", "data_scripts", "notebooks", "requirements.lock")  # what can move a number; prose cannot
 
 
 def process_facts() -> dict[str, Any]:
@@ -49,17 +46,6 @@ def provenance(parameters: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
         **facts,
     }
     return {name: public(value) for name, value in content.items()}
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that can move a number, as installed."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def git_state(folder: Path) -> tuple[str | None, bool | None]:

@@ -5,13 +5,11 @@ a killed one leaves `<out>.part/`, which the next attempt replaces.
 """
 
 import ast
-import ctypes
 import fcntl
 import hashlib
 import json
 import logging
 import os
-import platform
 import shutil
 import signal
 import sys
@@ -22,18 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cam_core import files, provenance, results
+from cam_core import files
+from cam_core.environment import ALLOCATOR
+from reproduce import provenance, results
 
 LOG = "run.log"
-# glibc gives every large activation's pages back and faults them in anew; told to keep them, a forward pass takes up to a third less.
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "17179869184", "MALLOC_TOP_PAD_": "268435456"}
-
-
-def keep_pages() -> None:
-    """ALLOCATOR for this very process, which has read its environment already; nothing where the C library is not glibc."""
-    if platform.libc_ver()[0] == "glibc":
-        for parameter, value in zip((-3, -1, -2), ALLOCATOR.values(), strict=True):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
-            ctypes.CDLL(None).mallopt(parameter, min(int(value), 2**31 - 1))
 
 
 class RunError(RuntimeError):
@@ -137,7 +128,7 @@ def _check_call(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> Non
 
     if not notebook.is_file():
         raise FileNotFoundError(f"{notebook}: no such notebook")
-    if out.suffix in {".part", ".failed", ".old"}:
+    if out.suffix in results.UNFINISHED:
         raise ValueError(f"{out}: a run folder may not end in {out.suffix}, that marks an unfinished run")
     try:
         cells = json.loads(notebook.read_text())["cells"]

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from cam_core.files import flush, replace_folder, write_arrays, write_json, write_parts, write_table
-from cam_core.provenance import process_facts, public
+from reproduce.provenance import process_facts, public
 
 TEXT = ("paper", "dataset", "split", "backbone", "weights", "recipe", "protocol", "method", "metric", "setting")
 NUMBERS = ("value", "ci_low", "ci_high", "n", "seed")
@@ -32,6 +32,7 @@ METRICS, DIFFERENCES, MAPS, PER_IMAGE, FACTS, PROVENANCE, NOTEBOOK = (
     "provenance.json",
     "notebook.ipynb",
 )
+UNFINISHED = (".part", ".failed", ".old")  # how the folder of a run ends before it has its final name, or where it never gets it
 
 
 # ---------------------------------------------------------------- records
@@ -132,11 +133,7 @@ def load(root: Path | str) -> pd.DataFrame:
 def complete(root: Path | str) -> list[Path]:
     """The folders of complete runs under `root`, sorted: metrics and provenance are there, the name is final."""
     folders = (path.parent for path in sorted(Path(root).resolve().rglob(METRICS)))
-    return [folder for folder in folders if (folder / PROVENANCE).exists() and not _unfinished(folder)]
-
-
-def _unfinished(folder: Path) -> bool:
-    return folder.suffix in {".part", ".failed", ".old"}
+    return [folder for folder in folders if (folder / PROVENANCE).exists() and folder.suffix not in UNFINISHED]
 
 
 # ---------------------------------------------------------------- maps

@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -13,13 +12,13 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from cam_core import batch, results, run
-from cam_core.__main__ import main
+from reproduce import batch, results, run
+from reproduce.__main__ import main
 
-HOME = Path(__file__).resolve().parents[1]
+HOME = Path(__file__).resolve().parents[2]
 PARAMETERS = "seed = 0  # seed\nvalue = 1.0  # number to report\nout_dir = None  # where to write"
 SAVE = """
-from cam_core import results
+from reproduce import results
 text = dict.fromkeys(results.TEXT, "x")
 results.save(out_dir, [text | dict(value=value, ci_low=0.0, ci_high=9.0, n=4, seed=seed)], (), {"chunk": 8})
 """
@@ -129,7 +128,7 @@ def test_a_count_of_cores_or_threads_is_a_whole_number(value, capsys):
 
 def test_a_training_of_no_paper_is_refused(tmp_path, capsys):
     marker = ["--marker", str(tmp_path / "marker.json")]
-    assert main(["train", "--paper", "nope", "--dataset", "drawn_cub", "--backbone", "resnet8", *marker]) == 1
+    assert main(["train", "nope", "-p", "dataset", "drawn_cub", "-p", "backbone", "resnet8", *marker]) == 1
     assert "paper is 'nope', expected one of increment_cam, l_cam, calm, lfi_cam" in capsys.readouterr().err
     assert names(tmp_path) == ["marker.log"]
 
@@ -152,7 +151,7 @@ def test_a_killed_run_leaves_no_final_folder_and_a_live_one_is_respected(tmp_pat
     gate = tmp_path / "gate"
     wait = f"import time, pathlib\nwhile not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.05)"
     source, out = notebook(tmp_path, SAVE, "print('half way')", wait), tmp_path / "key"
-    command = [sys.executable, "-m", "cam_core", "run", str(source), "--out", str(out), "-p", "seed", "5"]
+    command = [sys.executable, "-m", "reproduce", "run", str(source), "--out", str(out), "-p", "seed", "5"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 40
@@ -192,29 +191,3 @@ def _text(path):
 def test_parameters_from_the_command_line_get_their_type(text, value):
     assert run.parse_value(text) == value
     assert type(run.parse_value(text)) is type(value)
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are glibc's")
-@pytest.mark.parametrize("start", ["pass", "run.keep_pages()", "import studies"])
-def test_a_process_of_ours_keeps_the_pages_of_what_it_frees(start):
-    code = """
-import resource
-from pathlib import Path
-import numpy as np
-from cam_core import run
-
-def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
-
-START
-before = resident()
-large = [np.ones(2**20) for _ in range(8)]  # 8 MB each
-del large
-print(resident() - before)
-"""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
-    said = subprocess.run(
-        [sys.executable, "-c", code.replace("START", start)], capture_output=True, text=True, env=environment, check=True, cwd=HOME
-    )
-    kept = float(said.stdout)
-    assert kept < 16 if start == "pass" else kept > 48

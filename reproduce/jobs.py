@@ -1,14 +1,14 @@
-"""The jobs of a batch: networks and learned models by name, trained, or loaded if they are kept already.
+"""Networks and learned models by name, trained, or loaded if they are kept already: what the runs of a batch explain.
 
 Every training is kept by digest under ``store``, so a notebook that asks for a model which a job has trained only loads it.
 
-The functions below take a data set's name (`cam_core.data.sources`), the backbone's, the folder of the images, and, beside what they name:
+The functions below take a data set's name (`reproduce.sources`), the backbone's, the folder of the images, and, beside what they name:
 ``seed``; ``epochs``, ``setting`` and ``paper``, as in `cam_core.learned.plans`; ``held_out``, a share of the training images on which the
 best weights are then chosen; where and by what means `trained` works (store, device, devices, nodes, best_on_test). They return a model
 and what is known of it: accuracy or mean average precision in percent, deviations, seconds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset
-from cam_core.data.sources import HOME, find_root, images, source
 from cam_core.learned.abn import Abn, parameter_counts
 from cam_core.learned.batches import as_float, features, in_memory
 from cam_core.learned.calm import PATCH, Calm, calm_trunk
@@ -29,9 +28,10 @@ from cam_core.learned.plain import Plain, mean_average_precision, multi_label_he
 from cam_core.learned.plans import L_CAM_MASKS, LARGE, SMALL, Plan, calm_plan, l_cam_plan, scratch_plan
 from cam_core.learned.training import predict, trained
 from cam_core.networks import CIFAR, equal_width
-from cam_core.parameters import read
 from cam_core.pretrained import load_classifier
 from cam_core.probe import Probe
+from reproduce.parameters import Parameters, names, one_of, read
+from reproduce.sources import HOME, find_root, images, source
 
 STORE = HOME / "runs/models"
 Summary = dict[str, Any]
@@ -247,37 +247,37 @@ def explained(classifier: Classifier, explain: Callable[[Probe], Tensor], images
     return torch.cat([explain(probe).cpu() for probe in probes])
 
 
-# --- the batch's training jobs ---------------------------------------------------------------------------------------------------------
+# --- what a run needs ------------------------------------------------------------------------------------------------------------------
 
 
-def train(
-    paper: str,
-    dataset: str,
-    backbone: str,
-    recipe: str | None,
-    seed: int,
-    data_root: Path | str | None,
-    profile: str,
-    **how: Any,
-) -> Path:
-    """Train (or find) all that a run of ``paper`` needs; the folder of the last model. What the notebook does, without its pictures."""
-    device = how.pop("device", "cpu")
-    here = "cpu" if device == "auto" else device
-    given = {"dataset": dataset, "backbone": backbone, "recipe": recipe, "seed": seed, "data_root": data_root, "device": here}
+def models(wanted: Parameters, **how: Any) -> tuple[Classifier, dict[str, Any], dict[str, Summary]]:
+    """What a run explains: the network, what it learned by name, and the summaries of both ("plain" is the network's).
+
+    A run's training job and its notebook both ask here, so that they mean the same models; what was trained before is found.
+    """
+    dataset, name, root = wanted.dataset, wanted.backbone, find_root(wanted.dataset, wanted.data_root)
+    how = {"seed": wanted.seed, "device": wanted.device, **how}
+    learned: dict[str, tuple[Any, Summary]] = {}
+    if wanted.paper == "l_cam":  # the recipe is that of the attention; the network is the data set's usual one
+        classifier, known = network(dataset, name, root, **how)
+        learned = l_cam(dataset, classifier, root, **wanted.training, **how)
+    else:
+        how |= wanted.training
+        classifier, known = (plain if wanted.paper == "lfi_cam" else network)(dataset, name, root, **how)
+    if wanted.paper == "calm":
+        learned = calm(dataset, name, root, **how)
+    if wanted.paper == "lfi_cam":  # ABN is LFI-CAM's opponent
+        learned = {"lfi_cam": lfi_cam(dataset, name, root, **how), "abn": abn(dataset, name, root, **how)}
+    summaries = {"plain": known, **{model: summary for model, (_, summary) in learned.items()}}
+    return classifier, {model: made for model, (made, _) in learned.items()}, summaries
+
+
+def train(paper: str, given: Mapping[str, Any], **how: Any) -> Path:
+    """A training job: train (or find) the `models` of a run of ``paper`` with the parameters ``given``; the folder of the last."""
+    for name in given:
+        one_of("parameter", name, names(paper))
     wanted = read(paper, given)
     if not wanted.trains:
-        raise ValueError(f"{paper} on {dataset} trains nothing: leave `train` out of its entry in the profile {profile!r}")
-    root = find_root(dataset, data_root)
-    options: Any = {**wanted.training, "store": STORE, **how, "device": device}
-    learned: dict[str, tuple[Any, Summary]] = {}
-    if paper == "l_cam":
-        classifier, known = network(dataset, backbone, root, seed=seed, store=STORE, **how, device=device)
-        learned = l_cam(dataset, classifier, root, **options)
-    else:
-        _, known = (plain if paper == "lfi_cam" else network)(dataset, backbone, root, **options)
-    if paper == "calm":
-        learned = calm(dataset, backbone, root, **options)
-    if paper == "lfi_cam":  # ABN is LFI-CAM's opponent
-        learned = {"lfi_cam": lfi_cam(dataset, backbone, root, **options), "abn": abn(dataset, backbone, root, **options)}
-    last = list(learned.values())[-1][1] if learned else known
-    return STORE / str(last["digest"])[:20]
+        raise ValueError(f"{paper} on {wanted.dataset} trains nothing: leave `train` out of its entry in the profile {wanted.profile!r}")
+    *_, summaries = models(wanted, **how)
+    return STORE / str(list(summaries.values())[-1]["digest"])[:20]

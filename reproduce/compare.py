@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cam_core import results
+from reproduce import results
 
 IDENTICAL, WITHIN, OUTSIDE = "identical", "within", "outside"
 MEASURED = ["value", "ci_low", "ci_high", "n"]

@@ -1,0 +1,97 @@
+"""What all notebooks do alike, in few calls.
+
+    images, examples, batch = notebook.open_images(wanted)
+    plain, learned, summaries = jobs.models(wanted)
+    known, facts = notebook.worth(wanted, images, networks, summaries)
+    notebook.save(wanted, images("squash"), classifier, [records, facts], table.per_image(), differences, summaries)
+
+Between them stands what a notebook is about.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cam_core.classifier import Classifier
+from cam_core.data import Dataset, Example
+from cam_core.data.example import View
+from cam_core.probe import Probe
+from cam_core.table import Table
+from data_scripts.draw import draw
+from data_scripts.redrawn import follows_cue
+from reproduce import jobs, report, results, sources
+from reproduce.accuracy import best_on_test, network_table
+from reproduce.parameters import DRAWN, Parameters
+from reproduce.provenance import process_facts
+
+Images = Callable[[View], Dataset]
+Summaries = Mapping[str, Mapping[str, Any]]  # of the trainings, by model
+
+
+def open_images(wanted: Parameters, view: View = "squash") -> tuple[Images, list[Example], Tensor]:
+    """The test images by view, and the first that are to be shown, as examples and as a batch [B,3,H,W]; drawn data is drawn if missing."""
+    root = sources.find_root(wanted.dataset, wanted.data_root)
+    if wanted.dataset in DRAWN and not root.exists():
+        draw(root)
+    images = sources.images(wanted.dataset, root, limit=wanted.limit)
+    data = images(view)
+    examples = [data[i] for i in range(min(wanted.shown, len(data)))]
+    print(f"{wanted.ran(len(data))} images of {wanted.dataset}, {len(data.classes)} classes")
+    return images, examples, torch.stack([example.image for example in examples]).to(wanted.device)
+
+
+def worth(
+    wanted: Parameters, images: Images, networks: Mapping[str, Classifier], summaries: Summaries, view: View = "squash"
+) -> tuple[dict[str, Table], pd.DataFrame]:
+    """What ``networks`` are worth without any map: `network_table` of each under ``view``, and these with all other such facts as rows.
+
+    The others: best on test, where ``summaries`` hold it; of drawn data whether the answer follows the cue, in the squashed image.
+    """
+    known = {name: network_table(classifier, images(view), name) for name, classifier in networks.items()}
+    facts = [table.records() for table in known.values()]
+    facts += [best_on_test(name, summary) for name, summary in summaries.items() if "best_on_test" in summary]
+    if wanted.dataset in DRAWN:
+        facts += [follows_cue(classifier, images("squash"), wanted.dataset).assign(method=name) for name, classifier in networks.items()]
+    return known, pd.concat(facts, ignore_index=True)
+
+
+def deviations(summaries: Summaries) -> pd.DataFrame:
+    """In what the trainings deviate from the paper, and which models do."""
+    told = [(name, deviation) for name, summary in summaries.items() for deviation in summary["deviations"]]
+    frame = pd.DataFrame(told, columns=["deviates from the paper", "how"])
+    return frame.groupby("how", sort=False).agg(", ".join).rename_axis(None)
+
+
+def save(
+    wanted: Parameters,
+    data: Dataset,
+    classifier: Classifier,
+    records: Sequence[pd.DataFrame],
+    per_image: Iterable[pd.DataFrame],
+    differences: pd.DataFrame,
+    summaries: Summaries,
+    explain: Mapping[str, tuple[Classifier, Callable[[Probe], Tensor]]] | None = None,
+    **more: object,
+) -> pd.DataFrame:
+    """Complete the numbers of a run and write them with what they came from (`results.save`); the run card, ``more`` of it at its end.
+
+    ``records``, ``differences``: without what is the same in every row; their ``weights`` are those of ``classifier`` where they say
+    nothing. ``explain``: what made the maps that are published with a training, and of which network.
+    """
+    of = {"paper": wanted.paper, "dataset": wanted.dataset, "split": sources.source(wanted.dataset).test, "backbone": wanted.backbone}
+    weights = {"weights": classifier.weights}
+
+    def complete(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.assign(**of, **({} if "weights" in frame else weights), recipe=wanted.recipe_name, seed=wanted.seed)
+
+    told = ("digest", "recipe", "updates", "deviations")
+    models = {name: {key: summary[key] for key in told if key in summary} for name, summary in summaries.items()}
+    digests = {"data_digest": data.digest(), "weights_digest": classifier.digest(), "models": models}
+    kept = jobs.spread(data)
+    heat = {name: jobs.explained(network, one, kept) for name, (network, one) in (explain or {}).items()}
+    frame = pd.concat([complete(one) for one in records], ignore_index=True)
+    results.save(wanted.out_dir, frame, per_image, digests, complete(differences), (kept.ids, heat) if heat else None)
+    return report.card({**of, **weights, "images": wanted.ran(len(data)), "seed": wanted.seed, **process_facts(), **more})

@@ -1,0 +1,74 @@
+"""What the notebooks do alike: the images that are asked for, the deviations, and a run's files with every column filled."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cam_core.methods import method
+from reproduce import jobs, notebook, results, sources
+from reproduce.parameters import read
+
+
+@pytest.fixture
+def wanted(drawn, tmp_path):
+    own = {"epochs": 25, "epochs_img": 3, "terms": "ce", "seed": 4, "limit": None, "shown": 2}
+    return read("l_cam", {"dataset": "drawn_imagenet", "backbone": "resnet8", "data_root": drawn, "out_dir": tmp_path / "run", **own})
+
+
+def test_no_limit_means_all_images_and_so_many_are_shown(wanted, capsys):
+    images, examples, batch = notebook.open_images(wanted)
+    everything = sources.images("drawn_imagenet", wanted.data_root)("squash")
+    assert images("squash").ids == everything.ids
+    assert len(examples) == 2
+    assert batch.tolist() == [everything[i].image.tolist() for i in range(2)]
+    assert (
+        capsys.readouterr().out == f"{len(everything)} of {len(everything)} images of drawn_imagenet, {len(everything.classes)} classes\n"
+    )
+
+
+def test_a_deviation_stands_once_with_all_models_that_have_it():
+    table = notebook.deviations({"plain": {"deviations": ["lr"]}, "em": {"deviations": ["lr", "maps"]}, "ml": {"deviations": ["maps"]}})
+    assert table["deviates from the paper"].to_dict() == {"lr": "plain, em", "maps": "em, ml"}
+
+
+def test_a_run_is_saved_with_every_column_and_what_it_came_from(wanted, tmp_path):
+    data = sources.images("drawn_imagenet", wanted.data_root, limit=4)
+    classifier = jobs.scratch_backbone("drawn_imagenet", "resnet8", len(data("squash").classes)).eval()
+    trained = {"best_on_test": {"accuracy": 50.0, "n": 4}, "digest": "abc", "recipe": {"lr": 1}, "updates": 7, "deviations": ["lr"]}
+    known, facts = notebook.worth(wanted, data, {"plain": classifier}, {"plain": trained})
+    assert facts[["metric", "setting"]].agg(" ".join, axis=1).tolist() == [
+        "accuracy ",
+        "accuracy best on test",
+        "follows_cue ",
+        "keeps_class ",
+    ]
+    assert facts.value[0] == known["plain"].metrics["plain", "accuracy", ""].compute()
+    measured = ["protocol", "method", "metric", "setting", "value", "ci_low", "ci_high", "n"]
+    difference = facts[measured][:1].assign(than="cam", p=0.5, p_holm=0.5, same_as="")
+    other = facts[measured].assign(weights="another network")
+    explain = {"cam": (classifier, method("cam"))}
+    card = notebook.save(wanted, data("squash"), classifier, [other, facts], [], difference, {"plain": trained}, explain, spent="1 s")
+    out = tmp_path / "run"
+    written = results.read_records(out / "metrics.csv")
+    assert written.weights.tolist() == ["another network"] * 4 + ["trained here"] * 4  # what an untrained one's is read as
+    for frame in (written, results.read_differences(out / "differences.csv")):
+        same = frame[["paper", "dataset", "split", "backbone", "recipe", "seed"]].drop_duplicates()
+        assert same.to_numpy().tolist() == [["l_cam", "drawn_imagenet", "val", "resnet8", "e25-3-ce", 4]]
+    ids, maps = results.read_maps(out / "maps.npz")
+    assert (ids, list(maps), len(maps["cam"])) == (data("squash").ids, ["cam"], 4)
+    told = json.loads((out / "run_facts.json").read_text())
+    assert told["models"] == {"plain": {key: trained[key] for key in ("digest", "recipe", "updates", "deviations")}}
+    assert (told["data_digest"], told["weights_digest"]) == (data("squash").digest(), classifier.digest())
+    shown = pd.Series(card[""])
+    assert shown[["images", "seed", "spent"]].tolist() == ["4 of 4", "4", "1 s"]
+    assert np.isfinite(maps["cam"]).all()
+
+
+@pytest.mark.parametrize("paper", ["lfi_cam", "l_cam", "calm"])
+def test_notebooks_that_train_publish_their_maps(paper):
+    cells = json.loads((sources.HOME / f"notebooks/{paper}.ipynb").read_text())["cells"]
+    (saving,) = ["".join(cell["source"]) for cell in cells if any(line.startswith("notebook.save(") for line in cell["source"])]
+    assert "own_maps = {" in saving
+    assert ", summaries, own_maps)" in saving
