@@ -607,14 +607,6 @@ def test_killed_between_the_last_update_and_the_end_nothing_is_trained_again(mon
     assert sorted(file.name for file in folder.iterdir()) == ["model.safetensors", SUMMARY]
 
 
-def test_a_reworded_docstring_or_comment_trains_nothing_anew():
-    one = '"""One."""\nclass A:\n    """A."""\n    def f(self):\n        """F."""\n        return 1  # why\n'
-    two = '"""Two."""\nclass A:\n\n    def f(self):\n        """G,\n        longer."""\n        return (1)\n'
-    assert training._code(one) == training._code(two)
-    assert training._code(one) != training._code(two.replace("return (1)", "return 2"))
-    assert training._code('def f():\n    g("A")\n    """B"""\n') != training._code("def f():\n    pass\n")
-
-
 def test_whatever_a_training_depends_on_changes_its_digest(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "fit", lambda *_, **__: {"history": []})
     other = data()
@@ -647,24 +639,10 @@ def test_whatever_a_training_depends_on_changes_its_digest(tmp_path, monkeypatch
     with torch.no_grad():
         next(frozen.parameters()).add_(1)
     digests.append(one(lambda: LCam(frozen), plain))
-    assert len(set(digests)) == len(digests)
     assert one() == digests[0]
-
-
-def test_the_digest_is_of_the_code_that_runs_not_of_what_an_editor_made_of_it(monkeypatch):
-    read = {file.stem: code for file, code in training.CODE.items()}
-    for name in ("loop", "batches", "recipes", "networks", "classifier", "maps", "lfi", "abn", "lcam", "calm", "plain"):
-        assert read[name] == training._code(next(f for f in training.CODE if f.stem == name).read_text())
-    torch.manual_seed(0)
-    backbone = lfi_backbone("resnet8", 2)
-    models = {"plain": Plain(backbone), "lfi": LfiCam(backbone), "lcam": LCam(lfi_backbone("resnet8", 2))}
-    before = {name: training.digest(one) for name, one in models.items()}
-    monkeypatch.setattr(Path, "read_text", lambda file: pytest.fail(f"{file} was read"))
-    assert {name: training.digest(one) for name, one in models.items()} == before
-    for file in (code := training.CODE):
-        monkeypatch.setattr(training, "CODE", {**code, file: "other"})
-        differ = {name for name, one in models.items() if training.digest(one) != before[name]}
-        assert differ == (set(models) if file in training.SHARED else {file.stem} & set(models))
+    monkeypatch.setattr(training, "TRAINING_VERSION", training.TRAINING_VERSION + 1)
+    digests.append(one())
+    assert len(set(digests)) == len(digests)
 
 
 def test_other_test_images_are_measured_anew(tmp_path):
