@@ -11,7 +11,7 @@ from cam_core.data import packed, sources
 from cam_core.learned import jobs, plans
 from cam_core.learned.batches import batches
 from cam_core.learned.recipes import LFI_CAM_IMAGENET
-from cam_core.learned.training import data_digest
+from cam_core.learned.store import data_digest
 
 COUNTS = {"train": 6, "test": 4}
 FINE = [f"class{number}" for number in range(100)]

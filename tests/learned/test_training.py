@@ -19,14 +19,14 @@ from tqdm import tqdm
 
 from cam_core.data import Dataset, Example
 from cam_core.data.example import Annotation
-from cam_core.learned import training
+from cam_core.learned import store
 from cam_core.learned.batches import apart, augment, batches, center, derived_seed, features, in_memory, in_order, middle, window
 from cam_core.learned.calm import Calm
 from cam_core.learned.lcam import LCam
 from cam_core.learned.lfi import LfiCam, lfi_backbone
 from cam_core.learned.plain import Plain
 from cam_core.learned.recipes import ABN, ABN_IMAGENET, CALM, CALM_WSOL, L_CAM, L_CAM_VGG, LFI_CAM, LFI_CAM_IMAGENET, PAPERS, PLAIN, Recipe
-from cam_core.learned.training import BEST, CHECKPOINT, SUMMARY, TrainingError, accuracy, fit, kept_state, trained
+from cam_core.learned.store import BEST, CHECKPOINT, SUMMARY, TrainingError, accuracy, fit, kept_state, trained
 
 SHORT = PLAIN.shortened(3, batch=8, lr=0.05, pad=2)
 
@@ -164,8 +164,8 @@ def test_the_bar_counts_batches_and_says_loss_accuracy_and_images_a_second(monke
             super().set_postfix_str(s, refresh)
             said.append((self.n, self.total, str(self)))
 
-    monkeypatch.setattr("cam_core.learned.loop.tqdm", Bar)
-    monkeypatch.setattr("cam_core.learned.loop.time", types.SimpleNamespace(monotonic=lambda: sum(clock)))
+    monkeypatch.setattr("cam_core.learned.train.tqdm", Bar)
+    monkeypatch.setattr("cam_core.learned.train.time", types.SimpleNamespace(monotonic=lambda: sum(clock)))
     recipe, options = Recipe("told", 2, 8, lr=0.1, weight_decay=0), {"out": tmp_path, "every": 0, "device": "cpu"}
     with pytest.raises(Killed):
         fit(Told(clock, 4), recipe, {"x": torch.arange(20)}, **options)
@@ -438,11 +438,11 @@ def test_what_does_not_fit_into_memory_is_streamed(monkeypatch, tmp_path):
     """A quarter of the memory is the limit; the same weights either way."""
     data = Coloured([(16, 16)] * 8)
     pages = {"SC_PAGE_SIZE": 4, "SC_PHYS_PAGES": 8 * 3 * 16 * 16}
-    monkeypatch.setattr(training.os, "sysconf", pages.__getitem__)
-    assert training.fits(data)
-    assert not training.fits(data, processes=2)
-    decoded, decode = [], training.in_memory
-    monkeypatch.setattr(training, "in_memory", lambda *given, **more: decoded.append(1) or decode(*given, **more))
+    monkeypatch.setattr(store.os, "sysconf", pages.__getitem__)
+    assert store.fits(data)
+    assert not store.fits(data, processes=2)
+    decoded, decode = [], store.in_memory
+    monkeypatch.setattr(store, "in_memory", lambda *given, **more: decoded.append(1) or decode(*given, **more))
     first, one = trained(model, SHORT, data, store=tmp_path / "a", test=data, device="cpu", progress=False)
     assert len(decoded) == 2
     pages["SC_PHYS_PAGES"] -= 1
@@ -583,7 +583,7 @@ def test_trained_models_are_kept_and_found(tmp_path, monkeypatch):
     assert sorted(file.name for file in folder.iterdir()) == ["model.safetensors", "summary.json"]
     assert summary["digest"].startswith(folder.name)
 
-    monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(store, "fit", lambda *_, **__: pytest.fail("trained again"))
     second, again = trained(model, recipe, data(), seed=2, store=tmp_path, test=test_set, device="cpu", progress=False)
     assert again == json.loads(json.dumps(summary))
     images = test_set["images"] / 255
@@ -595,7 +595,7 @@ def test_killed_between_the_last_update_and_the_end_nothing_is_trained_again(mon
         raise Killed
 
     whole, expected = trained(model, SHORT, data(), store=tmp_path / "whole", device="cpu", progress=False)
-    monkeypatch.setattr(training, "write_json", killed)
+    monkeypatch.setattr(store, "write_json", killed)
     with pytest.raises(Killed):
         trained(model, SHORT, data(), store=tmp_path / "cut", device="cpu", progress=False)
     monkeypatch.undo()
@@ -608,7 +608,7 @@ def test_killed_between_the_last_update_and_the_end_nothing_is_trained_again(mon
 
 
 def test_whatever_a_training_depends_on_changes_its_digest(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "fit", lambda *_, **__: {"history": []})
+    monkeypatch.setattr(store, "fit", lambda *_, **__: {"history": []})
     other = data()
     other["labels"] = 1 - other["labels"]
     torch.manual_seed(7)
@@ -640,7 +640,7 @@ def test_whatever_a_training_depends_on_changes_its_digest(tmp_path, monkeypatch
         next(frozen.parameters()).add_(1)
     digests.append(one(lambda: LCam(frozen), plain))
     assert one() == digests[0]
-    monkeypatch.setattr(training, "TRAINING_VERSION", training.TRAINING_VERSION + 1)
+    monkeypatch.setattr(store, "TRAINING_VERSION", store.TRAINING_VERSION + 1)
     digests.append(one())
     assert len(set(digests)) == len(digests)
 
@@ -688,10 +688,10 @@ def test_who_comes_second_waits_and_loads(tmp_path):
     part, folder, got = tmp_path / "a.part", tmp_path / "a", []
 
     def second() -> None:
-        with training._claimed(part, folder) as claimed:
+        with store._claimed(part, folder) as claimed:
             got.append(claimed)
 
-    with training._claimed(part, folder) as claimed:
+    with store._claimed(part, folder) as claimed:
         assert claimed == part
         waiting = threading.Thread(target=second)
         waiting.start()

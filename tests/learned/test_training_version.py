@@ -1,9 +1,9 @@
 """What a training computes: one tiny training a model, whose numbers move only together with `TRAINING_VERSION`.
 
 In float64, first weights included. Float32 rounds differently on another kind of processor (vectors of another width draw and add
-differently), and a training amplifies that: after nine updates ABN's losses differ by three thousandths. In float64 the numbers agree to
-nine digits and more, so they are compared to seven; the same bits can be asked for on one machine only, and other tests do (a training killed and
-resumed).
+differently), and a training amplifies that: after nine updates ABN's losses differ by three thousandths. In float64 the numbers agree
+to nine digits and more, so they are compared to seven. The same bits can be asked for on one machine only, and other tests do: a
+training that is killed and resumed ends with those of one that is not.
 """
 
 from functools import partial
@@ -20,7 +20,7 @@ from cam_core.learned.lfi import LfiCam, lfi_backbone
 from cam_core.learned.plain import Plain
 from cam_core.learned.plans import L_CAM_FEW, drawn_recipe
 from cam_core.learned.recipes import ABN, CALM, L_CAM, LFI_CAM, PLAIN_IMAGENET
-from cam_core.learned.training import TRAINING_VERSION, trained
+from cam_core.learned.store import TRAINING_VERSION, trained
 
 
 def data() -> dict[str, torch.Tensor]:

@@ -2,7 +2,7 @@
 
     model, summary = trained(lambda: LfiCam("resnet8", 10), LFI_CAM.shortened(12), dataset, seed=0)
 
-The training itself is `cam_core.learned.loop.fit`.
+The training itself is `cam_core.learned.train.fit`.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ from cam_core.data import Dataset
 from cam_core.files import flush, write_json
 from cam_core.learned.batches import Tensors, derived_seed, in_memory
 from cam_core.learned.checkpoint import BEST, CHECKPOINT, TrainingError, kept_state, load_kept, read_tensors, write_tensors
-from cam_core.learned.loop import accuracy, fit, predict
+from cam_core.learned.train import accuracy, fit, predict
 from cam_core.learned.processes import launched
 from cam_core.learned.recipes import PAPERS, Recipe
 
