@@ -4,7 +4,7 @@
     jobs.calm("drawn_cub", "resnet8", root, **wanted.training)     # seed, device, epochs, held_out
 
 A recipe's name is made of parts between hyphens: "e12" for epochs, a number behind it (in L-CAM's the epochs of L-CAM-Img, in LFI-CAM's
-the setting of `plans.SETTINGS`), and the words of `WORDS`, as in "e12-2-best", "paper-test" or "e50-5-ce".
+the setting of `recipes.SETTINGS`), and the words of `WORDS`, as in "e12-2-best", "paper-test" or "e50-5-ce".
 """
 
 import difflib
@@ -20,7 +20,7 @@ import torch
 import torchvision
 
 from cam_core.data.sources import find_root
-from cam_core.learned.plans import SCRATCH_EPOCHS, calm_plan, l_cam_plan, scratch_plan
+from cam_core.learned.recipes import SCRATCH_EPOCHS, calm_plan, l_cam_plan, scratch_plan
 from cam_core.networks import CIFAR
 from cam_core.pretrained import DEFAULT_LAYER, LITE
 
@@ -165,7 +165,7 @@ def _check_recipe(wanted: Parameters) -> None:
 
 
 def _check_backbone(wanted: Parameters) -> None:
-    """Networks that can be had for the data, then those that have a recipe (`plans` says which)."""
+    """Networks that can be had for the data, then those that have a recipe (`recipes` says which)."""
     paper, dataset, name = wanted.paper, wanted.dataset, wanted.backbone
     stock = [n for n in torchvision.models.list_models(module=torchvision.models) if n.startswith(tuple(DEFAULT_LAYER))]
     stock.sort(key=lambda n: n not in ("mobilenet_v2", "resnet18", "resnet50", "vgg16"))  # these are named first

@@ -30,7 +30,7 @@ from cam_core.data import sources
 from cam_core.data.folder import middle_square
 from cam_core.evaluate import evaluate
 from cam_core.files import write_table
-from cam_core.learned import LCam, plans
+from cam_core.learned import LCam, recipes
 from cam_core.learned.batches import center, in_memory
 from cam_core.learned.recipes import L_CAM
 from cam_core.learned.store import fit
@@ -76,9 +76,9 @@ def tries(network: str, root: Path, variant: str = "fm") -> pd.DataFrame:
 
 def chosen(classifier: Classifier, data: dict[str, Tensor], epochs: int, count: int = 1) -> LCam:
     """L-CAM-Fm by the chosen masks and rate, on ``count`` cached views of each of the images ``data``."""
-    recipe = L_CAM.shortened(epochs, **plans.L_CAM_FEW)
+    recipe = L_CAM.shortened(epochs, **recipes.L_CAM_FEW)
     torch.manual_seed(0)
-    model = LCam(classifier, masks=plans.L_CAM_MASKS, views=count)
+    model = LCam(classifier, masks=recipes.L_CAM_MASKS, views=count)
     fit(model, recipe, model.prepare(data, recipe), progress=False)
     return model
 

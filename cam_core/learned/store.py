@@ -22,9 +22,9 @@ from cam_core.data import Dataset
 from cam_core.files import flush, write_json
 from cam_core.learned.batches import Tensors, derived_seed, in_memory
 from cam_core.learned.checkpoint import BEST, CHECKPOINT, TrainingError, kept_state, load_kept, read_tensors, write_tensors
-from cam_core.learned.train import accuracy, fit, predict
 from cam_core.learned.processes import launched
 from cam_core.learned.recipes import PAPERS, Recipe
+from cam_core.learned.train import accuracy, fit, predict
 
 __all__ = [
     "BEST", "CHECKPOINT", "SUMMARY", "TRAINING_VERSION", "WEIGHTS", "TrainingError", "accuracy", "data_digest", "digest", "fit", "kept",

@@ -25,7 +25,7 @@ from cam_core.learned.calm import Calm
 from cam_core.learned.lcam import LCam
 from cam_core.learned.lfi import LfiCam, lfi_backbone
 from cam_core.learned.plain import Plain
-from cam_core.learned.recipes import ABN, ABN_IMAGENET, CALM, CALM_WSOL, L_CAM, L_CAM_VGG, LFI_CAM, LFI_CAM_IMAGENET, PAPERS, PLAIN, Recipe
+from cam_core.learned.recipes import L_CAM, LFI_CAM_IMAGENET, PLAIN, Recipe
 from cam_core.learned.store import BEST, CHECKPOINT, SUMMARY, TrainingError, accuracy, fit, kept_state, trained
 
 SHORT = PLAIN.shortened(3, batch=8, lr=0.05, pad=2)
@@ -709,47 +709,6 @@ def test_damaged_model_is_named(tmp_path):
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(TrainingError, match=r"model.safetensors cannot be read .* remove"):
         trained(model, SHORT, data(), store=tmp_path, device="cpu", progress=False)
-
-
-def test_recipes_are_the_papers():
-    assert [LFI_CAM.rate(epoch) for epoch in (0, 149, 150, 225, 299)] == pytest.approx([1, 1, 0.1, 0.01, 0.01])
-    assert [L_CAM.rate(epoch) for epoch in (0, 1, 12, 25)] == pytest.approx([1, 0.95, 0.540360, 0.540360], rel=1e-6)
-    assert [CALM.rate(epoch) for epoch in (28, 29)] == pytest.approx([1, 0.1])
-    assert L_CAM.multiplier("attention.bias") == 2
-    assert L_CAM.multiplier("attention.weight") == 1
-    groups = {
-        "conv1.weight": 1, "bn1.weight": 10, "layer3.5.conv2.weight": 1, "layer4.0.conv1.weight": 1, "layer4.0.conv2.weight": 10,
-        "layer4.2.bn1.bias": 10,
-    }  # fmt: skip
-    for name, factor in groups.items():
-        assert CALM.multiplier(f"classifier.trunk.{name}") == factor
-    assert CALM.multiplier("classifier.head.class_head.weight") == CALM.multiplier("classifier.head.location_head.bias") == 10
-
-
-def test_recipes_of_larger_images_and_abn_are_the_papers():
-    assert [ABN_IMAGENET.rate(epoch) for epoch in (0, 30, 31, 61)] == pytest.approx([1, 1, 0.1, 0.01])
-    assert (ABN_IMAGENET.epochs, ABN_IMAGENET.batch, ABN_IMAGENET.weight_decay) == (90, 256, 1e-4)
-    assert (LFI_CAM_IMAGENET.batch, LFI_CAM_IMAGENET.crop, LFI_CAM_IMAGENET.resized) == (256, 224, (0.08, 1.0))
-    assert ABN.differs_from(LFI_CAM) == ["name: abn instead of lfi_cam"]
-    assert (L_CAM_VGG.lr, L_CAM_VGG.epochs, L_CAM_VGG.decay, L_CAM_VGG.nesterov) == (1e-2, 8, 0.75, True)
-    assert [CALM_WSOL.rate(epoch) for epoch in (13, 14, 29, 44)] == pytest.approx([1, 0.1, 0.01, 0.001])
-    assert all(PAPERS[name].name == name for name in PAPERS)
-
-
-def test_deviations_are_listed():
-    assert LFI_CAM.differs_from(LFI_CAM) == []
-    short = LFI_CAM.shortened(12, batch=64, nesterov=True)
-    assert short.milestones == (6, 9)
-    assert short.differs_from(LFI_CAM) == [
-        "epochs: 12 instead of 300", "batch: 64 instead of 128", "milestones: 6 9 instead of 150 225", "nesterov: true instead of false",
-    ]  # fmt: skip
-
-
-def test_cycle_rises_and_falls():
-    recipe = LFI_CAM.shortened(10, schedule="cycle")
-    assert [recipe.rate(position) for position in (0, 1, 2, 6, 10)] == pytest.approx([0, 0.5, 1, 0.5, 0])
-    with pytest.raises(ValueError, match="cycle"):
-        replace(recipe, schedule="cosine").rate(0)
 
 
 def test_path_may_be_a_string(tmp_path: Path):

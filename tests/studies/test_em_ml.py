@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cam_core.learned import plans
+from cam_core.learned import recipes
 from cam_core.learned.recipes import CALM
 from studies import em_ml
 
@@ -19,12 +19,12 @@ def data():
 
 @pytest.fixture
 def recipe():
-    return em_ml.small(plans.drawn_recipe(CALM, 3, lr=0.1, groups=(), batch=8))
+    return em_ml.small(recipes.drawn_recipe(CALM, 3, lr=0.1, groups=(), batch=8))
 
 
 @pytest.fixture(scope="module")
 def found(data):
-    recipe = em_ml.small(plans.drawn_recipe(CALM, 3, lr=0.1, groups=(), batch=8))
+    recipe = em_ml.small(recipes.drawn_recipe(CALM, 3, lr=0.1, groups=(), batch=8))
     rows = em_ml.steps("resnet8", data, data, recipe)
     return {(row["way"], row["update"]): row["value"] for row in rows if row["part"] == "steps"}, rows
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cam_core.data import sources
-from cam_core.learned import lfi_backbone, plans
+from cam_core.learned import lfi_backbone, recipes
 from cam_core.learned.batches import in_memory
 from cam_core.learned.recipes import L_CAM
 from data_scripts.draw import draw
@@ -62,7 +62,7 @@ def test_numbers_of_epochs_are_compared_on_the_held_out_images(root, monkeypatch
     frame = l_cam_recipe.lengths("resnet8", root, [1, 3])
     assert {"1 epochs", "3 epochs", *l_cam_recipe.CONTROLS} == set(frame.method)
     assert set(frame[frame.metric == "average_drop"].n) == {5}
-    assert [(recipe.epochs, recipe.lr) for recipe in taken] == [(1, plans.L_CAM_FEW["lr"]), (3, plans.L_CAM_FEW["lr"])]
+    assert [(recipe.epochs, recipe.lr) for recipe in taken] == [(1, recipes.L_CAM_FEW["lr"]), (3, recipes.L_CAM_FEW["lr"])]
     drops = frame[(frame.metric == "average_drop") & (frame.setting == "100%")].set_index("method").value
     assert drops["1 epochs"] != drops["3 epochs"]
 
@@ -94,10 +94,10 @@ def test_every_masks_and_rate_is_tried_from_the_same_start(root, fitted, monkeyp
 def test_more_views_are_shown_over_as_many_updates(root, fitted, monkeypatch):
     """Four images in batches of two, four epochs of one view: eight updates, and eight of two views and of four."""
     monkeypatch.setitem(l_cam_recipe.EPOCHS, "fm", 4)
-    monkeypatch.setitem(plans.L_CAM_FEW, "batch", 2)
+    monkeypatch.setitem(recipes.L_CAM_FEW, "batch", 2)
     frame = l_cam_recipe.views("resnet8", root, (1, 2, 4))
     assert [(model.views, recipe.epochs, len(labels), updates) for model, _, recipe, labels, updates in fitted] == [
         (1, 4, 4, 8), (2, 2, 8, 8), (4, 1, 16, 8),
     ]  # fmt: skip
-    assert {(model.masks, recipe.lr) for model, _, recipe, *_ in fitted} == {(plans.L_CAM_MASKS, plans.L_CAM_FEW["lr"])}
+    assert {(model.masks, recipe.lr) for model, _, recipe, *_ in fitted} == {(recipes.L_CAM_MASKS, recipes.L_CAM_FEW["lr"])}
     assert list(frame.method.unique()) == ["1 view", "2 views", "4 views", "random_map"]
