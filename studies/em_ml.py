@@ -31,7 +31,8 @@ from cam_core.files import write_table
 from cam_core.learned import Calm, jobs, lfi_backbone, recipes
 from cam_core.learned.batches import Tensors, as_float, batches, in_memory, size
 from cam_core.learned.recipes import CALM, Recipe
-from cam_core.learned.store import predict, trained
+from cam_core.learned.store import trained
+from cam_core.learned.train import predict
 from cam_core.metrics.statistics import bootstrap
 
 OUT = sources.HOME / "results/studies/em_ml.csv"

@@ -33,7 +33,7 @@ from cam_core.files import write_table
 from cam_core.learned import LCam, recipes
 from cam_core.learned.batches import center, in_memory
 from cam_core.learned.recipes import L_CAM
-from cam_core.learned.store import fit
+from cam_core.learned.train import fit
 from cam_core.methods import Method, method
 
 OUT = sources.HOME / "results/studies/l_cam_recipe.csv"

@@ -35,7 +35,8 @@ from cam_core.files import write_table
 from cam_core.learned import LCam, Plain, jobs, recipes
 from cam_core.learned.batches import in_memory
 from cam_core.learned.recipes import L_CAM
-from cam_core.learned.store import predict, trained
+from cam_core.learned.store import trained
+from cam_core.learned.train import predict
 from cam_core.methods import Method, method
 from cam_core.metrics import EnergyPointingGame, MaximumInBox, Metric
 from cam_core.metrics.statistics import paired_difference, wilson

@@ -27,7 +27,8 @@ from cam_core.learned.lcam import ENTROPY_ALONE, LCam
 from cam_core.learned.lfi import CIFAR_MEAN, CIFAR_STD, LfiCam, lfi_backbone
 from cam_core.learned.plain import Plain, mean_average_precision, multi_label_head, start_as_released, with_pooled_head
 from cam_core.learned.recipes import L_CAM_MASKS, LARGE, SMALL, Plan, calm_plan, l_cam_plan, scratch_plan
-from cam_core.learned.store import predict, trained
+from cam_core.learned.store import trained
+from cam_core.learned.train import predict
 from cam_core.networks import CIFAR, equal_width
 from cam_core.parameters import read
 from cam_core.pretrained import load_classifier

@@ -21,15 +21,8 @@ from torch import nn
 from cam_core.data import Dataset
 from cam_core.files import flush, write_json
 from cam_core.learned.batches import Tensors, derived_seed, in_memory
-from cam_core.learned.checkpoint import BEST, CHECKPOINT, TrainingError, kept_state, load_kept, read_tensors, write_tensors
-from cam_core.learned.processes import launched
 from cam_core.learned.recipes import PAPERS, Recipe
-from cam_core.learned.train import accuracy, fit, predict
-
-__all__ = [
-    "BEST", "CHECKPOINT", "SUMMARY", "TRAINING_VERSION", "WEIGHTS", "TrainingError", "accuracy", "data_digest", "digest", "fit", "kept",
-    "kept_state", "predict", "trained",
-]  # fmt: skip
+from cam_core.learned.train import BEST, CHECKPOINT, accuracy, fit, kept_state, launched, load_kept, read_tensors, write_tensors
 
 WEIGHTS, SUMMARY = "model.safetensors", "summary.json"
 # Part of every digest: raise it when a change alters what a training computes, so that models kept before are not found again.
@@ -127,12 +120,12 @@ def _read(data: Tensors | Dataset, fabric: Fabric, stream: bool | None, progress
     return in_memory(data, progress=progress) if stream is False or fits(data, fabric.world_size) else data  # as if on one machine
 
 
-def kept(model: nn.Module, key: str, make: Callable[[Path], dict[str, Any]], store: Path, fabric: Fabric | None = None) -> dict[str, Any]:
+def kept(model: nn.Module, key: str, make: Callable[[Path], dict[str, Any]], store: Path, fabric: Fabric) -> dict[str, Any]:
     """Load ``model`` from ``store``/``key``, or let ``make(folder)`` change it and keep it there. Returns the summary.
 
     Of the processes of ``fabric`` the first claims the folder and writes; all of them make.
     """
-    folder, fabric = store / key[:20], fabric or launched("cpu", 1, 1, "32-true")
+    folder = store / key[:20]
     if not fabric.broadcast(folder.exists()):
         with _claimed_together(folder.with_name(folder.name + ".part"), folder, fabric) as part:
             if part is not None:

@@ -122,7 +122,7 @@ def test_processes_keep_one_model_together(launcher, tmp_path):
 
 ASKED = """
 import sys
-from cam_core.learned.processes import launched
+from cam_core.learned.train import launched
 fabric = launched("cpu", 2, None, "32-true")
 print(f"of {fabric.world_size}", file=sys.stderr)
 fabric.barrier()

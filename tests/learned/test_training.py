@@ -26,7 +26,8 @@ from cam_core.learned.lcam import LCam
 from cam_core.learned.lfi import LfiCam, lfi_backbone
 from cam_core.learned.plain import Plain
 from cam_core.learned.recipes import L_CAM, LFI_CAM_IMAGENET, PLAIN, Recipe
-from cam_core.learned.store import BEST, CHECKPOINT, SUMMARY, TrainingError, accuracy, fit, kept_state, trained
+from cam_core.learned.store import SUMMARY, trained
+from cam_core.learned.train import BEST, CHECKPOINT, TrainingError, accuracy, fit, kept_state
 
 SHORT = PLAIN.shortened(3, batch=8, lr=0.05, pad=2)
 

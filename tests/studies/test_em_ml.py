@@ -58,7 +58,7 @@ def test_a_constant_s_is_another_gradient_for_both_objectives_alike(found):
 
 def test_the_walk_takes_the_steps_of_the_training_loop(data, recipe):
     torch.manual_seed(0)
-    from cam_core.learned.store import fit
+    from cam_core.learned.train import fit
 
     for model in em_ml.walk(em_ml.Way("ML"), "resnet8", data, recipe, 3):
         walked = model
