@@ -1,4 +1,4 @@
-"""Training sets as tensors in memory, their order and augmentation, and activations cached for training.
+"""Training sets as tensors in memory or read from disk: their order, their augmentation.
 
 A training set is a mapping of tensors of equal length: ``images`` uint8 [N,3,H,W], ``labels`` int64 [N], ``targets`` float [N,C] where
 images have several classes, ``activations`` [N,K,h,w] where they are cached; or a `cam_core.data.Dataset`, read image by image.
@@ -21,7 +21,6 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms.v2 import functional as geometry
 from tqdm import tqdm
 
-from cam_core.classifier import Classifier
 from cam_core.data import Dataset, Example, multi_hot
 from cam_core.learned.recipes import Recipe
 
@@ -231,22 +230,3 @@ def center(images: Tensor, side: int | None) -> Tensor:
 def as_float(images: Tensor) -> Tensor:
     """Pixels 0..255 -> [0, 1]; floating images stay what they are."""
     return images.float() / 255 if images.dtype == torch.uint8 else images
-
-
-@torch.no_grad()
-def features(
-    classifier: Classifier, images: Tensor, *, pool: bool = False, half: bool = False, batch: int = 32, progress: bool = True
-) -> tuple[Tensor, Tensor]:
-    """Activations [N,K,h,w] and predicted classes [N] of images [N,3,H,W], on the CPU.
-
-    ``pool``: their averages [N,K] instead; ``half``: in float16.
-    """
-    frozen, device = classifier.frozen(), classifier.mean.device
-    kept, predicted = [], []
-    parts = images.split(batch)
-    for part in tqdm(parts, "activations", unit="batch", disable=not progress, leave=False):
-        activations = frozen.activations(as_float(part.to(device)))
-        predicted.append(frozen.head(activations).argmax(1).cpu())
-        activations = activations.mean((2, 3)) if pool else activations
-        kept.append((activations.half() if half else activations).cpu().contiguous())
-    return torch.cat(kept), torch.cat(predicted)

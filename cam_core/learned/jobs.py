@@ -21,7 +21,8 @@ from cam_core.classifier import Classifier
 from cam_core.data import Dataset
 from cam_core.data.sources import HOME, find_root, images, source
 from cam_core.learned.abn import Abn, parameter_counts
-from cam_core.learned.batches import as_float, features, in_memory
+from cam_core.learned.batches import as_float, in_memory
+from cam_core.learned.cached import features
 from cam_core.learned.calm import PATCH, Calm, calm_trunk
 from cam_core.learned.lcam import ENTROPY_ALONE, LCam
 from cam_core.learned.lfi import CIFAR_MEAN, CIFAR_STD, LfiCam, lfi_backbone

@@ -203,7 +203,7 @@ def test_activations_that_do_not_fit_go_through_the_trunk_and_train_the_same(mon
     classifier, images = small(), torch.randint(0, 256, (6, 3, 64, 64), dtype=torch.uint8)
     recipe, given = L_CAM.shortened(1, crop=None, flip=False), {"images": images, "labels": torch.zeros(6)}
     kept = LCam(classifier).prepare(given, recipe, progress=False)
-    monkeypatch.setattr("cam_core.learned.lcam.shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr("cam_core.learned.cached.shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.warns(UserWarning, match=r"6 views take .* they pass through the trunk in every epoch"):
         passed = LCam(classifier).prepare(given, recipe, progress=False)
     assert set(passed) == {"images", "labels"}

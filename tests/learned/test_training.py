@@ -20,7 +20,8 @@ from tqdm import tqdm
 from cam_core.data import Dataset, Example
 from cam_core.data.example import Annotation
 from cam_core.learned import store
-from cam_core.learned.batches import apart, augment, batches, center, derived_seed, features, in_memory, in_order, middle, window
+from cam_core.learned.batches import apart, augment, batches, center, derived_seed, in_memory, in_order, middle, window
+from cam_core.learned.cached import features
 from cam_core.learned.calm import Calm
 from cam_core.learned.lcam import LCam
 from cam_core.learned.lfi import LfiCam, lfi_backbone
