@@ -29,7 +29,6 @@ from cam_core.classifier import Classifier
 from cam_core.data import Dataset
 from cam_core.files import replacing
 from cam_core.learned.batches import Tensors, apart, as_float, batches, derived_seed, in_order, size
-from cam_core.learned.plain import Loss
 from cam_core.learned.recipes import Recipe
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
@@ -177,17 +176,14 @@ def _train_mode(model: nn.Module, recipe: Recipe) -> None:
 
 
 def _step(fabric: Fabric, model: Any, optimizer: Any, batch: dict[str, Tensor], index: list[int], where: str) -> dict[str, float]:
-    loss, log = _loss(fabric, model, batch)
-    # Gradients are averaged over the processes: the weight makes that the mean over the batch where its last shares differ in size.
-    weight = len(next(iter(batch.values()))) * fabric.world_size / len(index)
-    logged = _shared(fabric, {"loss": loss, **log}, weight)
+    loss, logged = _loss(fabric, model, batch, len(index))
     if not math.isfinite(logged["loss"]):  # known to all processes, so that none is left waiting
         raise TrainingError(
             f"the loss is {logged['loss']} in {where} (examples {index[:8]} ...): lower the learning rate, or look at these examples; "
             "the checkpoint stays"
         )
     optimizer.zero_grad()
-    fabric.backward(loss if weight == 1 else loss * weight)
+    fabric.backward(loss)
     optimizer.step()
     learn = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not math.isfinite(nn.utils.get_total_norm(learn)):  # a finite loss may have a gradient that is not, and be the last
@@ -198,24 +194,19 @@ def _step(fabric: Fabric, model: Any, optimizer: Any, batch: dict[str, Tensor], 
     return logged
 
 
-def _loss(fabric: Fabric, model: Any, batch: dict[str, Tensor]) -> Loss:
-    with fabric.autocast():  # Fabric casts in forward alone, and one process calls a marked method past it
-        loss: Loss = model.loss(_ready(fabric, batch))
-    return loss
-
-
-def _ready(fabric: Fabric, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def _loss(fabric: Fabric, model: Any, batch: dict[str, Tensor], count: int) -> tuple[Tensor, dict[str, float]]:
+    """The loss to differentiate, and what is logged, means over the ``count`` examples that all processes have of the batch."""
     batch = fabric.to_device(batch)
     if "images" in batch:  # channels_last: a third faster on a CPU
         batch["images"] = as_float(batch["images"]).contiguous(memory_format=torch.channels_last)
-    return batch
-
-
-def _shared(fabric: Fabric, log: Mapping[str, Tensor], weight: float) -> dict[str, float]:
-    """What is logged, averaged over the examples of all processes."""
+    with fabric.autocast():  # Fabric casts in forward alone, and one process calls a marked method past it
+        loss, log = model.loss(batch)
+    # Gradients are averaged over the processes: the weight makes that the mean over the batch where its last shares differ in size.
+    weight = len(next(iter(batch.values()))) * fabric.world_size / count
+    log = {"loss": loss, **log}
     values = torch.stack([term.detach().double() for term in log.values()]) * weight
     values = cast("Tensor", fabric.all_reduce(values, reduce_op="mean")) if fabric.world_size > 1 else values
-    return dict(zip(log, values.tolist(), strict=True))
+    return loss if weight == 1 else loss * weight, dict(zip(log, values.tolist(), strict=True))
 
 
 @torch.no_grad()
@@ -224,9 +215,7 @@ def _measure(fabric: Fabric, model: Any, recipe: Recipe, data: Tensors | Dataset
     model.eval()
     total: dict[str, float] = {}
     for index, batch in batches(data, recipe, seed, 0, among=held_out, still=True, rank=fabric.global_rank, world=fabric.world_size):
-        loss, log = _loss(fabric, model, batch)
-        weight = len(next(iter(batch.values()))) * fabric.world_size / len(index)
-        for key, value in _shared(fabric, {"loss": loss, **log}, weight).items():
+        for key, value in _loss(fabric, model, batch, len(index))[1].items():
             total[f"held_out_{key}"] = total.get(f"held_out_{key}", 0.0) + value * len(index)
     return {key: value / len(held_out) for key, value in total.items()}
 
