@@ -11,7 +11,7 @@ from torch import Tensor, distributed, nn
 from cam_core import maps
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset, transforms
-from cam_core.learned.batches import Tensors, augment, center, derived_seed
+from cam_core.learned.batches import Tensors, center
 from cam_core.learned.cached import features, features_in_file, relabelled
 from cam_core.learned.plain import Loss, shapes, share_correct
 from cam_core.learned.recipes import L_CAM, Recipe
@@ -26,13 +26,12 @@ class LCam(nn.Module):
 
     ``masks``: which maps area and variation are taken of. "batch", as released: for every image the maps of all N classes in the
     batch, N² in all, which makes the variation term N times as large; "own": each image's own class, where ``variation`` = 0.01 N
-    restores the balance. ``cached``: train on activations of ``views`` views per image, passed once and kept in a temporary file: the
-    centre and, if more than one, windows of 224 pixels at random places, half of them mirrored, as the paper's training sees them (from
-    images with a short side of 256; an epoch shows every view). ``dropout``: the classifier's dropout stays on in training,
-    everything else of it in eval mode; by default for VGG, as released. ``raw``: the attention reads activations of the image in [0, 1],
-    not normalised, in training and in `explain`. One released file does this, ResNet-50's Img by cross-entropy alone (a row with a star in
-    the paper's table); by default it is normalised there too, as in all other files. Only ``attention`` is trained or kept; the
-    ``classifier`` itself is put into eval mode and its parameters stop to require gradients.
+    restores the balance. ``cached``: train on activations of the centre view, passed once and kept in a temporary file.
+    ``dropout``: the classifier's dropout stays on in training, everything else of it in eval mode; by default for VGG, as released.
+    ``raw``: the attention reads activations of the image in [0, 1], not normalised, in training and in `explain`. One released file does
+    this, ResNet-50's Img by cross-entropy alone (a row with a star in the paper's table); by default it is normalised there too, as in
+    all other files. Only ``attention`` is trained or kept; the ``classifier`` is put into eval mode and its parameters stop to require
+    gradients.
     """
 
     def __init__(
@@ -46,18 +45,15 @@ class LCam(nn.Module):
         variation: float = RELEASED["variation"],
         power: float = RELEASED["power"],
         cached: bool = True,
-        views: int = 1,
         dropout: bool | None = None,
         raw: bool = False,
     ) -> None:
         super().__init__()
-        if views < 1 or (views > 1 and not cached):
-            raise ValueError(f"L-CAM keeps one view of an image or more, and only if cached; got views={views}, cached={cached}")
         if variant not in ("fm", "img") or masks not in ("batch", "own"):
             raise ValueError(f'L-CAM has variants "fm" and "img" and masks "batch" and "own", got {variant!r} and {masks!r}')
         if raw and variant == "fm":
             raise ValueError('L-CAM-Fm masks the activations that it reads, so they are normalised: take raw=False, or the variant "img"')
-        self.variant, self.masks, self.cached, self.views, self.raw = variant, masks, cached, views, raw
+        self.variant, self.masks, self.cached, self.raw = variant, masks, cached, raw
         self.entropy, self.area, self.variation, self.power = entropy, area, variation, power
         self.alone = area == variation == 0
         options = ",".join(["ce"] * self.alone + ["raw"] * raw)
@@ -128,17 +124,14 @@ class LCam(nn.Module):
             if self.cached:
                 raise ValueError("activations are cached of images in memory: decode the data set, or take cached=False")
             return relabelled(data, self.classifier, transforms.view("crop", L_CAM.crop or 224), progress=progress)
-        if self.views > 1 and recipe.held_out:
-            raise ValueError("held_out takes views apart, and other views of the same image are trained on: take views=1, or hold none out")
-        middle = center(data["images"], L_CAM.crop if self.views > 1 else recipe.crop)
-        images = torch.cat([middle, *seen_in_training(data["images"], self.views - 1)])
-        read = self._read if self.raw else None
-        kept = features_in_file(self.classifier, images, read, progress=progress) if self.cached else None
+        middle = center(data["images"], recipe.crop)
+        kept = None
+        if self.cached:
+            kept = features_in_file(self.classifier, middle, self._read if self.raw else None, progress=progress)
         if kept is None:
             _, labels = features(self.classifier, middle, pool=True, progress=progress)
-            return {"images": images if self.cached else data["images"], "labels": labels.repeat(self.views)}
-        labels = kept[1][: len(middle)].repeat(self.views)
-        return {"activations": kept[0], "labels": labels, **({"images": images} if self.variant == "img" else {})}
+            return {"images": middle if self.cached else data["images"], "labels": labels}
+        return {"activations": kept[0], "labels": kept[1], **({"images": middle} if self.variant == "img" else {})}
 
     @property
     def deviations(self) -> list[str]:
@@ -156,7 +149,7 @@ class LCam(nn.Module):
     def extra_repr(self) -> str:
         """The options, for the digest under which a trained model is kept."""
         terms = f"entropy={self.entropy}, area={self.area}, variation={self.variation}, power={self.power}"
-        seen = f"cached={self.cached}, views={self.views}, dropout={self.dropout}" + ", raw" * self.raw
+        seen = f"cached={self.cached}, dropout={self.dropout}" + ", raw" * self.raw
         return f"variant={self.variant}, masks={self.masks}, {seen}, {terms}"
 
 
@@ -179,10 +172,3 @@ def gathered(labels: Tensor) -> tuple[Tensor, int]:
     shares: list[list[int]] = [[] for _ in range(distributed.get_world_size())]
     distributed.all_gather_object(shares, labels.tolist())  # shares of the last batch may differ in size
     return labels.new_tensor([label for share in shares for label in share]), sum(map(len, shares[: distributed.get_rank()]))
-
-
-def seen_in_training(images: Tensor, views: int) -> list[Tensor]:
-    """Images uint8 [N,3,H,W] -> ``views`` tensors [N,3,224,224] of random windows, half of them mirrored (L-CAM's augmentation)."""
-    generator = torch.Generator().manual_seed(derived_seed(0))
-    draws = torch.rand(views, len(images), 3, generator=generator)
-    return [augment(images, of, flip=L_CAM.flip, crop=L_CAM.crop) for of in draws]
