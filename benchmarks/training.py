@@ -30,7 +30,7 @@ from cam_core.learned.calm import Calm, calm_trunk
 from cam_core.learned.lfi import lfi_backbone
 from cam_core.learned.plain import with_pooled_head
 from cam_core.learned.recipes import L_CAM, LFI_CAM_IMAGENET
-from cam_core.learned.training import fit
+from cam_core.learned.train import fit
 from reproduce import sources
 
 Call = Callable[[], Any]

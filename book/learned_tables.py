@@ -131,7 +131,7 @@ def _spread(row, digits):
 
 def scratch(rows):
     """Accuracy of every planned training, and how alike the maps of two trainings are."""
-    from cam_core.learned.plans import SETTINGS
+    from cam_core.learned.recipes import SETTINGS
 
     first, planned = rows[0], [row for row in rows if row["role"] == "training"]
     settings = [f"learning rate {of.lr:g}, batch {of.batch}, weight decay {of.weight_decay:g}" for of in SETTINGS.get(first["dataset"], ())]

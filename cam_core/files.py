@@ -1,19 +1,26 @@
-"""Files that are there whole or not at all: written beside their place, flushed, then renamed (without torch)."""
+"""Files that are there whole or not at all: written beside their place, flushed, then renamed; and tensors that lie in a file.
+
+Results and the book read this without loading torch.
+"""
 
 import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager
@@ -85,3 +92,18 @@ def replace_folder(new: Path, final: Path) -> None:
     new.rename(final)
     flush(final.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def mapped(blocks: Iterable["Tensor"], shape: Sequence[int]) -> "Tensor":
+    """A tensor of ``shape`` mapped from a temporary file that holds the ``blocks`` and goes with the tensor.
+
+    The operating system pages it in and out. `tempfile` says where it lies (TMPDIR moves it): keep it on a real disk, not on tmpfs.
+    """
+    import torch
+
+    with NamedTemporaryFile() as file:
+        for block in blocks:
+            file.write(block.contiguous().numpy().data)
+            kind = block.dtype
+        file.flush()
+        return torch.from_file(file.name, shared=True, size=int(np.prod(shape)), dtype=kind).reshape(tuple(shape))

@@ -1,7 +1,7 @@
 """Small networks for small images (the CIFAR families), and stock networks changed so that their last map is finer.
 
-The CIFAR families have a stem of one 3x3 convolution with ``stem_stride``, three stages at strides 1, 2, 2, average pooling and a linear
-layer. The papers' stem has stride 1 for 32 x 32 images; 2 makes 14 x 14 maps of 112 x 112 images.
+The CIFAR families have a stem of one 3x3 convolution with ``stem_stride``, three stages of torchvision's blocks at strides 1, 2, 2, average
+pooling and a linear layer. The papers' stem has stride 1 for 32 x 32 images; 2 makes 14 x 14 maps of 112 x 112 images.
 """
 
 from collections import OrderedDict
@@ -12,110 +12,54 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.densenet import _DenseBlock
+from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import Conv2dNormActivation
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class Block(nn.Module):
-    """Two 3x3 convolutions with BatchNorm and a shortcut, rectified at the end."""
-
-    def __init__(self, given: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(given, width, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = _shortcut(given, width, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B,given,h,w] -> [B,width,h/stride,w/stride], at least 0."""
-        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        rectified: Tensor = self.relu(out + self.downsample(x))
-        return rectified
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3 (in ``groups``) and 1x1 convolutions with BatchNorm and a shortcut, rectified at the end; ``wide`` channels inside."""
-
-    def __init__(self, given: int, wide: int, width: int, stride: int, groups: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(given, wide, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(wide)
-        self.conv2 = nn.Conv2d(wide, wide, 3, stride, padding=1, groups=groups, bias=False)
-        self.bn2 = nn.BatchNorm2d(wide)
-        self.conv3 = nn.Conv2d(wide, width, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(given, width, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B,given,h,w] -> [B,width,h/stride,w/stride], at least 0."""
-        out = self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
-        rectified: Tensor = self.relu(self.bn3(self.conv3(out)) + self.downsample(x))
-        return rectified
-
-
-def _shortcut(given: int, width: int, stride: int) -> nn.Module:
-    if stride == 1 and given == width:
-        return nn.Identity()
-    return nn.Sequential(nn.Conv2d(given, width, 1, stride, bias=False), nn.BatchNorm2d(width))
-
-
-class DenseLayer(nn.Module):
-    """BN-ReLU-conv 1x1 (to 4 ``growth``), BN-ReLU-conv 3x3 (to ``growth``), appended to what came in."""
-
-    def __init__(self, given: int, growth: int) -> None:
-        super().__init__()
-        self.bn1, self.conv1 = nn.BatchNorm2d(given), nn.Conv2d(given, 4 * growth, 1, bias=False)
-        self.bn2, self.conv2 = nn.BatchNorm2d(4 * growth), nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B,given,h,w] -> [B,given + growth,h,w], neither sign excluded."""
-        return torch.cat([x, self.conv2(self.bn2(self.conv1(self.bn1(x).relu())).relu())], 1)
-
-
-def resnet_cifar(depth: int = 8, num_classes: int = 10, stem_stride: int = 2, width: int = 16, *, expansion: int = 1) -> nn.Sequential:
+def resnet_cifar(
+    depth: int = 8, num_classes: int = 10, stem_stride: int = 2, width: int = 16, *, block: type[BasicBlock | Bottleneck] = BasicBlock
+) -> nn.Sequential:
     """ResNet of He et al. (CVPR 2016, section 4.2): stages of ``width``, 2x and 4x channels, (depth - 2) / 6 blocks each.
 
-    ``expansion`` 4: as many blocks of three convolutions, four times as wide at their ends: LFI-CAM's and ABN's "ResNet-110" (256
-    channels, really 164 layers). Depth 8 with stem stride 2 costs about 40 M multiply-adds on 112 x 112 images.
+    With ``block`` `Bottleneck` as many blocks of three convolutions, four times as wide at their ends: LFI-CAM's and ABN's "ResNet-110"
+    (256 channels, really 164 layers). Depth 8 with stem stride 2 costs about 40 M multiply-adds on 112 x 112 images.
     """
     if depth < 8 or (depth - 2) % 6:
         raise ValueError(f"depth {depth} is not 6n + 2: take 8, 14, 20, 32, 44, 56 or 110")
-
-    def block(given: int, wide: int, stride: int) -> nn.Module:
-        return Bottleneck(given, wide, expansion * wide, stride) if expansion > 1 else Block(given, wide, stride)
-
-    stages, given = OrderedDict[str, nn.Module](), width
-    for number, (wide, stride) in enumerate([(width, 1), (2 * width, 2), (4 * width, 2)], start=1):
-        inside = expansion * wide
-        blocks = [block(given if i == 0 else inside, wide, stride if i == 0 else 1) for i in range((depth - 2) // 6)]
-        stages[f"layer{number}"], given = nn.Sequential(*blocks), inside
-    return _network(width, stem_stride, stages, given, num_classes)
+    return _residual(block, (depth - 2) // 6, width, stem_stride, num_classes)
 
 
-def resnext_cifar(
-    depth: int = 29, num_classes: int = 10, stem_stride: int = 2, *, cardinality: int = 8, base: int = 64, widen: int = 4
-) -> nn.Sequential:
-    """ResNeXt of Xie et al. (CVPR 2017, section 5.3): depth 29, 8x64d; stages of 4, 8 and 16 ``base`` channels (``widen`` 4).
+def resnext_cifar(depth: int = 29, num_classes: int = 10, stem_stride: int = 2, *, cardinality: int = 8, base: int = 64) -> nn.Sequential:
+    """ResNeXt of Xie et al. (CVPR 2017, section 5.3): depth 29, 8x64d; stages of 4, 8 and 16 ``base`` channels.
 
     The linear layer is drawn as in LFI-CAM's and ABN's release: normal, variance 2 / its inputs, bias 0.
     """
     if depth < 11 or (depth - 2) % 9:
         raise ValueError(f"depth {depth} is not 9n + 2: take 29")
-    stages, given = OrderedDict[str, nn.Module](), base
-    for number, (factor, stride) in enumerate([(1, 1), (2, 2), (4, 2)], start=1):
-        width, inside = widen * base * factor, cardinality * base * factor
-        blocks = [
-            Bottleneck(given if i == 0 else width, inside, width, stride if i == 0 else 1, cardinality) for i in range((depth - 2) // 9)
-        ]
-        stages[f"layer{number}"], given = nn.Sequential(*blocks), width
-    network = _network(base, stem_stride, stages, given, num_classes)
+    network = _residual(Bottleneck, (depth - 2) // 9, base, stem_stride, num_classes, groups=cardinality)
     nn.init.kaiming_normal_(network.get_parameter("fc.weight"))
     nn.init.zeros_(network.get_parameter("fc.bias"))
     return network
+
+
+def _residual(
+    block: type[BasicBlock | Bottleneck], count: int, width: int, stem_stride: int, num_classes: int, groups: int = 1
+) -> nn.Sequential:
+    """Three stages of ``count`` of torchvision's blocks, ``width``, 2x and 4x channels inside (times ``groups``)."""
+    stages, given = OrderedDict[str, nn.Module](), width
+    for number, stride in enumerate((1, 2, 2), start=1):
+        planes = width * 2 ** (number - 1)
+        wide, blocks = planes * block.expansion, []
+        for step in (stride, *[1] * (count - 1)):
+            changes = step != 1 or given != wide
+            shortcut = nn.Sequential(nn.Conv2d(given, wide, 1, step, bias=False), nn.BatchNorm2d(wide)) if changes else None
+            blocks.append(block(given, planes, step, shortcut, groups))
+            given = wide
+        stages[f"layer{number}"] = nn.Sequential(*blocks)
+    return _network(width, stem_stride, stages, given, num_classes)
 
 
 def densenet_cifar(depth: int = 100, num_classes: int = 10, stem_stride: int = 2, *, growth: int = 12) -> nn.Sequential:
@@ -125,10 +69,9 @@ def densenet_cifar(depth: int = 100, num_classes: int = 10, stem_stride: int = 2
     """
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(f"depth {depth} is not 6n + 4: take 40 or 100")
-    stages, given = OrderedDict[str, nn.Module](), 2 * growth
+    stages, given, layers = OrderedDict[str, nn.Module](), 2 * growth, (depth - 4) // 6
     for number in (1, 2, 3):
-        layers = [DenseLayer(given + i * growth, growth) for i in range((depth - 4) // 6)]
-        stages[f"dense{number}"], given = nn.Sequential(*layers), given + len(layers) * growth
+        stages[f"dense{number}"], given = _DenseBlock(layers, given, 4, growth, 0.0), given + layers * growth
         if number < 3:
             halved = nn.Conv2d(given, given // 2, 1, bias=False)
             stages[f"trans{number}"] = nn.Sequential(nn.BatchNorm2d(given), nn.ReLU(inplace=True), halved, nn.AvgPool2d(2))
@@ -160,7 +103,7 @@ def initialised(network: Network) -> Network:
 # three convolutions ("_bottleneck") from depth 44 on.
 CIFAR: dict[str, Callable[..., nn.Sequential]] = {
     **{f"resnet{depth}": partial(resnet_cifar, depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
-    **{f"resnet{depth}_bottleneck": partial(resnet_cifar, depth, expansion=4) for depth in (44, 56, 110)},
+    **{f"resnet{depth}_bottleneck": partial(resnet_cifar, depth, block=Bottleneck) for depth in (44, 56, 110)},
     "densenet100_12": partial(densenet_cifar, 100),
     "resnext29_8x64d": partial(resnext_cifar, 29),
 }

@@ -10,7 +10,7 @@ from cam_core.classifier import Classifier
 from cam_core.data import Dataset
 from cam_core.learned.batches import in_memory
 from cam_core.learned.plain import mean_average_precision
-from cam_core.learned.training import predict
+from cam_core.learned.train import predict
 from cam_core.metrics import Metric
 from cam_core.metrics.metric import Rate
 from cam_core.metrics.statistics import Array, one_by_one

@@ -3,7 +3,7 @@
 Every training is kept by digest under ``store``, so a notebook that asks for a model which a job has trained only loads it.
 
 The functions below take a data set's name (`reproduce.sources`), the backbone's, the folder of the images, and, beside what they name:
-``seed``; ``epochs``, ``setting`` and ``paper``, as in `cam_core.learned.plans`; ``held_out``, a share of the training images on which the
+``seed``; ``epochs``, ``setting`` and ``paper``, as in `cam_core.learned.recipes`; ``held_out``, a share of the training images on which the
 best weights are then chosen; where and by what means `trained` works (store, device, devices, nodes, best_on_test). They return a model
 and what is known of it: accuracy or mean average precision in percent, deviations, seconds.
 """
@@ -20,13 +20,15 @@ from torch import Tensor, nn
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset
 from cam_core.learned.abn import Abn, parameter_counts
-from cam_core.learned.batches import as_float, features, in_memory
+from cam_core.learned.batches import as_float, in_memory
+from cam_core.learned.cached import features
 from cam_core.learned.calm import PATCH, Calm, calm_trunk
 from cam_core.learned.lcam import ENTROPY_ALONE, LCam
 from cam_core.learned.lfi import CIFAR_MEAN, CIFAR_STD, LfiCam, lfi_backbone
 from cam_core.learned.plain import Plain, mean_average_precision, multi_label_head, start_as_released, with_pooled_head
-from cam_core.learned.plans import L_CAM_MASKS, LARGE, SMALL, Plan, calm_plan, l_cam_plan, scratch_plan
-from cam_core.learned.training import predict, trained
+from cam_core.learned.recipes import L_CAM_MASKS, LARGE, SMALL, Plan, calm_plan, l_cam_plan, scratch_plan
+from cam_core.learned.store import trained
+from cam_core.learned.train import predict
 from cam_core.networks import CIFAR, equal_width
 from cam_core.pretrained import load_classifier
 from cam_core.probe import Probe
@@ -42,13 +44,12 @@ SEVERAL = ("drawn_voc", "voc07")  # an image has several classes: measured by av
 def _carried_out(
     plan: Plan, build: Callable[[], Model], dataset: str, root: Path | str, *, held_out: float = 0.0, **how: Any
 ) -> tuple[Model, Summary]:
-    of, seen = source(dataset), dict(plan.seen)
-    train = images(dataset, root, seen.pop("split", "train"))(seen.pop("view", of.train_view or of.view))
-    tested = seen.pop("tested", of.view)
-    test = None if dataset in SEVERAL else images(dataset, root)(tested)
+    of, seen = source(dataset), plan.seen
+    train = images(dataset, root, seen.split)(seen.view or of.train_view or of.view)
+    test = None if dataset in SEVERAL else images(dataset, root)(seen.tested or of.view)
     criterion = "loss" if dataset in SEVERAL else plan.recipe.criterion
     recipe = replace(plan.recipe, held_out=held_out, criterion=criterion) if held_out else plan.recipe
-    how = {"store": STORE, "device": "cpu", "best": held_out > 0, **seen, **how}
+    how = {"store": STORE, "device": "cpu", "best": held_out > 0, "stream": seen.stream, **how}
     model, summary = trained(build, recipe, train, test=test, **how)
     own: Any = model.classifier
     if own.weights == "random" and not isinstance(model, LCam):  # which trains an attention, no classifier

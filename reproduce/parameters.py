@@ -40,7 +40,7 @@ def _of(default: Any, *papers: str) -> Any:
 class Parameters:
     """The parameters of one run or training; what each means is said in the first cell of the notebooks.
 
-    ``recipe``: a published one of `RECIPES`, None for the reduced one. ``setting``: of `plans.SETTINGS`. ``best``: the weights that are
+    ``recipe``: a published one of `RECIPES`, None for the reduced one. ``setting``: of `recipes.SETTINGS`. ``best``: the weights that are
     best on a tenth of the training images, which is not trained on. ``best_on_test``: the papers' habit, beside the accuracy of the last
     weights. ``terms`` of L-CAM's loss: "all"; with "ce" L-CAM is also trained by cross-entropy alone, with "raw" Img is trained so once
     more, as ResNet-50's was released. ``seed`` is that of the trainings; masks, random maps and the bootstrap always take 0.
@@ -165,7 +165,7 @@ def _check_types(wanted: Parameters) -> None:
 
 
 def _check_recipe(wanted: Parameters) -> None:
-    from cam_core.learned.plans import SCRATCH_EPOCHS
+    from cam_core.learned.recipes import SCRATCH_EPOCHS
 
     paper, dataset = wanted.paper, wanted.dataset
     if wanted.recipe is not None:
@@ -184,10 +184,10 @@ def _check_recipe(wanted: Parameters) -> None:
 
 
 def _check_backbone(wanted: Parameters) -> None:
-    """Networks that can be had for the data, then those that have a recipe (`plans` says which)."""
+    """Networks that can be had for the data, then those that have a recipe (`recipes` says which)."""
     import torchvision
 
-    from cam_core.learned.plans import calm_plan, l_cam_plan, scratch_plan
+    from cam_core.learned.recipes import calm_plan, l_cam_plan, scratch_plan
     from cam_core.networks import CIFAR
     from cam_core.pretrained import DEFAULT_LAYER, LITE
 

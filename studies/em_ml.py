@@ -27,10 +27,11 @@ from tqdm import tqdm
 
 from cam_core.classifier import Classifier
 from cam_core.files import write_table
-from cam_core.learned import Calm, lfi_backbone, plans
+from cam_core.learned import Calm, lfi_backbone, recipes
 from cam_core.learned.batches import Tensors, as_float, batches, in_memory, size
 from cam_core.learned.recipes import CALM, Recipe
-from cam_core.learned.training import predict, trained
+from cam_core.learned.store import trained
+from cam_core.learned.train import predict
 from cam_core.metrics.statistics import bootstrap
 from reproduce import jobs, sources
 
@@ -199,7 +200,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet8")
     given = parser.parse_args()
     train, test = data_of(sources.find_root("drawn_imagenet"), given.images)
-    recipe = small(plans.drawn_recipe(CALM, given.epochs, lr=0.1, groups=()))
+    recipe = small(recipes.drawn_recipe(CALM, given.epochs, lr=0.1, groups=()))
     rows = steps(given.backbone, train, test, recipe)
     rows += seeds(given.backbone, train, test, recipe, given.seeds)
     facts = {"dataset": "drawn_imagenet", "backbone": given.backbone, "epochs": given.epochs, "images": len(train["labels"])}

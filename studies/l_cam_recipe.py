@@ -29,10 +29,10 @@ from cam_core.classifier import Classifier
 from cam_core.data.folder import middle_square
 from cam_core.evaluate import evaluate
 from cam_core.files import write_table
-from cam_core.learned import LCam, plans
-from cam_core.learned.batches import center, in_memory
-from cam_core.learned.recipes import L_CAM
-from cam_core.learned.training import fit
+from cam_core.learned import LCam, recipes
+from cam_core.learned.batches import augment, center, derived_seed, in_memory
+from cam_core.learned.recipes import L_CAM, Recipe
+from cam_core.learned.train import fit
 from cam_core.methods import Method, method
 from reproduce import sources
 
@@ -74,23 +74,35 @@ def tries(network: str, root: Path, variant: str = "fm") -> pd.DataFrame:
     return records.assign(epochs=EPOCHS[variant], variant=variant)
 
 
-def chosen(classifier: Classifier, data: dict[str, Tensor], epochs: int, count: int = 1) -> LCam:
-    """L-CAM-Fm by the chosen masks and rate, on ``count`` cached views of each of the images ``data``."""
-    recipe = L_CAM.shortened(epochs, **plans.L_CAM_FEW)
+def windows(images: Tensor, count: int) -> list[Tensor]:
+    """Images uint8 [N,3,H,W] -> ``count`` tensors [N,3,224,224] of random windows, half of them mirrored (L-CAM's augmentation)."""
+    draws = torch.rand(count, len(images), 3, generator=torch.Generator().manual_seed(derived_seed(0)))
+    return [augment(images, of, flip=L_CAM.flip, crop=L_CAM.crop) for of in draws]
+
+
+def prepared(model: LCam, images: Tensor, recipe: Recipe, count: int = 1) -> dict[str, Tensor]:
+    """The training set of ``count`` cached views of each image: the centre and random windows, under the class predicted on the centre."""
+    middle = center(images, L_CAM.crop)
+    data = model.prepare({"images": torch.cat([middle, *windows(images, count - 1)])}, recipe, progress=False)
+    return {**data, "labels": data["labels"][: len(middle)].repeat(count)}
+
+
+def chosen(classifier: Classifier, images: Tensor, epochs: int, count: int = 1) -> LCam:
+    """L-CAM-Fm by the chosen masks and rate, on ``count`` cached views of each of the ``images``."""
+    recipe = L_CAM.shortened(epochs, **recipes.L_CAM_FEW)
     torch.manual_seed(0)
-    model = LCam(classifier, masks=plans.L_CAM_MASKS, views=count)
-    fit(model, recipe, model.prepare(data, recipe), progress=False)
+    model = LCam(classifier, masks=recipes.L_CAM_MASKS)
+    fit(model, recipe, prepared(model, images, recipe, count), progress=False)
     return model
 
 
 def views(network: str, root: Path, counts: Sequence[int]) -> pd.DataFrame:
     """The chosen masks and rate on one cached view of an image and on more, an epoch the shorter the more views it shows."""
     classifier = load_classifier(network)
-    train = in_memory(sources.images("imagenet", root, "train")(middle_square(256)))
+    images = in_memory(sources.images("imagenet", root, "train")(middle_square(256)))["images"]
     found = []
     for count in tqdm(counts, desc=network, unit="try"):
-        given = train if count > 1 else {**train, "images": center(train["images"], L_CAM.crop)}
-        model = chosen(classifier, given, round(EPOCHS["fm"] / count), count)
+        model = chosen(classifier, images, round(EPOCHS["fm"] / count), count)
         found.append(learned(f"{count} {'view' if count == 1 else 'views'}", model))
     return measured(classifier, root, found)
 
@@ -98,8 +110,8 @@ def views(network: str, root: Path, counts: Sequence[int]) -> pd.DataFrame:
 def lengths(network: str, root: Path, counts: Sequence[int]) -> pd.DataFrame:
     """The chosen masks and rate over each number of epochs, the fall of the rate stretched alike."""
     classifier = load_classifier(network)
-    train = in_memory(sources.images("imagenet", root, "train")("crop"))
-    found = [learned(f"{count} epochs", chosen(classifier, train, count)) for count in tqdm(counts, desc=network, unit="try")]
+    images = in_memory(sources.images("imagenet", root, "train")("crop"))["images"]
+    found = [learned(f"{count} epochs", chosen(classifier, images, count)) for count in tqdm(counts, desc=network, unit="try")]
     return measured(classifier, root, found)
 
 

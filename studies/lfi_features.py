@@ -22,7 +22,8 @@ from cam_core.data import Dataset
 from cam_core.evaluate import Data, evaluate
 from cam_core.files import write_table
 from cam_core.learned import LfiCam, multi_label_head
-from cam_core.learned.batches import features, in_memory
+from cam_core.learned.batches import in_memory
+from cam_core.learned.cached import features
 from cam_core.methods import method
 from cam_core.metrics import EnergyPointingGame, PixelPrecision
 from cam_core.metrics.statistics import paired_difference

@@ -39,7 +39,7 @@ from torch import Tensor
 from cam_core import METHODS, Probe
 from cam_core.classifier import Classifier
 from cam_core.files import write_table
-from cam_core.learned import LfiCam, TrainingError, plans
+from cam_core.learned import LfiCam, TrainingError, recipes
 from cam_core.learned.batches import as_float, in_memory
 from cam_core.maps import is_empty
 from cam_core.metrics import map_stability
@@ -55,7 +55,7 @@ Explains = Callable[[Probe], Tensor]
 
 
 class Training(NamedTuple):
-    """What is trained, and how: the setting is a number in `plans.SETTINGS`."""
+    """What is trained, and how: the setting is a number in `recipes.SETTINGS`."""
 
     model: str
     setting: int
@@ -241,7 +241,7 @@ def study(
     data = jobs.spread(sources.images(dataset, root)(of.view), limit)
     images = in_memory(data, progress=False)["images"]
     size = (images.shape[-2], images.shape[-1])
-    count = epochs or plans.SCRATCH_EPOCHS[dataset]
+    count = epochs or recipes.SCRATCH_EPOCHS[dataset]
     facts = {"dataset": dataset, "backbone": name, "epochs": count, "images": len(images)}
     known = published(out, facts)
     done, failed, paired = dict[Training, Done](), dict[Training, str](), list[Row]()
@@ -299,8 +299,8 @@ def published(out: Path, facts: dict[str, object]) -> int:
 
 def table(dataset: str, name: str, epochs: int | None, models: Sequence[str], settings: Sequence[int] = ()) -> Path:
     """Where the table goes: a file of its own for another number of epochs, for seeds under one of the settings, and for the ablations."""
-    other = [f"e{epochs}"] if epochs not in (None, plans.SCRATCH_EPOCHS[dataset]) else []
-    seeds = ["seeds"] if len(settings) == 1 and not other and dataset in plans.SETTINGS else []
+    other = [f"e{epochs}"] if epochs not in (None, recipes.SCRATCH_EPOCHS[dataset]) else []
+    seeds = ["seeds"] if len(settings) == 1 and not other and dataset in recipes.SETTINGS else []
     ablations = ["ablations"] if set(models) - set(MODELS) else []
     return sources.HOME / f"results/studies/{'-'.join(['scratch', dataset, name, *other, *seeds, *ablations])}.csv"
 
@@ -310,7 +310,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=DATASETS)
     parser.add_argument("backbone", help="resnet20 on cifar10 and cifar100, resnet18 on cat_dog and stl10, resnet8 on drawn data")
-    parser.add_argument("--settings", type=int, nargs="+", default=[0], help="numbers in plans.SETTINGS; drawn data have one")
+    parser.add_argument("--settings", type=int, nargs="+", default=[0], help="numbers in recipes.SETTINGS; drawn data have one")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="the first is that of all settings")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(jobs.SCRATCH))
     parser.add_argument("--epochs", type=int, help="the data set's default if left out")
@@ -318,7 +318,7 @@ def main() -> None:
     parser.add_argument("--from-maps", action="store_true", help="compute the table's pairs anew from its published maps; trains nothing")
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
-    known = len(plans.SETTINGS.get(given.dataset, (None,)))
+    known = len(recipes.SETTINGS.get(given.dataset, (None,)))
     if not set(given.settings) <= set(range(known)):
         parser.error(f"{given.dataset} has settings 0 to {known - 1}")
     out = table(given.dataset, given.backbone, given.epochs, given.models, given.settings)

@@ -32,10 +32,11 @@ from cam_core import Probe
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset, inclusive_boxes
 from cam_core.files import write_table
-from cam_core.learned import LCam, Plain, plans
+from cam_core.learned import LCam, Plain, recipes
 from cam_core.learned.batches import in_memory
 from cam_core.learned.recipes import L_CAM
-from cam_core.learned.training import predict, trained
+from cam_core.learned.store import trained
+from cam_core.learned.train import predict
 from cam_core.methods import Method, method
 from cam_core.metrics import EnergyPointingGame, MaximumInBox, Metric
 from cam_core.metrics.statistics import paired_difference, wilson
@@ -95,13 +96,13 @@ def learn(
     """The plain network, and L-CAM-Fm and L-CAM-Img on it; ``epochs`` of the three. No border: a shifted image would lose its mark."""
     options = {"seed": seed, "store": store, "device": "cpu", "progress": False}
     classes = int(train["labels"].max()) + 1
-    recipe = plans.scratch_recipe("plain", NAME, epochs[0]).shortened(epochs[0], pad=0)
+    recipe = recipes.scratch_recipe("plain", NAME, epochs[0]).shortened(epochs[0], pad=0)
     plain, _ = trained(lambda: Plain(jobs.scratch_backbone(NAME, name, classes)), recipe, train, **options)
     classifier = plain.classifier
     learned = {}
     for variant, count in zip(("fm", "img"), epochs[1:], strict=True):
-        build = partial(LCam, classifier, variant, masks=plans.L_CAM_MASKS)
-        learned[f"l_cam_{variant}"], _ = trained(build, L_CAM.shortened(count, **plans.L_CAM_FEW), train, **options)
+        build = partial(LCam, classifier, variant, masks=recipes.L_CAM_MASKS)
+        learned[f"l_cam_{variant}"], _ = trained(build, L_CAM.shortened(count, **recipes.L_CAM_FEW), train, **options)
     return classifier, learned
 
 

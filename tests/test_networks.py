@@ -1,6 +1,9 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
+from torchvision.models.resnet import Bottleneck
 
 from cam_core.cutting import cut, cuts
 from cam_core.networks import CIFAR, densenet_cifar, equal_width, resnet_cifar, resnext_cifar
@@ -81,9 +84,31 @@ def test_resnext_s_linear_layer_is_drawn_as_released():
     assert not layer.bias.any()
 
 
+@pytest.mark.parametrize(
+    ("make", "magnitudes", "linear", "logits", "gradients"),
+    [
+        (partial(resnet_cifar, 14, width=8), 3652.87132, -0.1312480867, 2.27923316, 11802.9367),
+        (partial(resnet_cifar, 14, block=Bottleneck), 18772.6008, -0.04464773834, -4.88218994, 36103.5602),
+        (partial(resnext_cifar, 11, cardinality=2, base=8), 5222.42982, -0.06065481902, -0.611712476, 24191.5114),
+        (partial(densenet_cifar, 16, growth=6), 2244.15639, 0.1554086357, -3.09488784, 636.248804),
+    ],
+    ids=["resnet", "bottleneck", "resnext", "densenet"],
+)
+def test_a_seed_draws_the_networks_that_were_trained(make, magnitudes, linear, logits, gradients):
+    """Taken with blocks of our own, before torchvision's took their place: published trainings start from these draws."""
+    torch.manual_seed(3)
+    network = make(5).double()
+    assert float(sum(p.detach().abs().sum() for p in network.parameters())) == pytest.approx(magnitudes, rel=1e-6)
+    assert network.fc.weight[0, 0].item() == pytest.approx(linear, rel=1e-5)
+    found = network(torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)).double())
+    found.square().sum().backward()
+    assert found.sum().item() == pytest.approx(logits, rel=1e-4)
+    assert float(sum(p.grad.abs().sum() for p in network.parameters())) == pytest.approx(gradients, rel=1e-4)
+
+
 def test_bottleneck_has_as_many_blocks():
-    assert len(resnet_cifar(14, expansion=4).layer1) == len(resnet_cifar(14).layer1) == 2
-    assert resnet_cifar(14, expansion=4).fc.in_features == 4 * resnet_cifar(14).fc.in_features
+    assert len(resnet_cifar(14, block=Bottleneck).layer1) == len(resnet_cifar(14).layer1) == 2
+    assert resnet_cifar(14, block=Bottleneck).fc.in_features == 4 * resnet_cifar(14).fc.in_features
 
 
 def test_dense_block_appends():

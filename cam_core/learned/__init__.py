@@ -6,7 +6,8 @@ from cam_core.learned.lcam import LCam
 from cam_core.learned.lfi import LfiCam, lfi_backbone
 from cam_core.learned.plain import Plain, mean_average_precision, multi_label_head, with_pooled_head
 from cam_core.learned.recipes import ABN, CALM, L_CAM, L_CAM_VGG, LFI_CAM, PLAIN, Recipe
-from cam_core.learned.training import TrainingError, accuracy, fit, predict, trained
+from cam_core.learned.store import trained
+from cam_core.learned.train import TrainingError, accuracy, fit, predict
 
 __all__ = [
     "ABN", "CALM", "LFI_CAM", "L_CAM", "L_CAM_VGG", "PLAIN", "Abn", "Calm", "LCam", "LfiCam", "Plain", "Recipe", "TrainingError",

@@ -1,4 +1,4 @@
-"""Training sets as tensors in memory, their order and augmentation, and activations cached for training.
+"""Training sets as tensors in memory or read from disk: their order, their augmentation.
 
 A training set is a mapping of tensors of equal length: ``images`` uint8 [N,3,H,W], ``labels`` int64 [N], ``targets`` float [N,C] where
 images have several classes, ``activations`` [N,K,h,w] where they are cached; or a `cam_core.data.Dataset`, read image by image.
@@ -14,14 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms.v2 import functional as geometry
 from tqdm import tqdm
 
-from cam_core.classifier import Classifier
 from cam_core.data import Dataset, Example, multi_hot
 from cam_core.learned.recipes import Recipe
 
@@ -89,7 +87,7 @@ def batches(
         return order[number][rank::world].tolist(), draws[rank::world]
 
     shares = (share(number) for number in range(first, len(order)))
-    see = partial(_still if still else _as_seen, recipe=recipe)
+    see = partial(_view, recipe=recipe, still=still)
     read = _taken(data, shares, see) if isinstance(data, Mapping) else _streamed(data, shares, see)
     for number, batch in enumerate(read, start=first):
         yield order[number].tolist(), batch
@@ -106,11 +104,9 @@ def _taken(data: Tensors, shares: Iterable[tuple[list[int], Tensor]], see: See) 
         yield batch
 
 
-def _still(images: Tensor, _draws: Tensor, recipe: Recipe) -> Tensor:
-    return middle(images, recipe)
-
-
-def _as_seen(images: Tensor, draws: Tensor, recipe: Recipe) -> Tensor:
+def _view(images: Tensor, draws: Tensor, recipe: Recipe, still: bool) -> Tensor:
+    if still:
+        return middle(images, recipe)
     if not recipe.augments:
         return images
     return augment(images, draws, flip=recipe.flip, pad=recipe.pad, crop=recipe.crop, resized=recipe.resized)
@@ -179,21 +175,20 @@ def augment(
 
     ``draws`` [B,3] in [0, 1): mirror, row, column; with ``resized`` [B,23], ten tries of area and ten of aspect behind them.
     """
-    images = F.pad(images, [pad] * 4) if pad else images
+    # The operations are torchvision's, the draws are not: its transforms draw from the global generator, where the published trainings
+    # (and a training that is resumed, or shared by several processes) need those of (seed, epoch, batch).
+    images = geometry.pad(images, [pad]) if pad else images
     height, width = (crop, crop) if crop else (images.shape[2] - 2 * pad, images.shape[3] - 2 * pad)
     if resized is not None:
-        windows = [
-            geometry.resized_crop(image, *window(image.shape[-2:], draw, resized), [height, width], antialias=True)
-            for image, draw in zip(images, draws.double(), strict=True)
-        ]
+        windows = [window(images.shape[-2:], draw, resized) for draw in draws.double()]
     else:
         room = torch.tensor([images.shape[2] - height, images.shape[3] - width])
         if bool((room < 0).any()):
             raise ValueError(f"a window of {height} x {width} does not fit into images of {tuple(images.shape[-2:])}: read them larger")
-        corners = (draws[:, 1:3] * (room + 1)).long().tolist()
-        windows = [image[:, y : y + height, x : x + width] for image, (y, x) in zip(images, corners, strict=True)]
-    mirrored = draws[:, 0] < 0.5
-    return torch.stack([w.flip(-1) if flip and m else w for w, m in zip(windows, mirrored.tolist(), strict=True)])
+        windows = [(top, left, height, width) for top, left in (draws[:, 1:3] * (room + 1)).long().tolist()]
+    views = [geometry.resized_crop(image, *at, [height, width], antialias=True) for image, at in zip(images, windows, strict=True)]
+    mirrored = (draws[:, 0] < 0.5).tolist()
+    return torch.stack([geometry.horizontal_flip(view) if flip and m else view for view, m in zip(views, mirrored, strict=True)])
 
 
 def window(sides: Sequence[int], draw: Tensor, shares: tuple[float, float]) -> tuple[int, int, int, int]:
@@ -231,22 +226,3 @@ def center(images: Tensor, side: int | None) -> Tensor:
 def as_float(images: Tensor) -> Tensor:
     """Pixels 0..255 -> [0, 1]; floating images stay what they are."""
     return images.float() / 255 if images.dtype == torch.uint8 else images
-
-
-@torch.no_grad()
-def features(
-    classifier: Classifier, images: Tensor, *, pool: bool = False, half: bool = False, batch: int = 32, progress: bool = True
-) -> tuple[Tensor, Tensor]:
-    """Activations [N,K,h,w] and predicted classes [N] of images [N,3,H,W], on the CPU.
-
-    ``pool``: their averages [N,K] instead; ``half``: in float16.
-    """
-    frozen, device = classifier.frozen(), classifier.mean.device
-    kept, predicted = [], []
-    parts = images.split(batch)
-    for part in tqdm(parts, "activations", unit="batch", disable=not progress, leave=False):
-        activations = frozen.activations(as_float(part.to(device)))
-        predicted.append(frozen.head(activations).argmax(1).cpu())
-        activations = activations.mean((2, 3)) if pool else activations
-        kept.append((activations.half() if half else activations).cpu().contiguous())
-    return torch.cat(kept), torch.cat(predicted)

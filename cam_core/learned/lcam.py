@@ -4,26 +4,17 @@ A [N,K,h,w] are the classifier's activations, m = sigmoid(conv(A)) [N,C,h,w] the
 predicts ("model truth").
 """
 
-import copy
-import math
-import shutil
-import tempfile
-import warnings
-from collections.abc import Iterator
-from dataclasses import replace
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
-from tqdm import tqdm
 
 from cam_core import maps
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset, transforms
-from cam_core.learned.batches import Tensors, as_float, augment, center, derived_seed, features, in_order
+from cam_core.learned.batches import Tensors, center
+from cam_core.learned.cached import features, features_in_file, relabelled
 from cam_core.learned.plain import Loss, shapes, share_correct
 from cam_core.learned.recipes import L_CAM, Recipe
-from cam_core.metrics.store import mapped
 from cam_core.probe import Probe
 
 RELEASED = {"entropy": 1.5, "area": 2.0, "variation": 0.01, "power": 0.3}  # the loss: weights of its terms, exponent of the area
@@ -35,13 +26,12 @@ class LCam(nn.Module):
 
     ``masks``: which maps area and variation are taken of. "batch", as released: for every image the maps of all N classes in the
     batch, N² in all, which makes the variation term N times as large; "own": each image's own class, where ``variation`` = 0.01 N
-    restores the balance. ``cached``: train on activations of ``views`` views per image, passed once and kept in a temporary file: the
-    centre and, if more than one, windows of 224 pixels at random places, half of them mirrored, as the paper's training sees them (from
-    images with a short side of 256; an epoch shows every view). ``dropout``: the classifier's dropout stays on in training,
-    everything else of it in eval mode; by default for VGG, as released. ``raw``: the attention reads activations of the image in [0, 1],
-    not normalised, in training and in `explain`. One released file does this, ResNet-50's Img by cross-entropy alone (a row with a star in
-    the paper's table); by default it is normalised there too, as in all other files. Only ``attention`` is trained or kept; the
-    ``classifier`` itself is put into eval mode and its parameters stop to require gradients.
+    restores the balance. ``cached``: train on activations of the centre view, passed once and kept in a temporary file.
+    ``dropout``: the classifier's dropout stays on in training, everything else of it in eval mode; by default for VGG, as released.
+    ``raw``: the attention reads activations of the image in [0, 1], not normalised, in training and in `explain`. One released file does
+    this, ResNet-50's Img by cross-entropy alone (a row with a star in the paper's table); by default it is normalised there too, as in
+    all other files. Only ``attention`` is trained or kept; the ``classifier`` is put into eval mode and its parameters stop to require
+    gradients.
     """
 
     def __init__(
@@ -55,18 +45,15 @@ class LCam(nn.Module):
         variation: float = RELEASED["variation"],
         power: float = RELEASED["power"],
         cached: bool = True,
-        views: int = 1,
         dropout: bool | None = None,
         raw: bool = False,
     ) -> None:
         super().__init__()
-        if views < 1 or (views > 1 and not cached):
-            raise ValueError(f"L-CAM keeps one view of an image or more, and only if cached; got views={views}, cached={cached}")
         if variant not in ("fm", "img") or masks not in ("batch", "own"):
             raise ValueError(f'L-CAM has variants "fm" and "img" and masks "batch" and "own", got {variant!r} and {masks!r}')
         if raw and variant == "fm":
             raise ValueError('L-CAM-Fm masks the activations that it reads, so they are normalised: take raw=False, or the variant "img"')
-        self.variant, self.masks, self.cached, self.views, self.raw = variant, masks, cached, views, raw
+        self.variant, self.masks, self.cached, self.raw = variant, masks, cached, raw
         self.entropy, self.area, self.variation, self.power = entropy, area, variation, power
         self.alone = area == variation == 0
         options = ",".join(["ce"] * self.alone + ["raw"] * raw)
@@ -84,11 +71,67 @@ class LCam(nn.Module):
                 module.train(mode and self.dropout)
         return self
 
+    def loss(self, batch: dict[str, Tensor]) -> Loss:
+        """1.5 cross-entropy + 2 area + 0.01 variation (released weights); and its terms.
+
+        The batch has ``labels`` [N], and ``activations`` [N,K,h,w] or ``images`` [N,3,H,W] in [0, 1], or both. Of several processes each
+        has its share of the batch, but takes the maps of the whole batch's classes.
+        """
+        labels = batch["labels"]
+        if "activations" in batch:
+            activations = batch["activations"].to(self.attention.weight.dtype)
+        else:
+            with torch.no_grad():
+                activations = self._read(self.classifier, batch["images"])
+        # only the rows of the classes in the batch: the other maps enter no term
+        classes, first = gathered(labels)
+        all_maps = F.conv2d(activations, self.attention.weight[classes], self.bias[classes]).sigmoid()  # [N,N,h,w]
+        own = all_maps.diagonal(first).permute(2, 0, 1)[:, None]  # [N,1,h,w]
+        if self.variant == "fm":
+            logits: Tensor = self.classifier.head(own * activations)
+        else:  # black where masked, then normalised
+            logits = self.classifier(maps.upsample(own, batch["images"].shape[-2:]) * batch["images"])
+        chosen = all_maps if self.masks == "batch" else own
+        entropy, size, variation = F.cross_entropy(logits, labels), area(chosen, self.power), total_variation(chosen)
+        terms = {"entropy": entropy.detach(), "area": size.detach(), "variation": variation.detach()}
+        loss = self.entropy * entropy + self.area * size + self.variation * variation
+        return loss, {"accuracy": share_correct(logits, labels), **terms}
+
+    def _read(self, classifier: Classifier, images: Tensor) -> Tensor:
+        """The activations [N,K,h,w] that the attention reads of images [N,3,H,W] in [0, 1]."""
+        return classifier.activations(images * classifier.std + classifier.mean if self.raw else images)  # the classifier takes this back
+
     @property
     def bias(self) -> Tensor:
         """The attention's bias [C]."""
         assert self.attention.bias is not None
         return self.attention.bias
+
+    @torch.no_grad()
+    def explain(self, probe: Probe) -> Tensor:
+        """The map of the target before the sigmoid, [B,h,w], signed (released read-out); with ``raw`` by another pass through the trunk."""
+        activations = self._read(probe.classifier, probe.images) if self.raw else probe.activations
+        weight, bias = self.attention.weight[probe.targets, :, 0, 0], self.bias[probe.targets]
+        return torch.einsum("bk,bkhw->bhw", weight, activations) + bias[:, None, None]
+
+    def prepare(self, data: Tensors | Dataset, recipe: Recipe, *, progress: bool = True) -> dict[str, Tensor] | Dataset:
+        """The training set with the classifier's predictions on centre views for labels and, if ``cached``, float16 activations.
+
+        Where the temporary folder has no room for them, the views themselves, which then pass through the trunk in every epoch. A data
+        set that is read from disk gets the labels alone.
+        """
+        if isinstance(data, Dataset):
+            if self.cached:
+                raise ValueError("activations are cached of images in memory: decode the data set, or take cached=False")
+            return relabelled(data, self.classifier, transforms.view("crop", L_CAM.crop or 224), progress=progress)
+        middle = center(data["images"], recipe.crop)
+        kept = None
+        if self.cached:
+            kept = features_in_file(self.classifier, middle, self._read if self.raw else None, progress=progress)
+        if kept is None:
+            _, labels = features(self.classifier, middle, pool=True, progress=progress)
+            return {"images": middle if self.cached else data["images"], "labels": labels}
+        return {"activations": kept[0], "labels": kept[1], **({"images": middle} if self.variant == "img" else {})}
 
     @property
     def deviations(self) -> list[str]:
@@ -106,124 +149,8 @@ class LCam(nn.Module):
     def extra_repr(self) -> str:
         """The options, for the digest under which a trained model is kept."""
         terms = f"entropy={self.entropy}, area={self.area}, variation={self.variation}, power={self.power}"
-        seen = f"cached={self.cached}, views={self.views}, dropout={self.dropout}" + ", raw" * self.raw
+        seen = f"cached={self.cached}, dropout={self.dropout}" + ", raw" * self.raw
         return f"variant={self.variant}, masks={self.masks}, {seen}, {terms}"
-
-    def prepare(self, data: Tensors | Dataset, recipe: Recipe, *, progress: bool = True) -> dict[str, Tensor] | Dataset:
-        """The training set with the classifier's predictions on centre views for labels and, if ``cached``, float16 activations.
-
-        Where the temporary folder has no room for them, the views themselves, which then pass through the trunk in every epoch. A data
-        set that is read from disk gets the labels alone.
-        """
-        if isinstance(data, Dataset):
-            return self._relabelled(data, progress)
-        if self.views > 1 and recipe.held_out:
-            raise ValueError("held_out takes views apart, and other views of the same image are trained on: take views=1, or hold none out")
-        middle = center(data["images"], L_CAM.crop if self.views > 1 else recipe.crop)
-        images = torch.cat([middle, *seen_in_training(data["images"], self.views - 1)])
-        if not self.cached or not self._room(images):
-            _, labels = features(self.classifier, middle, pool=True, progress=progress)
-            return {"images": images if self.cached else data["images"], "labels": labels.repeat(self.views)}
-        predicted: list[Tensor] = []
-        activations = mapped(self._passed(images, predicted, progress), self._shape(images))
-        labels = torch.cat(predicted)[: len(middle)].repeat(self.views)
-        return {"activations": activations, "labels": labels, **({"images": images} if self.variant == "img" else {})}
-
-    def _relabelled(self, data: Dataset, progress: bool) -> Dataset:
-        if self.cached:
-            raise ValueError("activations are cached of images in memory: decode the data set, or take cached=False")
-        centred, labelled = copy.copy(data), copy.copy(data)
-        centred.transform = transforms.view("crop", L_CAM.crop or 224)
-        frozen, device = self.classifier.frozen(), self.classifier.mean.device
-        parts = tqdm(in_order(centred), "predicted classes", len(data) // 64 + 1, unit="batch", disable=not progress, leave=False)
-        with torch.no_grad():
-            predicted = [frozen(as_float(part["images"].to(device))).argmax(1).cpu() for part in parts]
-        both = zip(data.annotations, torch.cat(predicted).tolist(), strict=True)
-        labelled.annotations = [replace(item, label=label) for item, label in both]
-        return labelled
-
-    @torch.no_grad()
-    def _shape(self, images: Tensor) -> tuple[int, ...]:
-        return (len(images), *self.classifier.activations(as_float(images[:1].to(self.classifier.mean.device))).shape[1:])
-
-    def _room(self, images: Tensor) -> bool:
-        processes = distributed.get_world_size() if distributed.is_initialized() else 1  # as if on one machine, each with its file
-        needed, folder = 2 * math.prod(self._shape(images)) * processes, tempfile.gettempdir()
-        free = shutil.disk_usage(folder).free
-        if needed > free:
-            warnings.warn(
-                f"the activations of {len(images)} views take {needed / 1e9:.3g} GB, {folder} has {free / 1e9:.3g} GB: they pass through "
-                "the trunk in every epoch, which is slow (TMPDIR names another folder)",
-                stacklevel=3,
-            )
-        return needed <= free
-
-    @torch.no_grad()
-    def _passed(self, images: Tensor, predicted: list[Tensor], progress: bool) -> Iterator[Tensor]:
-        frozen, device = self.classifier.frozen(), self.classifier.mean.device
-        for part in tqdm(images.split(32), "activations", unit="batch", disable=not progress, leave=False):
-            seen = as_float(part.to(device))
-            activations = frozen.activations(seen)
-            predicted.append(frozen.head(activations).argmax(1).cpu())
-            yield (self._read(frozen, seen) if self.raw else activations).half().cpu()
-
-    def _read(self, classifier: Classifier, images: Tensor) -> Tensor:
-        """The activations [N,K,h,w] that the attention reads of images [N,3,H,W] in [0, 1]."""
-        return classifier.activations(images * classifier.std + classifier.mean if self.raw else images)  # the classifier takes this back
-
-    def loss(self, batch: dict[str, Tensor]) -> Loss:
-        """1.5 cross-entropy + 2 area + 0.01 variation (released weights); and its terms.
-
-        The batch has ``labels`` [N], and ``activations`` [N,K,h,w] or ``images`` [N,3,H,W] in [0, 1], or both. Of several processes each
-        has its share of the batch, but takes the maps of the whole batch's classes.
-        """
-        labels = batch["labels"]
-        if "activations" in batch:
-            activations = batch["activations"].to(self.attention.weight.dtype)
-        else:
-            with torch.no_grad():
-                activations = self._read(self.classifier, batch["images"])
-        # only the rows of the classes in the batch: the other maps enter no term
-        classes, first = gathered(labels)
-        all_maps = F.conv2d(activations, self.attention.weight[classes], self.bias[classes]).sigmoid()  # [N,N,h,w]
-        own = all_maps.diagonal(first).permute(2, 0, 1)[:, None]  # [N,1,h,w]
-        logits = self._masked(own, activations, batch)
-        chosen = all_maps if self.masks == "batch" else own
-        terms = F.cross_entropy(logits, labels), area(chosen, self.power), total_variation(chosen)
-        loss = self.entropy * terms[0] + self.area * terms[1] + self.variation * terms[2]
-        logged = dict(zip(("entropy", "area", "variation"), (term.detach() for term in terms), strict=True))
-        return loss, {"accuracy": share_correct(logits, labels), **logged}
-
-    def _masked(self, own: Tensor, activations: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        if self.variant == "fm":
-            logits: Tensor = self.classifier.head(own * activations)
-        else:
-            images = batch["images"]
-            logits = self.classifier(maps.upsample(own, images.shape[-2:]) * images)  # black where masked, then normalised
-        return logits
-
-    @torch.no_grad()
-    def explain(self, probe: Probe) -> Tensor:
-        """The map of the target before the sigmoid, [B,h,w], signed (released read-out); with ``raw`` by another pass through the trunk."""
-        activations = self._read(probe.classifier, probe.images) if self.raw else probe.activations
-        weight, bias = self.attention.weight[probe.targets, :, 0, 0], self.bias[probe.targets]
-        return torch.einsum("bk,bkhw->bhw", weight, activations) + bias[:, None, None]
-
-
-def seen_in_training(images: Tensor, views: int) -> list[Tensor]:
-    """Images uint8 [N,3,H,W] -> ``views`` tensors [N,3,224,224] of random windows, half of them mirrored (L-CAM's augmentation)."""
-    generator = torch.Generator().manual_seed(derived_seed(0))
-    draws = torch.rand(views, len(images), 3, generator=generator)
-    return [augment(images, of, flip=L_CAM.flip, crop=L_CAM.crop) for of in draws]
-
-
-def gathered(labels: Tensor) -> tuple[Tensor, int]:
-    """The labels of all processes one after another, and where this one's begin; ``labels`` and 0 for a single process."""
-    if not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return labels, 0
-    shares: list[list[int]] = [[] for _ in range(distributed.get_world_size())]
-    distributed.all_gather_object(shares, labels.tolist())  # shares of the last batch may differ in size
-    return labels.new_tensor([label for share in shares for label in share]), sum(map(len, shares[: distributed.get_rank()]))
 
 
 def area(masks: Tensor, power: float = 0.3) -> Tensor:
@@ -236,3 +163,12 @@ def total_variation(masks: Tensor) -> Tensor:
     inner = masks.diff(dim=2).square().sum() + masks.diff(dim=3).square().sum()
     border = masks[..., [0, -1], :].square().sum() + masks[..., [0, -1]].square().sum()
     return (inner + 0.3 * border) / (2 * len(masks))
+
+
+def gathered(labels: Tensor) -> tuple[Tensor, int]:
+    """The labels of all processes one after another, and where this one's begin; ``labels`` and 0 for a single process."""
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return labels, 0
+    shares: list[list[int]] = [[] for _ in range(distributed.get_world_size())]
+    distributed.all_gather_object(shares, labels.tolist())  # shares of the last batch may differ in size
+    return labels.new_tensor([label for share in shares for label in share]), sum(map(len, shares[: distributed.get_rank()]))

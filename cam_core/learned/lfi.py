@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cam_core.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier
 from cam_core.cutting import cut
-from cam_core.learned.plain import Loss, shapes, share_correct
+from cam_core.learned.plain import Loss, shapes, share_correct, with_parts
 from cam_core.networks import CIFAR
 from cam_core.pretrained import default_layer, load_network
 from cam_core.probe import Probe
@@ -172,8 +172,7 @@ class LfiCam(nn.Module):
         else:
             raise ValueError(f'LFI-CAM weighs its channels by "fin", "uniform" or "learned", got {importance!r}')
         trunk = AttendedTrunk(backbone.trunk, weigher.to(backbone.mean))
-        self.classifier = Classifier(trunk, backbone.head, name=backbone.name, layer=backbone.layer, weights=backbone.weights)
-        self.classifier.mean, self.classifier.std = backbone.mean, backbone.std
+        self.classifier = with_parts(backbone, trunk, backbone.head)
 
     def loss(self, batch: dict[str, Tensor]) -> Loss:
         """Cross-entropy over the batch of ``images`` [B,3,H,W] in [0, 1] and ``labels`` [B]; and what to log."""

@@ -66,13 +66,14 @@ def start_as_released(layer: nn.Conv2d | nn.Linear, name: str) -> None:
 def with_pooled_head(backbone: Classifier, num_classes: int) -> Classifier:
     """The backbone's trunk (shared, not copied) under a new pooled head: the network of the CAM rows in CALM's tables."""
     head = pooled_head(shapes(backbone)[0], num_classes).to(backbone.mean)
-    return _with_head(backbone, head)
+    return with_parts(backbone, backbone.trunk, head).train(backbone.training)
 
 
-def _with_head(backbone: Classifier, head: nn.Module) -> Classifier:
-    other = Classifier(backbone.trunk, head, name=backbone.name, layer=backbone.layer, weights=backbone.weights)
+def with_parts(backbone: Classifier, trunk: nn.Module, head: nn.Module) -> Classifier:
+    """A classifier of ``trunk`` and ``head`` that keeps the backbone's name, layer, weights' name and normalisation."""
+    other = Classifier(trunk, head, name=backbone.name, layer=backbone.layer, weights=backbone.weights)
     other.mean, other.std = backbone.mean, backbone.std
-    return other.train(backbone.training)
+    return other
 
 
 def mean_average_precision(scores: Tensor, targets: Tensor) -> float:
@@ -105,7 +106,7 @@ def multi_label_head(
     head = pooled_head(pooled.shape[1], targets.shape[1])
     weight, bias = _logistic(pooled, targets, best)
     head[2].load_state_dict({"weight": weight, "bias": bias})
-    fitted = _with_head(classifier, head.to(classifier.mean))
+    fitted = with_parts(classifier, classifier.trunk, head.to(classifier.mean)).train(classifier.training)
     return fitted, {"weight_decay": best, "held_out_map": tried[best], "tried": {f"{k:g}": v for k, v in tried.items()}, "n": len(pooled)}
 
 

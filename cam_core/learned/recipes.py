@@ -1,14 +1,18 @@
-"""How a model is trained: one frozen record per paper, and what a shorter training changes in it.
+"""How the papers' models are trained: the published recipes, what each is reduced to, and the images a training sees.
 
-    recipe = LFI_CAM.shortened(12, batch=64)
-    recipe.differs_from(LFI_CAM)             # ['epochs: 12 instead of 300', 'batch: 64 instead of 128', ...]
+    plan = scratch_plan("lfi_cam", "cifar10", "resnet20")      # reduced: 12 epochs; with paper="paper" as published
+    plan.recipe.differs_from(LFI_CAM)                           # ["epochs: 12 instead of 300", ...]
 
-The papers' values are the constants below; a reduced training is made of one of them and says how it differs.
+Every reduced recipe is made of a published one, so that its deviations are the difference of the two.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
+
+from cam_core.data import transforms
+from cam_core.data.example import View
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,8 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
+# --- as published ----------------------------------------------------------------------------------------------------------------------
+
 # CIFAR-10/100, ResNet-110 (released commands).
 LFI_CAM = Recipe("lfi_cam", 300, 128, lr=0.1, weight_decay=1e-4, milestones=(150, 225), flip=True, pad=4)
 
@@ -144,11 +150,175 @@ CALM_WSOL_IMAGENET_INCEPTION = replace(CALM_WSOL_INCEPTION, name="calm_wsol_imag
 PLAIN = replace(LFI_CAM, name="plain")
 PLAIN_IMAGENET = replace(LFI_CAM_IMAGENET, name="plain_imagenet")
 
-PAPERS = {
-    recipe.name: recipe
-    for recipe in (
-        LFI_CAM, LFI_CAM_IMAGENET, ABN, ABN_DENSENET, ABN_RESNEXT, ABN_IMAGENET, L_CAM, L_CAM_VGG, CALM, CALM_VGG, CALM_INCEPTION,
-        CALM_WSOL, CALM_WSOL_VGG, CALM_WSOL_INCEPTION, CALM_WSOL_IMAGENET, CALM_WSOL_IMAGENET_VGG, CALM_WSOL_IMAGENET_INCEPTION,
-        PLAIN, PLAIN_IMAGENET,
-    )
+SMALL = ("cifar10", "cifar100")  # images of 32 pixels, for networks of CIFAR's families
+SIDE = {"imagenet": 224, "cat_dog": 64, "stl10": 96}  # of the random windows that the papers cut out of larger images
+LARGE = tuple(SIDE)
+
+# Model and data ("": whatever they are) -> family of the network ("": whatever it is) -> recipe. "wsol": CALM's by the WSOL benchmark.
+PUBLISHED: dict[tuple[str, str], dict[str, Recipe]] = {
+    ("plain", "small"): {"": PLAIN},
+    ("plain", "large"): {"": PLAIN_IMAGENET},
+    ("lfi_cam", "small"): {"": LFI_CAM},
+    ("lfi_cam", "large"): {"": LFI_CAM_IMAGENET},
+    ("abn", "small"): {"resnet": ABN, "densenet": ABN_DENSENET, "resnext": ABN_RESNEXT},
+    ("abn", "large"): {"": ABN_IMAGENET},
+    ("l_cam", ""): {"resnet": L_CAM, "vgg": L_CAM_VGG},
+    ("calm", ""): {"resnet": CALM, "vgg": CALM_VGG, "inception": CALM_INCEPTION},
+    ("wsol", "cub"): {"resnet": CALM_WSOL, "vgg": CALM_WSOL_VGG, "inception": CALM_WSOL_INCEPTION},
+    ("wsol", "imagenet"): {"resnet": CALM_WSOL_IMAGENET, "vgg": CALM_WSOL_IMAGENET_VGG, "inception": CALM_WSOL_IMAGENET_INCEPTION},
+}
+PAPERS = {recipe.name: recipe for families in PUBLISHED.values() for recipe in families.values()}
+
+# The networks that the papers have results for. CALM's released commands take VGG with BatchNorm, the WSOL benchmark's has none.
+_OF_CIFAR = ("resnet110_bottleneck", "densenet100_12", "resnext29_8x64d")
+NETWORKS: dict[str, dict[str, tuple[str, ...]]] = {
+    "lfi_cam": {**dict.fromkeys(SMALL, _OF_CIFAR), "cat_dog": ("resnet18",), "stl10": ("resnet18",), "imagenet": ("resnet50",)},
+    "l_cam": {"imagenet": ("resnet50", "vgg16")},
+    "calm": {"cub": ("resnet50", "vgg16_bn", "inception_v3")},
+    "wsol": {"cub": ("resnet50", "vgg16", "inception_v3")},
+}
+NETWORKS["plain"] = NETWORKS["lfi_cam"]
+NETWORKS["abn"] = NETWORKS["lfi_cam"] | {"imagenet": ("resnet50", "resnet101", "resnet152")}
+
+
+def _published(model: str, data: str, network: str, epochs: int | None) -> Recipe:
+    """The published recipe for a network, over ``epochs`` if given; ValueError names the families that have one."""
+    families = PUBLISHED[model, data]
+    found = [recipe for family, recipe in families.items() if network.startswith(family)]
+    if not found:
+        raise ValueError(f"the paper has no recipe for {network}: it trains {', '.join(families)}; take one of these, or a reduced recipe")
+    return found[0].shortened(epochs) if epochs else found[0]
+
+
+def _another(network: str, published: Sequence[str]) -> tuple[str, ...]:
+    """The deviation of a network that a paper has no result for: it stands for the one of its family, or for the first."""
+    kin = [other for other in published if re.split("[^a-z]", other)[0] == re.split("[^a-z]", network)[0]]
+    return () if network in published else (f"network: {network} instead of {(kin or published)[0]}",)
+
+
+# --- as trained here -------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The images of a training: ``split`` and ``view`` of those trained on, the view ``tested`` in (None: the data set's own views).
+
+    ``stream``: read from disk in every epoch; None leaves it to their size.
+    """
+
+    split: str = "train"
+    view: View | None = None
+    tested: str | None = None
+    stream: bool | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a model is trained: its recipe, the images it sees, and what differs from the paper beside the recipe."""
+
+    recipe: Recipe
+    seen: Seen = Seen()
+    deviations: tuple[str, ...] = ()
+
+
+DRAWN_EPOCHS = {"drawn_imagenet": 8, "drawn_voc": 10, "drawn_cub": 22}
+SCRATCH_EPOCHS = {**DRAWN_EPOCHS, "cifar10": 12, "cifar100": 12, "cat_dog": 30, "stl10": 30}
+
+
+def drawn_recipe(recipe: Recipe, epochs: int, **changes: Any) -> Recipe:
+    """A paper's recipe cut to what drawn data needs: a minute on two cores, one cycle of the learning rate."""
+    few = {"batch": 32, "schedule": "cycle", "nesterov": True, "weight_decay": 5e-4, "pad": 8, "flip": True, "crop": None}
+    return recipe.shortened(epochs, **{**few, **changes})
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One of the hyper-parameter settings between which LFI-CAM's stability is measured: learning rate, batch, weight decay."""
+
+    lr: float
+    batch: int
+    weight_decay: float
+
+
+# Fixed before any training and the same for every contender; the first is the paper's (cat_dog: what 2000 images need). The paper's own
+# five are not known.
+SETTINGS = {
+    "cifar10": (
+        Setting(0.1, 128, 1e-4), Setting(0.05, 128, 5e-4), Setting(0.1, 64, 1e-4), Setting(0.05, 64, 1e-4), Setting(0.1, 128, 5e-4),
+    ),
+    "cat_dog": (Setting(0.05, 64, 1e-4), Setting(0.02, 64, 5e-4), Setting(0.05, 32, 1e-4)),
 }  # fmt: skip
+SETTINGS |= {"cifar100": SETTINGS["cifar10"], "stl10": SETTINGS["cat_dog"]}
+
+
+def scratch_recipe(
+    model: str, dataset: str, epochs: int | None = None, setting: int = 0, paper: str = "", network: str = "resnet"
+) -> Recipe:
+    """How "plain", "lfi_cam" or "abn" learns a data set from scratch; reduced, all three by LFI-CAM's recipe under their own names.
+
+    With ``paper``, each by its own, which for ABN depends on the network.
+    """
+    if paper and dataset in SMALL:
+        return _published(model, "small", network, epochs)
+    if paper and dataset in LARGE:
+        return replace(_published(model, "large", network, epochs), crop=SIDE[dataset])
+    if paper or dataset not in SCRATCH_EPOCHS:
+        kind, known = ("published", SMALL + LARGE) if paper else ("reduced", SCRATCH_EPOCHS)
+        raise ValueError(f"{model} learns from scratch and has no {kind} recipe for {dataset}: take one of {', '.join(known)}")
+    epochs, settings = epochs or SCRATCH_EPOCHS[dataset], len(SETTINGS.get(dataset, (None,)))  # drawn data has one
+    if not 0 <= setting < settings:
+        raise ValueError(f"{dataset} has settings 0 to {settings - 1}, got {setting}")
+    if dataset in DRAWN_EPOCHS:
+        return drawn_recipe(replace(LFI_CAM, name=model), epochs)
+    # bfloat16: a third faster or more on a CPU that has it, for all contenders alike
+    of = {"precision": "bf16-mixed", **asdict(SETTINGS[dataset][setting])}
+    if dataset in SMALL:
+        return LFI_CAM.shortened(epochs, **of, name=model)
+    return LFI_CAM_IMAGENET.shortened(epochs, **of, name=f"{model}_imagenet", crop=SIDE[dataset])
+
+
+def scratch_plan(model: str, dataset: str, network: str, epochs: int | None = None, setting: int = 0, paper: str = "") -> Plan:
+    """`scratch_recipe` and its images: the papers cut random windows out of whole ones (CIFAR's and drawn images are whole already)."""
+    recipe = scratch_recipe(model, dataset, epochs, setting, paper, network)
+    deviations = _another(network, NETWORKS[model].get(dataset, (network,)))
+    if network in ("resnet44", "resnet56", "resnet110"):
+        deviations = ("blocks: of two convolutions instead of three, which the release takes from depth 44 on", *deviations)
+    whole = Seen("full", view="original", tested="crop", stream=True) if paper and dataset in LARGE else Seen()
+    return Plan(recipe, whole, deviations)
+
+
+def calm_plan(dataset: str, network: str, epochs: int | None = None, paper: str = "") -> Plan:
+    """CALM's and its plain baseline's: drawn data from scratch, CUB from pretrained weights; or as the ``paper`` or "wsol" says."""
+    if paper == "wsol" and ("wsol", dataset) not in PUBLISHED:
+        known = ", ".join(data for model, data in PUBLISHED if model == "wsol")
+        raise ValueError(f"the WSOL benchmark has no recipe for {dataset}: take one of {known}, or the paper's own")
+    left_out = network.startswith("inception") and paper != "wsol"
+    deviations = ("Mixed_6e: read, as by the WSOL benchmark, instead of left out",) * left_out
+    deviations += _another(network, NETWORKS["wsol" if paper == "wsol" else "calm"]["cub"])
+    if paper:
+        recipe = _published("wsol", dataset, network, epochs) if paper == "wsol" else _published("calm", "", network, epochs)
+        return Plan(recipe, Seen("full", view=transforms.view("squash", 256)), deviations)  # the recipe cuts windows of 224 out of it
+    if dataset in DRAWN_EPOCHS:
+        return Plan(drawn_recipe(CALM, epochs or DRAWN_EPOCHS[dataset], lr=0.1, groups=()))
+    if dataset != "cub":
+        raise ValueError(f'CALM has no reduced recipe for {dataset}: take cub, drawn data, or the recipe "paper"')
+    # a few hundred images of ten classes, and pretrained weights whose BatchNorm statistics are best left alone
+    few = replace(_published("calm", "", network, epochs or 5), lr=0.002, batch=16, crop=None, pad=16, frozen_batchnorm=True)
+    return Plan(few, deviations=("maps: 14x14 instead of 28x28", *deviations))
+
+
+# A thousand images are 16 batches an epoch, the paper's 1.28 million 20,000. Masks and rate are chosen by studies/l_cam_recipe.py on
+# held-out images: with so few updates the released batch masks lose more at 50 % than those of the image's own class. The variation
+# keeps its printed weight, 0.01: raised to 0.64, which restores the released balance, it came out alike.
+L_CAM_FEW = {"lr": 0.1, "flip": False, "crop": None}
+L_CAM_MASKS = "own"
+L_CAM_EPOCHS = {"fm": 25, "img": 5}  # Fm's by the same study; one of Img's passes the network
+
+
+def l_cam_plan(variant: str, network: str, epochs: int | None = None, paper: str = "") -> Plan:
+    """For ``variant`` "fm" or "img" on a frozen network: cached centre views; as published, random windows of all training images."""
+    deviations = _another(network, NETWORKS["l_cam"]["imagenet"])
+    if paper:
+        windows = Seen("full", view=transforms.short_side(256), tested="crop", stream=True)
+        return Plan(_published("l_cam", "", network, epochs), windows, deviations)
+    return Plan(L_CAM.shortened(epochs or L_CAM_EPOCHS[variant], **L_CAM_FEW), Seen(view="crop", tested="crop"), deviations)

@@ -1,13 +1,15 @@
 """Rows that are more than memory should hold: joined as they come, and moved to temporary files where they are many."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from tempfile import NamedTemporaryFile, TemporaryFile
+from collections.abc import Iterator, Sequence
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from cam_core.files import mapped
 
 BLOCK = 2**20  # bytes; what is longer lies in a file
 
@@ -50,19 +52,6 @@ def _gathered(kept: Sequence[Tensor], order: NDArray[np.int64], step: int) -> It
             own = (some >= start) & (some < start + len(part))
             rows[own] = part[some[own] - start]
         yield rows
-
-
-def mapped(blocks: Iterable[Tensor], shape: Sequence[int]) -> Tensor:
-    """A tensor of ``shape`` mapped from a temporary file that holds the ``blocks`` and goes with the tensor.
-
-    Its pages are the system's to fetch and to drop. `tempfile` says where it lies (TMPDIR moves it): on a disk, or nothing is won.
-    """
-    with NamedTemporaryFile() as file:
-        for block in blocks:
-            file.write(block.contiguous().numpy().data)
-            kind = block.dtype
-        file.flush()
-        return torch.from_file(file.name, shared=True, size=int(np.prod(shape)), dtype=kind).reshape(tuple(shape))
 
 
 def stacked(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:

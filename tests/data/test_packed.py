@@ -8,10 +8,10 @@ import torch
 from torchvision import datasets
 
 from cam_core.data import packed
-from cam_core.learned import plans
+from cam_core.learned import recipes
 from cam_core.learned.batches import batches
 from cam_core.learned.recipes import LFI_CAM_IMAGENET
-from cam_core.learned.training import data_digest
+from cam_core.learned.store import data_digest
 from reproduce import jobs, sources
 
 COUNTS = {"train": 6, "test": 4}
@@ -85,10 +85,10 @@ def test_what_is_missing_or_another_file_is_said(root, monkeypatch):
 
 def test_lfi_cam_learns_both_as_published(root, tmp_path):
     """CIFAR-100 by CIFAR-10's recipe and network, STL-10 by Cat & Dog's; both normalised by CIFAR-10's numbers, as released."""
-    assert plans.scratch_recipe("lfi_cam", "cifar100", paper="paper") == plans.scratch_recipe("lfi_cam", "cifar10", paper="paper")
-    stl = plans.scratch_plan("lfi_cam", "stl10", "resnet18", paper="paper")
+    assert recipes.scratch_recipe("lfi_cam", "cifar100", paper="paper") == recipes.scratch_recipe("lfi_cam", "cifar10", paper="paper")
+    stl = recipes.scratch_plan("lfi_cam", "stl10", "resnet18", paper="paper")
     assert stl.recipe.differs_from(LFI_CAM_IMAGENET) == ["crop: 96 instead of 224"]
-    assert stl.deviations == plans.scratch_plan("lfi_cam", "cifar100", "resnext29_8x64d").deviations == ()
+    assert stl.deviations == recipes.scratch_plan("lfi_cam", "cifar100", "resnext29_8x64d").deviations == ()
     options = {"epochs": 1, "store": tmp_path / "models", "progress": False}
     for dataset, name, stride, images, side in (("cifar100", "resnet8", 1, 50_000, 32), ("stl10", "resnet18", 1, 5000, 96)):
         model, summary = jobs.lfi_cam(dataset, name, root, **options)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from cam_core.learned import Abn, LfiCam, lfi_backbone
-from cam_core.learned.loop import CHECKPOINT, fit
 from cam_core.learned.recipes import PLAIN
+from cam_core.learned.train import CHECKPOINT, fit
 
 # Trains as `training` below does and kills itself in the middle of the second epoch: no handler runs, nothing is flushed.
 SCRIPT = """

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +11,7 @@ from torch import nn
 
 from cam_core import maps
 from cam_core.classifier import Classifier
-from cam_core.learned.lcam import ENTROPY_ALONE, LCam, area, seen_in_training, total_variation
+from cam_core.learned.lcam import ENTROPY_ALONE, LCam, area, total_variation
 from cam_core.learned.recipes import L_CAM
 from cam_core.networks import resnet_cifar
 from cam_core.probe import Probe
@@ -165,45 +164,11 @@ def test_labels_are_the_classifiers_own():
     assert kept["images"].shape == images.shape
 
 
-def places_of(view, image):
-    """Where the window lies in the image, and whether it is mirrored."""
-    height, width = view.shape[1:]
-    windows = [(y, x) for y in range(image.shape[1] - height + 1) for x in range(image.shape[2] - width + 1)]
-    pieces = {(y, x): image[:, y : y + height, x : x + width] for y, x in windows}
-    return [
-        (*at, mirrored)
-        for at, piece in pieces.items()
-        for mirrored in (False, True)
-        if torch.equal(view, piece.flip(-1) if mirrored else piece)
-    ]
-
-
-@pytest.mark.parametrize("variant", ["fm", "img"])
-def test_several_cached_views_are_the_centre_and_augmented_windows_under_the_centres_label(variant):
-    """Each window is a piece of its own image, some mirrored; its cached activations are those of the trunk on it."""
-    classifier = small()
-    images = torch.randint(0, 256, (5, 3, 232, 240), dtype=torch.uint8)
-    data = LCam(classifier, variant, views=3).prepare({"images": images, "labels": torch.zeros(5)}, L_CAM.shortened(1), progress=False)
-    middle = images[:, :, 4:228, 8:232]
-    views = torch.cat([middle, *seen_in_training(images, 2)])
-    assert data["activations"].shape[0] == len(views) == 15
-    torch.testing.assert_close(data["activations"].float(), classifier.activations(views / 255), rtol=2e-3, atol=2e-3)
-    assert torch.equal(data["labels"], classifier(middle / 255).argmax(1).repeat(3))
-    assert ("images" in data) == (variant == "img")
-    if variant == "img":
-        assert torch.equal(data["images"], views)
-    found = [places_of(view, image) for view, image in zip(views[5:], images.repeat(2, 1, 1, 1), strict=True)]
-    assert all(len(places) == 1 for places in found)
-    places = [place for (place,) in found]
-    assert len(set(places)) > 5
-    assert {mirrored for *_, mirrored in places} == {False, True}
-
-
 def test_activations_that_do_not_fit_go_through_the_trunk_and_train_the_same(monkeypatch):
     classifier, images = small(), torch.randint(0, 256, (6, 3, 64, 64), dtype=torch.uint8)
     recipe, given = L_CAM.shortened(1, crop=None, flip=False), {"images": images, "labels": torch.zeros(6)}
     kept = LCam(classifier).prepare(given, recipe, progress=False)
-    monkeypatch.setattr("cam_core.learned.lcam.shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr("cam_core.learned.cached.shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.warns(UserWarning, match=r"6 views take .* they pass through the trunk in every epoch"):
         passed = LCam(classifier).prepare(given, recipe, progress=False)
     assert set(passed) == {"images", "labels"}
@@ -213,13 +178,6 @@ def test_activations_that_do_not_fit_go_through_the_trunk_and_train_the_same(mon
         model.loss({**data, "images": images / 255})[0] for data in ({"activations": kept["activations"], "labels": kept["labels"]}, passed)
     ]
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-3, atol=1e-3)
-
-
-def test_views_must_be_possible():
-    with pytest.raises(ValueError, match="one view of an image or more, and only if cached"):
-        LCam(nets.gap(), views=0)
-    with pytest.raises(ValueError, match="only if cached; got views=2, cached=False"):
-        LCam(nets.gap(), views=2, cached=False)
 
 
 def test_the_ablation_s_loss_is_cross_entropy_alone():
@@ -285,13 +243,6 @@ def whole(model: LCam) -> LCam:
     other = LCam(model.classifier, "img", **ENTROPY_ALONE)
     other.load_state_dict(model.state_dict())
     return other
-
-
-def test_views_of_one_image_are_not_held_out_from_one_another():
-    model = LCam(small(), views=2)
-    data = {"images": torch.zeros(4, 3, 256, 256, dtype=torch.uint8), "labels": torch.zeros(4, dtype=torch.int64)}
-    with pytest.raises(ValueError, match="held_out takes views apart"):
-        model.prepare(data, replace(L_CAM, held_out=0.25), progress=False)
 
 
 def test_map_is_read_before_the_sigmoid_for_the_target():

@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.ops import Conv2dNormActivation
 
 from cam_core.data import Dataset
-from cam_core.learned import training
+from cam_core.learned import store
 from cam_core.learned.batches import batches
 from cam_core.learned.calm import CalmHead, calm_trunk
 from cam_core.learned.recipes import PAPERS
@@ -32,8 +32,8 @@ def fitted(monkeypatch, tmp_path):
         calls.append((model, recipe, data))
         return {"history": [], "updates": 0}
 
-    monkeypatch.setattr(training, "fit", fit)
-    monkeypatch.setattr(training, "accuracy", lambda *_: 0.0)
+    monkeypatch.setattr(store, "fit", fit)
+    monkeypatch.setattr(store, "accuracy", lambda *_: 0.0)
     for name in ("imagenet", "cub"):  # drawn images are too few to hold any out, and fewer than the papers'
         monkeypatch.setitem(sources.SOURCES, name, replace(sources.SOURCES[name], held_out=0, published=None, classes=None))
     monkeypatch.setattr(jobs, "STORE", tmp_path / "models")

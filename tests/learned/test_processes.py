@@ -20,7 +20,7 @@ from cam_core.learned.abn import Abn
 from cam_core.learned.calm import Calm
 from cam_core.learned.lcam import LCam
 from cam_core.learned.lfi import LfiCam, lfi_backbone
-from cam_core.learned.loop import fit
+from cam_core.learned.train import fit
 from cam_core.learned.recipes import PLAIN
 
 generator = torch.Generator().manual_seed(0)
@@ -122,7 +122,7 @@ def test_processes_keep_one_model_together(launcher, tmp_path):
 
 ASKED = """
 import sys
-from cam_core.learned.processes import launched
+from cam_core.learned.train import launched
 fabric = launched("cpu", 2, None, "32-true")
 print(f"of {fabric.world_size}", file=sys.stderr)
 fabric.barrier()

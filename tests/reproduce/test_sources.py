@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from cam_core.data import ImageNet
-from cam_core.learned import plans
+from cam_core.learned import recipes
 from reproduce import sources
 
 
@@ -34,7 +34,7 @@ def test_held_out_images_are_the_last_of_the_test_list_and_never_reported_on(mon
 
 
 def test_the_papers_windows_are_as_large_as_the_network_s_input():
-    assert {name: sources.source(name).side for name in plans.SIDE} == plans.SIDE
+    assert {name: sources.source(name).side for name in recipes.SIDE} == recipes.SIDE
 
 
 def test_cat_dog_is_cut_out_of_middle_squares(tmp_path):

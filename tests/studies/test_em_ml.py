@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cam_core.learned import plans
+from cam_core.learned import recipes
 from cam_core.learned.recipes import CALM
 from studies import em_ml
 
@@ -19,12 +19,12 @@ def data():
 
 @pytest.fixture
 def recipe():
-    return em_ml.small(plans.drawn_recipe(CALM, 3, lr=0.1, groups=(), batch=8))
+    return em_ml.small(recipes.drawn_recipe(CALM, 3, lr=0.1, groups=(), batch=8))
 
 
 @pytest.fixture(scope="module")
 def found(data):
-    recipe = em_ml.small(plans.drawn_recipe(CALM, 3, lr=0.1, groups=(), batch=8))
+    recipe = em_ml.small(recipes.drawn_recipe(CALM, 3, lr=0.1, groups=(), batch=8))
     rows = em_ml.steps("resnet8", data, data, recipe)
     return {(row["way"], row["update"]): row["value"] for row in rows if row["part"] == "steps"}, rows
 
@@ -58,7 +58,7 @@ def test_a_constant_s_is_another_gradient_for_both_objectives_alike(found):
 
 def test_the_walk_takes_the_steps_of_the_training_loop(data, recipe):
     torch.manual_seed(0)
-    from cam_core.learned.training import fit
+    from cam_core.learned.train import fit
 
     for model in em_ml.walk(em_ml.Way("ML"), "resnet8", data, recipe, 3):
         walked = model

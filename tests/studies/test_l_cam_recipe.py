@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cam_core.learned import lfi_backbone, plans
+from cam_core.learned import LCam, lfi_backbone, recipes
 from cam_core.learned.batches import in_memory
 from cam_core.learned.recipes import L_CAM
 from data_scripts.draw import draw
@@ -62,7 +62,7 @@ def test_numbers_of_epochs_are_compared_on_the_held_out_images(root, monkeypatch
     frame = l_cam_recipe.lengths("resnet8", root, [1, 3])
     assert {"1 epochs", "3 epochs", *l_cam_recipe.CONTROLS} == set(frame.method)
     assert set(frame[frame.metric == "average_drop"].n) == {5}
-    assert [(recipe.epochs, recipe.lr) for recipe in taken] == [(1, plans.L_CAM_FEW["lr"]), (3, plans.L_CAM_FEW["lr"])]
+    assert [(recipe.epochs, recipe.lr) for recipe in taken] == [(1, recipes.L_CAM_FEW["lr"]), (3, recipes.L_CAM_FEW["lr"])]
     drops = frame[(frame.metric == "average_drop") & (frame.setting == "100%")].set_index("method").value
     assert drops["1 epochs"] != drops["3 epochs"]
 
@@ -94,10 +94,42 @@ def test_every_masks_and_rate_is_tried_from_the_same_start(root, fitted, monkeyp
 def test_more_views_are_shown_over_as_many_updates(root, fitted, monkeypatch):
     """Four images in batches of two, four epochs of one view: eight updates, and eight of two views and of four."""
     monkeypatch.setitem(l_cam_recipe.EPOCHS, "fm", 4)
-    monkeypatch.setitem(plans.L_CAM_FEW, "batch", 2)
+    monkeypatch.setitem(recipes.L_CAM_FEW, "batch", 2)
     frame = l_cam_recipe.views("resnet8", root, (1, 2, 4))
-    assert [(model.views, recipe.epochs, len(labels), updates) for model, _, recipe, labels, updates in fitted] == [
-        (1, 4, 4, 8), (2, 2, 8, 8), (4, 1, 16, 8),
-    ]  # fmt: skip
-    assert {(model.masks, recipe.lr) for model, _, recipe, *_ in fitted} == {(plans.L_CAM_MASKS, plans.L_CAM_FEW["lr"])}
+    assert [(recipe.epochs, len(labels), updates) for _, _, recipe, labels, updates in fitted] == [(4, 4, 8), (2, 8, 8), (1, 16, 8)]
+    assert {(model.masks, recipe.lr) for model, _, recipe, *_ in fitted} == {(recipes.L_CAM_MASKS, recipes.L_CAM_FEW["lr"])}
     assert list(frame.method.unique()) == ["1 view", "2 views", "4 views", "random_map"]
+
+
+def places_of(view, image):
+    """Where the window lies in the image, and whether it is mirrored."""
+    height, width = view.shape[1:]
+    windows = [(y, x) for y in range(image.shape[1] - height + 1) for x in range(image.shape[2] - width + 1)]
+    pieces = {(y, x): image[:, y : y + height, x : x + width] for y, x in windows}
+    return [
+        (*at, mirrored)
+        for at, piece in pieces.items()
+        for mirrored in (False, True)
+        if torch.equal(view, piece.flip(-1) if mirrored else piece)
+    ]
+
+
+@pytest.mark.parametrize("variant", ["fm", "img"])
+def test_several_cached_views_are_the_centre_and_augmented_windows_under_the_centres_label(variant):
+    """Each window is a piece of its own image, some mirrored; its cached activations are those of the trunk on it."""
+    classifier = lfi_backbone("resnet8", 7).eval()
+    images = torch.randint(0, 256, (5, 3, 232, 240), dtype=torch.uint8)
+    data = l_cam_recipe.prepared(LCam(classifier, variant), images, L_CAM.shortened(1, **recipes.L_CAM_FEW), 3)
+    middle = images[:, :, 4:228, 8:232]
+    views = torch.cat([middle, *l_cam_recipe.windows(images, 2)])
+    assert data["activations"].shape[0] == len(views) == 15
+    torch.testing.assert_close(data["activations"].float(), classifier.activations(views / 255), rtol=2e-3, atol=2e-3)
+    assert torch.equal(data["labels"], classifier(middle / 255).argmax(1).repeat(3))
+    assert ("images" in data) == (variant == "img")
+    if variant == "img":
+        assert torch.equal(data["images"], views)
+    found = [places_of(view, image) for view, image in zip(views[5:], images.repeat(2, 1, 1, 1), strict=True)]
+    assert all(len(places) == 1 for places in found)
+    places = [place for (place,) in found]
+    assert len(set(places)) > 5
+    assert {mirrored for *_, mirrored in places} == {False, True}

@@ -2,13 +2,11 @@
 
     model, summary = trained(lambda: LfiCam("resnet8", 10), LFI_CAM.shortened(12), dataset, seed=0)
 
-The training itself is `cam_core.learned.loop.fit`.
+The training itself is `cam_core.learned.train.fit`.
 """
 
-import ast
 import fcntl
 import hashlib
-import inspect
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -20,22 +18,16 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from cam_core import classifier, cutting, maps, networks
 from cam_core.data import Dataset
 from cam_core.files import flush, write_json
-from cam_core.learned import batches, checkpoint, loop, processes, recipes
 from cam_core.learned.batches import Tensors, derived_seed, in_memory
-from cam_core.learned.checkpoint import BEST, CHECKPOINT, TrainingError, kept_state, load_kept, read_tensors, write_tensors
-from cam_core.learned.loop import accuracy, fit, predict
-from cam_core.learned.processes import launched
 from cam_core.learned.recipes import PAPERS, Recipe
-
-__all__ = [
-    "BEST", "CHECKPOINT", "SUMMARY", "WEIGHTS", "TrainingError", "accuracy", "data_digest", "digest", "fit", "kept", "kept_state",
-    "predict", "trained",
-]  # fmt: skip
+from cam_core.learned.train import BEST, CHECKPOINT, accuracy, fit, kept_state, launched, load_kept, read_tensors, write_tensors
 
 WEIGHTS, SUMMARY = "model.safetensors", "summary.json"
+# Part of every digest: raise it when a change alters what a training computes, so that models kept before are not found again.
+# tests/learned/test_training_version.py fails if that is forgotten.
+TRAINING_VERSION = 1
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -59,8 +51,9 @@ def trained(
     """The model of ``build()`` trained by ``recipe``, in eval mode, and a summary; loaded if this very training was done before.
 
     It is kept in ``store`` under a digest of: the model as built under ``seed`` (its text and its tensors, a frozen classifier's among
-    them), recipe, training set, seed, ``extra``, and the code of the loop and the model. A data set is decoded into memory where it `fits`
-    there, else (or with ``stream``) read from disk in every epoch; a model with ``prepare`` makes its own training set of it.
+    them), recipe, training set, seed, ``extra`` and `TRAINING_VERSION`. The code of a model of your own is not part of it: say in ``extra``
+    which version it is. A data set is decoded into memory where it `fits` there, else (or with ``stream``) read from disk in every epoch;
+    a model with ``prepare`` makes its own training set of it.
     ``summary``: history, seconds, accuracy (percent on ``test``, an image counted right by the largest logit; taken anew where the model
     was kept with other test images), deviations from the paper's recipe, digest. Two jobs never train the same model at once; one job may
     have several processes: ``devices`` of each of ``nodes`` machines, by default as many as torchrun or `fabric run` started, else one.
@@ -127,12 +120,12 @@ def _read(data: Tensors | Dataset, fabric: Fabric, stream: bool | None, progress
     return in_memory(data, progress=progress) if stream is False or fits(data, fabric.world_size) else data  # as if on one machine
 
 
-def kept(model: nn.Module, key: str, make: Callable[[Path], dict[str, Any]], store: Path, fabric: Fabric | None = None) -> dict[str, Any]:
+def kept(model: nn.Module, key: str, make: Callable[[Path], dict[str, Any]], store: Path, fabric: Fabric) -> dict[str, Any]:
     """Load ``model`` from ``store``/``key``, or let ``make(folder)`` change it and keep it there. Returns the summary.
 
     Of the processes of ``fabric`` the first claims the folder and writes; all of them make.
     """
-    folder, fabric = store / key[:20], fabric or launched("cpu", 1, 1, "32-true")
+    folder = store / key[:20]
     if not fabric.broadcast(folder.exists()):
         with _claimed_together(folder.with_name(folder.name + ".part"), folder, fabric) as part:
             if part is not None:
@@ -178,24 +171,12 @@ def _claimed(part: Path, folder: Path) -> Iterator[Path | None]:
 
 
 def digest(model: nn.Module, *facts: Any) -> str:
-    """sha256 of what a trained model depends on: the untrained one, the code that trains it, and ``facts``."""
-    total = hashlib.sha256(repr(model).encode())
+    """sha256 of what a trained model depends on: the untrained one, `TRAINING_VERSION`, and ``facts``."""
+    total = hashlib.sha256(f"{TRAINING_VERSION} {model!r}".encode())
     for key, value in sorted({**dict(model.named_buffers()), **model.state_dict()}.items()):  # the normalisation is no part of the state
         total.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    own = Path(str(inspect.getsourcefile(type(model)))).resolve()
-    for code in (CODE[own] if own in CODE else _code(own.read_text()), *(CODE[file] for file in SHARED)):
-        total.update(code.encode())
     total.update(json.dumps(facts, sort_keys=True, default=str).encode())
     return total.hexdigest()
-
-
-def _code(text: str) -> str:
-    """A module without what does not run: comments, docstrings, layout."""
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
-            del node.body[0]
-    return ast.dump(tree)
 
 
 def data_digest(data: Tensors | Dataset) -> str:
@@ -206,10 +187,3 @@ def data_digest(data: Tensors | Dataset) -> str:
     for key, value in sorted(data.items()):
         total.update(f"{key} {value.dtype} {tuple(value.shape)}".encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return total.hexdigest()
-
-
-SHARED = [
-    Path(str(module.__file__)).resolve() for module in (loop, checkpoint, processes, batches, recipes, networks, classifier, cutting, maps)
-]
-# Read at the import: a study runs for hours, and what is edited meanwhile is not what it trains with.
-CODE = {file: _code(file.read_text()) for file in [*SHARED, *Path(__file__).resolve().parent.glob("*.py")]}
