@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cam_core import maps as map_ops
-from cam_core.methods import Method
-from cam_core.methods.control import is_control
+from cam_core.methods import Method, is_control
 from cam_core.probe import Probe
 
 COLOURS = "inferno"
