@@ -27,6 +27,7 @@ from cam_core.learned.lfi import LfiCam, lfi_backbone
 from cam_core.learned.plain import Plain
 from cam_core.learned.recipes import ABN, ABN_IMAGENET, CALM, CALM_WSOL, L_CAM, L_CAM_VGG, LFI_CAM, LFI_CAM_IMAGENET, PAPERS, PLAIN, Recipe
 from cam_core.learned.training import BEST, CHECKPOINT, SUMMARY, TrainingError, accuracy, fit, kept_state, trained
+from studies.em_ml import Lagged
 
 SHORT = PLAIN.shortened(3, batch=8, lr=0.05, pad=2)
 
@@ -541,7 +542,7 @@ def test_lagged_posterior_is_resumed(tmp_path):
 
     def calm() -> Calm:
         torch.manual_seed(1)
-        return Calm(lfi_backbone("resnet8", 2), 2, "em_lagged", uniform=True, lag=2)
+        return Lagged(lfi_backbone("resnet8", 2), 2, uniform=True, lag=2)
 
     whole = calm()
     fit(whole, SHORT, data(), device="cpu", progress=False)
