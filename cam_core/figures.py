@@ -190,9 +190,3 @@ def curves(histories: Mapping[str, Sequence[float]], label: str) -> Figure:
     axes.legend(frameon=False, fontsize=8)
     sns.despine(figure)
     return figure
-
-
-def to_array(figure: Figure) -> NDArray[np.uint8]:
-    """The figure as RGB pixels [H,W,3], for files that are not notebooks."""
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
