@@ -18,7 +18,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from benchmarks.peers import OTHERWISE, otherwise
 from benchmarks.race import race, write
 from benchmarks.training import multiply_adds
 from cam_core import METHODS, Probe, load_classifier, maps
@@ -158,6 +157,8 @@ def agreement(raced: Mapping[str, str], count: int = 2) -> pd.DataFrame:
     A peer that computes something else has a second row, of our method changed to what it does; and bfloat16 one beside float32.
     RuntimeError if two that compute the same do not agree: then there is nothing to race.
     """
+    from studies.peers import OTHERWISE, otherwise  # not above: studies change the allocator, also of a contender's process
+
     rows = []
     for contender, backbone in raced.items():
         probe, name = Probe(network(backbone).frozen(), images()[:count]), PEERS[contender]

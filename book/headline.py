@@ -7,7 +7,7 @@ from pathlib import Path
 import tables
 from names import name
 
-from cam_core.methods.control import is_control
+from cam_core.methods import is_control
 
 HOME = Path(__file__).resolve().parents[1]
 MARKS = ("<!-- headline table: begin -->", "<!-- headline table: end -->")

@@ -3,7 +3,7 @@
 from names import name
 from tables import list_table, number, over_seeds, told_seeds
 
-from cam_core.methods.control import is_control
+from cam_core.methods import is_control
 
 
 def recipe(rows):

@@ -3,7 +3,7 @@
 from names import name
 from tables import list_table, number
 
-from cam_core.methods.control import is_control
+from cam_core.methods import is_control
 
 LOCALIZATION = ("energy", "pointing", "wsol", "cue")
 

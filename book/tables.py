@@ -10,7 +10,7 @@ import yaml
 from names import name
 from scipy import stats
 
-from cam_core.methods.control import is_control
+from cam_core.methods import is_control
 
 PAPERS = ("increment_cam", "l_cam", "lfi_cam", "calm")
 

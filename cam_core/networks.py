@@ -109,13 +109,6 @@ CIFAR: dict[str, Callable[..., nn.Sequential]] = {
 }
 
 
-def equal_width(name: str, parameters: int, num_classes: int = 10) -> int:
-    """The ``width`` at which a CIFAR ResNet comes closest to a number of parameters: the widened baseline beside a model that adds some."""
-    with torch.device("meta"):
-        sizes = {w: sum(p.numel() for p in CIFAR[name](num_classes, width=w).parameters()) for w in range(4, 65)}
-    return min(sizes, key=lambda width: abs(sizes[width] - parameters))
-
-
 # --- finer maps -----------------------------------------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset
-from cam_core.learned.abn import Abn, parameter_counts
+from cam_core.learned.abn import Abn
 from cam_core.learned.batches import as_float, in_memory
 from cam_core.learned.cached import features
 from cam_core.learned.calm import PATCH, Calm, calm_trunk
@@ -29,7 +29,6 @@ from cam_core.learned.plain import Plain, mean_average_precision, multi_label_he
 from cam_core.learned.recipes import L_CAM_MASKS, LARGE, SMALL, Plan, calm_plan, l_cam_plan, scratch_plan
 from cam_core.learned.store import trained
 from cam_core.learned.train import predict
-from cam_core.networks import CIFAR, equal_width
 from cam_core.pretrained import load_classifier
 from cam_core.probe import Probe
 from reproduce.parameters import Parameters, names, one_of, read
@@ -70,14 +69,11 @@ def _classes(dataset: str, root: Path | str) -> int:
 # --- from scratch ----------------------------------------------------------------------------------------------------------------------
 
 
-def scratch_backbone(dataset: str, name: str, classes: int, *, widened: bool = False) -> Classifier:
+def scratch_backbone(dataset: str, name: str, classes: int, *, width: int | None = None) -> Classifier:
     """The untrained network of plain, LFI-CAM and ABN alike: the stem and the normalisation that LFI-CAM's paper has for the data.
 
-    ``widened``: with as many parameters as LFI-CAM's network has; ValueError if ``name`` is no CIFAR ResNet.
+    ``width`` as in `lfi_backbone`.
     """
-    if widened and not (name in CIFAR and name.startswith("resnet")):
-        raise ValueError(f"{name} cannot be widened: take one of {', '.join(key for key in CIFAR if key.startswith('resnet'))}")
-    width = equal_width(name, sum(parameter_counts(name, classes)[part] for part in ("plain", "fin_3x3")), classes) if widened else None
     colour: dict[str, Any] = {"mean": CIFAR_MEAN, "std": CIFAR_STD} if dataset in (*SMALL, "stl10") else {}
     return lfi_backbone(name, classes, stem_stride=1 if dataset in SMALL else None, width=width, **colour)
 
@@ -92,29 +88,26 @@ def _from_scratch(
     epochs: int | None = None,
     setting: int = 0,
     paper: str = "",
-    widened: bool = False,
+    width: int | None = None,
     **how: Any,
 ) -> tuple[Model, Summary]:
     plan, classes = scratch_plan(kind, dataset, name, epochs, setting, paper), _classes(dataset, root)
-    return _carried_out(plan, lambda: model(scratch_backbone(dataset, name, classes, widened=widened)), dataset, root, **how)
+    return _carried_out(plan, lambda: model(scratch_backbone(dataset, name, classes, width=width)), dataset, root, **how)
 
 
-def plain(dataset: str, name: str, root: Path | str, *, widened: bool = False, **how: Any) -> tuple[Classifier, Summary]:
-    """The plain network from scratch: the baseline beside LFI-CAM and ABN, on their schedule and with their stem.
-
-    ``widened``: a CIFAR ResNet of as many parameters as LFI-CAM has on the network of that name.
-    """
+def plain(dataset: str, name: str, root: Path | str, **how: Any) -> tuple[Classifier, Summary]:
+    """The plain network from scratch: the baseline beside LFI-CAM and ABN, on their schedule and with their stem."""
     several = dataset in SEVERAL
-    model, summary = _from_scratch("plain", partial(Plain, multi_label=several), dataset, name, root, widened=widened, **how)
+    model, summary = _from_scratch("plain", partial(Plain, multi_label=several), dataset, name, root, **how)
     if several:
         held_out = in_memory(images(dataset, root)("squash"), progress=False)
         summary["mean_average_precision"] = mean_average_precision(predict(model.classifier, held_out["images"]), held_out["targets"])
     return model.classifier, summary
 
 
-def lfi_cam(dataset: str, name: str, root: Path | str, *, importance: str = "fin", kernel: int = 3, **how: Any) -> tuple[LfiCam, Summary]:
-    """LFI-CAM from scratch, on the schedule of the plain network beside it; ``importance`` and ``kernel`` as in `LfiCam`."""
-    return _from_scratch("lfi_cam", partial(LfiCam, importance=importance, kernel=kernel), dataset, name, root, **how)
+def lfi_cam(dataset: str, name: str, root: Path | str, *, model: type[LfiCam] = LfiCam, **how: Any) -> tuple[LfiCam, Summary]:
+    """LFI-CAM, or a ``model`` made of it, from scratch, on the schedule of the plain network beside it."""
+    return _from_scratch("lfi_cam", model, dataset, name, root, **how)
 
 
 def abn(dataset: str, name: str, root: Path | str, **how: Any) -> tuple[Abn, Summary]:
@@ -122,17 +115,6 @@ def abn(dataset: str, name: str, root: Path | str, **how: Any) -> tuple[Abn, Sum
     model, summary = _from_scratch("abn", Abn, dataset, name, root, **how)
     stem = ["stem: stride 1, as LFI-CAM's, instead of 2"] if dataset in LARGE else []
     return model, _also(summary, stem)
-
-
-SCRATCH: dict[str, Callable[..., tuple[Any, Summary]]] = {  # what learns from scratch, by name; LFI-CAM's ablations, a line each
-    "plain": plain,
-    "lfi_cam": lfi_cam,
-    "abn": abn,
-    "lfi_cam[uniform]": partial(lfi_cam, importance="uniform"),  # the map is the mean activation
-    "lfi_cam[learned]": partial(lfi_cam, importance="learned"),  # the map is a learned 1x1 convolution, the same for every image
-    "lfi_cam[kernel=1]": partial(lfi_cam, kernel=1),  # an importance network of 1x1, with a ninth of the parameters
-    "plain[widened]": partial(plain, widened=True),  # no attention, but as many parameters
-}
 
 
 # --- on pretrained weights -------------------------------------------------------------------------------------------------------------

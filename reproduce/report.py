@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cam_core import figures, maps
-from cam_core.methods import Method
-from cam_core.methods.control import is_control
+from cam_core.methods import Method, is_control
 from cam_core.probe import Probe
 
 

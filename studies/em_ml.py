@@ -10,6 +10,7 @@ of each minus ML under the same seeds; of EM with S a constant, as released, min
 """
 
 import argparse
+import copy
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ from cam_core.classifier import Classifier
 from cam_core.files import write_table
 from cam_core.learned import Calm, lfi_backbone, recipes
 from cam_core.learned.batches import Tensors, as_float, batches, in_memory, size
+from cam_core.learned.calm import CalmHead, em_loss, of_class, posterior
 from cam_core.learned.recipes import CALM, Recipe
 from cam_core.learned.store import trained
 from cam_core.learned.train import predict
@@ -48,7 +50,7 @@ class Way:
     name: str
     objective: str = "ml"
     epsilon: float = 1e-10
-    lag: int = 1
+    lag: int = 0  # updates between two posteriors; 0: always the current one
     nudge: float = 0.0
     order: int = 0
     probabilities: bool = False  # the released arithmetic of ML
@@ -63,8 +65,8 @@ WAYS = (
     Way("EM, without epsilon", "em", epsilon=0.0),
     Way("EM, float64", "em", exact=True),
     Way("EM, epsilon 0.01", "em", epsilon=1e-2),
-    Way("EM, posterior up to 10 updates old", "em_lagged", lag=10),
-    Way("EM, posterior up to 100 updates old", "em_lagged", lag=100),
+    Way("EM, posterior up to 10 updates old", "em", lag=10),
+    Way("EM, posterior up to 100 updates old", "em", lag=100),
     Way("ML, S a constant, as released", detached=True),
     Way("EM, S a constant, as released", "em", detached=True),
     Way("ML, other batches", order=1),
@@ -74,7 +76,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "calm_ml": {"objective": "ml"},
     "calm_ml[probabilities]": {"objective": "ml", "probabilities": True},
     "calm_em": {"objective": "em"},
-    "calm_em[lag=100]": {"objective": "em_lagged", "lag": 100},
+    "calm_em[lag=100]": {"objective": "em", "lag": 100},
     "calm_ml[detached]": {"objective": "ml", "detach_scale": True},
     "calm_em[detached]": {"objective": "em", "detach_scale": True},
 }
@@ -86,9 +88,89 @@ def small(recipe: Recipe) -> Recipe:
     return recipe.shortened(recipe.epochs, pad=4)
 
 
-def build(name: str, classes: int, *, detach_scale: bool = False, **options: Any) -> Calm:
-    """CALM as the drawn runs have it: S in the gradient, attention dead everywhere looks at every place alike."""
-    return Calm(lfi_backbone(name, classes), classes, uniform=True, detach_scale=detach_scale, **options)
+# --- two ways of training CALM that the package does not have ----------------------------------------------------------------------------
+
+
+class InProbabilities(Calm):
+    """CALM-ML by the released arithmetic: probabilities are summed over places and the logarithm is taken last.
+
+    It differs from `calm.ml_loss` by rounding alone, but where p(y*|x) underflows the loss is infinite.
+    """
+
+    def criterion(self, log_class: Tensor, log_location: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """``-log sum_z p(y*,z|x)``, all classes multiplied."""
+        return F.nll_loss((log_class + log_location[:, None]).exp().sum((2, 3)).log(), batch["labels"])
+
+    def extra_repr(self) -> str:
+        """The options, for the digest under which a trained model is kept."""
+        return f"{super().extra_repr()}, probabilities"
+
+
+class Earlier(nn.Module):
+    """A classifier as it was up to ``lag`` updates ago, and the number of updates so far; it never learns, but is kept with the model."""
+
+    updates: Tensor
+
+    def __init__(self, classifier: Classifier, lag: int) -> None:
+        super().__init__()
+        self.classifier, self.lag = copy.deepcopy(classifier).requires_grad_(requires_grad=False), lag
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def extra_repr(self) -> str:
+        """The option, for the digest under which a trained model is kept."""
+        return f"lag={self.lag}"
+
+    def follow(self, current: Classifier) -> None:
+        """Count an update; before every ``lag``-th, the first among them, take over the current parameters and statistics."""
+        if int(self.updates) % self.lag == 0:
+            self.classifier.load_state_dict(current.state_dict())
+        self.updates += 1
+
+
+class Lagged(Calm):
+    """CALM-EM with the posterior at parameters that are renewed every ``lag`` updates: an E-step followed by ``lag`` gradient steps.
+
+    A lag of 1 is CALM-EM.
+    """
+
+    keeps = ("earlier",)
+
+    def __init__(self, backbone: Classifier, num_classes: int, *, lag: int = 100, **options: Any) -> None:
+        super().__init__(backbone, num_classes, "em", **options)
+        self.earlier = Earlier(self.classifier, lag)
+
+    @property
+    def deviations(self) -> list[str]:
+        """What differs from the release beyond the recipe."""
+        return [*super().deviations, f"posterior of parameters up to {self.earlier.lag} updates old"]
+
+    def criterion(self, log_class: Tensor, log_location: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """`calm.em_loss` with the earlier posterior."""
+        joint = of_class(log_class, log_location, batch["labels"])
+        # where the ReLU has closed a place since, its logarithm has no finite value and is left out
+        return em_loss(joint, torch.where(joint.isfinite(), self._earlier(batch), 0.0))
+
+    @torch.no_grad()
+    def _earlier(self, batch: dict[str, Tensor]) -> Tensor:
+        if self.training:
+            self.earlier.follow(self.classifier)
+        activations, head = self.earlier.classifier.activations(batch["images"]), self.earlier.classifier.head
+        assert isinstance(head, CalmHead)
+        return posterior(of_class(head.log_class(activations), head.log_location(activations), batch["labels"]), self.epsilon)
+
+
+def build(
+    name: str, classes: int, objective: str = "em", *, lag: int = 0, probabilities: bool = False, detach_scale: bool = False, **options: Any
+) -> Calm:
+    """CALM as the drawn runs have it: S in the gradient, attention dead everywhere looks at every place alike.
+
+    ``lag``: EM by `Lagged`. ``probabilities``: ML by `InProbabilities`.
+    """
+    options = {"uniform": True, "detach_scale": detach_scale, **options}
+    backbone = lfi_backbone(name, classes)
+    if lag:
+        return Lagged(backbone, classes, lag=lag, **options)
+    return (InProbabilities if probabilities else Calm)(backbone, classes, objective, **options)
 
 
 # --- one start, the same batches -------------------------------------------------------------------------------------------------------

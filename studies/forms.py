@@ -5,7 +5,7 @@
 
 For each pair: Pearson's correlation of the two native maps of an image (mean with a bootstrap interval, and worst), and the share of the
 finished map inside the boxes. The second form is one of ours under a name of its own, or what a peer computes by the same name
-(`benchmarks.peers`), with what it does ``otherwise``. IS-CAM passes the network ten times for every channel, twice over for its two forms:
+(`studies.peers`), with what it does ``otherwise``. IS-CAM passes the network ten times for every channel, twice over for its two forms:
 a matter of a small network and few images. Results: results/studies/forms-<backbone>.csv.
 """
 
@@ -16,13 +16,13 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from benchmarks.peers import OTHERWISE, changed, otherwise
 from cam_core import METHODS, Probe, load_classifier, maps
 from cam_core.data import inclusive_boxes
 from cam_core.files import write_table
 from cam_core.metrics.localization import inside
 from cam_core.metrics.statistics import bootstrap
 from reproduce import sources
+from studies.peers import OTHERWISE, changed, otherwise
 
 # (form, other form, images): the last ones take many passes
 PAIRS = (

@@ -13,7 +13,7 @@ import argparse
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,24 +26,41 @@ from cam_core import METHODS, Probe, maps, metrics
 from cam_core.evaluate import evaluate
 from cam_core.files import write_table
 from cam_core.methods import Method, increment, method
+from cam_core.methods.control import image_seeds
 from cam_core.metrics.randomization import spearman
 from cam_core.metrics.statistics import bootstrap
 from cam_core.table import Table
 from reproduce import jobs, sources
 
 RESOLUTIONS = (0, 32, 64, 112, 224)  # sides of what enters the network; 0: as small as the map
-MASKS, SELECTIONS = ("channel", "gated"), ("positive", "strongest", "all")
+MASKS = ("channel", "gated")
+SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {  # of the channels, by Grad-CAM's weights [B,K]
+    "positive": lambda alpha: alpha > 0,
+    "strongest": lambda alpha: (alpha > 0) & (alpha >= alpha.quantile(0.9, dim=1, keepdim=True)),  # and in the highest tenth
+    "all": lambda alpha: torch.ones_like(alpha, dtype=torch.bool),
+}
 WEIGHTS, MERGES = ("increment", "probability", "softmax"), ("sum", "product", "max", "channels")
 EXPONENTS = (1, 0.5, 2, 4)  # of Grad-CAM, before it is enlarged
 CHOICE = metrics.PixelPrecision
 Image = tuple[float, tuple[int, ...]]  # what tells one image and class from another
 
 
+@dataclass(frozen=True)
+class Scores(increment.Scores):
+    """Scores of all channels, from which those of any selection follow without a pass."""
+
+    alpha: Tensor  # [B,K], Grad-CAM's weights
+
+    def narrowed(self, select: str) -> "Scores":
+        """What `increment.score` would have found of the channels of a selection alone."""
+        return replace(self, selected=self.selected & SELECTIONS[select](self.alpha))
+
+
 class Passes:
     """Increment-CAM's passes and the probes of other layers, made once per image and class, whoever asks."""
 
     def __init__(self) -> None:
-        self.scores: dict[tuple[str, int | str, str, str], dict[Image, increment.Scores]] = {}
+        self.scores: dict[tuple[str, int | str, str, str], dict[Image, Scores]] = {}
         self.latest: dict[str, tuple[Image, Probe]] = {}
 
     def at(self, layer: str, probe: Probe) -> Probe:
@@ -55,17 +72,34 @@ class Passes:
             found = self.latest[layer] = _image(probe), Probe(probe.classifier.at(layer), probe.images, probe.targets)
         return found[1]
 
-    def score(self, layer: str, resolution: int | str, path: str, masks: str, probe: Probe) -> increment.Scores:
+    def score(self, layer: str, resolution: int | str, path: str, masks: str, probe: Probe) -> Scores:
         """`increment.score` of all channels at the layer, from memory where these images were seen before."""
         kept = self.scores.setdefault((layer, resolution, path, masks), {})
         if _image(probe) not in kept:
             at = self.at(layer, probe)
-            kept[_image(probe)] = increment.score(at, resolution=resolution, path=path, masks=masks, select="all")
+            found = increment.score(at, resolution=resolution, path=path, masks=masks, select="all")
+            kept[_image(probe)] = Scores(**vars(found), alpha=at.gradients().mean((2, 3)))
         return kept[_image(probe)]
 
 
 def _image(probe: Probe) -> Image:
     return probe.images.sum(dtype=torch.float64).item(), tuple(probe.targets.tolist())
+
+
+def weights(probe: Probe, scores: increment.Scores, weight: str) -> str | Tensor:
+    """``weight`` as `increment.phases` takes it: its name or, of the controls, the weights [B,K] themselves.
+
+    "equal": all ones. "permuted increment", "permuted softmax", ...: those weights, dealt anew to the scored channels by the image's seed.
+    """
+    if weight == "equal":
+        return torch.ones_like(scores.probability[:, 2:])
+    if not weight.startswith("permuted "):
+        return weight
+    dealt = increment.WEIGHTS[weight.removeprefix("permuted ")](scores).clone()
+    for row, chosen, seed in zip(dealt, scores.selected, image_seeds(probe, 0), strict=True):
+        order = torch.randperm(int(chosen.sum()), generator=torch.Generator().manual_seed(seed)).to(row.device)
+        row[chosen] = row[chosen][order]
+    return dealt
 
 
 def reading(
@@ -81,8 +115,8 @@ def reading(
     """One reading as a method that shares its passes with the others."""
 
     def function(probe: Probe) -> Tensor:
-        scores = passes.score(layer, resolution, path, masks, probe).narrowed(select)
-        return increment.combine(passes.at(layer, probe), scores, weight=weight, merge=merge).merged
+        at, scores = passes.at(layer, probe), passes.score(layer, resolution, path, masks, probe).narrowed(select)
+        return increment.phases(at, scores, weight=weights(at, scores, weight), merge=merge).merged
 
     name = f"increment_cam[{layer or 'last'}, {resolution or 'map'}, {path}, {masks}, {select}, {weight}, {merge}]"
     return replace(METHODS["increment_cam"], name=name, function=function)
@@ -247,7 +281,7 @@ def study(
 def _phase_two(passes: Passes) -> Callable[[Probe], Tensor]:
     def function(probe: Probe) -> Tensor:
         scores = passes.score("", "literal", "map", "channel", probe).narrowed("positive")
-        return increment.combine(probe, scores).low_resolution_score_cam
+        return increment.phases(probe, scores).low_resolution_score_cam
 
     return function
 

@@ -30,10 +30,11 @@ from cam_core.metrics.statistics import paired_difference
 from cam_core.table import Table
 from reproduce import jobs, sources
 from reproduce.accuracy import network_table
+from studies.ablations import LEARNS
 
 OUT = sources.HOME / "results/studies/lfi_features.csv"
 METHODS = ("cam", "grad_cam", "mean_activation", "random_map", "center_gaussian")
-TRUNKS = {"plain": None, "lfi_cam": "fin", "lfi_cam[uniform]": "uniform"}  # what weighs the channels
+TRUNKS = ("plain", "lfi_cam", "lfi_cam[uniform]")
 Row = dict[str, object]
 
 
@@ -58,7 +59,7 @@ def networks(key: str, dataset: str, name: str, root: Path, **options: Any) -> d
     if key == "plain":
         own, _ = jobs.network(dataset, name, root, **options)
         return {"own": own, "probe": probed(own, train)}
-    model, _ = jobs.lfi_cam(dataset, name, root, importance=TRUNKS[key], **options)
+    model, _ = LEARNS[key](dataset, name, root, **options)
     own = bare(model)
     return {"own": own, "probe": probed(own, train), "attended": model.classifier}
 
@@ -79,7 +80,7 @@ def study(
     name: str,
     root: Path,
     seeds: Sequence[int],
-    trunks: Sequence[str] = tuple(TRUNKS),
+    trunks: Sequence[str] = TRUNKS,
     limit: int | None = None,
     **options: Any,
 ) -> pd.DataFrame:
@@ -112,7 +113,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet8")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, help="of every training; the data set's default if left out")
-    parser.add_argument("--trunks", nargs="+", default=list(TRUNKS), choices=list(TRUNKS))
+    parser.add_argument("--trunks", nargs="+", default=TRUNKS, choices=TRUNKS)
     given = parser.parse_args()
     root = sources.find_root(given.dataset)
     frame = study(given.dataset, given.backbone, root, range(given.seeds), given.trunks, epochs=given.epochs)

@@ -36,12 +36,19 @@ Way = tuple[str, int]  # how channels are chosen and used, and how many of them 
 Asked = list[metrics.Metric]
 
 
+def by_size(activations: Tensor) -> dict[str, Tensor]:
+    """Two simpler orders [B,K] of the channels: by the norm of A_k, constant ones last, and by its variance over space."""
+    flat = activations.flatten(2)
+    norms = torch.where(maps.is_empty(activations), 0.0, flat.double().norm(dim=2))
+    return {"norm": norms.argsort(1, descending=True), "spread": flat.var(2).argsort(1, descending=True)}
+
+
 def ways(probe: Probe, scores: Tensor) -> Iterator[tuple[Way, Tensor, float | None]]:
     """Way, weights [1,K] and, where the process promises one, the correlation, of one image, from the scores [1,K] of all channels."""
     a, useful = probe.activations, ~maps.is_empty(probe.activations)
     masks, count = maps.min_max(a).flatten(2).double(), a.shape[1]
     budgets = [m for m in BUDGETS if m < count]
-    orders = {choose: budget.order(a, masks, choose, max(budgets)) for choose in ("norm", "spread", "variance")}
+    orders = {**by_size(a), "variance": budget.order(a, masks, max(budgets))}
     orders["chance"] = torch.randperm(count, generator=torch.Generator().manual_seed(0))[None]
     orders["gradient (gScoreCAM)"] = probe.gradients().mean((2, 3)).argsort(1, descending=True)
     yield (EXACT, count), scores, None

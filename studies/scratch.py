@@ -8,8 +8,8 @@
 Trainings: every setting under the first seed, then the other seeds under the first setting, each for the three models in turn; on two
 cores the first command takes an hour and a half to two hours, the second one hour, the third (images of 64 pixels) an hour and a half, and
 each has its table. Every finished training is kept, a killed one resumes from its last checkpoint: give the same command again.
-``--models`` adds the ablations of LFI-CAM (`jobs.SCRATCH`): equal weights, one learned 1x1 map, the 1x1 importance network, a plain network
-of as many parameters.
+``--models`` adds the ablations of LFI-CAM (`studies.ablations`): equal weights, one learned 1x1 map, the 1x1 importance network, a plain
+network of as many parameters.
 
 After each training the table is written anew: results/studies/scratch-<dataset>-<backbone>.csv, with "-e<epochs>" behind it for another
 number of epochs than usual, "-seeds" where only these differ though the data set has settings, and "-ablations" for other models, so
@@ -44,6 +44,7 @@ from cam_core.learned.batches import as_float, in_memory
 from cam_core.maps import is_empty
 from cam_core.metrics import map_stability
 from reproduce import jobs, results, sources
+from studies.ablations import LEARNS
 from studies.lfi_features import bare
 
 IMAGES = 500  # whose maps are published and compared: 50 of each of CIFAR-10's classes
@@ -90,7 +91,7 @@ def pairs(trainings: Sequence[Training]) -> Iterator[tuple[str, Training, Traini
 
 def train(training: Training, dataset: str, name: str, root: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
     """The trained model (plain: its classifier) and its summary; loaded if it is kept already."""
-    return jobs.SCRATCH[training.model](dataset, name, root, seed=training.seed, setting=training.setting, **options)
+    return LEARNS[training.model](dataset, name, root, seed=training.seed, setting=training.setting, **options)
 
 
 def explainers(name: str, model: Any) -> list[tuple[str, Classifier, Explains]]:
@@ -312,7 +313,7 @@ def main() -> None:
     parser.add_argument("backbone", help="resnet20 on cifar10 and cifar100, resnet18 on cat_dog and stl10, resnet8 on drawn data")
     parser.add_argument("--settings", type=int, nargs="+", default=[0], help="numbers in recipes.SETTINGS; drawn data have one")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="the first is that of all settings")
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(jobs.SCRATCH))
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(LEARNS))
     parser.add_argument("--epochs", type=int, help="the data set's default if left out")
     parser.add_argument("--images", type=int, default=IMAGES, help="how many test images are explained, evenly spaced over the list")
     parser.add_argument("--from-maps", action="store_true", help="compute the table's pairs anew from its published maps; trains nothing")

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map, tree_map_only
 
 DEVICE = torch.device("meta")
+ASKED = []  # what the host had to wait for: values, or how many there are
 MAY_MIX = ("index", "index_put_", "index_fill_", "_index_put_impl_", "copy_", "_to_copy")  # as on a GPU: indices and copies
 
 
@@ -27,6 +28,7 @@ class There(torch.Tensor):
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         if func is torch.Tensor.tolist:  # what torch knows of no subclass
+            ASKED.append("tolist")
             return args[0].held.tolist()
         if func is torch.Tensor.quantile:  # it changes a shape in place
             return There(args[0].held.quantile(*args[1:], **(kwargs or {})))
@@ -56,6 +58,9 @@ def _computed(func, args, kwargs):
     stays = name == "_local_scalar_dense" or (not there if device is None else torch.device(device) != DEVICE)
     given, named = tree_map(lambda x: x.held if isinstance(x, There) else x, (args, kwargs))
     out = func(*given, **(named if device is None else {**named, "device": "cpu"}))
+    masks = name.startswith("index") and any(one.dtype == torch.bool for one in met[1:])
+    if there and (masks or stays or name in ("nonzero", "masked_select") or not isinstance(out, torch.Tensor | list | tuple | None)):
+        ASKED.append(name)
     if name.endswith("_"):
         return args[0]
     return out if stays else tree_map_only(torch.Tensor, There, out)
@@ -63,11 +68,12 @@ def _computed(func, args, kwargs):
 
 @contextmanager
 def in_use(monkeypatch):
-    """While it lasts, things can be moved to `DEVICE` and computed there."""
+    """While it lasts, things can be moved to `DEVICE` and computed there; yields the list of what the host asks meanwhile."""
+    ASKED.clear()
     with monkeypatch.context() as patch, _Factories():
         patch.setattr(torch, "autocast", lambda *_args, **_kwargs: nullcontext())  # neither knows such a device
         patch.setattr(torch, "inference_mode", lambda *_args, **kwargs: nullcontext() if kwargs else torch.no_grad())
-        yield
+        yield ASKED
 
 
 def moved(network):

@@ -15,15 +15,19 @@ def probe():
     return Probe(nets.dense(seed=3, channels=24), nets.images(3), torch.tensor([0, 1, 2]))
 
 
-@pytest.mark.parametrize("choose", ["norm", "spread", "variance"])
-def test_with_all_channels_passed_it_is_score_cam(probe, choose):
-    close(budget.score_cam_budget(probe, passes=24, choose=choose), METHODS["score_cam"](probe))
+@pytest.fixture
+def passed(monkeypatch):
+    """How many masks pass, image by image, at each request."""
+    asked, score = [], Probe.score_masked
+    monkeypatch.setattr(Probe, "score_masked", lambda self, *a, **k: asked.append(k["select"].sum(1).tolist()) or score(self, *a, **k))
+    return asked
 
 
-def test_only_the_budget_is_passed(probe, monkeypatch):
-    passed = []
-    real = Probe.score_masked
-    monkeypatch.setattr(Probe, "score_masked", lambda self, *a, **k: passed.append(k["select"].sum(1).tolist()) or real(self, *a, **k))
+def test_with_all_channels_passed_it_is_score_cam(probe):
+    close(budget.score_cam_budget(probe, passes=24), METHODS["score_cam"](probe))
+
+
+def test_only_the_budget_is_passed(probe, passed):
     budget.score_cam_budget(probe, passes=7)
     assert passed == [[7, 7, 7]]
 
@@ -63,20 +67,29 @@ def test_a_short_order_begins_as_the_long_one_and_names_every_channel_once(probe
     assert torch.equal(short.sort(1).values, torch.arange(24).expand(3, -1))
 
 
-def test_until_an_accuracy_stops_earlier_for_less_and_never_lies_about_its_passes(probe):
-    low, cheap = budget.until_promised(probe, accuracy=0.5, start=4)
-    high, dear = budget.until_promised(probe, accuracy=1.1, start=4)  # never sure: everything is passed
-    assert (cheap <= dear).all()
-    assert dear.tolist() == [24, 24, 24]
+def test_until_an_accuracy_stops_earlier_for_less(probe, passed):
+    budget.score_cam_until(probe, accuracy=0.5, start=4)
+    cheap = sum(map(sum, passed))
+    passed.clear()
+    high = budget.score_cam_until(probe, accuracy=1.1, start=4)  # never sure: everything is passed, in rounds of 4, 4, 8 and 8
+    assert passed == [[4] * 3, [4] * 3, [8] * 3, [8] * 3]
+    assert cheap < 3 * 24
     close(high, METHODS["score_cam"](probe))
-    assert low.shape == high.shape
 
 
-def test_until_an_accuracy_has_a_name_like_any_method():
+def test_until_an_accuracy_spends_what_its_promise_asks(passed):
+    """A round of 32, then one of 32 for those whose promise falls short; and the map is that of the same number of passes."""
     probe = Probe(nets.dense(seed=3, channels=80), nets.images(3), torch.tensor([0, 1, 2]))
-    heat, spent = budget.until_promised(probe, 0.99)
-    assert (spent < 80).any()  # else the name says nothing
-    assert torch.equal(method("score_cam[until=0.99]")(probe), heat)
+    a, masks = probe.activations, maps.min_max(probe.activations).flatten(2)
+    chosen = budget.order(a, masks)[:, :32]
+    sure = budget.promised(a, masks, chosen, budget._passed(probe, chosen)) >= 0.99
+    few, more = (budget.score_cam_budget(probe, passes=passes) for passes in (32, 64))
+    passed.clear()
+    heat = method("score_cam[until=0.99]")(probe)
+    assert passed[:2] == [[32] * 3, [32] * int((~sure).sum())][: 2 - bool(sure.all())]
+    assert sum(map(sum, passed)) < 3 * 80  # else the name says nothing
+    for b in range(3):
+        assert torch.equal(heat[b], few[b]) if sure[b] else torch.equal(heat[b], more[b])
 
 
 def test_the_promise_grows_to_one_as_channels_are_passed(probe):
@@ -87,8 +100,3 @@ def test_the_promise_grows_to_one_as_channels_are_passed(probe):
     promises = torch.stack([budget.promised(a, masks, ranked[:, :m], scores[:, :m]) for m in (4, 12, 24)])
     assert (promises[-1] > 0.999).all()
     assert (promises <= 1 + 1e-12).all()
-
-
-def test_an_unknown_choice_is_refused(probe):
-    with pytest.raises(ValueError, match='"norm", "spread" or "variance"'):
-        budget.score_cam_budget(probe, choose="x")

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from cam_core import load_classifier, maps
 from cam_core.classifier import Classifier
-from cam_core.methods import METHODS, method, perturbation
+from cam_core.methods import METHODS, is_control, method, perturbation
 from cam_core.methods.gradient import layer_cam_fused
 from cam_core.methods.increment import phases
 from cam_core.networks import resnet_cifar
@@ -242,7 +242,7 @@ def resnet():
 
 A_FEW = (
     "cam", "eigen_cam", "grad_cam", "grad_cam_pp", "layer_cam", "hires_cam", "score_cam", "score_cam[softmax]", "ablation_cam", "group_cam",
-    "increment_cam", "increment_cam_tuned", "score_cam[budget=32]", "saliency", "integrated_gradients",
+    "increment_cam", "score_cam[budget=32]", "saliency", "integrated_gradients",
 )  # fmt: skip
 
 
@@ -360,7 +360,7 @@ class TestIncrementCam:
         found = phases(probe)
         positive = (probe.gradients().mean((2, 3)) > 0) & ~maps.is_empty(probe.activations)
         assert torch.equal(~found.increments.isnan(), positive)
-        assert (found.effective_channels() <= positive.sum(1) + 1e-9).all()
+        assert (found.diagnostics()["effective_channels"] <= positive.sum(1) + 1e-9).all()
 
     def test_the_adapter_is_applied_to_the_masked_image(self):
         classifier, x = nets.dense(seed=3), nets.images(1)
@@ -402,6 +402,16 @@ def test_an_unknown_method_is_refused_with_the_names_that_exist():
         method("heat")
     with pytest.raises(ValueError, match=r"'cam\[power=two\]': power takes a number, got 'two'"):
         method("cam[power=two]")
+
+
+def test_controls_are_those_that_the_table_marks_and_those_of_learned_models():
+    marked = {name for name in METHODS if is_control(name)}
+    assert marked == {name for name, one in METHODS.items() if one.control}
+    assert marked >= {"random_map", "center_gaussian", "mean_activation", "all_ones", "fake_cam", "edges"}
+    assert all(
+        map(is_control, ("mean_features", "random_l_cam", "other_l_cam_fm", "grad_cam_tuned[power=2]", METHODS["cam"].power(2).name))
+    )
+    assert not any(map(is_control, ("l_cam_fm", "calm_em", "grad_cam[mean=0.3]", "lfi_cam")))
 
 
 def test_the_cost_of_a_map_as_a_number():

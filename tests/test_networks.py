@@ -6,7 +6,7 @@ from torch import nn
 from torchvision.models.resnet import Bottleneck
 
 from cam_core.cutting import cut, cuts
-from cam_core.networks import CIFAR, densenet_cifar, equal_width, resnet_cifar, resnext_cifar
+from cam_core.networks import CIFAR, densenet_cifar, resnet_cifar, resnext_cifar
 
 
 def multiply_adds(network: nn.Module, side: int) -> int:
@@ -123,9 +123,3 @@ def test_other_depths_are_refused():
         resnext_cifar(30)
     with pytest.raises(ValueError, match="6n \\+ 4"):
         densenet_cifar(20)
-
-
-def test_equal_width_finds_itself():
-    for width in (16, 23):
-        parameters = sum(p.numel() for p in resnet_cifar(8, 3, width=width).parameters())
-        assert equal_width("resnet8", parameters, 3) == width

@@ -1,4 +1,4 @@
-"""Views (how an image reaches the network when a number is taken) and augmentation for training: image, boxes, mask, points alike."""
+"""Views: how an image reaches the network when a number is taken; boxes, mask and points go along."""
 
 import torch
 from torchvision import tv_tensors
@@ -29,19 +29,6 @@ def view(name: str, size: int = 224, resize: int | None = None, interpolation: s
 def short_side(size: int = 256) -> v2.Transform:
     """The whole image, its short side scaled to ``size``; a float image [3,H,W] in [0, 1]."""
     return v2.Compose([v2.Resize(size, antialias=True), *_to_float()])
-
-
-def train(size: int = 224, scale: tuple[float, float] = (0.5, 1.0), flip: bool = True, color: float = 0.0) -> v2.Transform:
-    """Augmentation: random resized crop, mirror image, optional jitter of brightness, contrast and saturation by ``color``.
-
-    A mirror image keeps the names of left and right parts as they were.
-    """
-    steps: list[v2.Transform] = [v2.RandomResizedCrop(size, scale=scale, antialias=True)]
-    if flip:
-        steps.append(v2.RandomHorizontalFlip())
-    if color:
-        steps.append(v2.ColorJitter(color, color, color))
-    return v2.Compose([*steps, *_to_float()])
 
 
 def _to_float() -> list[v2.Transform]:

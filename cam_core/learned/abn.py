@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cam_core.classifier import Classifier
-from cam_core.learned.lfi import LfiCam, lfi_backbone
+from cam_core.learned.lfi import lfi_backbone
 from cam_core.learned.plain import Loss, share_correct, with_parts
 from cam_core.networks import CIFAR, initialised, unstrided
 from cam_core.probe import Probe
@@ -115,19 +115,3 @@ class Abn(nn.Module):
     def explain(self, probe: Probe) -> Tensor:
         """The attention M [B,h,w] in (0, 1), from one forward pass, not min-max scaled; the same for every class."""
         return self.trunk.attend(self.classifier.normalize(probe.images))[1]
-
-
-def parameter_counts(name: str, num_classes: int) -> dict[str, int]:
-    """Parameters of a plain network, of FIN with 3x3 and 1x1 convolutions, and of ABN's branch, each without the network it joins.
-
-    LFI-CAM's "fewer parameters than ABN" holds for no FIN of 3x3, and for one of 1x1 on all networks but the DenseNet.
-    """
-    with torch.device("meta"):
-        backbone = lfi_backbone(name, num_classes)
-        models = {"fin_3x3": LfiCam(backbone), "fin_1x1": LfiCam(backbone, kernel=1), "abn_branch": Abn(backbone)}
-        plain = _parameters(backbone)
-        return {"plain": plain, **{key: _parameters(model) - plain for key, model in models.items()}}
-
-
-def _parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,16 +1,13 @@
 """CALM (Kim et al., ICCV 2021): the place z of the cue as a latent variable, p(y,z|x) = p(y|x,z) p(z|x).
 
 Activations A [B,K,h,w] are read by two 1x1 convolutions: f [B,C,h,w] with p(y|x,z) = softmax of f over classes, and
-a = ReLU(conv) [B,h,w] with p(z|x) = a / S, S = sum of a over z. All in log space.
+a = ReLU(conv) [B,h,w] with p(z|x) = a / S, S = sum of a over z. All in log space. Other ways to train it are those of `studies.em_ml`.
 """
 
-import copy
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cam_core import maps
@@ -20,6 +17,32 @@ from cam_core.learned.plain import Loss, pooled_head, shapes, share_correct, sta
 from cam_core.networks import finer_inception, finer_resnet, finer_vgg
 from cam_core.pretrained import load_classifier, load_network
 from cam_core.probe import Probe
+
+
+def ml_loss(joint: Tensor) -> Tensor:
+    """CALM-ML: ``-log p(y*|x) = -log sum_z p(y*,z|x)``, mean over the batch; ``joint``: log p(y*,z|x) [B,hw] of the label y*."""
+    return -joint.logsumexp(1).mean()
+
+
+def em_loss(joint: Tensor, q: Tensor) -> Tensor:
+    """CALM-EM: ``-sum_z q(z) log p(y*,z|x)``, mean over the batch; ``q`` [B,hw] as `posterior` gives it, a constant for the gradient.
+
+    With q at the current parameters the gradient is that of `ml_loss` (Fisher's identity); only the value differs.
+    """
+    return -(q * torch.where(q > 0, joint, 0.0)).sum(1).mean()  # 0 log 0 = 0
+
+
+def posterior(joint: Tensor, epsilon: float = 0.0) -> Tensor:
+    """``q(z) = p(z|x,y*)`` [B,hw]; as released p(y*,z|x) / (p(y*|x) + ``epsilon``), which turns images with p(y*|x) below it off."""
+    marginal = joint.logsumexp(1, keepdim=True)
+    q = (joint - marginal).exp()
+    return q * (marginal.exp() / (marginal.exp() + epsilon)) if epsilon else q  # p underflows long before its logarithm does
+
+
+def of_class(log_class: Tensor, log_location: Tensor, labels: Tensor) -> Tensor:
+    """Log p(y*,z|x) [B,hw] of the labels' classes y* alone, from log p(y|x,z) [B,C,h,w] and log p(z|x) [B,h,w]."""
+    return log_class[torch.arange(len(labels)), labels].flatten(1) + log_location.flatten(1)
+
 
 EPSILON, PATCH = 1e-10, 1e-8  # released
 
@@ -80,40 +103,13 @@ def _single(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
-class Earlier(nn.Module):
-    """A classifier as it was up to ``lag`` updates ago, and the number of updates so far; it never learns, but is kept with the model."""
-
-    updates: Tensor
-
-    def __init__(self, classifier: Classifier, lag: int) -> None:
-        super().__init__()
-        self.classifier, self.lag = copy.deepcopy(classifier).requires_grad_(requires_grad=False), lag
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-
-    def extra_repr(self) -> str:
-        """The option, for the digest under which a trained model is kept."""
-        return f"lag={self.lag}"
-
-    def follow(self, current: Classifier) -> None:
-        """Count an update; before every ``lag``-th, the first among them, take over the current parameters and statistics."""
-        if int(self.updates) % self.lag == 0:
-            self.classifier.load_state_dict(current.state_dict())
-        self.updates += 1
-
-
 class Calm(nn.Module):
     """A trunk (modules shared with ``backbone``, whose head is dropped) under a `CalmHead`; prediction is the argmax of p(y|x).
 
-    ``objective`` "ml": -log p(y*|x). "em": -sum_z q(z) log p(y*,z|x) with q = p(y*,z|x) / (p(y*|x) + ``epsilon``), detached, at the
-    current parameters, as released. By Fisher's identity its gradient is the ML gradient times p/(p + epsilon), p = p(y*|x); only the
-    value differs. ``patch`` (the release: 1e-8) is added to the p(z|x) below it before the logarithm of "em": the loss changes by less than
-    ``patch`` p(y*|x,z) / p(y*|x) a place, but places where so little is looked then hardly pull on a, without it like any other.
-    "em_lagged" (ours): q at parameters that are renewed every ``lag`` updates, an E-step followed by ``lag`` gradient steps; lag 1 is "em".
-    ``probabilities``: "ml" by the released arithmetic, probabilities summed over places and the logarithm taken last. It differs by
-    rounding alone, but where p(y*|x) underflows the loss is infinite.
+    ``objective``: "ml" (`ml_loss`) or "em" (`em_loss`). The released arithmetic of "em" adds ``epsilon`` to p(y*|x) in the posterior, and
+    ``patch`` (the release: 1e-8) to the p(z|x) below it before the logarithm: the loss changes by less than
+    ``patch`` p(y*|x,z) / p(y*|x) a place, but this suppresses gradients of a where the attention is near zero.
     """
-
-    keeps = ("earlier",)
 
     def __init__(
         self,
@@ -125,75 +121,54 @@ class Calm(nn.Module):
         uniform: bool = False,
         epsilon: float = EPSILON,
         patch: float = 0.0,
-        lag: int = 100,
-        probabilities: bool = False,
     ) -> None:
         super().__init__()
-        if probabilities and objective != "ml":
-            raise ValueError(f'probabilities are an arithmetic of the objective "ml", got it with {objective!r}: leave it out')
-        if objective not in ("em", "ml", "em_lagged"):
-            raise ValueError(f'CALM is trained by "em", "ml" or "em_lagged", got {objective!r}')
-        self.name, self.objective, self.probabilities = f"calm_{objective}", objective, probabilities
-        self.epsilon, self.patch = epsilon, patch
+        if objective not in ("em", "ml"):
+            raise ValueError(f'CALM is trained by "em" or "ml", got {objective!r}')
+        self.name, self.objective, self.epsilon, self.patch = f"calm_{objective}", objective, epsilon, patch
         options: Any = {"detach_scale": detach_scale, "uniform": uniform, "name": backbone.name}
         head = CalmHead(shapes(backbone)[0], num_classes, **options).to(backbone.mean)
         self.classifier = Classifier(backbone.trunk, head, name=backbone.name, layer=backbone.layer, weights=backbone.weights)
         self.classifier.mean, self.classifier.std = backbone.mean, backbone.std
-        self.earlier = Earlier(self.classifier, lag) if objective == "em_lagged" else None
 
     @property
     def head(self) -> CalmHead:
         """The two 1x1 convolutions and the probabilities they make."""
-        return _calm_head(self.classifier)
+        head = self.classifier.head
+        assert isinstance(head, CalmHead)
+        return head
 
     @property
     def deviations(self) -> list[str]:
         """What differs from the release beyond the recipe."""
         uniform = ["attention dead everywhere: every place alike instead of NaN"] if self.head.uniform else []
         scale = [] if self.head.detach_scale else ["S: part of the gradient instead of a constant"]
-        numbers = [("epsilon", self.epsilon, EPSILON), ("added to p(z|x) where it is less", self.patch, PATCH)] * (self.objective != "ml")
-        small = [f"{what}: {mine:g} instead of {released:g}" for what, mine, released in numbers if mine != released]
-        return uniform + scale + small + ([f"posterior of parameters up to {self.earlier.lag} updates old"] if self.earlier else [])
+        numbers = [("epsilon", self.epsilon, EPSILON), ("added to p(z|x) where it is less", self.patch, PATCH)] * (self.objective == "em")
+        return uniform + scale + [f"{what}: {mine:g} instead of {released:g}" for what, mine, released in numbers if mine != released]
 
     def extra_repr(self) -> str:
         """The options, for the digest under which a trained model is kept."""
-        return f"objective={self.objective}, epsilon={self.epsilon}, patch={self.patch}, probabilities={self.probabilities}"
+        return f"objective={self.objective}, epsilon={self.epsilon}, patch={self.patch}"
 
     def loss(self, batch: dict[str, Tensor]) -> Loss:
         """The objective's mean over ``images`` [B,3,H,W] in [0, 1] and ``labels`` [B]; and what to log."""
-        images, labels = batch["images"], batch["labels"]
-        activations = self.classifier.activations(images)
+        activations, labels = self.classifier.activations(batch["images"]), batch["labels"]
         log_class, log_location = self.head.log_class(activations), self.head.log_location(activations)
-        joint = _of_class(log_class, log_location, labels)
-        marginal = joint.logsumexp(1)
         with torch.no_grad():
             logits = (log_class.flatten(2) + log_location.flatten(1)[:, None]).logsumexp(2)
-        log = {"accuracy": share_correct(logits, labels), "nll": -marginal.detach().mean()}
-        if self.probabilities:
-            return F.nll_loss((log_class + log_location[:, None]).exp().sum((2, 3)).log(), labels), log
+            log = {"accuracy": share_correct(logits, labels), "nll": ml_loss(of_class(log_class, log_location, labels))}
+        return self.criterion(log_class, log_location, batch), log
+
+    def criterion(self, log_class: Tensor, log_location: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """The objective from log p(y|x,z) [B,C,h,w] and log p(z|x) [B,h,w]."""
+        joint = of_class(log_class, log_location, batch["labels"])
         if self.objective == "ml":
-            return -marginal.mean(), log
-        q = self._posterior(joint.detach() if self.earlier is None else self._earlier_joint(images, labels))
+            return ml_loss(joint)
+        q = posterior(joint.detach(), self.epsilon)
         if self.patch:
             patched = (log_location.exp() + self.patch).log()
-            joint = _of_class(log_class, torch.where(log_location < math.log(self.patch), patched, log_location), labels)
-        # 0 log 0 = 0; where the ReLU has closed a place since an earlier posterior, its log has no finite value and is left out
-        return -(q * torch.where((q > 0) & joint.isfinite(), joint, 0.0)).sum(1).mean(), log
-
-    def _posterior(self, joint: Tensor) -> Tensor:
-        """Log p(y*,z|x) [B,hw] -> q [B,hw]."""
-        marginal = joint.logsumexp(1)
-        p = marginal.exp()
-        weight = p / (p + self.epsilon) if self.epsilon else torch.ones_like(p)  # p underflows long before its logarithm does
-        return (joint - marginal[:, None]).exp() * weight[:, None]
-
-    @torch.no_grad()
-    def _earlier_joint(self, images: Tensor, labels: Tensor) -> Tensor:
-        assert self.earlier is not None
-        if self.training:
-            self.earlier.follow(self.classifier)
-        activations, head = self.earlier.classifier.activations(images), _calm_head(self.earlier.classifier)
-        return _of_class(head.log_class(activations), head.log_location(activations), labels)
+            joint = of_class(log_class, torch.where(log_location < math.log(self.patch), patched, log_location), batch["labels"])
+        return em_loss(joint, q)
 
     @torch.no_grad()
     def explain(self, probe: Probe, kind: str = "joint") -> Tensor:
@@ -207,21 +182,15 @@ class Calm(nn.Module):
         return self._maps(probe, probe.targets[:, None], kind)[:, 0]
 
     @torch.no_grad()
-    def superclass(self, probe: Probe, members: Tensor | Sequence[Sequence[int]], kind: str = "joint", *, mean: bool = False) -> Tensor:
+    def superclass(self, probe: Probe, members: Tensor, kind: str = "joint", *, mean: bool = False) -> Tensor:
         """Sum of the maps of all classes in S(target), [B,h,w]: "where is a dog" (release: jointll-superclass, gtcond-superclass).
 
-        ``members``: bool [C,C], row y for S(y), or one list of classes per image. "joint": in [0, 1], and p(z|x) where S is all classes.
+        ``members``: bool [C,C], row y for S(y). "joint": in [0, 1], and p(z|x) where S is all classes.
         "posterior": each class's posterior sums to 1, whatever p(y|x), so that the sum sums to |S|. ``mean``: over |S| (release: -mean).
         """
-        weights = _membership(probe, members)
+        weights = members.to(probe.activations)[probe.targets]
         heat = torch.einsum("bc,bchw->bhw", weights, self.class_maps(probe, kind))
         return heat / weights.sum(1)[:, None, None] if mean else heat
-
-    @torch.no_grad()
-    def counterfactual(self, probe: Probe, others: Tensor, kind: str = "joint") -> Tensor:
-        """s(target) - s(other) [B,h,w] in [-1, 1], signed: the cue for the target and against the classes ``others`` [B]."""
-        pair = self._maps(probe, torch.stack([probe.targets, others.to(probe.targets)], 1), kind)
-        return pair[:, 0] - pair[:, 1]
 
     @torch.no_grad()
     def class_maps(self, probe: Probe, kind: str = "joint") -> Tensor:
@@ -238,7 +207,7 @@ class Calm(nn.Module):
 
 
 @torch.no_grad()
-def vanilla_superclass(probe: Probe, members: Tensor | Sequence[Sequence[int]] | None = None) -> Tensor:
+def vanilla_superclass(probe: Probe, members: Tensor | None = None) -> Tensor:
     """CALM's baseline: the CAMs [B,h,w] of all classes in S(target), each min-maxed, summed (release: vanilla-superclass).
 
     ``members`` as in `Calm.superclass`; none: all classes, whatever the target (vanilla-saliency). ValueError if the head is not global
@@ -246,26 +215,7 @@ def vanilla_superclass(probe: Probe, members: Tensor | Sequence[Sequence[int]] |
     """
     weights = linear_head(probe.classifier, probe.activations.shape[1]).weight
     cams = maps.min_max(torch.einsum("ck,bkhw->bchw", weights, probe.activations))
-    return cams.sum(1) if members is None else torch.einsum("bc,bchw->bhw", _membership(probe, members), cams)
-
-
-def _membership(probe: Probe, members: Tensor | Sequence[Sequence[int]]) -> Tensor:
-    """Which classes belong to S(target), 0 or 1 [B,C]."""
-    if isinstance(members, Tensor):
-        return members.to(probe.activations)[probe.targets]
-    rows = [torch.zeros(probe.logits.shape[1]).index_fill(0, torch.tensor(list(row)), 1.0) for row in members]
-    return torch.stack(rows).to(probe.activations)
-
-
-def _calm_head(classifier: Classifier) -> CalmHead:
-    head = classifier.head
-    assert isinstance(head, CalmHead)
-    return head
-
-
-def _of_class(log_class: Tensor, log_location: Tensor, labels: Tensor) -> Tensor:
-    """Log p(y*,z|x) [B,hw] of the labels' classes y* alone."""
-    return log_class[torch.arange(len(labels)), labels].flatten(1) + log_location.flatten(1)
+    return cams.sum(1) if members is None else torch.einsum("bc,bchw->bhw", members.to(cams)[probe.targets], cams)
 
 
 def calm_trunk(name: str, weights: str | None = "imagenet", stride: int = 16, *, wsol: bool = False) -> Classifier:

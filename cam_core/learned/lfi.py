@@ -25,9 +25,8 @@ RECTIFIED = {"cifar": (False, True, False, True), "imagenet": (True, True, True,
 class FeatureImportance(nn.Module):
     """FIN: four convolutions with BatchNorm, C -> C, averaged over positions, softmax over channels (step 5).
 
-    3x3 as released has 4 (9 C² + 2 C) parameters. ``kernel`` 1 (ours) has 4 (C² + 2 C); the authors' code had 1x1 before its release, with
-    fewer channels between. ``drawn``: convolutions start as the networks' do; else as PyTorch's do, which is what the release does for
-    ResNeXt.
+    3x3 as released has 4 (9 C² + 2 C) parameters, a ``kernel`` of 1 has 4 (C² + 2 C). ``drawn``: convolutions start as the networks' do;
+    else as PyTorch's do, which is what the release does for ResNeXt.
     """
 
     def __init__(self, channels: int, kernel: int = 3, rectified: Sequence[bool] = RECTIFIED["cifar"], *, drawn: bool = True) -> None:
@@ -44,31 +43,6 @@ class FeatureImportance(nn.Module):
         """Guided features [B,C,h,w] -> weights [B,C], positive, summing to 1."""
         weights: Tensor = self.layers(masked).mean((2, 3)).softmax(1)
         return weights
-
-
-class FixedImportance(nn.Module):
-    """In FIN's place, the same weights for every image, of our own: 1/C, or, ``learned``, C numbers of either sign that start there.
-
-    Step 6 then takes the mean activation, or a 1x1 convolution of F without bias.
-    """
-
-    weights: Tensor
-
-    def __init__(self, channels: int, *, learned: bool) -> None:
-        super().__init__()
-        start = torch.full((channels,), 1 / channels)
-        if learned:
-            self.weights = nn.Parameter(start)
-        else:
-            self.register_buffer("weights", start)
-
-    def extra_repr(self) -> str:
-        """Which of the two, for the digest under which a trained model is kept."""
-        return f"{len(self.weights)}, learned={isinstance(self.weights, nn.Parameter)}"
-
-    def forward(self, masked: Tensor) -> Tensor:
-        """Guided features [B,C,h,w], of which only B counts -> weights [B,C]."""
-        return self.weights.expand(len(masked), -1)
 
 
 class AttendedTrunk(nn.Module):
@@ -119,7 +93,7 @@ def lfi_backbone(
     """An untrained network for LFI-CAM, for ABN, and for the plain baseline beside them, which must have the same stem.
 
     ``stem_stride`` defaults to LFI-CAM's 1 for torchvision's ResNets (14x14 maps at 224, four times a stock network's cost) and to
-    2 for the CIFAR families (14x14 at 112; the papers' CIFAR images take 1). ``width`` widens a CIFAR ResNet (`networks.equal_width`).
+    2 for the CIFAR families (14x14 at 112; the papers' CIFAR images take 1). ``width`` of a CIFAR ResNet's first stage.
     ValueError where a network has no such stem or width.
     """
     resnet = name.startswith("resnet")
@@ -143,36 +117,40 @@ class LfiCam(nn.Module):
     """A backbone (modules shared) with FIN between its trunk and its head. Trained from scratch, plain cross-entropy and nothing else.
 
     The explained layer of ``classifier`` is Z. DenseNet is cut before its last BatchNorm and ReLU, which then belong to the head.
-    ``importance``: "fin", or an ablation that weighs the channels alike in all images, "uniform" or "learned" (`FixedImportance`).
-    ``kernel`` 1 makes FIN of 1x1 convolutions. ``family``: where FIN rectifies, as released for "cifar" or "imagenet".
-    ``num_classes`` and ``stem_stride`` are for a backbone given by name; a classifier has its own.
+    ``family``: where FIN rectifies, as released for "cifar" or "imagenet". ``num_classes`` and ``stem_stride`` are for a backbone given by
+    name; a classifier has its own. Subclasses that weigh the channels otherwise: `studies.ablations`.
     """
+
+    name = "lfi_cam"
 
     def __init__(
         self,
         backbone: Classifier | str,
         num_classes: int = 10,
         *,
-        kernel: int = 3,
         family: str | None = None,
         stem_stride: int | None = None,
-        importance: str = "fin",
     ) -> None:
         super().__init__()
         if isinstance(backbone, str):
             backbone = lfi_backbone(backbone, num_classes, stem_stride)
         if backbone.name.startswith("densenet"):
             backbone = backbone.at("dense3" if backbone.name in CIFAR else "features.denseblock4")
-        self.family, channels = family or ("cifar" if backbone.name in CIFAR else "imagenet"), shapes(backbone)[0]
-        if importance == "fin":
-            weigher: nn.Module = FeatureImportance(channels, kernel, RECTIFIED[self.family], drawn=not backbone.name.startswith("resnext"))
-            self.name = "lfi_cam" if kernel == 3 else f"lfi_cam[kernel={kernel}]"
-        elif importance in ("uniform", "learned"):
-            weigher, self.name = FixedImportance(channels, learned=importance == "learned"), f"lfi_cam[{importance}]"
-        else:
-            raise ValueError(f'LFI-CAM weighs its channels by "fin", "uniform" or "learned", got {importance!r}')
-        trunk = AttendedTrunk(backbone.trunk, weigher.to(backbone.mean))
+        self.family = family or ("cifar" if backbone.name in CIFAR else "imagenet")
+        importance = self.importance(shapes(backbone)[0], drawn=not backbone.name.startswith("resnext"))
+        trunk = AttendedTrunk(backbone.trunk, importance.to(backbone.mean))
         self.classifier = with_parts(backbone, trunk, backbone.head)
+
+    @property
+    def trunk(self) -> AttendedTrunk:
+        """Features, importance network and attention."""
+        trunk = self.classifier.trunk
+        assert isinstance(trunk, AttendedTrunk)
+        return trunk
+
+    def importance(self, channels: int, *, drawn: bool) -> nn.Module:
+        """What weighs the channels in step 5."""
+        return FeatureImportance(channels, rectified=RECTIFIED[self.family], drawn=drawn)
 
     def loss(self, batch: dict[str, Tensor]) -> Loss:
         """Cross-entropy over the batch of ``images`` [B,3,H,W] in [0, 1] and ``labels`` [B]; and what to log."""
@@ -182,9 +160,7 @@ class LfiCam(nn.Module):
     @torch.no_grad()
     def explain(self, probe: Probe) -> Tensor:
         """The attention A [B,h,w] in [0, 1], from one forward pass; the same for every class."""
-        trunk = self.classifier.trunk
-        assert isinstance(trunk, AttendedTrunk)
-        return trunk.attend(self.classifier.normalize(probe.images))[1]
+        return self.trunk.attend(self.classifier.normalize(probe.images))[1]
 
     @torch.no_grad()
     def mean_features(self, probe: Probe) -> Tensor:
@@ -192,7 +168,5 @@ class LfiCam(nn.Module):
 
         `mean_activation` of this network is another map: of Z = (1 + A) F, with the learned attention in it.
         """
-        trunk = self.classifier.trunk
-        assert isinstance(trunk, AttendedTrunk)
-        features: Tensor = trunk.features(self.classifier.normalize(probe.images))
+        features: Tensor = self.trunk.features(self.classifier.normalize(probe.images))
         return features.mean(1)

@@ -2,8 +2,6 @@
 
 Where a paper, its code and the comparing papers disagree, the plain name is the paper's form (Score-CAM: the authors' code, because the
 paper contradicts itself), and the others stand beside it with the difference in brackets.
-
-On a GPU a map is made without a word to the host, except where the host has to know something; `ASKS_THE_HOST` says which methods and why.
 """
 
 from difflib import get_close_matches
@@ -15,6 +13,8 @@ from cam_core.methods.method import Method
 _general = partial(Method, target_dependent=False)
 _control = partial(_general, control=True)
 _image = partial(_control, finished=True)
+_increment = partial(Method, paper="IEEE Access", year=2024)
+_HALF = "1 + head + about K/2"
 
 METHODS = {
     method.name: method
@@ -61,11 +61,11 @@ METHODS = {
         Method("integrated_gradients", pixel.integrated_gradients, "Sundararajan et al., ICML", 2017, "50 with gradient"),
         Method("integrated_gradients[calm]", pixel.integrated_gradients_calm, "as in Kim et al., ICCV", 2021, "51 with gradient"),
         Method("guided_backprop", pixel.guided_backprop, "Springenberg et al., ICLRW", 2015, "1 with gradient"),
-        # Increment-CAM and its readings
-        *(
-            Method(name, partial(increment.increment_cam, **options), "IEEE Access", 2024, "1 + head + about K/2 " + at)
-            for name, options, at in increment.READINGS
-        ),
+        # Increment-CAM and those of its readings that a page or a race shows; `studies.increment_cam` tries many more
+        _increment("increment_cam", increment.increment_cam, passes=_HALF + " at map resolution"),
+        _increment("increment_cam[mid]", partial(increment.increment_cam, resolution=112), passes=_HALF + " at 112 x 112"),
+        _increment("increment_cam[full]", partial(increment.increment_cam, resolution="image"), passes=_HALF + " at image resolution"),
+        _increment("increment_cam[channels]", partial(increment.increment_cam, merge="channels"), passes=_HALF + " at map resolution"),
         # controls
         _control("mean_activation", activation.mean_activation, "control", 0, "1"),
         _control("random_map", control.random_map, "control", 0, "0"),
@@ -76,18 +76,13 @@ METHODS = {
     )
 }
 
-_NUMBER = "how many masks pass: constant or unselected channels and groups do not"
-_CHOICE = "which channel is least certain, one after the other"
-_SEED = "the image's content, whose checksum seeds its noise, so that batches and devices do not matter"
-_REASONS = {
-    "cam": "whether the head is pooling and one linear layer",
-    "score_cam[budget": _CHOICE, "score_cam[until": _CHOICE,
-    "score_cam": _NUMBER, "ss_cam": _NUMBER, "is_cam": _NUMBER, "group_cam": _NUMBER, "increment_cam": _NUMBER,
-    "smooth_grad": _SEED, "var_grad": _SEED, "random_map": _SEED,
-}  # fmt: skip
-ASKS_THE_HOST = {
-    name: next(why for start, why in _REASONS.items() if name.startswith(start)) for name in METHODS if name.startswith(tuple(_REASONS))
-}
+LEARNED_CONTROLS = ("mean_features", "random_l_cam")  # made of a learned model, where it is trained
+
+
+def is_control(name: str) -> bool:
+    """Whether a method's name is that of a control: it explains nothing, or only reshapes another map."""
+    listed = name in METHODS and METHODS[name].control
+    return listed or name in LEARNED_CONTROLS or name.startswith("other_") or "[power=" in name
 
 
 def method(name: str) -> Method:
@@ -110,4 +105,4 @@ def method(name: str) -> Method:
     return METHODS[plain].power(value) if kind == "power" else METHODS[plain].at_mean(value)
 
 
-__all__ = ["ASKS_THE_HOST", "METHODS", "Method", "method"]
+__all__ = ["METHODS", "Method", "is_control", "method"]

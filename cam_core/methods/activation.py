@@ -7,6 +7,11 @@ from cam_core.classifier import linear_head
 from cam_core.probe import Probe
 
 
+def weighted_sum(weights: Tensor, activations: Tensor) -> Tensor:
+    """``sum_k w_k A_k``: weights [B,K], activations [B,K,h,w] -> [B,h,w]."""
+    return torch.einsum("bk,bkhw->bhw", weights, activations)
+
+
 def cam(probe: Probe, *, bias: bool = False) -> Tensor:
     """CAM (Zhou et al., CVPR 2016, eq. 2): ``sum_k W_ck A_k``, signed, the class's bias left out.
 
@@ -15,7 +20,7 @@ def cam(probe: Probe, *, bias: bool = False) -> Tensor:
     """
     last = linear_head(probe.classifier, probe.activations.shape[1])
     weights, dtype = last.weight.detach()[probe.targets], probe.activations.dtype
-    heat = torch.einsum("bk,bkhw->bhw", weights.to(dtype), probe.activations)
+    heat = weighted_sum(weights.to(dtype), probe.activations)
     return heat + last.bias.detach()[probe.targets, None, None].to(dtype) if bias and last.bias is not None else heat
 
 

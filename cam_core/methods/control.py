@@ -8,13 +8,6 @@ from torch import Tensor
 
 from cam_core.probe import Probe
 
-NAMES = ("random_map", "center_gaussian", "mean_activation", "mean_features", "random_l_cam", "all_ones", "fake_cam", "edges")
-
-
-def is_control(method: str) -> bool:
-    """Whether a method's name is that of a control: it explains nothing, or only reshapes another map."""
-    return method in NAMES or method.startswith("other_") or "[power=" in method
-
 
 def image_seeds(probe: Probe, seed: int) -> list[int]:
     """A seed for every image [B], from ``seed`` and the image's content: a draw then differs between images and not between batches."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from cam_core import maps
 from cam_core.classifier import Classifier
+from cam_core.methods.activation import weighted_sum
 from cam_core.probe import Probe
 
 # The stages whose maps LayerCAM fuses, from shallow to deep, rectified; those behind the explained layer are left out.
@@ -22,14 +23,14 @@ STAGES = {
 
 def grad_cam(probe: Probe) -> Tensor:
     """Grad-CAM (Selvaraju et al., ICCV 2017, eq. 1-2): ``ReLU(sum_k mean(g_k) A_k)``."""
-    return _weighted(probe.gradients().mean((2, 3)), probe.activations).relu()
+    return weighted_sum(probe.gradients().mean((2, 3)), probe.activations).relu()
 
 
 def xgrad_cam(probe: Probe) -> Tensor:
     """XGrad-CAM (Fu et al., BMVC 2020, eq. 8): ``ReLU(sum_k w_k A_k)`` with ``w_k = sum(g_k A_k) / sum(A_k)``; a dead channel has 0."""
     g, a = probe.gradients(), probe.activations
     total = a.sum((2, 3))
-    return _weighted((g * a).sum((2, 3)) / torch.where(total == 0, 1.0, total), a).relu()
+    return weighted_sum((g * a).sum((2, 3)) / torch.where(total == 0, 1.0, total), a).relu()
 
 
 def grad_cam_pp(probe: Probe) -> Tensor:
@@ -40,7 +41,7 @@ def grad_cam_pp(probe: Probe) -> Tensor:
     """
     g, a = probe.gradients().double(), probe.activations.double()
     alpha = _over(g**2, 2 * g**2 + g**3 * a.sum((2, 3), keepdim=True))
-    return _weighted((alpha * g.relu()).sum((2, 3)), a).relu().to(probe.activations.dtype)
+    return weighted_sum((alpha * g.relu()).sum((2, 3)), a).relu().to(probe.activations.dtype)
 
 
 def grad_cam_pp_authors(probe: Probe) -> Tensor:
@@ -48,7 +49,7 @@ def grad_cam_pp_authors(probe: Probe) -> Tensor:
     g, a = probe.gradients().double(), probe.activations.double()
     alpha = _over(g**2, 2 * g**2 + g**3 * a.sum((2, 3), keepdim=True))
     alpha = _over(alpha, torch.where(g > 0, alpha, 0.0).sum((2, 3), keepdim=True))
-    return _weighted((alpha * g.relu()).sum((2, 3)), a).relu().to(probe.activations.dtype)
+    return weighted_sum((alpha * g.relu()).sum((2, 3)), a).relu().to(probe.activations.dtype)
 
 
 def grad_cam_pp_l_cam(probe: Probe) -> Tensor:
@@ -56,7 +57,7 @@ def grad_cam_pp_l_cam(probe: Probe) -> Tensor:
     g, a = probe.gradients("probability").double(), probe.activations.double()
     below = 2 * g**2 + (g**3 * a).sum((2, 3), keepdim=True)
     alpha = g**2 / (torch.where(below == 0, 1.0, below) + 1e-7)
-    return _weighted((alpha * g.relu()).sum((2, 3)), a).relu().to(probe.activations.dtype)
+    return weighted_sum((alpha * g.relu()).sum((2, 3)), a).relu().to(probe.activations.dtype)
 
 
 def hires_cam(probe: Probe) -> Tensor:
@@ -91,10 +92,6 @@ def _stages(classifier: Classifier) -> Sequence[str]:
             f"which layers of {name or 'this network'} up to {layer!r} LayerCAM fuses is not known: pass layers=[...] from shallow to deep"
         )
     return stages[: stages.index(layer) + 1]
-
-
-def _weighted(weights: Tensor, activations: Tensor) -> Tensor:
-    return torch.einsum("bk,bkhw->bhw", weights, activations)
 
 
 def _over(above: Tensor, below: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from cam_core import maps
+from cam_core.methods.activation import weighted_sum
 from cam_core.probe import Finish, Probe
 
 # --- one pass per channel: the channel masks the normalised image (mean-colour fill) ------------------------------------------------------
@@ -21,18 +22,18 @@ def score_cam(probe: Probe) -> Tensor:
     p_c is the softmax probability, without the baseline of Definition 4 and without the softmax over channels of Algorithm 1, which
     contradict each other. Constant channels are skipped. The sum is taken before upsampling, which is the same, both being linear.
     """
-    return _weighted(channel_scores(probe, ~maps.is_empty(probe.activations)), probe.activations).relu()
+    return weighted_sum(channel_scores(probe, ~maps.is_empty(probe.activations)), probe.activations).relu()
 
 
 def channel_scores(probe: Probe, useful: Tensor) -> Tensor:
     """p_c(x · H_k) [B,K] of the channels that are ``useful`` [B,K], 0 for the others."""
-    return torch.where(useful, _target(_masked(probe, useful).softmax(-1), probe), 0.0)
+    return torch.where(useful, of_target(_masked(probe, useful).softmax(-1), probe), 0.0)
 
 
 def score_cam_softmax(probe: Probe) -> Tensor:
     """Score-CAM as the libraries have it: the weights are a softmax over channels of the target's *logits* (any baseline cancels)."""
     useful = ~maps.is_empty(probe.activations)
-    return _weighted(_channel_softmax(_target(_masked(probe, useful), probe), useful), probe.activations).relu()
+    return weighted_sum(_channel_softmax(of_target(_masked(probe, useful), probe), useful), probe.activations).relu()
 
 
 def score_cam_l_cam(probe: Probe) -> Tensor:
@@ -41,8 +42,8 @@ def score_cam_l_cam(probe: Probe) -> Tensor:
     span = _span(a, probe.images.shape[-2:])
     useful = span > 0
     scaled = a / torch.where(useful, span, 1.0)[..., None, None]
-    weights = _target(probe.score_masked(scaled, "mean", select=useful).softmax(-1), probe)
-    return _weighted(torch.where(useful, weights, 0.0), scaled).relu()
+    weights = of_target(probe.score_masked(scaled, "mean", select=useful).softmax(-1), probe)
+    return weighted_sum(torch.where(useful, weights, 0.0), scaled).relu()
 
 
 def ss_cam(probe: Probe, samples: int = 35, sigma: float = 2.0, seed: int = 0) -> Tensor:
@@ -72,8 +73,8 @@ def _mean_over_masks(probe: Probe, changes: Iterable[Finish], samples: int) -> T
     useful = ~maps.is_empty(probe.activations)
     total = torch.zeros_like(probe.activations[:, :, 0, 0])
     for change in changes:
-        total += _target(_masked(probe, useful, change), probe) / samples
-    return _weighted(_channel_softmax(total, useful), probe.activations).relu()
+        total += of_target(_masked(probe, useful, change), probe) / samples
+    return weighted_sum(_channel_softmax(total, useful), probe.activations).relu()
 
 
 def _masked(probe: Probe, useful: Tensor, change: Finish = lambda mask: mask) -> Tensor:
@@ -99,9 +100,9 @@ def ablation_cam(probe: Probe) -> Tensor:
     """
     channels = probe.activations.shape[1]
     keep = 1 - torch.eye(channels, device=probe.activations.device, dtype=probe.activations.dtype)
-    without = _target(probe.score_channels(keep.expand(len(probe.images), -1, -1)), probe)
-    y = _target(probe.logits[:, None], probe)
-    return _weighted((y - without) / torch.where(y == 0, 1.0, y.abs()), probe.activations).relu()
+    without = of_target(probe.score_channels(keep.expand(len(probe.images), -1, -1)), probe)
+    y = of_target(probe.logits[:, None], probe)
+    return weighted_sum((y - without) / torch.where(y == 0, 1.0, y.abs()), probe.activations).relu()
 
 
 def fd_cam(probe: Probe, quantile: float = 0.95) -> Tensor:
@@ -114,10 +115,10 @@ def fd_cam(probe: Probe, quantile: float = 0.95) -> Tensor:
     unit = a / torch.where((norm := a.norm(dim=2, keepdim=True)) == 0, 1.0, norm)
     cosines = unit @ unit.mT
     group = (cosines > cosines.quantile(quantile, dim=2, keepdim=True)).to(a.dtype)  # [B,K,K]
-    alone, without = (_target(probe.score_channels(keep), probe) for keep in (group, 1 - group))
-    scores = alone + _target(probe.logits[:, None], probe) - without
+    alone, without = (of_target(probe.score_channels(keep), probe) for keep in (group, 1 - group))
+    scores = alone + of_target(probe.logits[:, None], probe) - without
     s, g = (maps.min_max(values[:, None])[:, 0] for values in (scores, probe.gradients().mean((2, 3))))
-    return _weighted(s.exp() * g - 0.5, probe.activations).relu()
+    return weighted_sum(s.exp() * g - 0.5, probe.activations).relu()
 
 
 # --- other masks -----------------------------------------------------------------------------------------------------------------------
@@ -149,11 +150,11 @@ def _group_cam(probe: Probe, groups: int, *, denoise: float, rectify: bool, norm
     masks = F.pad(m, (0, 0, 0, 0, 1, 0))  # first mask: nothing, that is the blurred image
     select = F.pad(useful, (1, 0), value=True)
     logits = probe.score_masked(masks, blurred, lambda mask: maps.min_max(maps.upsample(mask, size)), select=select)
-    p = _target(logits.softmax(-1), probe)
+    p = of_target(logits.softmax(-1), probe)
     gain = torch.where(useful, p[:, 1:] - p[:, :1], 0.0)
     gain = gain.relu() if rectify else gain
     shown = maps.upsample(m, size)
-    return _weighted(gain, maps.min_max(shown) if normalised else shown).relu()
+    return weighted_sum(gain, maps.min_max(shown) if normalised else shown).relu()
 
 
 def rise(probe: Probe, samples: int = 4000, cells: int = 7, share: float = 0.5, seed: int = 0) -> Tensor:
@@ -166,7 +167,7 @@ def rise(probe: Probe, samples: int = 4000, cells: int = 7, share: float = 0.5, 
     for block in rise_masks(probe.images.shape[-2:], samples, cells, share, seed):
         masks = block.to(probe.images, non_blocking=True)
         logits = probe.score_masked(masks.expand(len(total), *masks.shape), "mean")
-        total += torch.einsum("bm,mhw->bhw", _target(logits.softmax(-1), probe), masks)
+        total += torch.einsum("bm,mhw->bhw", of_target(logits.softmax(-1), probe), masks)
     return total / (samples * share)
 
 
@@ -193,18 +194,18 @@ def opti_cam(probe: Probe, steps: int = 50, lr: float = 0.1) -> Tensor:
         u = torch.full_like(a[:, :, 0, 0], 0.5, requires_grad=True)
         adam = torch.optim.Adam([u], lr=lr)
         for _ in range(steps):
-            shown = maps.min_max(maps.upsample(_weighted(u.softmax(1), a), size))
+            shown = maps.min_max(maps.upsample(weighted_sum(u.softmax(1), a), size))
             logits = probe.classifier(shown[:, None] * images)
             adam.zero_grad()
             u.grad = torch.autograd.grad(-logits.gather(1, probe.targets[:, None]).sum(), u)[0]
             adam.step()
-        return _weighted(u.detach().softmax(1), a)
+        return weighted_sum(u.detach().softmax(1), a)
 
 
 # --- shared ----------------------------------------------------------------------------------------------------------------------------
 
 
-def _target(scores: Tensor, probe: Probe) -> Tensor:
+def of_target(scores: Tensor, probe: Probe) -> Tensor:
     """Scores [B,M,C] -> those of each image's target [B,M]."""
     return scores.gather(-1, probe.targets[:, None, None].expand(-1, scores.shape[1], 1))[..., 0]
 
@@ -212,7 +213,3 @@ def _target(scores: Tensor, probe: Probe) -> Tensor:
 def _channel_softmax(scores: Tensor, useful: Tensor) -> Tensor:
     """Softmax over the useful channels [B,K]; the others, and all where none is useful, weigh 0."""
     return torch.where(useful, scores.masked_fill(~useful, -math.inf).softmax(1), 0.0)
-
-
-def _weighted(weights: Tensor, activations: Tensor) -> Tensor:
-    return torch.einsum("bk,bkhw->bhw", weights, activations)

@@ -223,17 +223,3 @@ class CueLocalization(Metric):
             for number, negative, positive in self._counts(rows)
             if positive.any()
         }
-
-
-def calibration_table(metrics: Sequence[CueLocalization], parts: Sequence[int | None] = (None,)) -> list[dict[str, object]]:
-    """How far the score of one method moves with the calibration alone: one row for each metric recorded, variant and number of parts.
-
-    Hand over one metric for each (calibration, thresholds), recorded on the same maps; rows have calibration, thresholds, variant, parts
-    (None: all pairs), value in percent.
-    """
-    return [
-        {"calibration": m.calibration, "thresholds": m.thresholds, "variant": v, "parts": n, "value": m.read_as(v, n).compute()}
-        for m in metrics
-        for v in VARIANTS
-        for n in parts
-    ]

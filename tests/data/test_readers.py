@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from cam_core.data import CUB200, VOC2007, DataError, Example, ImageNet, check, collate, inclusive_boxes, multi_hot, transforms, wsol_boxes
+from cam_core.data import CUB200, VOC2007, DataError, Example, ImageNet, check, collate, inclusive_boxes, multi_hot, wsol_boxes
 from cam_core.data.cub import families
 from cam_core.data.voc import OFFICIAL
 from data_scripts import birds, draw, village
@@ -165,10 +165,10 @@ def test_inclusive_and_wsol_boxes_by_hand():
         wsol_boxes(Example("x", torch.zeros(3, 2, 2), 0))
 
 
-def test_collate_and_training_transform(drawn):
-    torch.manual_seed(0)
-    dataset = ImageNet(drawn, "train", view=transforms.train(64, color=0.2), limit=6)
+def test_collate(drawn):
+    dataset = ImageNet(drawn, "train", "squash", 64, 6)
     batch = collate([dataset[i] for i in range(6)])
+    assert torch.equal(batch["images"], torch.stack([dataset[i].image for i in range(6)]))
     assert batch["images"].shape == (6, 3, 64, 64)
     assert batch["labels"].tolist() == [dataset.annotations[i].label for i in range(6)]
     assert 0 <= batch["images"].min() < batch["images"].max() <= 1

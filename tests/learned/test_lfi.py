@@ -12,6 +12,7 @@ from cam_core.classifier import Classifier
 from cam_core.learned import lfi
 from cam_core.learned.lfi import CIFAR_MEAN, CIFAR_STD, FeatureImportance, LfiCam, lfi_backbone, scaled_channels, scaled_map
 from cam_core.probe import Probe
+from studies.ablations import OneByOne
 from tests import nets
 
 
@@ -82,9 +83,9 @@ def literal(model: LfiCam, image: torch.Tensor, relu_after: tuple[int, ...]):
 
 
 @pytest.mark.parametrize(("family", "relu_after"), [("cifar", (2, 4)), ("imagenet", (1, 2, 3, 4))])
-@pytest.mark.parametrize("kernel", [3, 1])
-def test_equals_the_literal_transcription(family, relu_after, kernel):
-    model = randomised(LfiCam(nets.gap(), family=family, kernel=kernel).double(), seed=kernel)
+@pytest.mark.parametrize("kind", [LfiCam, OneByOne])
+def test_equals_the_literal_transcription(family, relu_after, kind):
+    model = randomised(kind(nets.gap(), family=family).double(), seed=3)
     images = nets.images(3, 16, 20)
     logits = model.classifier(images).detach().numpy()
     attention = model.explain(Probe(model.classifier, images)).numpy()
@@ -189,20 +190,6 @@ def test_cam_methods_work_at_z():
     torch.testing.assert_close(METHODS["grad_cam"](probe), METHODS["cam"](probe).relu() / positions)
 
 
-def test_uniform_weights_make_the_mean_activation():
-    model = randomised(LfiCam(nets.gap(), importance="uniform").double())
-    model.classifier.trunk.importance.weights.fill_(1 / 6)  # randomised, too
-    images = nets.images(3)
-    features = model.classifier.trunk.features(model.classifier.normalize(images))
-    mean = features.mean(1)
-    low, high = mean.amin((1, 2), keepdim=True), mean.amax((1, 2), keepdim=True)
-    torch.testing.assert_close(model.explain(Probe(model.classifier, images)), (mean - low) / (high - low))
-    assert not list(model.classifier.trunk.importance.parameters())
-    probe = Probe(model.classifier, images)
-    torch.testing.assert_close(scaled_map(model.mean_features(probe).relu()), model.explain(probe))
-    assert model.name == "lfi_cam[uniform]"
-
-
 def test_the_mean_of_the_features_has_no_attention_in_it_and_that_of_z_has():
     model = randomised(LfiCam(nets.gap()).double())
     probe = Probe(model.classifier, nets.images(3, 8, 8))
@@ -211,33 +198,11 @@ def test_the_mean_of_the_features_has_no_attention_in_it_and_that_of_z_has():
     assert (attended - plain).abs().max() > 0.01
 
 
-def test_learned_map_is_a_convolution_and_starts_uniform():
-    images = nets.images(3)
-    made = {kind: LfiCam(nets.gap(), importance=kind).double().eval() for kind in ("learned", "uniform")}
-    maps = {kind: model.explain(Probe(model.classifier, images)) for kind, model in made.items()}
-    assert torch.equal(maps["learned"], maps["uniform"])
-    model = made["learned"]
-    weights = model.classifier.trunk.importance.weights
-    model.loss({"images": images, "labels": torch.tensor([0, 1, 2])})[0].backward()
-    assert weights.grad.abs().sum() > 0
-    with torch.no_grad():
-        weights.copy_(torch.linspace(-1, 2, 6))
-    features = model.classifier.trunk.features(model.classifier.normalize(images))
-    summed = F.conv2d(features, weights.detach().view(1, 6, 1, 1)).clamp(min=0)[:, 0]
-    torch.testing.assert_close(model.explain(Probe(model.classifier, images)), scaled_map(summed).detach())
-    with pytest.raises(ValueError, match='"fin", "uniform" or "learned"'):
-        LfiCam(nets.gap(), importance="random")
-
-
-def test_options_change_the_name():
-    assert [LfiCam(nets.gap(), kernel=kernel).name for kernel in (3, 1)] == ["lfi_cam", "lfi_cam[kernel=1]"]
-
-
 @pytest.mark.parametrize(
     ("name", "channels", "places"), [("densenet100_12", 342, 4), ("resnet110_bottleneck", 256, 4), ("resnext29_8x64d", 1024, 4)]
 )
 def test_cifar_families(name, channels, places):
-    model = LfiCam(name, 3, stem_stride=1, kernel=1).eval()
+    model = OneByOne(name, 3, stem_stride=1).eval()
     assert model.family == "cifar"
     probe = Probe(model.classifier, torch.rand(1, 3, 16, 16))
     assert probe.activations.shape == (1, channels, places, places)
@@ -253,24 +218,13 @@ def test_densenet_attends_before_its_last_normalisation():
     torch.manual_seed(0)
     network = randomised(densenet_cifar(10, 3, stem_stride=1).double())
     backbone = Classifier(*cut(network, "relu"), name="densenet100_12", layer="relu", network=network).double().eval()
-    model, images = randomised(LfiCam(backbone, kernel=1).double()), nets.images(2, 16, 16)
+    model, images = randomised(LfiCam(backbone).double()), nets.images(2, 16, 16)
     z, attention = model.classifier.trunk.attend(model.classifier.normalize(images))
     features = model.classifier.trunk.features(model.classifier.normalize(images))
     torch.testing.assert_close(z, (1 + attention[:, None]) * features)
     logits = network.fc(F.relu(network.norm(z)).mean((2, 3)))
     torch.testing.assert_close(model.classifier(images), logits)
     assert features.min() < 0 <= backbone.activations(images).min()
-
-
-def test_wider_baseline():
-    from cam_core.networks import equal_width
-
-    lfi = sum(p.numel() for p in LfiCam("resnet8", 3).parameters())
-    width = equal_width("resnet8", lfi, 3)
-    sizes = [sum(p.numel() for p in lfi_backbone("resnet8", 3, width=w).parameters()) for w in (width - 1, width, width + 1)]
-    assert abs(sizes[1] - lfi) == min(abs(size - lfi) for size in sizes)
-    with pytest.raises(ValueError, match="cannot be widened"):
-        lfi_backbone("resnet18", 3, width=80)
 
 
 def test_normalisation_of_cifar():
@@ -288,7 +242,7 @@ def test_resnext_s_importance_network_starts_as_pytorch_does():
     assert all(float(m.weight.abs().max()) > 2 * bound for m in drawn.layers if isinstance(m, torch.nn.Conv2d))
     seen = []
     with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
-        patch.setattr(lfi, "FeatureImportance", lambda *_, drawn: seen.append(drawn) or torch.nn.Identity())
+        patch.setattr(lfi, "FeatureImportance", lambda *_, drawn, **__: seen.append(drawn) or torch.nn.Identity())
         for name in ("resnext29_8x64d", "resnet8"):
             LfiCam(lfi_backbone(name, 10))
     assert seen == [False, True]

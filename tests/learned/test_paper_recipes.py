@@ -16,6 +16,7 @@ from cam_core.learned.recipes import PAPERS
 from cam_core.pretrained import load_classifier
 from data_scripts.draw import draw
 from reproduce import jobs, sources
+from studies.ablations import widened
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +144,7 @@ def test_other_networks_have_no_recipe(root):
 
 
 def test_the_widened_network_has_lfi_cams_size(fitted, root):
-    wide, _ = jobs.plain("drawn_imagenet", "resnet20", root, widened=True)
+    wide, _ = widened("drawn_imagenet", "resnet20", root)
     model, _ = jobs.lfi_cam("drawn_imagenet", "resnet20", root)
     sizes = [sum(p.numel() for p in one.parameters()) for one in (wide, model)]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.03)

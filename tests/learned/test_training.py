@@ -29,6 +29,7 @@ from cam_core.learned.plain import Plain
 from cam_core.learned.recipes import L_CAM, LFI_CAM_IMAGENET, PLAIN, Recipe
 from cam_core.learned.store import SUMMARY, trained
 from cam_core.learned.train import BEST, CHECKPOINT, TrainingError, accuracy, fit, kept_state
+from studies.em_ml import Lagged
 
 SHORT = PLAIN.shortened(3, batch=8, lr=0.05, pad=2)
 
@@ -543,7 +544,7 @@ def test_lagged_posterior_is_resumed(tmp_path):
 
     def calm() -> Calm:
         torch.manual_seed(1)
-        return Calm(lfi_backbone("resnet8", 2), 2, "em_lagged", uniform=True, lag=2)
+        return Lagged(lfi_backbone("resnet8", 2), 2, uniform=True, lag=2)
 
     whole = calm()
     fit(whole, SHORT, data(), device="cpu", progress=False)

@@ -5,12 +5,12 @@ import pytest
 import torch
 import torchvision
 
-from benchmarks.peers import OTHERWISE
 from cam_core import load_classifier, maps
 from cam_core.methods import METHODS
 from cam_core.methods.perturbation import is_cam, ss_cam
 from cam_core.methods.pixel import _noisy, integrated_gradients, smooth_grad, var_grad
 from cam_core.probe import Probe
+from studies.peers import OTHERWISE
 
 pytestmark = pytest.mark.oracle
 pytorch_grad_cam = pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed: make setup")

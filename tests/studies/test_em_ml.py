@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from cam_core.learned import recipes
+from cam_core.learned import Calm, recipes
 from cam_core.learned.recipes import CALM
 from studies import em_ml
+from tests.learned.test_calm import batch, gradients, literal, model
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +61,8 @@ def test_the_walk_takes_the_steps_of_the_training_loop(data, recipe):
     torch.manual_seed(0)
     from cam_core.learned.train import fit
 
-    for model in em_ml.walk(em_ml.Way("ML"), "resnet8", data, recipe, 3):
-        walked = model
+    for updated in em_ml.walk(em_ml.Way("ML"), "resnet8", data, recipe, 3):
+        walked = updated
     torch.manual_seed(3)
     fitted = em_ml.build("resnet8", 4, objective="ml")
     fit(fitted, recipe, data, seed=3, device="cpu", progress=False)
@@ -102,3 +103,74 @@ def test_a_killed_run_goes_on(data, recipe, tmp_path, monkeypatch):
     assert len(kept) == 4
     assert em_ml.seeds("resnet8", data, data, recipe, 2, tmp_path) == rows
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/model.safetensors")} == kept
+
+
+def test_released_ml_sums_probabilities():
+    """The same value and gradient as in log space, place by place; where p(y*|x) underflows it is infinite, log space is not."""
+    made, plain = model("ml", em_ml.InProbabilities), model("ml")
+    by_hand = [math.log(literal(made, b)[2][label]) for b, label in enumerate(batch()["labels"].tolist())]
+    assert float(made.loss(batch())[0]) == pytest.approx(-sum(by_hand) / 4, rel=1e-9)
+    torch.testing.assert_close(gradients(made), gradients(plain), rtol=1e-8, atol=1e-12)
+    for one in (made, plain):
+        with torch.no_grad():
+            one.head.class_head.bias.zero_()[3] = -1e4
+    assert float(made.loss(batch())[0]) == math.inf
+    assert math.isfinite(float(plain.loss(batch())[0]))
+
+
+def lagged(**options) -> em_ml.Lagged:
+    return model("em", lambda backbone, classes, _, **more: em_ml.Lagged(backbone, classes, **more), **options)
+
+
+def changed(made: Calm) -> None:
+    with torch.no_grad():
+        for parameter in made.classifier.parameters():
+            parameter.mul_(1.1).add_(0.01)
+
+
+def opened(made: Calm) -> None:
+    """Every place open, before and after `changed`."""
+    with torch.no_grad():
+        made.head.location_head.weight.abs_()
+
+
+def test_lagged_posterior_of_one_update_is_em():
+    em, late = model("em"), lagged(lag=1).train()
+    for _ in range(3):
+        torch.testing.assert_close(gradients(em), gradients(late), rtol=1e-12, atol=1e-14)
+        assert em.loss(batch())[0].item() == pytest.approx(late.loss(batch())[0].item(), rel=1e-12)
+        changed(em)
+        changed(late)
+
+
+def test_lagged_posterior_is_that_of_the_earlier_parameters():
+    """Loss -sum_z q_old log joint_new, with q_old by the literal definition; renewed before the third update, never in eval mode."""
+    made = lagged(lag=2, epsilon=0.0)
+    opened(made)
+    made.train()
+    labels = batch()["labels"]
+
+    def posterior() -> list[torch.Tensor]:
+        joints = [literal(made, b)[0][labels[b]] for b in range(4)]
+        return [joint / joint.sum() for joint in joints]
+
+    def expected(q: list[torch.Tensor]) -> float:
+        return -sum(float((q[b] * literal(made, b)[0][labels[b]].log()).sum()) for b in range(4)) / 4
+
+    old = posterior()
+    assert made.loss(batch())[0].item() == pytest.approx(expected(old), rel=1e-6)
+    changed(made)
+    assert made.eval().loss(batch())[0].item() == pytest.approx(expected(old), rel=1e-6)  # counts no update
+    assert made.train().loss(batch())[0].item() == pytest.approx(expected(old), rel=1e-6)
+    assert expected(old) != pytest.approx(expected(posterior()), rel=1e-6)
+    assert made.loss(batch())[0].item() == pytest.approx(expected(posterior()), rel=1e-6)
+    assert not any(p.requires_grad for p in made.earlier.parameters())
+    ml = model("ml")
+    opened(ml)
+    changed(ml)
+    made.earlier.updates.fill_(1)
+    torch.testing.assert_close(gradients(made), gradients(ml), rtol=1e-11, atol=1e-14)  # up to date, as after every renewal
+    for one in (made, ml):
+        changed(one)
+    made.earlier.updates.fill_(1)
+    assert (gradients(made) - gradients(ml)).abs().max() > 1e-6  # a lag, unlike EM as released, does change the gradient

@@ -7,7 +7,7 @@ from cam_core import METHODS, Probe, load_classifier, maps
 from cam_core.methods import increment
 from reproduce import jobs
 from studies import increment_cam
-from studies.increment_cam import Passes, grad_cams, knowledge, reading, readings
+from studies.increment_cam import Passes, grad_cams, knowledge, reading, readings, weights
 from tests import nets
 
 
@@ -33,12 +33,28 @@ def test_the_literal_reading_is_the_method_and_its_rival_is_grad_cam():
 @pytest.mark.parametrize("select", ["positive", "strongest", "all"])
 def test_a_selection_combined_from_all_scores_is_the_one_that_alone_was_passed(masks, select):
     probe, passes = Probe(nets.dense(seed=3, channels=24), nets.images(2)), Passes()
-    for weight in ("increment", "softmax", "permuted"):
+    chosen = increment_cam.SELECTIONS[select](probe.gradients().mean((2, 3)))
+    alone = increment.score(probe, resolution=8, path="direct", masks=masks, select=chosen)
+    for weight in ("increment", "softmax", "permuted increment"):
         combined = reading(passes, "", 8, "direct", weight, "sum", masks, select)(probe)
-        options = {"resolution": 8, "path": "direct", "masks": masks, "select": select, "weight": weight}
-        torch.testing.assert_close(combined, increment.phases(probe, **options).merged)
-    scored = {which: increment.score(probe, select=which).selected.sum() for which in ("strongest", "positive", "all")}
+        torch.testing.assert_close(combined, increment.phases(probe, alone, weight=weights(probe, alone, weight)).merged)
+    scored = {
+        which: passes.score("", 8, "direct", masks, probe).narrowed(which).selected.sum() for which in ("strongest", "positive", "all")
+    }
     assert 0 < scored["strongest"] < scored["positive"] < scored["all"]
+
+
+def test_permuted_weights_are_the_same_weights_elsewhere():
+    probe = Probe(nets.dense(seed=3, channels=12), nets.images(2))
+    scores = increment.score(probe)
+    for name in ("increment", "softmax"):
+        plain, dealt = (increment.phases(probe, scores, weight=weights(probe, scores, w)).increments for w in (name, f"permuted {name}"))
+        assert torch.equal(plain.isnan(), dealt.isnan())
+        for a, b in zip(plain, dealt, strict=True):
+            assert torch.equal(a[~a.isnan()].sort().values, b[~b.isnan()].sort().values)
+        assert not torch.equal(plain.nan_to_num(0.0), dealt.nan_to_num(0.0))
+    equal = increment.phases(probe, scores, weight=weights(probe, scores, "equal")).low_resolution_score_cam
+    torch.testing.assert_close(equal, (probe.activations * scores.selected[:, :, None, None]).sum(1))
 
 
 def test_passes_are_made_once_for_an_image_whoever_asks(monkeypatch):

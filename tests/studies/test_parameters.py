@@ -52,3 +52,23 @@ def test_abn_s_branch_is_a_stage_and_its_heads(counts, name, stage):
         own = size(lfi_backbone(name, classes)._network[0].get_submodule(stage))
     heads = 2 * width + width * classes + 2 * classes + classes**2 + 9 * classes + 2
     assert counts.value[name, "abn_branch"] == own + heads
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "fin", "abn", "plain"),
+    [
+        ("resnet110_bottleneck", 10, 2.36e6, 1.30e6, 1.70e6),
+        ("resnet18", 2, 9.44e6, 8.40e6, 11.18e6),
+        ("resnet50", 1000, 151.0e6, 18.0e6, 25.56e6),
+        ("densenet100_12", 10, 4.21e6, None, 0.77e6),
+        ("resnext29_8x64d", 10, 37.8e6, None, 34.4e6),
+    ],
+)
+def test_parameters_are_the_papers(name, classes, fin, abn, plain):
+    """FIN is larger than ABN's branch with 3x3 convolutions, and smaller with the earlier 1x1 ones."""
+    counts = parameters.parameter_counts(name, classes)
+    assert counts["plain"] == pytest.approx(plain, rel=0.005)
+    assert counts["fin_3x3"] == pytest.approx(fin, rel=0.005)
+    if abn:
+        assert counts["abn_branch"] == pytest.approx(abn, rel=0.005)
+        assert counts["fin_1x1"] < counts["abn_branch"] < counts["fin_3x3"]

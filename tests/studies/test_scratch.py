@@ -8,10 +8,10 @@ from PIL import Image
 
 from cam_core.files import write_table
 from cam_core.learned import LfiCam, TrainingError, lfi_backbone
-from cam_core.learned.lfi import FixedImportance
 from cam_core.metrics import map_stability
 from reproduce import jobs, results, sources
 from studies import scratch
+from studies.ablations import FixedImportance, Uniform, widened
 from studies.scratch import Training
 
 
@@ -37,7 +37,7 @@ def test_an_attention_that_is_off_counts_as_empty():
 
 def test_effective_channels():
     torch.manual_seed(0)
-    model = LfiCam(lfi_backbone("resnet8", 4), importance="uniform").eval()
+    model = Uniform(lfi_backbone("resnet8", 4)).eval()
     images = torch.rand(5, 3, 32, 32)
     assert scratch.effective_channels(model, images, batch=2) == pytest.approx(64)
     weigher = model.classifier.trunk.importance
@@ -95,7 +95,7 @@ def test_ablations_learn_and_are_compared_under_their_own_names(root, tmp_path):
     sizes = [sum(p.numel() for p in module.parameters()) for module in (wide, whole)]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
     with pytest.raises(ValueError, match="resnet18 cannot be widened: take one of resnet8"):
-        jobs.scratch_backbone("cat_dog", "resnet18", 2, widened=True)
+        widened("cifar10", "resnet18", root)
 
 
 def test_time_left_is_that_of_the_same_model():

@@ -1,7 +1,7 @@
 """What the peers do otherwise than we, on purpose or by mistake: our method with that one change, a function of a probe.
 
-tests/oracles holds each against the peer itself, so that a change upstream is noticed; studies/forms.py measures what the difference does,
-and the benchmark tells it from an error.
+tests/oracles holds each against the peer itself, so that a change upstream is noticed; studies/forms.py measures what the difference does;
+the benchmark uses them to tell a known difference from an error.
 """
 
 import torch
