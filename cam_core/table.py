@@ -20,7 +20,7 @@ class Table:
 
     metrics: dict[tuple[str, str, str], Metric] = field(default_factory=dict)
     empty: dict[tuple[str, str], NDArray[np.int8]] = field(default_factory=dict)  # (protocol, method) -> image -> -1 not asked, 1 empty
-    seconds: dict[str, float] = field(default_factory=dict)  # per map of the last batch, by method
+    spent: dict[str, NDArray[np.float64]] = field(default_factory=dict)  # method -> seconds and maps, of all batches
     image_ids: list[str] = field(default_factory=list)
 
     def records(self, first: int | None = None) -> pd.DataFrame:
@@ -45,7 +45,7 @@ class Table:
         Columns: id, image, row (an array of numbers), protocol, method, metric, setting. Histograms of pixels are left out.
         """
         for (method, name, setting), metric in self.metrics.items():
-            if metric.needs in ("cue", "masks"):
+            if metric.histograms:
                 continue
             ids, rows = metric.per_image()
             images = [self.image_ids[i] for i in metric.groups(ids)]
@@ -81,6 +81,11 @@ class Table:
         frame = pd.DataFrame(rows, columns=columns)
         tested = frame[frame.p.notna()]
         return frame.assign(p_holm=tested.groupby("metric").p.transform(holm))
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Of each method the seconds a map, mean over all batches; gradients that several share are paid by the first."""
+        return {method: float(seconds / maps) for method, (seconds, maps) in self.spent.items()}
 
     @property
     def methods(self) -> list[str]:

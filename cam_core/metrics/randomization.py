@@ -15,7 +15,6 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from cam_core import maps as map_ops
 from cam_core.classifier import Classifier
-from cam_core.metrics.stability import correlation
 from cam_core.metrics.statistics import Array
 from cam_core.probe import Probe
 
@@ -35,8 +34,8 @@ class Explains(Protocol):
 
 def spearman(first: ArrayLike, second: ArrayLike) -> Array:
     """Spearman's rank correlation [B] of maps or descriptors [B,...], tied values at their mean rank; 0 where one is constant."""
-    a, b = (stats.rankdata(np.asarray(m).reshape(len(np.asarray(m)), -1), axis=1)[:, None] for m in (first, second))
-    return correlation(a, b)
+    ranks = (torch.from_numpy(stats.rankdata(np.asarray(m).reshape(len(np.asarray(m)), -1), axis=1)) for m in (first, second))
+    return map_ops.correlation(*ranks).nan_to_num().numpy()
 
 
 def hog(maps: ArrayLike, cell: int = 16, bins: int = 9, block: int = 3) -> Array:

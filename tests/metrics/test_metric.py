@@ -1,4 +1,4 @@
-"""What all metrics share: rows kept by id, merging, refusal of NaN."""
+"""What all metrics share: ids, measures in common, refusal of NaN, torchmetrics' own calls, two processes."""
 
 import json
 import subprocess
@@ -8,101 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from cam_core import metrics
-from cam_core.metrics.pixels import BINS
 from cam_core.probe import Probe
-from cam_core.protocol import PROTOCOLS
 from tests.nets import gap, images
-
-PAIRS = [metrics.ClassPair(0, 1, frozenset({"head"})), metrics.ClassPair(1, 2, frozenset({"wing", "tail"}))]
-
-
-def rows_of(metric, n, seed):
-    """Rows as the metric's measure gives them, for n images."""
-    rng = np.random.default_rng(seed)
-    if isinstance(metric, metrics.MaxBoxAcc):
-        return torch.from_numpy(rng.random((n, 255)))
-    if isinstance(metric, metrics.PointingGame):
-        return torch.from_numpy(np.stack([rng.integers(0, 4, n), rng.integers(0, 2, n), rng.integers(0, 2, n)], 1).astype(float))
-    if isinstance(metric, metrics.CueLocalization):
-        head = np.stack([np.arange(n), rng.integers(0, 2, n)], 1)
-        return torch.from_numpy(np.concatenate([head, rng.integers(0, 50, (n, 2 * BINS))], 1).astype(float))
-    columns = 2 if isinstance(metric, metrics.EnergyPointingGame) else 3
-    rows = torch.from_numpy(rng.random((n, columns)))
-    return rows.cumsum(1) if columns == 2 else rows
-
-
-def every_metric():
-    return [
-        *(
-            kind(keep)
-            for kind in (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.AverageGain, metrics.MapMean)
-            for keep in (1.0, 0.15)
-        ),
-        *(
-            metrics.EnergyPointingGame(),
-            metrics.PointingGame(),
-            metrics.PointingGame(hard_only=True),
-            metrics.MaxBoxAcc(),
-            metrics.MaxBoxAccV2(),
-        ),
-        *(metrics.CueLocalization(PAIRS), metrics.CueLocalization(PAIRS, parts=2)),
-    ]
-
-
-NUMBER = len(every_metric())
-
-
-def part(rows, index):
-    """Some images' rows; a cue's first column is the position in the batch."""
-    chosen = rows[index].clone()
-    if chosen.shape[1] == 2 + 2 * BINS:
-        chosen[:, 0] = torch.arange(len(chosen))
-    return chosen
-
-
-@settings(max_examples=12)
-@given(st.data())
-@pytest.mark.parametrize("which", range(NUMBER))
-def test_any_split_gives_the_bits_of_one_pass(which, data):
-    n = data.draw(st.integers(3, 24))
-    order = torch.tensor(data.draw(st.permutations(range(n))))
-    cuts = sorted(data.draw(st.lists(st.integers(0, n), max_size=4)))
-    one = every_metric()[which]
-    rows, ids = rows_of(one, n, data.draw(st.integers(0, 99))), torch.arange(n) * 7
-    one.record(rows, ids)
-    batches = [b for b in np.split(np.arange(n), cuts) if len(b)]
-    batches.append(batches[0])  # a sampler that pads shows some images twice
-    pieces = []
-    for batch in batches:
-        piece = every_metric()[which]
-        piece.record(part(rows, order[batch]), ids[order[batch]])
-        pieces.append(piece)
-    merged = pieces[0]
-    for piece in pieces[1:]:
-        merged.merge_state(piece)
-    for a, b in zip(one.per_image(), merged.per_image(), strict=True):
-        assert np.array_equal(a[:, 1:] if a.shape[-1] == 2 + 2 * BINS else a, b[:, 1:] if b.shape[-1] == 2 + 2 * BINS else b)
-    assert one.compute() == merged.compute()
-    assert one.interval(resamples=50) == merged.interval(resamples=50)
-    low, high = one.interval(resamples=50)
-    assert 0 <= low <= high <= 100
-    assert 0 <= one.compute() <= 100
-
-
-@pytest.mark.filterwarnings("ignore:The ``compute`` method")
-@pytest.mark.parametrize("which", range(NUMBER))
-def test_every_metric_states_what_it_is(which):
-    metric = every_metric()[which]
-    assert metric.protocol in PROTOCOLS
-    assert metric.needs in {"probe", "boxes", "points", "cue"}
-    assert metric.name == metric.name.lower().replace(" ", "_")
-    with pytest.raises(ValueError, match="nothing was recorded"):
-        metric.compute()
-    hash(metric.shares)
 
 
 def test_settings_share_a_measure_exactly_when_it_is_the_same():
