@@ -1,6 +1,6 @@
 """Under which conditions a number is taken: view of the image, explained class, boxes, finishing of the map, fill of what is masked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,8 @@ from cam_core import maps
 from cam_core.data import VOC2007, Dataset, Example, inclusive_boxes, wsol_boxes
 from cam_core.methods import Method
 from cam_core.probe import Probe
+
+Size = tuple[int, int] | torch.Size
 
 
 @dataclass(frozen=True)
@@ -123,21 +125,25 @@ PROTOCOLS = {
 }
 
 
-def finish(raw: Tensor, size: tuple[int, int] | torch.Size, finishing: str) -> Tensor:
+def _cells(raw: Tensor, size: Size) -> Tensor:
+    return raw if raw.shape[-2:] == tuple(size) else F.adaptive_avg_pool2d(raw, (size[0], size[1]))
+
+
+_FINISHINGS: dict[str, Callable[[Tensor, Size], Tensor]] = {
+    "min_max_bilinear": lambda raw, size: maps.upsample(maps.min_max(raw), size),
+    "bilinear_min_max": lambda raw, size: maps.min_max(maps.upsample(raw, size)),
+    "bicubic_min_max": lambda raw, size: maps.min_max(maps.upsample(raw.double(), size, "bicubic")),
+    "none_bilinear": maps.upsample,
+    "cells": _cells,
+}
+
+
+def finish(raw: Tensor, size: Size, finishing: str) -> Tensor:
     """Raw maps [B,h,w] -> maps [B,H,W] of ``size``, in float32 or better.
 
     "min_max_bilinear" (L-CAM), "bilinear_min_max" (Score-CAM) and "bicubic_min_max" (the WSOL benchmark, in float64) end in [0, 1];
     "none_bilinear" keeps the values. "cells" keeps them too, and its ``size`` is the activations' (h, w), to which finer maps are averaged.
     """
-    if finishing == "cells":
-        return raw if raw.shape[-2:] == tuple(size) else F.adaptive_avg_pool2d(raw, (size[0], size[1]))
-    if finishing == "min_max_bilinear":
-        return maps.upsample(maps.min_max(raw), size)
-    if finishing == "bilinear_min_max":
-        return maps.min_max(maps.upsample(raw, size))
-    if finishing == "bicubic_min_max":
-        return maps.min_max(maps.upsample(raw.double(), size, "bicubic"))
-    if finishing == "none_bilinear":
-        return maps.upsample(raw, size)
-    known = "min_max_bilinear, bilinear_min_max, bicubic_min_max, none_bilinear or cells"
-    raise ValueError(f"unknown finishing {finishing!r}: expected {known}")
+    if finishing not in _FINISHINGS:
+        raise ValueError(f"unknown finishing {finishing!r}: expected one of {', '.join(_FINISHINGS)}")
+    return _FINISHINGS[finishing](raw, size)

@@ -9,8 +9,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from cam_core.metrics import Metric
-from cam_core.metrics.faithfulness import Masked, Wins, wins
+from cam_core.metrics import Metric, Wins, wins
 from cam_core.metrics.statistics import Difference, holm, paired_difference, paired_p, same_rows
 
 
@@ -108,10 +107,7 @@ class Table:
 
     def wins(self, first: str, second: str, setting: str = "100%") -> Wins:
         """How often method ``first`` has the smaller drop, by the two's `AverageDrop` at ``setting``."""
-        a, b = (self.metrics[method, "average_drop", setting] for method in (first, second))
-        assert isinstance(a, Masked)
-        assert isinstance(b, Masked)
-        return wins(a, b)
+        return wins(self.metrics[first, "average_drop", setting], self.metrics[second, "average_drop", setting])
 
 
 def _limited(metric: Metric, first: int) -> Metric:

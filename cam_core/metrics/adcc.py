@@ -34,8 +34,7 @@ class _Reexplained(Explaining):
         second = probe.like(torch.lerp(colour.expand_as(probe.images), probe.images, maps[:, None].to(probe.images)))
         again = explain(second)
         self.refuse(again)
-        constant = [(m.amax((1, 2)) == m.amin((1, 2))) for m in (maps, again)]
-        coherency = torch.where(constant[0] | constant[1], 0.0, (1 + correlation(maps, again).nan_to_num()) / 2)
+        coherency = ((1 + correlation(maps, again)) / 2).nan_to_num()
         before, after = (of_target(one.probabilities, probe) for one in (probe, second))
         return torch.stack([before, after, coherency, maps.double().mean((1, 2))], 1)
 

@@ -104,14 +104,13 @@ class Infidelity(Metric):
 
     def squares(self, height: int, width: int) -> Tensor:
         """All squares of 1 to ``sides`` cells (as far as they fit), bool [M,h,w]."""
-        found = []
-        for side in range(1, min(self.sides, height, width) + 1):
-            for top in range(height - side + 1):
-                for left in range(width - side + 1):
-                    square = torch.zeros(height, width, dtype=torch.bool)
-                    square[top : top + side, left : left + side] = True
-                    found.append(square)
-        return torch.stack(found)
+        y, x = torch.arange(height)[:, None], torch.arange(width)
+        return torch.stack([
+            (top <= y) & (y < top + side) & (left <= x) & (x < left + side)
+            for side in range(1, min(self.sides, height, width) + 1)
+            for top in range(height - side + 1)
+            for left in range(width - side + 1)
+        ])  # fmt: skip
 
     def _measure(self, maps: Tensor, probe: Probe) -> Tensor:
         _check_cells(self.name, maps, probe)

@@ -132,8 +132,8 @@ class Wins(NamedTuple):
     n: int
 
 
-def wins(first: Masked, second: Masked, level: float = 0.95) -> Wins:
-    """Win % (Grad-CAM++): how often ``first`` loses strictly less confidence than ``second``, on the images of both.
+def wins(first: Metric, second: Metric, level: float = 0.95) -> Wins:
+    """Win % (Grad-CAM++) of two `Masked` metrics: how often ``first`` loses strictly less confidence, on the images of both.
 
     Ties (mostly images that lose nothing under either) count for neither and are reported. Wins of both and ties add up to 100.
     """
