@@ -57,7 +57,7 @@ book: .venv/.ready data photographs  ## draw the data, run the four notebooks, e
 	$(BIN)/python book/assemble.py --profile smoke
 
 test: .venv/.ready data  ## pytest, then the notebooks cell by cell with tiny parameters
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 	$(BIN)/python tests/tiny_notebooks.py build/tiny
 	$(BIN)/python -m pytest --override-ini addopts= -q --nbval-lax --nbval-current-env --nbval-cell-timeout 600 build/tiny
 

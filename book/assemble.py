@@ -26,7 +26,6 @@ from names import name
 
 BOOK = Path(__file__).resolve().parent
 PUBLISHED = ("subset", "drawn")  # profiles of results/ that have their own tables
-PHOTOGRAPHS = Path("runs/photographs")
 OPENING = {  # the photographs that a paper's page opens with
     "increment_cam": ("camera", "chelsea"), "l_cam": ("coffee", "flower"), "lfi_cam": ("hopper", "rocket"), "calm": ("china", "astronaut"),
 }  # fmt: skip
@@ -76,7 +75,7 @@ def inputs(options):
     """Every file that the site depends on, in a fixed order."""
     own = (path for path in BOOK.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     runs = (options.runs / options.profile).glob("*/*/*")
-    own = [*own, *PHOTOGRAPHS.glob("*")]
+    own = [*own, *(options.runs / "photographs").glob("*")]
     return sorted(own) + sorted(p for p in runs if p.suffix in {".ipynb", ".csv"}) + sorted(options.results.rglob("*.csv"))
 
 
@@ -92,7 +91,8 @@ def assemble(source, options):
     """Write the complete source of the book into `source`, replacing what stood there."""
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(BOOK, source, ignore=shutil.ignore_patterns("*.py", "*.yaml", "__pycache__"))
-    shutil.copytree(PHOTOGRAPHS, source / tiles.FOLDER)
+    if (options.runs / "photographs").is_dir():
+        shutil.copytree(options.runs / "photographs", source / tiles.FOLDER)
     shutil.copytree(BOOK / "_ext", source / "_ext", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     sections = {paper: place_notebooks(source, paper, options) for paper in tables.PAPERS}
     add_sections(source / "_toc.yml", sections)
@@ -123,10 +123,20 @@ def generated(match, options):
 
         return study_tables.protocols(PROTOCOLS)
     if what == "photographs":
-        return tiles.tiles(PHOTOGRAPHS, first.split(","), second.split(","))
+        return photographs(options, first.split(","), second.split(","))
     if what == "published":
         return tables.published(tables.load_yaml(BOOK / "published.yaml"), first)
     return claims.claims(tables.load_yaml(BOOK / "claims.yaml"), *(evidence(options, f) for f in ("metrics.csv", "differences.csv")))
+
+
+def photographs(options, chosen, methods):
+    """Tiles of photographs and their maps; ValueError where they have not been made, unless the book may lack something."""
+    folder = options.runs / "photographs"
+    if (folder / "photographs.json").is_file():
+        return tiles.tiles(folder, chosen, methods)
+    if options.allow_missing:
+        return "*The photographs have not been explained here.*"
+    raise ValueError(f"{folder} has no photographs.json; run `make photographs` first, or pass --allow-missing")
 
 
 def read(options, profile, file="metrics.csv"):
@@ -159,7 +169,7 @@ def place_notebooks(source, paper, options):
     for page, path in zip(pages, found, strict=False):
         notebook = prepare(json.loads(path.read_text(encoding="utf-8")), path.parent.name)
         title, _, rest = "".join(notebook["cells"][0]["source"]).partition("\n\n")
-        notebook["cells"][0]["source"] = f"{title}\n\n{tiles.tiles(PHOTOGRAPHS, OPENING[paper], OPENED)}\n\n{NETWORK}\n\n{rest}"
+        notebook["cells"][0]["source"] = f"{title}\n\n{photographs(options, OPENING[paper], OPENED)}\n\n{NETWORK}\n\n{rest}"
         (source / f"{page}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     return pages[1:]
 

@@ -54,14 +54,14 @@ def weightless(monkeypatch):
 @pytest.mark.parametrize("name", torchvision.models.list_models(module=torchvision.models))  # none of them has to be refused
 def test_every_classification_network_of_torchvision_is_cut_at_a_map(name, weightless):
     classifier = load_classifier(name, weights=None, device="meta")
-    side = 299 if name == "inception_v3" else 224
+    side = {"inception_v3": 299, "vit_h_14": 518}.get(name, 224)
     with torch.no_grad():
         activations, beside = classifier.look(torch.empty(1, 3, side, side, device="meta"))
         logits = classifier.head(activations, *beside)
     assert activations.ndim == 4
     channels, height, width = activations.shape[1:]
     assert channels >= 256
-    assert 7 <= height == width <= 16  # stride 32 at the coarsest, the patches of vit_h_14 at the finest
+    assert 7 <= height == width <= 14 * side / 196  # stride 32 at the coarsest, the patches of vit_h_14 at the finest
     assert logits.shape == (1, 1000)
 
 

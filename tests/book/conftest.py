@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import json
 import sys
 from pathlib import Path
 
@@ -66,6 +67,24 @@ def executed(title, alt="The identity as a heat map"):
     return v4.new_notebook(cells=cells, metadata=kernel)
 
 
+def write_photographs(folder):
+    """Grey tiles in the place of every photograph and its maps; of the last method the map is empty."""
+    from photographs import CONTROLS, EXPLAINED, slug
+    from PIL import Image
+
+    from data_scripts.photographs import PHOTOGRAPHS
+
+    folder.mkdir(parents=True)
+    entries = {}
+    for name in PHOTOGRAPHS:
+        files = {method: f"{name}-{slug(method)}.webp" for method in (*EXPLAINED, *CONTROLS)}
+        for file in (f"{name}.webp", *files.values()):
+            Image.new("L", (30, 20), 128).save(folder / file)
+        maps = {method: {"file": file, "empty": method == CONTROLS[-1]} for method, file in files.items()}
+        entries[name] = {"size": [30, 20], "said": [["tabby & <cat>", 61.6], ["lynx", 2.0]], "maps": maps}
+    (folder / "photographs.json").write_text(json.dumps({"digest": "", "photographs": entries}))
+
+
 @pytest.fixture(scope="session")
 def root(tmp_path_factory):
     """runs/smoke with all four papers and results/subset with one."""
@@ -79,6 +98,7 @@ def root(tmp_path_factory):
             ]
             write_run(folder, rows)
             nbformat.write(executed(f"{paper}, {dataset}"), folder / "notebook.ipynb")
+    write_photographs(root / "runs" / "photographs")
     real = {"paper": "l_cam", "dataset": "imagenet", "backbone": "resnet50", "weights": "resnet50_pqf_large"}
     write_run(root / "results/subset/l_cam/imagenet-resnet50-s0", [row(**real, method="grad_cam", value="12.34")])
     return root

@@ -43,6 +43,26 @@ def test_pictures_are_described_and_progress_bars_gone(site):
     assert "####" not in text
 
 
+def test_photographs_open_the_pages_with_answer_and_credit(site):
+    for page, count in (("index", 3 * 10), ("l_cam", 2 * 6), ("calm", 2 * 6)):
+        text = (site / f"{page}.html").read_text()
+        assert text.count('<img src="_static/photographs/') == count
+    text = (site / "index.html").read_text()
+    assert "The network says <em>tabby &amp; &lt;cat&gt;</em>, 62 %." in text
+    assert 'alt="a tabby cat called Chelsea: where L-CAM-Fm sees tabby &amp; &lt;cat&gt;"' in text
+    assert "centre Gaussian, empty" in text
+    assert text.count('<p class="credit">Photograph: <a href="https://') == 3
+    assert (site / "_static/photographs/chelsea-grad_cam-power-2.webp").is_file()
+
+
+def test_a_book_without_photographs_is_refused_or_says_so(tmp_path):
+    options = Namespace(runs=tmp_path, allow_missing=False)
+    with pytest.raises(ValueError, match=r"has no photographs\.json; run `make photographs` first"):
+        assemble.photographs(options, ["chelsea"], ["cam"])
+    options.allow_missing = True
+    assert "not been explained here" in assemble.photographs(options, ["chelsea"], ["cam"])
+
+
 def test_one_search_field_one_style_and_no_thebe(site):
     text = (site / "index.html").read_text()
     assert text.count("search-button-field") == 1

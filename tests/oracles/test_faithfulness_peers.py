@@ -52,8 +52,8 @@ def test_max_sensitivity_is_captums_when_it_moves_the_same_way(case):
 
     def explanation(inputs):
         (batch,) = inputs  # captum repeats every image in turn
-        of = torch.arange(3).repeat_interleave(len(batch) // 3)
-        return (explain(probe.pairs(of, probe.targets[of]).like(batch)),)  # beyond [0, 1], as what moved is
+        index = torch.arange(3).repeat_interleave(len(batch) // 3)
+        return (explain(probe.pairs(index, probe.targets[index]).like(batch)),)
 
     theirs = captum.sensitivity_max(explanation, probe.images, lambda *_: (moved,), n_perturb_samples=6)
     ours = metric.measure(explain(probe), probe, explain)

@@ -92,8 +92,7 @@ def test_max_sensitivity_is_theirs_when_it_moves_the_same_way(case):
 
     def explanation(inputs, targets, **_options):
         unnormalised = torch.from_numpy(inputs).double() * probe.classifier.std + probe.classifier.mean
-        asked = probe.pairs(torch.arange(len(targets)), torch.from_numpy(targets)).like(unnormalised)  # beyond [0, 1], as what moved is
-        cells = explain(asked).numpy()
+        cells = explain(probe.pairs(torch.arange(len(targets)), torch.from_numpy(targets)).like(unnormalised)).numpy()
         return cells.repeat(2, 1).repeat(2, 2)[:, None]  # at image size, which it asks for, and changes no ratio of norms
 
     given["a_batch"] = explanation(given["x_batch"], given["y_batch"])
