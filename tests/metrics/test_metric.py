@@ -9,8 +9,13 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from cam_core import metrics
+from cam_core import METHODS, metrics
+from cam_core.data import ImageNet, inclusive_boxes
+from cam_core.evaluate import evaluate
+from cam_core.learned import lfi_backbone
+from cam_core.metrics.metric import Annotated, Metric, of_target
 from cam_core.probe import Probe
+from data_scripts.draw import draw
 from tests.nets import gap, images
 
 
@@ -63,6 +68,51 @@ def test_torchmetrics_forward_and_reset_keep_working():
     forward.reset()
     with pytest.raises(ValueError, match="nothing was recorded"):
         forward.compute()
+
+
+class Share(Annotated):
+    """As CONTRIBUTING says: how much of the map is on the first box."""
+
+    name = "share"
+    protocol = "energy"
+    higher_is_better = True
+    needs = "a box"
+
+    def truth(self, example, _target):
+        return inclusive_boxes(example.boxes)[0].tolist() if len(example.boxes) else None
+
+    def _measure(self, maps, truths):
+        return torch.stack([heat[y0 : y1 + 1, x0 : x1 + 1].sum() / heat.sum() for heat, (x0, y0, x1, y1) in zip(maps, truths, strict=True)])
+
+
+class Certainty(Metric):
+    """As CONTRIBUTING says: what the network says of the target, twice."""
+
+    name = "certainty"
+    protocol = "l_cam"
+    higher_is_better = None
+
+    def _measure(self, _maps, probe):
+        return of_target(probe.probabilities, probe)[:, None]
+
+    def each(self, rows):
+        return 2 * rows[:, 0]
+
+
+def test_a_metric_written_as_contributing_says_is_evaluated(tmp_path):
+    root = draw(tmp_path / "drawn", small=True, progress=False)
+    torch.manual_seed(0)
+    classifier = lfi_backbone("resnet8", 8).eval()
+    table = evaluate(
+        classifier, lambda view: ImageNet(root, "val", view, 64, 3), [METHODS["all_ones"]], [Share(), Certainty()], progress=False
+    )
+    images = {view: [ImageNet(root, "val", view, 64, 3)[i] for i in range(3)] for view in ("crop", "squash")}
+    boxes = [inclusive_boxes(example.boxes)[0] for example in images["squash"]]
+    areas = [float((x1 - x0 + 1) * (y1 - y0 + 1)) / 64**2 for x0, y0, x1, y1 in boxes]
+    said = classifier(torch.stack([example.image for example in images["crop"]])).softmax(1).amax(1)
+    assert table.metrics["all_ones", "share", ""].compute() == pytest.approx(100 * np.mean(areas))
+    assert table.metrics["all_ones", "certainty", ""].compute() == pytest.approx(200 * float(said.mean()), rel=1e-5)
+    assert (table.records().ci_low <= table.records().value).sum() == 2
 
 
 RANK = """
