@@ -201,8 +201,7 @@ class CueLocalization(Annotated):
         super().record(rows, images)
 
     def _keep(self, keys: Tensor, rows: Tensor) -> None:
-        if len(rows):
-            super()._keep(torch.where(keys < 0, keys, keys * self.stride + rows[:, 1].long()), rows)
+        super()._keep(torch.where(keys < 0, keys, keys * self.stride + rows[:, 1].long()), rows)
 
     def _counts(self, rows: Array, weights: Array | None = None) -> Iterator[tuple[int, Array, Array]]:
         """For each recorded pair, in order, the counts [..., bins] at negative and at positive pixels that its value is taken from."""

@@ -133,9 +133,10 @@ class Wins(NamedTuple):
 
 
 def wins(first: Metric, second: Metric, level: float = 0.95) -> Wins:
-    """Win % (Grad-CAM++) of two `Masked` metrics: how often ``first`` loses strictly less confidence, on the images of both.
+    """Win % (Grad-CAM++): how often ``first`` loses strictly less confidence than ``second``, on the images of both.
 
-    Ties (mostly images that lose nothing under either) count for neither and are reported. Wins of both and ties add up to 100.
+    Of two `Masked` metrics. Ties (mostly images that lose nothing under either) count for neither and are reported; wins of both and ties
+    add up to 100.
     """
     if first.shares != second.shares:
         raise ValueError(f"win: one method was measured at {first.setting} and the other at {second.setting}; compare equal settings")

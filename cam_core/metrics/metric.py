@@ -121,7 +121,8 @@ class Metric(torchmetrics.Metric):
         keys = torch.full((len(rows),), -1) if ids is None else torch.as_tensor(ids, dtype=torch.int64).cpu()
         if keys.shape != (len(rows),) or (ids is not None and bool((keys < 0).any())):
             raise ValueError(f"{self.name}: ids must be one integer >= 0 for each of {len(rows)} rows, got {tuple(keys.shape)}")
-        self._keep(keys, rows)
+        if len(rows):
+            self._keep(keys, rows)
 
     def _keep(self, keys: Tensor, rows: Tensor) -> None:
         store.append(self.ids, keys)
@@ -198,7 +199,7 @@ class Annotated(Metric):
         held = [i for i, truth in enumerate(truths) if truth is not None]
         ids = [explained.ids[i] * CLASSES + targets[i] if self._several else explained.ids[i] for i in held]
         if not held:
-            return ids, torch.empty(0, 1)
+            return ids, torch.empty(0)
         return ids, self.measure(maps[held], [truths[i] for i in held], *self.beside(explained, held))
 
 

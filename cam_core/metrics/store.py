@@ -14,8 +14,6 @@ BLOCK = 2**20  # bytes; what is longer lies in a file
 
 def append(kept: list[Tensor], rows: Tensor) -> None:
     """Add rows [n,...] to what is ``kept``: few tensors instead of one a batch, and those of `BLOCK` bytes or more mapped from a file."""
-    if not len(rows):
-        return
     kept.append(mapped([rows], rows.shape) if rows.nbytes >= BLOCK else rows)
     while len(kept) > 1 and len(kept[-2]) <= len(kept[-1]) and kept[-2].nbytes < BLOCK:  # so that no row is joined more than log(n) times
         joined = torch.cat([kept[-2], kept[-1]])
