@@ -109,7 +109,7 @@ def test_a_metric_written_as_contributing_says_is_evaluated(tmp_path):
     images = {view: [ImageNet(root, "val", view, 64, 3)[i] for i in range(3)] for view in ("crop", "squash")}
     boxes = [inclusive_boxes(example.boxes)[0] for example in images["squash"]]
     areas = [float((x1 - x0 + 1) * (y1 - y0 + 1)) / 64**2 for x0, y0, x1, y1 in boxes]
-    said = classifier(torch.stack([example.image for example in images["crop"]])).softmax(1).amax(1)
+    said = classifier(torch.stack([example.image for example in images["crop"]])).softmax(1).amax(1).detach()
     assert table.metrics["all_ones", "share", ""].compute() == pytest.approx(100 * np.mean(areas))
     assert table.metrics["all_ones", "certainty", ""].compute() == pytest.approx(200 * float(said.mean()), rel=1e-5)
     assert (table.records().ci_low <= table.records().value).sum() == 2
