@@ -59,8 +59,9 @@ def top_fraction(maps: Tensor, fraction: float) -> Tensor:
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Pearson's correlation [B] of maps [B,h,w]; NaN where one is constant."""
-    pair = torch.stack([a, b], 1).flatten(2).double()
+    """Pearson's correlation [B] of maps [B,...], float64 in [-1, 1]; NaN where one is constant up to rounding."""
+    pair = torch.stack([a.double(), b.double()], 1).flatten(2)
     centred = pair - pair.mean(2, keepdim=True)
-    out: Tensor = (centred[:, 0] * centred[:, 1]).sum(1) / centred.norm(dim=2).prod(1)
-    return out
+    norm = centred.norm(dim=2)
+    constant = (norm <= 1e-10 * pair.norm(dim=2)).any(1)
+    return torch.where(constant, torch.nan, (centred[:, 0] * centred[:, 1]).sum(1) / norm.prod(1)).clamp(-1, 1)

@@ -177,7 +177,7 @@ class Probe:
         ``images`` [B,3,H',W'] stand in for the probe's own; ``adapt`` changes the masked images [n,3,H',W'] before the network.
         """
         images = self.images if images is None else images
-        colour = self._fill(fill).expand_as(images)
+        colour = self.colour(fill).expand_as(images)
         size = images.shape[-2:]
 
         def masked(image: Tensor, mask: Tensor) -> Tensor:
@@ -217,7 +217,8 @@ class Probe:
                 logits.append(self._classify(self.activations[image] * keep[image, mask][:, :, None, None], *beside, copy=False))
         return torch.cat(logits).reshape(batch, count, -1).clone()
 
-    def _fill(self, fill: str | Tensor) -> Tensor:
+    def colour(self, fill: str | Tensor | None) -> Tensor:
+        """What a masked pixel shows, for broadcasting to [B,3,H,W]: "black", "mean" (the mean colour) or a tensor that says it."""
         if isinstance(fill, Tensor):
             return fill.to(self.images)
         if fill == "black":

@@ -1,12 +1,30 @@
-"""Under which conditions a number is taken: view of the image, explained class, finishing of the map, fill of what is masked."""
+"""Under which conditions a number is taken: view of the image, explained class, boxes, finishing of the map, fill of what is masked."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cam_core import maps
+from cam_core.data import VOC2007, Dataset, Example, inclusive_boxes, wsol_boxes
+from cam_core.methods import Method
+from cam_core.probe import Probe
+
+Size = tuple[int, int] | torch.Size
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Images that a method explains: their probe and, of each map, the example and its place in the data set."""
+
+    method: Method
+    probe: Probe
+    examples: Sequence[Example]
+    ids: Sequence[int]
+    dataset: Dataset
 
 
 @dataclass(frozen=True)
@@ -23,6 +41,70 @@ class Protocol:
     finishing: str
     fill: str | None = None
 
+    def targets(self, probe: Probe, dataset: Dataset, examples: Sequence[Example], start: int) -> tuple[Tensor, Tensor]:
+        """Which images of a batch are explained, one entry a map, and for which classes; ``start``: the first one's place in the data set.
+
+        ValueError where every present class is asked for and the data set does not state them.
+        """
+        everyone = torch.arange(len(examples))
+        if self.target == "prediction":
+            return everyone, probe.targets.cpu()
+        if self.target == "label":
+            return everyone, torch.tensor([example.label for example in examples])
+        if not isinstance(dataset, VOC2007):
+            raise ValueError(f"every present class is asked for, which a {type(dataset).__name__} data set does not state: take VOC2007")
+        pairs = [(i, c) for i in range(len(examples)) for c in dataset.present(start + i)]
+        index, targets = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)  # none where every object is difficult
+        return index, targets
+
+    def lacking(self, dataset: Dataset) -> str:
+        """What a data set has not, though this protocol asks for it, and what to do; empty if it has all."""
+        trials = self.target != "present" or not isinstance(dataset, VOC2007) or any(map(dataset.present, range(len(dataset))))
+        return "" if trials else "object that is not flagged difficult; take other images"
+
+    def boxes(self, example: Example, target: int) -> Tensor:
+        """Inclusive boxes [n,4] in pixels of the view: of all objects or, where every present class is explained, of ``target``."""
+        if example.boxes is None:
+            return torch.empty(0, 4, dtype=torch.int64)
+        boxes = inclusive_boxes(example.boxes)
+        return boxes[example.box_labels == target] if self.target == "present" and example.box_labels is not None else boxes
+
+    def finish(self, raw: Tensor, explained: Explained) -> Any:
+        """What the metrics get of raw maps [B,h,w]: maps [B,H,W] of the images' size. What the method has finished stays as it is."""
+        return raw if explained.method.finished else finish(raw, explained.probe.images.shape[-2:], self.finishing)
+
+    def again(self, explained: Explained, probe: Probe) -> Any:
+        """Finished maps of other images in the place of those explained: what a metric calls that must explain again."""
+        return self.finish(explained.method(probe), replace(explained, probe=probe))
+
+
+class _Wsol(Protocol):
+    """The benchmark's boxes start from the official integers."""
+
+    def boxes(self, example: Example, target: int) -> Tensor:
+        return wsol_boxes(example, example.image.shape[-1])
+
+
+class _Pointing(Protocol):
+    """A list of maps, each of its original image's size."""
+
+    def finish(self, raw: Tensor, explained: Explained) -> list[Tensor]:
+        return [maps.upsample(one, example.size) for one, example in zip(raw, explained.examples, strict=True)]
+
+
+class _Cells(Protocol):
+    """Maps at the activations' resolution, whoever made them."""
+
+    def finish(self, raw: Tensor, explained: Explained) -> Tensor:
+        return finish(raw, explained.probe.activations.shape[-2:], self.finishing)
+
+
+class _Cue(Protocol):
+    """Raw maps [B,C,h,w] of all classes."""
+
+    def finish(self, raw: Tensor, explained: Explained) -> Tensor:
+        return explained.method.class_maps(explained.probe)
+
 
 PROTOCOLS = {
     protocol.name: protocol
@@ -30,34 +112,38 @@ PROTOCOLS = {
         Protocol("l_cam", "crop", "prediction", "min_max_bilinear", "black"),  # L-CAM's released evaluation
         Protocol("energy", "squash", "prediction", "min_max_bilinear"),
         Protocol("energy_present", "squash", "present", "min_max_bilinear"),  # the same, for every class with a box
-        Protocol("wsol", "squash", "label", "bicubic_min_max"),  # wsolevaluation, GT-known
-        Protocol("pointing", "squash", "present", "none_bilinear"),  # TorchRay: maximum in pixels of the original image
+        _Wsol("wsol", "squash", "label", "bicubic_min_max"),  # wsolevaluation, GT-known
+        _Pointing("pointing", "squash", "present", "none_bilinear"),  # TorchRay: maximum in pixels of the original image
         Protocol("score_cam", "squash", "prediction", "bilinear_min_max", "mean"),  # Score-CAM: normalised tensors are multiplied
         Protocol("adcc", "crop", "prediction", "min_max_bilinear", "mean"),
         Protocol("rise", "squash", "prediction", "min_max_bilinear", "mean"),  # RISE's evaluation; insertion starts from a blur instead
         Protocol("calm", "squash", "label", "none_bilinear", "mean"),  # CALM's remove-and-classify
         Protocol("road", "squash", "label", "min_max_bilinear", "imputed"),
-        Protocol("cells", "crop", "prediction", "cells", "mean"),  # what compares a map's values with scores, cell by cell
-        Protocol("cue", "squash", "label", "none_bilinear"),  # CALM: difference of two classes' maps, rescaled afterwards
+        _Cells("cells", "crop", "prediction", "cells", "mean"),  # what compares a map's values with scores, cell by cell
+        _Cue("cue", "squash", "label", "none_bilinear"),  # CALM: difference of two classes' maps, rescaled afterwards
     )
 }
 
 
-def finish(raw: Tensor, size: tuple[int, int] | torch.Size, finishing: str) -> Tensor:
+def _cells(raw: Tensor, size: Size) -> Tensor:
+    return raw if raw.shape[-2:] == tuple(size) else F.adaptive_avg_pool2d(raw, (size[0], size[1]))
+
+
+_FINISHINGS: dict[str, Callable[[Tensor, Size], Tensor]] = {
+    "min_max_bilinear": lambda raw, size: maps.upsample(maps.min_max(raw), size),
+    "bilinear_min_max": lambda raw, size: maps.min_max(maps.upsample(raw, size)),
+    "bicubic_min_max": lambda raw, size: maps.min_max(maps.upsample(raw.double(), size, "bicubic")),
+    "none_bilinear": maps.upsample,
+    "cells": _cells,
+}
+
+
+def finish(raw: Tensor, size: Size, finishing: str) -> Tensor:
     """Raw maps [B,h,w] -> maps [B,H,W] of ``size``, in float32 or better.
 
     "min_max_bilinear" (L-CAM), "bilinear_min_max" (Score-CAM) and "bicubic_min_max" (the WSOL benchmark, in float64) end in [0, 1];
     "none_bilinear" keeps the values. "cells" keeps them too, and its ``size`` is the activations' (h, w), to which finer maps are averaged.
     """
-    if finishing == "cells":
-        return raw if raw.shape[-2:] == tuple(size) else F.adaptive_avg_pool2d(raw, (size[0], size[1]))
-    if finishing == "min_max_bilinear":
-        return maps.upsample(maps.min_max(raw), size)
-    if finishing == "bilinear_min_max":
-        return maps.min_max(maps.upsample(raw, size))
-    if finishing == "bicubic_min_max":
-        return maps.min_max(maps.upsample(raw.double(), size, "bicubic"))
-    if finishing == "none_bilinear":
-        return maps.upsample(raw, size)
-    known = "min_max_bilinear, bilinear_min_max, bicubic_min_max, none_bilinear or cells"
-    raise ValueError(f"unknown finishing {finishing!r}: expected {known}")
+    if finishing not in _FINISHINGS:
+        raise ValueError(f"unknown finishing {finishing!r}: expected one of {', '.join(_FINISHINGS)}")
+    return _FINISHINGS[finishing](raw, size)

@@ -9,8 +9,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from cam_core.metrics import Metric
-from cam_core.metrics.faithfulness import Masked, Wins, wins
+from cam_core.metrics import Metric, Wins, wins
 from cam_core.metrics.statistics import Difference, holm, paired_difference, paired_p, same_rows
 
 
@@ -20,7 +19,7 @@ class Table:
 
     metrics: dict[tuple[str, str, str], Metric] = field(default_factory=dict)
     empty: dict[tuple[str, str], NDArray[np.int8]] = field(default_factory=dict)  # (protocol, method) -> image -> -1 not asked, 1 empty
-    seconds: dict[str, float] = field(default_factory=dict)  # per map of the last batch, by method
+    spent: dict[str, NDArray[np.float64]] = field(default_factory=dict)  # method -> seconds and maps, of all batches
     image_ids: list[str] = field(default_factory=list)
 
     def records(self, first: int | None = None) -> pd.DataFrame:
@@ -45,7 +44,7 @@ class Table:
         Columns: id, image, row (an array of numbers), protocol, method, metric, setting. Histograms of pixels are left out.
         """
         for (method, name, setting), metric in self.metrics.items():
-            if metric.needs in ("cue", "masks"):
+            if metric.histograms:
                 continue
             ids, rows = metric.per_image()
             images = [self.image_ids[i] for i in metric.groups(ids)]
@@ -83,6 +82,11 @@ class Table:
         return frame.assign(p_holm=tested.groupby("metric").p.transform(holm))
 
     @property
+    def seconds(self) -> dict[str, float]:
+        """Of each method the seconds a map, mean over all batches; gradients that several share are paid by the first."""
+        return {method: float(seconds / maps) for method, (seconds, maps) in self.spent.items()}
+
+    @property
     def methods(self) -> list[str]:
         """The methods, in the order in which they were measured."""
         return list(dict.fromkeys(method for method, _, _ in self.metrics))
@@ -103,10 +107,7 @@ class Table:
 
     def wins(self, first: str, second: str, setting: str = "100%") -> Wins:
         """How often method ``first`` has the smaller drop, by the two's `AverageDrop` at ``setting``."""
-        a, b = (self.metrics[method, "average_drop", setting] for method in (first, second))
-        assert isinstance(a, Masked)
-        assert isinstance(b, Masked)
-        return wins(a, b)
+        return wins(self.metrics[first, "average_drop", setting], self.metrics[second, "average_drop", setting])
 
 
 def _limited(metric: Metric, first: int) -> Metric:

@@ -81,6 +81,55 @@ def test_metrics_that_share_a_measure_share_the_masked_pass(root, classifier):
     assert one == three == beside == 1
 
 
+def test_methods_of_one_target_share_one_gradient(root, classifier):
+    """Three methods, two rules of the target: one backward pass through the head for each batch and its classes."""
+    backward, differentiate = [], Probe._differentiate
+
+    def counted(self, score):
+        backward.append(self.targets.tolist())
+        return differentiate(self, score)
+
+    chosen = [METHODS[name] for name in ("grad_cam", "layer_cam", "hires_cam")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Probe, "_differentiate", counted)
+        evaluate(classifier, imagenet(root), chosen, [metrics.AverageDrop()], batch_size=3, progress=False)
+        assert len(backward) == 2
+        backward.clear()
+        measured = [metrics.EnergyPointingGame(), metrics.MaxBoxAccV2()]  # of the prediction, and of the label
+        evaluate(classifier, imagenet(root), chosen, measured, batch_size=3, limits={"layer_cam": 4}, progress=False)
+    labels = [item.label for item in imagenet(root)("squash").annotations]
+    images = torch.stack([imagenet(root)("squash")[i].image for i in range(6)])
+    said = Probe(classifier.frozen(), images).targets.tolist()
+    asked = {(start, *targets[start:end]) for targets in (labels, said) for start, end in ((0, 3), (3, 6), (3, 4))}
+    assert len(backward) == len(asked)  # the limited method sees one image of the second batch
+
+
+def test_two_metrics_of_one_name_and_setting_are_refused(root, classifier):
+    doubled = [metrics.EnergyPointingGame(), metrics.EnergyPointingGame("energy_present")]
+    with pytest.raises(ValueError, match="2 metrics are called energy_pointing_game '', their rows would be mixed"):
+        evaluate(classifier, imagenet(root), [METHODS["cam"]], doubled, progress=False)
+
+
+def test_seconds_are_those_of_all_batches(root, classifier, monkeypatch):
+    clock = iter([0, 4, 10, 12.5])  # four seconds for the two images of the first batch, two and a half for the one of the second
+    monkeypatch.setattr("cam_core.evaluate.time.perf_counter", lambda: next(clock))
+    table = evaluate(classifier, imagenet(root, 3), [METHODS["cam"]], [metrics.AverageDrop()], batch_size=2, progress=False)
+    assert table.seconds == {"cam": 6.5 / 3}
+
+
+@pytest.mark.parametrize("kind", [metrics.EnergyPointingGame, metrics.MaximumInBox, metrics.MaxBoxAcc, metrics.BoxIoU])
+def test_a_batch_in_which_no_image_has_a_box_is_left_out(kind, root, classifier):
+    def data(view):
+        dataset = imagenet(root, 3)(view)
+        for item in dataset.annotations[:2]:
+            item.boxes, item.box_labels, item.official_boxes = item.boxes[:0], item.box_labels[:0], item.official_boxes[:0]
+        return dataset
+
+    table = evaluate(classifier, data, [METHODS["cam"]], [kind()], batch_size=2, progress=False)
+    (metric,) = table.metrics.values()
+    assert metric.per_image()[0].tolist() == [2]
+
+
 def test_top_k_under_the_mask_gets_the_labels_of_the_examples(root, classifier):
     measured = [metrics.AverageDrop(), *(metrics.CorrectUnderMask(k=k) for k in (1, 3))]
     table = evaluate(classifier, imagenet(root), [METHODS["grad_cam"]], measured, batch_size=4, progress=False)
@@ -357,23 +406,6 @@ def test_mean_average_precision_of_a_network_is_that_of_all_its_rows():
     assert metric.compute() == pytest.approx(100 * np.mean(expected))
     low, high = metric.interval(resamples=50)
     assert low < metric.compute() < high
-
-
-@pytest.mark.filterwarnings("ignore:The ``compute`` method")
-@pytest.mark.parametrize(("kind", "shape"), [(Accuracy, (1,)), (MeanAveragePrecision, (2, 3))])
-def test_what_a_network_is_worth_is_the_same_in_any_split(kind, shape):
-    rows = torch.from_numpy(np.random.default_rng(0).random((12, *shape)).round(1 if shape[0] > 1 else 0))
-    if shape[0] > 1:
-        rows[:, 1] = rows[:, 1].round()
-    one, merged = kind(), kind()
-    one.record(rows, range(12))
-    for part in ([11, 3, 4], [0], [1, 2, 3, 5], [6, 7, 8, 9, 10]):  # out of order, one of them twice
-        piece = kind()
-        piece.record(rows[part], part)
-        merged.merge_state(piece)
-    assert np.array_equal(one.per_image()[1], merged.per_image()[1])
-    assert one.compute() == merged.compute()
-    assert one.interval(resamples=20) == merged.interval(resamples=20)
 
 
 def test_wins_between_two_methods(root, classifier):

@@ -1,11 +1,14 @@
 """Rescaling, resizing and muting of maps."""
 
+import math
+
 import cv2
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis.extra.numpy import arrays
 
 from cam_core import maps
 from cam_core.protocol import PROTOCOLS, finish
@@ -77,3 +80,21 @@ def test_the_order_of_finishing_is_the_protocols():
     assert np.abs(wsol[0].numpy() - cubic).max() < 1e-5
     assert float(l_cam.max()) < 1.0  # the maximum of a map shrinks when it is resized last
     assert float(wsol.max()) == 1.0
+
+
+@given(arrays(np.float64, (2, 3, 4), elements=st.floats(-100, 100, width=32)))
+def test_correlation_beside_loops(pair):
+    a, b = pair.reshape(2, -1)
+    found = float(maps.correlation(*torch.from_numpy(pair)[:, None]))
+    if np.ptp(a) > 1e-3 and np.ptp(b) > 1e-3:
+        ma, mb = math.fsum(a) / len(a), math.fsum(b) / len(b)
+        spread = math.sqrt(math.fsum((x - ma) ** 2 for x in a) * math.fsum((y - mb) ** 2 for y in b))
+        assert found == pytest.approx(math.fsum((x - ma) * (y - mb) for x, y in zip(a, b, strict=True)) / spread, abs=1e-9)
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        assert math.isnan(found)
+
+
+def test_correlation_of_what_is_constant_up_to_rounding_is_none():
+    ramp = torch.arange(9.0).reshape(1, 3, 3)
+    assert maps.correlation(ramp, torch.full((1, 3, 3), 0.1)).isnan().all()  # the mean of nine 0.1 is not 0.1
+    assert maps.correlation(torch.cat([ramp, ramp]), torch.cat([2 * ramp, -ramp])).tolist() == pytest.approx([1, -1])

@@ -4,14 +4,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cam_core.metrics.agreement import Explain, pearson
-from cam_core.metrics.faithfulness import check_mask
-from cam_core.metrics.metric import Metric
+from cam_core.maps import correlation
+from cam_core.metrics.agreement import Explain
+from cam_core.metrics.metric import Explaining, of_target
 from cam_core.metrics.statistics import Array, mean, ratio
 from cam_core.probe import Probe
+from cam_core.protocol import PROTOCOLS
 
 
-class _Reexplained(Metric):
+class _Reexplained(Explaining):
     """The measure that ADCC and its parts share (Poppi et al., CVPRW 2021): one masked pass, one more explanation.
 
     Maps [B,H,W] in [0, 1] multiply the normalised image (what is lost is the mean colour), and the method explains the result for the
@@ -20,7 +21,6 @@ class _Reexplained(Metric):
     """
 
     protocol = "adcc"
-    needs = "method"
 
     @property
     def shares(self) -> str:
@@ -28,15 +28,14 @@ class _Reexplained(Metric):
         return "reexplained"
 
     def _measure(self, maps: Tensor, probe: Probe, explain: Explain) -> Tensor:
-        check_mask(self.name, maps, probe.images)
-        colour = probe.classifier.mean.to(probe.images)
+        self._refuse_size(maps, probe)
+        self._refuse_range(maps)
+        colour = probe.colour(PROTOCOLS[self.protocol].fill)
         second = probe.like(torch.lerp(colour.expand_as(probe.images), probe.images, maps[:, None].to(probe.images)))
         again = explain(second)
         self.refuse(again)
-        constant = [(m.amax((1, 2)) == m.amin((1, 2))) for m in (maps, again)]
-        coherency = torch.where(constant[0] | constant[1], 0.0, (1 + pearson(maps.flatten(1), again.flatten(1))) / 2)
-        target = probe.targets[:, None]
-        before, after = (p.double().gather(1, target)[:, 0] for p in (probe.probabilities, second.probabilities))
+        coherency = ((1 + correlation(maps, again)) / 2).nan_to_num()
+        before, after = (of_target(one.probabilities, probe) for one in (probe, second))
         return torch.stack([before, after, coherency, maps.double().mean((1, 2))], 1)
 
 
@@ -45,10 +44,7 @@ class Coherency(_Reexplained):
 
     name = "coherency"
     higher_is_better = True
-
-    def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """100 · mean((1 + correlation) / 2)."""
-        return 100 * mean(rows[:, 2], weights)
+    column = 2
 
 
 class Complexity(_Reexplained):
@@ -56,10 +52,7 @@ class Complexity(_Reexplained):
 
     name = "complexity"
     higher_is_better = False
-
-    def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """100 · mean of the map."""
-        return 100 * mean(rows[:, 3], weights)
+    column = 3
 
 
 class ADCC(_Reexplained):

@@ -10,22 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cam_core.maps import correlation
 from cam_core.methods.control import image_seeds
-from cam_core.metrics.metric import Metric
-from cam_core.metrics.statistics import Array, mean, ratio, total
+from cam_core.metrics.metric import Explaining, Metric, of_target
+from cam_core.metrics.statistics import Array, ratio, total
 from cam_core.probe import Probe
+from cam_core.protocol import PROTOCOLS
 
 Explain = Callable[[Probe], Tensor]  # a probe -> its maps, finished as the protocol says
-
-
-def pearson(first: Tensor, second: Tensor) -> Tensor:
-    """Correlation of the rows of two [B,n], float64 [B] in [-1, 1]; 0 where either is constant up to rounding."""
-    centred = []
-    for rows in (first.double(), second.double()):
-        moved = rows - rows.mean(1, keepdim=True)
-        norm = moved.norm(dim=1, keepdim=True)
-        centred.append(torch.where(norm > 1e-10 * rows.norm(dim=1, keepdim=True), moved / torch.where(norm > 0, norm, 1.0), 0.0))
-    return (centred[0] * centred[1]).sum(1).clamp(-1, 1)
 
 
 def losses(probe: Probe, removed: Tensor) -> Tensor:
@@ -36,9 +28,8 @@ def losses(probe: Probe, removed: Tensor) -> Tensor:
         return F.interpolate(kept[:, None], tuple(size), mode="nearest-exact")[:, 0]
 
     kept = (~removed).to(probe.images).expand(len(probe.images), *removed.shape)
-    target = probe.targets[:, None]
-    after = probe.score_masked(kept, "mean", pixels).double().gather(2, target[:, None].expand(-1, len(removed), 1))[..., 0]
-    return probe.logits.double().gather(1, target) - after
+    after = of_target(probe.score_masked(kept, probe.colour(PROTOCOLS["cells"].fill), pixels).double(), probe)
+    return of_target(probe.logits.double(), probe)[:, None] - after
 
 
 def _worth(maps: Tensor, removed: Tensor) -> Tensor:
@@ -62,7 +53,7 @@ class SensitivityN(Metric):
 
     name = "sensitivity_n"
     protocol = "cells"
-    needs = "probe"
+    unit = 1
     higher_is_better = True
 
     def __init__(self, share: float = 0.2, subsets: int = 100, seed: int = 0) -> None:
@@ -83,11 +74,7 @@ class SensitivityN(Metric):
         _check_cells(self.name, maps, probe)
         removed = self.sets(*maps.shape[1:]).to(maps.device)
         lost = probe.once((self.shares, self.subsets, self.seed, *maps.shape[1:]), lambda: losses(probe, removed))
-        return pearson(_worth(maps, removed), lost)
-
-    def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """Mean correlation."""
-        return mean(rows, weights)
+        return correlation(_worth(maps, removed), lost).nan_to_num()
 
 
 class Infidelity(Metric):
@@ -100,7 +87,7 @@ class Infidelity(Metric):
 
     name = "infidelity"
     protocol = "cells"
-    needs = "probe"
+    unit = 1
     higher_is_better = False
 
     def __init__(self, scaled: bool = True, sides: int = 3) -> None:
@@ -117,14 +104,13 @@ class Infidelity(Metric):
 
     def squares(self, height: int, width: int) -> Tensor:
         """All squares of 1 to ``sides`` cells (as far as they fit), bool [M,h,w]."""
-        found = []
-        for side in range(1, min(self.sides, height, width) + 1):
-            for top in range(height - side + 1):
-                for left in range(width - side + 1):
-                    square = torch.zeros(height, width, dtype=torch.bool)
-                    square[top : top + side, left : left + side] = True
-                    found.append(square)
-        return torch.stack(found)
+        y, x = torch.arange(height)[:, None], torch.arange(width)
+        return torch.stack([
+            (top <= y) & (y < top + side) & (left <= x) & (x < left + side)
+            for side in range(1, min(self.sides, height, width) + 1)
+            for top in range(height - side + 1)
+            for left in range(width - side + 1)
+        ])  # fmt: skip
 
     def _measure(self, maps: Tensor, probe: Probe) -> Tensor:
         _check_cells(self.name, maps, probe)
@@ -135,12 +121,12 @@ class Infidelity(Metric):
         scale = (worth * lost).sum(1, keepdim=True) / torch.where(power > 0, power, 1.0)
         return torch.stack([(worth - lost).square().mean(1), (scale * worth - lost).square().mean(1)], 1)
 
-    def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """Mean over images."""
-        return mean(rows[:, int(self.scaled)], weights)
+    def each(self, rows: Array) -> Array:
+        """The column as it is, or the scaled one."""
+        return rows[:, int(self.scaled)]
 
 
-class MaxSensitivity(Metric):
+class MaxSensitivity(Explaining):
     """How far the map moves when the image does: largest |a(x') - a(x)| / |a(x)|, Frobenius norms (Yeh et al., NeurIPS 2019).
 
     0 and up, lower is better; mean over images. Of each image ``samples`` x' are drawn, each value within ``radius`` of the image's, in
@@ -150,7 +136,6 @@ class MaxSensitivity(Metric):
 
     name = "max_sensitivity"
     protocol = "cells"
-    needs = "method"
     higher_is_better = False
 
     def __init__(self, radius: float = 0.02, samples: int = 10, seed: int = 0) -> None:

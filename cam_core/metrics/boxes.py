@@ -1,6 +1,7 @@
 """Boxes round the bright regions of a map beside the object's: MaxBoxAcc and V2, localization error, box IoU."""
 
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,10 +10,10 @@ from torch import Tensor
 
 from cam_core import maps as map_ops
 from cam_core.metrics import components
-from cam_core.metrics.localization import checked_boxes
-from cam_core.metrics.metric import Metric, Rate
+from cam_core.metrics.localization import Boxed
+from cam_core.metrics.metric import Rate
 from cam_core.metrics.statistics import Array, mean
-from cam_core.protocol import PROTOCOLS
+from cam_core.protocol import Explained
 
 
 def iou(boxes: ArrayLike, others: ArrayLike) -> Array:
@@ -84,7 +85,7 @@ def _evaluator_boxes(nodes: components.Nodes, image: NDArray[np.uint8]) -> NDArr
     return boxes
 
 
-class MaxBoxAcc(Metric):
+class MaxBoxAcc(Boxed):
     """Share of images (percent) whose largest region's box has an IoU >= 50 % with a ground-truth box, at the best common threshold.
 
     Choe et al., "Evaluating weakly supervised object localization methods right" (CVPR 2020), the official evaluator to the bit. Maps
@@ -96,16 +97,13 @@ class MaxBoxAcc(Metric):
 
     name = "max_box_acc"
     protocol = "wsol"
-    needs = "boxes"
     higher_is_better = True
     row_type = torch.float32
     single = True
     limits: tuple[float, ...] = (0.5,)
 
-    def _measure(self, maps: Tensor, boxes: Sequence[Tensor]) -> Tensor:
-        whole = checked_boxes(boxes, len(maps), maps.shape[-2:], self.name)
-        rows = [best_iou(image, box, self.single) for image, box in zip(quantize(maps), whole, strict=True)]
-        return torch.from_numpy(np.array(rows).reshape(-1, components.LEVELS))
+    def _row(self, heat: Tensor, boxes: Tensor) -> ArrayLike:
+        return best_iou(quantize(heat), boxes, self.single)
 
     def value(self, rows: Array, weights: Array | None = None) -> Array:
         """100 · largest share of images, over the levels, with IoU >= limit; mean over the limits."""
@@ -121,7 +119,7 @@ class MaxBoxAccV2(MaxBoxAcc):
     limits = (0.3, 0.5, 0.7)
 
 
-class _AtThreshold(Metric):
+class _AtThreshold(Boxed):
     """The measure that `LocalizationError` and `BoxIoU` share, whatever their threshold.
 
     Maps [B,H,W]; boxes [n,4], inclusive x0, y0, x1, y1 in map pixels, one set for each map; ``correct`` bool [B], whether the network's
@@ -132,13 +130,12 @@ class _AtThreshold(Metric):
     needs = "boxes, correct"
 
     def __init__(self, threshold: float = 0.2, *, calibration: str = "min_max", protocol: str = "wsol") -> None:
-        super().__init__()
+        super().__init__(protocol)
         if not 0 <= threshold < 1:
             raise ValueError(f"a threshold is a share of the map's maximum in [0, 1), got {threshold}")
         if calibration not in ("min_max", "max"):
             raise ValueError(f"a map is calibrated by min_max or by max before it is thresholded, got {calibration!r}")
-        self.threshold, self.calibration, self.protocol = threshold, calibration, protocol
-        self.stride = 1000 if PROTOCOLS[protocol].target == "present" else 1
+        self.threshold, self.calibration = threshold, calibration
         self.setting = f"{100 * threshold:g}%" + (" of max" if calibration == "max" else "")
 
     @property
@@ -147,12 +144,18 @@ class _AtThreshold(Metric):
         return "at threshold", self.calibration, self.protocol
 
     def _measure(self, maps: Tensor, boxes: Sequence[Tensor], correct: Tensor | Sequence[bool] | None = None) -> Tensor:
-        whole = checked_boxes(boxes, len(maps), maps.shape[-2:], self.name)
         known = torch.ones(len(maps)) if correct is None else torch.as_tensor(correct).cpu()
         if known.shape != (len(maps),):
             raise ValueError(f"{self.name}: correct must be one truth value for each of {len(maps)} maps, got {tuple(known.shape)}")
-        rows = [best_iou(image, box, single=True) for image, box in zip(quantize(maps, self.calibration), whole, strict=True)]
-        return torch.cat([torch.from_numpy(np.array(rows).reshape(-1, components.LEVELS)), known[:, None].double()], 1)
+        return torch.cat([super()._measure(maps, boxes), known[:, None].double()], 1)
+
+    def _row(self, heat: Tensor, boxes: Tensor) -> ArrayLike:
+        return best_iou(quantize(heat, self.calibration), boxes, single=True)
+
+    def beside(self, explained: Explained, held: Sequence[int]) -> tuple[Any, ...]:
+        """Whether the prediction is the label, where one class is explained."""
+        predicted = explained.probe.logits.argmax(1).tolist()
+        return () if self._several else ([predicted[i] == explained.examples[i].label for i in held],)
 
     def _keep(self, keys: Tensor, rows: Tensor) -> None:
         super()._keep(keys, rows[:, [int(self.threshold * 255), components.LEVELS]])
@@ -180,7 +183,7 @@ class LocalizationError(Rate, _AtThreshold):
             raise ValueError(f"{self.name}: top-1 needs correct, whether each prediction is the label; update(maps, boxes, correct)")
         return super()._measure(maps, boxes, correct)
 
-    def hits(self, rows: Array) -> Array:
+    def each(self, rows: Array) -> Array:
         """IoU < 1/2, or with ``top1`` a wrong prediction."""
         found = rows[:, 0] >= 0.5
         return (~(found & (rows[:, 1] > 0)) if self.top1 else ~found).astype(float)
@@ -194,7 +197,3 @@ class BoxIoU(_AtThreshold):
 
     name = "box_iou"
     higher_is_better = True
-
-    def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """100 · mean(IoU)."""
-        return 100 * mean(rows[:, 0], weights)

@@ -10,10 +10,13 @@ from PIL import Image
 from torch import Tensor
 
 from cam_core import maps as map_ops
+from cam_core.data import Example
+from cam_core.metrics import localization
 from cam_core.metrics.boxes import rescale
-from cam_core.metrics.metric import Metric
+from cam_core.metrics.metric import Annotated
 from cam_core.metrics.pixels import BINS, average_precision, pixel_histogram
 from cam_core.metrics.statistics import Array, ratio, total
+from cam_core.protocol import PROTOCOLS
 
 PARTS = ("head", "back", "belly", "breast", "tail", "leg", "wing")
 _HEAD_WORDS = ("bill", "crown", "eye", "forehead", "head", "nape", "throat")
@@ -102,7 +105,7 @@ CALIBRATIONS = ("min_max", "max", "clipping")
 VARIANTS = ("zeros kept", "per pair", "released")
 
 
-class CueLocalization(Metric):
+class CueLocalization(Annotated):
     """mPxAP: pixel average precision of |s(A) - s(B)| for the parts in which classes A and B differ, mean over pairs, in percent.
 
     An image is measured for every pair that holds its class and has a differing part visible; its score is the difference of the two
@@ -130,6 +133,7 @@ class CueLocalization(Metric):
     needs = "cue"
     higher_is_better = True
     row_type = torch.float32  # counts of pixels: exact
+    histograms = True
 
     def __init__(
         self,
@@ -163,6 +167,13 @@ class CueLocalization(Metric):
         """The same pairs, calibration and thresholds, whatever the number of parts and the variant."""
         return self.name, tuple(self.pairs), self.thresholds, self.calibration
 
+    def truth(self, example: Example, target: int) -> Cue:
+        """The parts' cells of a bird, cut at its segmentation or, where there is none, at its box."""
+        assert example.parts is not None
+        size, mask = example.image.shape[-2:], example.official_mask
+        bird = localization.inside(PROTOCOLS[self.protocol].boxes(example, target), size) if mask is None else bird_in_view(mask, size)
+        return cue(example.label, example.parts, bird)
+
     def read_as(self, variant: str, parts: int | None = None) -> "CueLocalization":
         """The same rows, read in another way."""
         options = {"thresholds": self.thresholds, "calibration": self.calibration, "variant": variant}
@@ -190,8 +201,7 @@ class CueLocalization(Metric):
         super().record(rows, images)
 
     def _keep(self, keys: Tensor, rows: Tensor) -> None:
-        if len(rows):
-            super()._keep(torch.where(keys < 0, keys, keys * self.stride + rows[:, 1].long()), rows)
+        super()._keep(torch.where(keys < 0, keys, keys * self.stride + rows[:, 1].long()), rows)
 
     def _counts(self, rows: Array, weights: Array | None = None) -> Iterator[tuple[int, Array, Array]]:
         """For each recorded pair, in order, the counts [..., bins] at negative and at positive pixels that its value is taken from."""

@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cam_core.metrics.metric import Metric
-from cam_core.metrics.statistics import Array, mean, ratio, total
-from cam_core.protocol import PROTOCOLS
+from cam_core.data import VOC2007, Example, inclusive_boxes
+from cam_core.metrics.metric import CLASSES, Annotated, Metric
+from cam_core.metrics.statistics import Array, ratio, total
+from cam_core.protocol import PROTOCOLS, Explained
 
 
 def inside(boxes: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
@@ -36,34 +37,59 @@ def checked_boxes(boxes: Sequence[Tensor], count: int, size: Sequence[int], name
     return whole
 
 
-class EnergyPointingGame(Metric):
+class Boxed(Annotated):
+    """Maps [B,H,W] against boxes [n,4], inclusive x0, y0, x1, y1 in map pixels: those of the protocol."""
+
+    needs = "boxes"
+
+    def truth(self, example: Example, target: int) -> Tensor | None:
+        """The boxes; a crop may have lost them all."""
+        boxes = PROTOCOLS[self.protocol].boxes(example, target)
+        return boxes if len(boxes) else None
+
+    def _measure(self, maps: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+        whole = checked_boxes(boxes, len(maps), maps.shape[-2:], self.name)
+        rows = [self._row(heat, box) for heat, box in zip(maps.detach().cpu(), whole, strict=True)]
+        return torch.from_numpy(np.array(rows, np.float64))
+
+    def _row(self, heat: Tensor, boxes: Tensor) -> ArrayLike:
+        raise NotImplementedError
+
+
+class InBoxes(Boxed):
+    """Pixels against the union of the boxes; under "energy_present" every class with a box is a row of its own."""
+
+    protocol = "energy"
+
+    def _row(self, heat: Tensor, boxes: Tensor) -> ArrayLike:
+        return self._pixels(heat.numpy(), inside(boxes, heat.shape).numpy())
+
+    def _pixels(self, heat: NDArray[np.floating], truth: NDArray[np.bool_]) -> ArrayLike:
+        raise NotImplementedError
+
+
+class EnergyPointingGame(InBoxes):
     """Share of the map's energy that lies inside the union of the boxes, in percent (Score-CAM; higher is better).
 
     Maps [B,H,W] must be >= 0; boxes [n,4] are inclusive x0, y0, x1, y1 in map pixels. Rows [B,2]: energy inside, energy in all.
     A map without energy counts 0 and is reported by `empty`. Under ``protocol`` "energy_present" every class with a box is a row of its
-    own, with the boxes of that class, kept under image * stride + class.
+    own, with the boxes of that class.
     """
 
     name = "energy_pointing_game"
-    needs = "boxes"
     higher_is_better = True
-
-    def __init__(self, protocol: str = "energy") -> None:
-        super().__init__()
-        self.protocol = protocol
-        self.stride = 1000 if PROTOCOLS[protocol].target == "present" else 1
 
     def _measure(self, maps: Tensor, boxes: Sequence[Tensor]) -> Tensor:
         if maps.numel() and float(maps.amin()) < 0:
             raise ValueError(f"{self.name}: maps must be >= 0, got {float(maps.amin()):.4g}; rescale them with maps.min_max")
-        size = maps.shape[-2:]
-        masks = [inside(box, size) for box in checked_boxes(boxes, len(maps), size, self.name)]
-        energy = maps.detach().cpu().double()
-        return torch.stack([torch.stack([(m * mask).sum(), m.sum()]) for m, mask in zip(energy, masks, strict=True)])
+        return super()._measure(maps.double(), boxes)
 
-    def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """100 · mean(energy inside / energy)."""
-        return 100 * mean(ratio(rows[:, 0], rows[:, 1]), weights)
+    def _row(self, heat: Tensor, boxes: Tensor) -> ArrayLike:
+        return float((heat * inside(boxes, heat.shape)).sum()), float(heat.sum())
+
+    def each(self, rows: Array) -> Array:
+        """Energy inside / energy."""
+        return ratio(rows[:, 0], rows[:, 1])
 
     def empty(self) -> int:
         """How many of the recorded maps have no energy at all."""
@@ -100,7 +126,7 @@ class PointingGame(Metric):
     protocol = "pointing"
     needs = "points"
     higher_is_better = True
-    stride = 1000
+    stride = CLASSES
 
     def __init__(self, tolerance: float = 15, hard_only: bool = False) -> None:
         super().__init__()
@@ -111,6 +137,16 @@ class PointingGame(Metric):
     def shares(self) -> Hashable:
         """All pairs and the hard ones come from the same trials."""
         return self.name, self.tolerance
+
+    def measured(self, maps: Sequence[Tensor], explained: Explained) -> tuple[Sequence[int], Tensor]:
+        """With all boxes of each class in pixels of the original image, difficult objects included."""
+        dataset, points = explained.dataset, []
+        assert isinstance(dataset, VOC2007)
+        for i, label in zip(explained.ids, explained.probe.targets.tolist(), strict=True):
+            item = dataset.annotations[i]
+            assert item.boxes is not None
+            points.append(Present(label, inclusive_boxes(item.boxes[item.box_labels == label]), label in dataset.hard(i)))
+        return explained.ids, self.measure(maps, points)
 
     def _measure(self, maps: Tensor | Sequence[Tensor], points: Sequence[Present]) -> Tensor:
         if len(maps) != len(points):

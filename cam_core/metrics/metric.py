@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,19 +11,29 @@ import torchmetrics
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cam_core.data import Dataset, Example
 from cam_core.metrics import store
 from cam_core.metrics.statistics import Array, bootstrap, mean, wilson
+from cam_core.probe import Probe
+from cam_core.protocol import PROTOCOLS, Explained
+
+CLASSES = 1000  # where an image has a row for each of its classes, rows are kept under image * CLASSES + class
+
+
+def of_target(scores: Tensor, probe: Probe) -> Tensor:
+    """What scores [B,...,C] say of the class that each of the probe's images explains: [B,...]."""
+    return scores[torch.arange(len(scores), device=scores.device), ..., probe.targets]
 
 
 class Metric(torchmetrics.Metric):
     """What each image contributes (`measure`, recorded as rows [n,...]) and what the rows amount to (`value`).
 
-    A subclass says its ``name``, ``protocol`` (a name in PROTOCOLS), ``higher_is_better`` (None: neither), what it ``needs`` beside the
-    maps ("probe", "boxes", "points", "cue"; "label": the probe and the labels; "method": the probe, and a function probe -> finished maps
-    that explains again) and, where it has one, its ``setting``; it implements ``_measure`` and `value`. Metrics with equal ``shares`` have
-    the same measure: measure once, `record` on each. Rows lie on the CPU, sorted by image id and each id once at read-out, so that any
-    split of the images over batches or processes gives the same bits. Many long rows lie in temporary files (`store`), which go when the
-    metric goes.
+    A subclass says its ``name``, ``protocol`` (a name in PROTOCOLS), ``higher_is_better`` (None: neither), in words what it ``needs``
+    beside the maps and, where it has one, its ``setting``; it implements ``_measure`` and, unless it is the mean of a ``column`` of its
+    rows in percent (``unit`` 1: as it is), `each` or `value`. In `evaluate` a measure gets the probe; what it takes instead is said by
+    `measured` (or by ``truth`` of an `Annotated` metric). Metrics with equal ``shares`` have the same measure: measure once, `record` on
+    each. Rows lie on the CPU, sorted by image id and each id once at read-out, so that any split of the images over batches or processes
+    gives the same bits. Many long rows lie in temporary files (`store`), which go when the metric goes.
 
     A metric with several rows per image (its classes, its pairs) sets ``stride``: their ids are image * stride + index.
     """
@@ -30,9 +41,12 @@ class Metric(torchmetrics.Metric):
     full_state_update = False
     name: str = ""
     protocol: str = ""
-    needs: str = ""
+    needs: str = "probe"
     setting: str = ""
     stride: int = 1
+    column: ClassVar[int] = 0
+    unit: ClassVar[float] = 100
+    histograms: ClassVar[bool] = False  # rows are counts of pixels, which are not written image by image
     row_type: ClassVar[torch.dtype] = torch.float64  # float32 where rows are long and exact in it
     ids: list[Tensor]
     rows: list[Tensor]
@@ -60,12 +74,39 @@ class Metric(torchmetrics.Metric):
                     f"{self.name}: a map contains NaN or infinity; pass it through maps.min_max, which makes such maps zeros, and count it"
                 )
 
+    def _refuse_size(self, maps: Tensor, probe: Probe) -> None:
+        """ValueError unless there is a map [B,H,W] of the image's size for each of the probe's."""
+        if maps.shape != (len(probe.images), *(size := tuple(probe.images.shape[-2:]))):
+            raise ValueError(f"{self.name}: maps must have the images' size {size}, got {tuple(maps.shape)}; finish them first")
+
+    def _refuse_range(self, maps: Tensor) -> None:
+        """ValueError unless maps lie in [0, 1]."""
+        if maps.numel() and not 0.0 <= float(maps.amin()) <= float(maps.amax()) <= 1.0:
+            raise ValueError(
+                f"{self.name}: maps must lie in [0, 1], got {float(maps.amin()):.4g} to {float(maps.amax()):.4g}; use maps.min_max"
+            )
+
     def _measure(self, maps: Any, *needs: Any) -> Tensor:
         raise NotImplementedError
 
+    def measured(self, maps: Any, explained: Explained) -> tuple[Sequence[int], Tensor]:
+        """Ids and rows of a batch that was explained: `measure` with what this metric takes beside the ``maps``, which are finished."""
+        return explained.ids, self.measure(maps, explained.probe)
+
+    def lacking(self, dataset: Dataset) -> str:
+        """What a data set would have to have for this metric, and what to do; empty if it has all."""
+        return PROTOCOLS[self.protocol].lacking(dataset)
+
+    def each(self, rows: Array) -> Array:
+        """What each of the rows [n,...] counts, [n]."""
+        return rows.reshape(len(rows), -1)[:, self.column]
+
     def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """The number that rows [n,...] amount to; under weights [R,n] (how often each row counts) R numbers. See `statistics`."""
-        raise NotImplementedError
+        """The number that rows [n,...] amount to: ``unit`` times the mean of `each`, unless a subclass says otherwise.
+
+        Under weights [R,n] (how often each row counts) R numbers. See `statistics`.
+        """
+        return self.unit * mean(self.each(rows), weights)
 
     def summary(self, rows: Array) -> float:
         """The number of rows [n,...]; shares in percent, never NaN."""
@@ -80,7 +121,8 @@ class Metric(torchmetrics.Metric):
         keys = torch.full((len(rows),), -1) if ids is None else torch.as_tensor(ids, dtype=torch.int64).cpu()
         if keys.shape != (len(rows),) or (ids is not None and bool((keys < 0).any())):
             raise ValueError(f"{self.name}: ids must be one integer >= 0 for each of {len(rows)} rows, got {tuple(keys.shape)}")
-        self._keep(keys, rows)
+        if len(rows):
+            self._keep(keys, rows)
 
     def _keep(self, keys: Tensor, rows: Tensor) -> None:
         store.append(self.ids, keys)
@@ -120,25 +162,56 @@ class Metric(torchmetrics.Metric):
         return bootstrap(rows, self.value, groups=self.groups(ids), level=level, resamples=resamples, seed=seed)
 
 
+class Explaining(Metric):
+    """A metric that explains other images in the place of the first: its measure takes the probe, and a function probe -> finished maps."""
+
+    needs = "method"
+
+    def measured(self, maps: Any, explained: Explained) -> tuple[Sequence[int], Tensor]:
+        """With the method, under this metric's protocol."""
+        return explained.ids, self.measure(maps, explained.probe, partial(PROTOCOLS[self.protocol].again, explained))
+
+
+class Annotated(Metric):
+    """A metric that compares maps with what an image is annotated with, its ``truth``; images without it are left out.
+
+    Under a protocol that explains every present class each class is a row, kept under image * `CLASSES` + class.
+    """
+
+    def __init__(self, protocol: str = "") -> None:
+        super().__init__()
+        self.protocol = protocol or self.protocol
+        self._several = PROTOCOLS[self.protocol].target == "present"
+        self.stride = CLASSES if self._several else 1
+
+    def truth(self, example: Example, target: int) -> Any:
+        """What the measure takes of one image, explained for class ``target``; None where the image has nothing of the kind."""
+        raise NotImplementedError
+
+    def beside(self, _explained: Explained, _held: Sequence[int]) -> tuple[Any, ...]:
+        """What the measure takes beside the truths, of the ``held`` maps."""
+        return ()
+
+    def measured(self, maps: Tensor, explained: Explained) -> tuple[Sequence[int], Tensor]:
+        """With the truths of those images that have one."""
+        targets = explained.probe.targets.tolist()
+        truths = [self.truth(example, target) for example, target in zip(explained.examples, targets, strict=True)]
+        held = [i for i, truth in enumerate(truths) if truth is not None]
+        ids = [explained.ids[i] * CLASSES + targets[i] if self._several else explained.ids[i] for i in held]
+        if not held:
+            return ids, torch.empty(0)
+        return ids, self.measure(maps[held], [truths[i] for i in held], *self.beside(explained, held))
+
+
 class Rate(Metric):
-    """A metric that is the share of its rows, in percent, 0 to 100, which are hits; its interval is Wilson's.
+    """A metric that is the share of its rows, in percent, 0 to 100, of which `each` is a hit (0 or 1); its interval is Wilson's.
 
     Where an image has several rows, its classes, they are drawn together, as for every metric.
     """
-
-    column: ClassVar[int] = 0
-
-    def hits(self, rows: Array) -> Array:
-        """Which of rows [n,...] count, 0 or 1 [n]: what stands in ``column``, unless a subclass says otherwise."""
-        return rows[:, self.column]
-
-    def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """100 · share of the hits."""
-        return 100 * mean(self.hits(rows), weights)
 
     def interval(self, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
         """Wilson's interval of the rate, for which ``resamples`` and ``seed`` have nothing to do; with several rows an image, bootstrap."""
         if self.stride > 1:
             return super().interval(level, resamples, seed)
         _, rows = self.per_image()
-        return wilson(int(self.hits(rows).sum()), len(rows), level)
+        return wilson(int(self.each(rows).sum()), len(rows), level)

@@ -8,34 +8,15 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cam_core.metrics.localization import checked_boxes, inside
-from cam_core.metrics.metric import Metric, Rate
+from cam_core.data import Dataset, Example
+from cam_core.metrics.localization import InBoxes
+from cam_core.metrics.metric import Annotated, Rate
 from cam_core.metrics.statistics import Array, mean, ratio, total
-from cam_core.protocol import PROTOCOLS
 
 # ---------------------------------------------------------------- pixels against the boxes
 
 
-class _InBoxes(Metric):
-    """Pixels against the union of the boxes; under "energy_present" every class with a box is a row of its own (`EnergyPointingGame`)."""
-
-    needs = "boxes"
-
-    def __init__(self, protocol: str = "energy") -> None:
-        super().__init__()
-        self.protocol = protocol
-        self.stride = 1000 if PROTOCOLS[protocol].target == "present" else 1
-
-    def _measure(self, maps: Tensor, boxes: Sequence[Tensor]) -> Tensor:
-        whole = checked_boxes(boxes, len(maps), maps.shape[-2:], self.name)
-        rows = [self._row(one.numpy(), inside(box, one.shape).numpy()) for one, box in zip(maps.detach().cpu(), whole, strict=True)]
-        return torch.from_numpy(np.array(rows, np.float64).reshape(len(maps), -1))
-
-    def _row(self, heat: NDArray[np.floating], truth: NDArray[np.bool_]) -> Sequence[float]:
-        raise NotImplementedError
-
-
-class PixelPrecision(_InBoxes):
+class PixelPrecision(InBoxes):
     """Average precision of the pixels of one image against the union of its boxes, mean over images in percent; higher is better.
 
     By rank, ties together (precision at each distinct value times the gain in recall), so any strictly growing change of the map, such
@@ -46,19 +27,15 @@ class PixelPrecision(_InBoxes):
     name = "pixel_precision"
     higher_is_better = True
 
-    def _row(self, heat: NDArray[np.floating], truth: NDArray[np.bool_]) -> Sequence[float]:
+    def _pixels(self, heat: NDArray[np.floating], truth: NDArray[np.bool_]) -> Sequence[float]:
         return ranked_precision(heat, truth), float(truth.mean())
-
-    def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """100 · mean(average precision)."""
-        return 100 * mean(rows[:, 0], weights)
 
     def chance(self) -> float:
         """What a map without content scores on the recorded images, in percent."""
         return float(100 * mean(self.per_image()[1][:, 1]))
 
 
-class MaximumInBox(Rate, _InBoxes):
+class MaximumInBox(Rate, InBoxes):
     """How often the first maximum in scan order lies inside a box, in percent: pointing without tolerance, in pixels of the view.
 
     What data without VOC's protocol (`PointingGame`) can be asked. Maps [B,H,W], boxes [n,4] inclusive in map pixels. Rows [B,2]: hit, and
@@ -68,11 +45,11 @@ class MaximumInBox(Rate, _InBoxes):
     name = "maximum_in_box"
     higher_is_better = True
 
-    def _row(self, heat: NDArray[np.floating], truth: NDArray[np.bool_]) -> Sequence[float]:
+    def _pixels(self, heat: NDArray[np.floating], truth: NDArray[np.bool_]) -> Sequence[float]:
         return float(truth.flat[heat.argmax()]), float(truth.mean())
 
 
-class FalseActivation(_InBoxes):
+class FalseActivation(InBoxes):
     """Area above the threshold and outside every box, mean over images in percent; lower is better.
 
     ``of``: "image" (of all pixels; a map that shows little wins) or "active" (of those above the threshold; none above counts 0).
@@ -96,16 +73,16 @@ class FalseActivation(_InBoxes):
         return self.name, self.threshold, self.protocol
 
     def _measure(self, maps: Tensor, boxes: Sequence[Tensor]) -> Tensor:
-        _unit(maps, self.name)
+        self._refuse_range(maps)
         return super()._measure(maps, boxes)
 
-    def _row(self, heat: NDArray[np.floating], truth: NDArray[np.bool_]) -> Sequence[float]:
+    def _pixels(self, heat: NDArray[np.floating], truth: NDArray[np.bool_]) -> Sequence[float]:
         active = heat > self.threshold
         return float((active & ~truth).mean()), float(active.mean()), float(truth.mean())
 
-    def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """100 · mean(false area)."""
-        return 100 * mean(ratio(rows[:, 0], rows[:, 1]) if self.of == "active" else rows[:, 0], weights)
+    def each(self, rows: Array) -> Array:
+        """The false area."""
+        return ratio(rows[:, 0], rows[:, 1]) if self.of == "active" else rows[:, 0]
 
 
 def ranked_precision(scores: ArrayLike, positive: ArrayLike) -> float:
@@ -115,11 +92,6 @@ def ranked_precision(scores: ArrayLike, positive: ArrayLike) -> float:
     hits = positive[order].cumsum(dtype=np.float64)
     last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # where each run of equal scores ends
     return float(ratio((np.diff(hits[last], prepend=0) * hits[last] / (last + 1)).sum(), hits[-1]))
-
-
-def _unit(maps: Tensor, name: str) -> None:
-    if maps.numel() and not 0.0 <= float(maps.amin()) <= float(maps.amax()) <= 1.0:
-        raise ValueError(f"{name}: maps must lie in [0, 1], got {float(maps.amin()):.4g} to {float(maps.amax()):.4g}; use maps.min_max")
 
 
 # ---------------------------------------------------------------- pixels against a mask
@@ -181,7 +153,7 @@ def pixel_truth(instances: Tensor, ignore: Tensor | None = None) -> Tensor:
     return truth.to(torch.int8) - neither.to(torch.int8)
 
 
-class PxAP(Metric):
+class PxAP(Annotated):
     """Pixel average precision against masks, in percent: one curve for all pixels of all images (Choe et al. 2020, the official evaluator).
 
     Maps [B,H,W] in [0, 1] at the masks' size (the WSOL finishing: bicubic, then min-max); masks [B,H,W]: 1 object, 0 background, -1 not
@@ -195,9 +167,19 @@ class PxAP(Metric):
     needs = "masks"
     higher_is_better = True
     row_type = torch.float32
+    histograms = True
+
+    def truth(self, example: Example, _target: int) -> Tensor | None:
+        """The mask."""
+        return example.segmentation
+
+    def lacking(self, dataset: Dataset) -> str:
+        """Masks."""
+        held = any(item.segmentation is not None for item in dataset.annotations)
+        return super().lacking(dataset) if held else "segmentation masks; take a data set that has (CUB200 with them)"
 
     def _measure(self, maps: Tensor, masks: Tensor | Sequence[Tensor]) -> Tensor:
-        _unit(maps, self.name)
+        self._refuse_range(maps)
         if len(masks) != len(maps) or any(mask.shape != maps.shape[1:] for mask in masks):
             shapes = sorted({tuple(mask.shape) for mask in masks})
             raise ValueError(

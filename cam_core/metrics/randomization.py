@@ -3,7 +3,6 @@
 import copy
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -15,28 +14,15 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from cam_core import maps as map_ops
 from cam_core.classifier import Classifier
-from cam_core.metrics.stability import correlation
+from cam_core.methods import Method
 from cam_core.metrics.statistics import Array
 from cam_core.probe import Probe
 
 
-class Explains(Protocol):
-    """What is randomized against: a `Method`, or anything with a name that turns a probe into maps."""
-
-    @property
-    def name(self) -> str:
-        """The name in the results."""
-        ...
-
-    def __call__(self, probe: Probe) -> Tensor:
-        """Raw maps [B,h,w]."""
-        ...
-
-
 def spearman(first: ArrayLike, second: ArrayLike) -> Array:
     """Spearman's rank correlation [B] of maps or descriptors [B,...], tied values at their mean rank; 0 where one is constant."""
-    a, b = (stats.rankdata(np.asarray(m).reshape(len(np.asarray(m)), -1), axis=1)[:, None] for m in (first, second))
-    return correlation(a, b)
+    ranks = (torch.from_numpy(stats.rankdata(np.asarray(m).reshape(len(np.asarray(m)), -1), axis=1)) for m in (first, second))
+    return map_ops.correlation(*ranks).nan_to_num().numpy()
 
 
 def hog(maps: ArrayLike, cell: int = 16, bins: int = 9, block: int = 3) -> Array:
@@ -123,7 +109,7 @@ def randomize(modules: Sequence[nn.Module]) -> None:
 def cascading_randomization(
     classifier: Classifier,
     images: Tensor,
-    methods: Sequence[Explains],
+    methods: Sequence[Method],
     *,
     targets: Tensor | None = None,
     seeds: Sequence[int] = (0, 1, 2),

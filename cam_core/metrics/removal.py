@@ -14,9 +14,10 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from cam_core.methods.control import image_seeds
-from cam_core.metrics.metric import Metric, Rate
-from cam_core.metrics.statistics import Array, mean, total
+from cam_core.metrics.metric import Metric, Rate, of_target
+from cam_core.metrics.statistics import Array, total
 from cam_core.probe import Probe
+from cam_core.protocol import PROTOCOLS
 
 
 def ranks(maps: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
@@ -34,13 +35,6 @@ def ranks(maps: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, places.to(maps.device).expand_as(order)).reshape(maps.shape)
 
 
-def check_size(name: str, maps: Tensor, probe: Probe) -> None:
-    """ValueError unless ``maps`` [B,H,W] have the size of the probe's images [B,3,H,W]; ``name``: of the metric that asks."""
-    if maps.shape != (len(probe.images), *probe.images.shape[-2:]):
-        size = tuple(probe.images.shape[-2:])
-        raise ValueError(f"{name}: maps must have the images' size {size}, got {tuple(maps.shape)}; finish them first")
-
-
 # ---------------------------------------------------------------- insertion and deletion
 
 
@@ -52,7 +46,6 @@ class _Curve(Metric):
     """
 
     protocol = "rise"
-    needs = "probe"
 
     def __init__(self, step: int = 224, ties: str = "scan") -> None:
         super().__init__()
@@ -67,7 +60,7 @@ class _Curve(Metric):
 
     def curve(self, maps: Tensor, probe: Probe) -> Tensor:
         """Probability of the target before the first and after every step, float64 [B, 1 + ceil(H·W / step)]."""
-        check_size(self.name, maps, probe)
+        self._refuse_size(maps, probe)
         rank = ranks(maps, image_seeds(probe, 0) if self.ties == "random" else None)
         steps = -(-rank[0].numel() // self.step)
         start, end, unmasked = self._ends(probe)
@@ -77,19 +70,13 @@ class _Curve(Metric):
 
         chosen = torch.ones(len(maps), steps + 1, dtype=torch.bool)
         chosen[:, unmasked] = False  # the probe has seen the whole image
-        target = probe.targets[:, None]
-        logits = probe.score_made(changed, chosen)
-        curve = logits.double().softmax(-1).gather(2, target[:, None].expand(-1, steps + 1, 1))[..., 0]
-        curve[:, unmasked] = probe.probabilities.double().gather(1, target)[:, 0]
+        curve = of_target(probe.score_made(changed, chosen).double().softmax(-1), probe)
+        curve[:, unmasked] = of_target(probe.probabilities, probe)
         return curve
 
     def _ends(self, probe: Probe) -> tuple[Tensor, Tensor, int]:
         """The images [B,3,H,W] before the first and after the last step, and which of the two (0 or -1) is the image itself."""
         raise NotImplementedError
-
-    def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """100 · mean area."""
-        return 100 * mean(rows, weights)
 
 
 class Deletion(_Curve):
@@ -99,7 +86,7 @@ class Deletion(_Curve):
     higher_is_better = False
 
     def _ends(self, probe: Probe) -> tuple[Tensor, Tensor, int]:
-        return probe.images, probe.classifier.mean.to(probe.images).expand_as(probe.images), 0
+        return probe.images, probe.colour(PROTOCOLS[self.protocol].fill).expand_as(probe.images), 0
 
 
 class Insertion(_Curve):
@@ -133,17 +120,12 @@ class TiedPixels(Metric):
 
     name = "tied_pixels"
     protocol = "rise"
-    needs = "probe"
     higher_is_better = None
 
     def _measure(self, maps: Tensor, _probe: Probe) -> Tensor:
         values = maps.flatten(1).sort(1).values
         equal = values[:, 1:] == values[:, :-1]
         return (F.pad(equal, (1, 0)) | F.pad(equal, (0, 1))).double().mean(1)
-
-    def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """100 · mean share."""
-        return 100 * mean(rows, weights)
 
 
 # ---------------------------------------------------------------- remove and classify
@@ -170,7 +152,7 @@ def filling(probe: Probe, fill: str, seed: int = 0) -> str | Tensor:
 
 
 class _Erased(Metric):
-    """The measure of remove-and-classify (CALM): the ``share`` of most salient pixels gets the mean colour, or another of `FILLS`.
+    """The measure of remove-and-classify (CALM): the ``share`` of most salient pixels gets the protocol's fill, or another of `FILLS`.
 
     Maps [B,H,W] of the ground truth, whose values need no range; int(share·H·W) pixels go, ties in scan order. Rows [B,2]: whether the
     target is still the prediction, and whether it is after as many random pixels went. The draw comes from ``seed`` and the image, so that
@@ -178,16 +160,16 @@ class _Erased(Metric):
     """
 
     protocol = "calm"
-    needs = "probe"
 
-    def __init__(self, share: float = 0.5, seed: int = 0, *, fill: str = "mean") -> None:
+    def __init__(self, share: float = 0.5, seed: int = 0, *, fill: str | None = None) -> None:
         super().__init__()
-        if fill not in FILLS:
+        usual = PROTOCOLS[self.protocol].fill
+        if (fill := fill or usual) not in FILLS:
             raise ValueError(f"{self.name}: what is erased shows one of {', '.join(FILLS)}, got {fill!r}")
         if not 0 < share < 1:
             raise ValueError(f"{self.name}: share must lie between 0 and 1, got {share}: 0.1 erases a tenth of the pixels")
         self.share, self.seed, self.fill = share, seed, fill
-        self.setting = f"{100 * share:g}%" + ("" if fill == "mean" else f" {fill}") + (f" seed {seed}" if seed else "")
+        self.setting = f"{100 * share:g}%" + ("" if fill == usual else f" {fill}") + (f" seed {seed}" if seed else "")
 
     @property
     def shares(self) -> Hashable:
@@ -195,7 +177,7 @@ class _Erased(Metric):
         return "erased", self.share, self.seed, self.fill
 
     def _measure(self, maps: Tensor, probe: Probe) -> Tensor:
-        check_size(self.name, maps, probe)
+        self._refuse_size(maps, probe)
         fill = probe.once(("fill", self.fill, self.seed), lambda: filling(probe, self.fill, self.seed))
 
         def correct(rank: Tensor) -> Tensor:
@@ -230,7 +212,6 @@ class CorrectAfterRemoval(Rate, _Erased):
 
     name = "correct_after_removal"
     higher_is_better = False
-    column = 0
 
 
 class CorrectAfterRandomRemoval(Rate, _Erased):

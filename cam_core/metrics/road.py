@@ -11,9 +11,9 @@ from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from cam_core.methods.control import image_seeds
-from cam_core.metrics.metric import Metric, Rate
-from cam_core.metrics.removal import check_size, ranks
-from cam_core.metrics.statistics import Array, mean
+from cam_core.metrics.metric import Metric, Rate, of_target
+from cam_core.metrics.removal import ranks
+from cam_core.metrics.statistics import Array
 from cam_core.probe import Probe
 
 STENCIL = {(0, 1): 1 / 6, (1, 0): 1 / 6, (1, 1): 1 / 12, (1, -1): 1 / 12}  # half of the eight neighbours; the others mirror them
@@ -59,7 +59,6 @@ class _Imputed(Metric):
     """
 
     protocol = "road"
-    needs = "probe"
 
     def __init__(self, share: float = 0.5, noise: float = 0.01, seed: int = 0) -> None:
         super().__init__()
@@ -74,7 +73,7 @@ class _Imputed(Metric):
         return "imputed", self.share, self.noise, self.seed
 
     def _measure(self, maps: Tensor, probe: Probe) -> Tensor:
-        check_size(self.name, maps, probe)
+        self._refuse_size(maps, probe)
         rank = ranks(maps, image_seeds(probe, self.seed))
         n = rank[0].numel()
         count = int(self.share * n)
@@ -91,9 +90,7 @@ class _Imputed(Metric):
             return torch.from_numpy(np.stack(made)).to(probe.images)
 
         logits = probe.score_made(imputed, torch.ones(len(maps), 2, dtype=torch.bool)).double()
-        target = probe.targets[:, None]
-        confidence = logits.softmax(-1).gather(2, target[:, None].expand(-1, 2, 1))[..., 0]
-        return torch.cat([(logits.argmax(-1) == target).double(), confidence], 1)
+        return torch.cat([(logits.argmax(-1) == probe.targets[:, None]).double(), of_target(logits.softmax(-1), probe)], 1)
 
 
 class RoadMorf(Rate, _Imputed):
@@ -101,7 +98,6 @@ class RoadMorf(Rate, _Imputed):
 
     name = "road_morf"
     higher_is_better = False
-    column = 0
 
 
 class RoadLerf(Rate, _Imputed):
@@ -116,8 +112,9 @@ class RoadCombined(_Imputed):
     """Half of the target's mean probability after LeRF minus that after MoRF, -50 to 50 % (as pytorch-grad-cam; higher is better)."""
 
     name = "road_combined"
+    unit = 50
     higher_is_better = True
 
-    def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """50 · mean(p after LeRF - p after MoRF)."""
-        return 50 * mean(rows[:, 3] - rows[:, 2], weights)
+    def each(self, rows: Array) -> Array:
+        """The target's probability after LeRF minus that after MoRF."""
+        return rows[:, 3] - rows[:, 2]

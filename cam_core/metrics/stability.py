@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cam_core import maps as map_ops
 from cam_core.metrics.metric import Metric
-from cam_core.metrics.statistics import Array, mean, ratio
+from cam_core.metrics.statistics import Array, ratio
 
 
 def mask_iou(first: ArrayLike, second: ArrayLike) -> Array:
@@ -59,15 +59,6 @@ def top_area(maps: ArrayLike, area: float) -> NDArray[np.bool_]:
     return chosen.reshape(heat.shape)
 
 
-def correlation(first: ArrayLike, second: ArrayLike) -> Array:
-    """Pearson's correlation [...] of maps [...,h,w], in [-1, 1]; 0 where one of them is constant."""
-    a, b = (np.asarray(m, np.float64) for m in (first, second))
-    still = (np.ptp(a, (-2, -1)) == 0) | (np.ptp(b, (-2, -1)) == 0)
-    a, b = (m - m.mean((-2, -1), keepdims=True) for m in (a, b))
-    found = ratio((a * b).sum((-2, -1)), np.sqrt((a**2).sum((-2, -1)) * (b**2).sum((-2, -1))))
-    return np.where(still, 0.0, found.clip(-1, 1))
-
-
 KINDS = ("iou", "iou_script", "iou_area", "dice", "dice_script", "correlation")
 
 
@@ -85,6 +76,7 @@ class Stability(Metric):
     """
 
     needs = "maps of another training, the same of other images"
+    unit = 1
     higher_is_better = True
 
     def __init__(
@@ -107,29 +99,25 @@ class Stability(Metric):
         for other in (others, strangers):
             if maps.ndim != 3 or other.shape != maps.shape:
                 raise ValueError(f"{self.name}: both trainings' maps must be [B,H,W] alike, got {tuple(maps.shape)}, {tuple(other.shape)}")
-            if not torch.isfinite(other).all():
-                raise ValueError(f"{self.name}: a map of the other training contains NaN or infinity; pass it through maps.min_max")
-        if (
-            maps.numel()
-            and not 0 <= min(m.amin() for m in (maps, others, strangers)) <= max(m.amax() for m in (maps, others, strangers)) <= 1
-        ):
-            raise ValueError(f"{self.name}: maps must lie in [0, 1]; use maps.min_max")
-        own = maps.detach().cpu().numpy()
-        return torch.from_numpy(np.stack([self._compare(own, other.detach().cpu().numpy()) for other in (others, strangers)], 1))
+            self.refuse(other)
+        for one in (maps, others, strangers):
+            self._refuse_range(one)
+        own, *both = (one.detach().cpu() for one in (maps, others, strangers))
+        return torch.from_numpy(np.stack([self._compare(own, other) for other in both], 1))
 
-    def _compare(self, first: NDArray[np.floating], second: NDArray[np.floating]) -> Array:
+    def _compare(self, one: Tensor, other: Tensor) -> Array:
+        if self.kind == "correlation":
+            return map_ops.correlation(one, other).nan_to_num().numpy()
+        first, second = one.numpy(), other.numpy()
         if self.kind in ("iou", "dice"):
             return 100 * {"iou": mask_iou, "dice": mask_dice}[self.kind](first > self.threshold, second > self.threshold)
         if self.kind.endswith("_script"):
             return 100 * script_agreement(first, second, dice=self.kind == "dice_script")
-        if self.kind == "iou_area":
-            return 100 * mask_iou(top_area(first, self.area), top_area(second, self.area))
-        return correlation(first, second)
+        return 100 * mask_iou(top_area(first, self.area), top_area(second, self.area))
 
-    def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """Mean of the agreement with the same image's map, with a stranger's, or of the first minus the second."""
-        column = {"pair": rows[:, 0], "shuffled": rows[:, 1], "excess": rows[:, 0] - rows[:, 1]}[self.of]
-        return mean(column, weights)
+    def each(self, rows: Array) -> Array:
+        """The agreement with the same image's map, with a stranger's, or the first minus the second."""
+        return {"pair": rows[:, 0], "shuffled": rows[:, 1], "excess": rows[:, 0] - rows[:, 1]}[self.of]
 
 
 def partners(count: int, seed: int = 0) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from cam_core.metrics.store import stacked
+from cam_core.metrics.store import taken
 
 Array = NDArray[np.float64]
 Value = Callable[[Array, Array | None], Array]
@@ -186,7 +186,7 @@ def randomization(
     does, so a maximum over thresholds or a quotient of sums has its test too. Not the sign or Wilcoxon test: they ask for the median,
     and most drops are ties at zero. For the mean of 0/1 rows `mcnemar` is the same test without chance.
     """
-    both = stacked(first, second)
+    both = taken([first, second])
     members = np.arange(len(first)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     found = abs(float(value(first, None) - value(second, None)))
     least = found - 1e-9 * max(1.0, found)  # rounding: a swap that agrees is as far apart

@@ -1,7 +1,6 @@
 """Rows that are more than memory should hold: joined as they come, and moved to temporary files where they are many."""
 
 from collections.abc import Iterator, Sequence
-from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -16,50 +15,37 @@ BLOCK = 2**20  # bytes; what is longer lies in a file
 
 def append(kept: list[Tensor], rows: Tensor) -> None:
     """Add rows [n,...] to what is ``kept``: few tensors instead of one a batch, and those of `BLOCK` bytes or more mapped from a file."""
-    if not len(rows):
-        return
     kept.append(mapped([rows], rows.shape) if rows.nbytes >= BLOCK else rows)
     while len(kept) > 1 and len(kept[-2]) <= len(kept[-1]) and kept[-2].nbytes < BLOCK:  # so that no row is joined more than log(n) times
         joined = torch.cat([kept[-2], kept[-1]])
         kept[-2:] = [mapped([joined], joined.shape) if joined.nbytes >= BLOCK else joined]
 
 
-def parts(state: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """The tensors that make up a state, on the CPU; a synchronised one is a tensor already, and empty ones have no shape of their own."""
-    return [part.cpu() for part in ([state] if isinstance(state, Tensor) else state) if len(part)]
+def parts(state: Tensor | Sequence[Tensor]) -> list[NDArray[Any]]:
+    """The arrays that make up a state, on the CPU; a synchronised one is a tensor already, and empty ones have no shape of their own."""
+    return [part.cpu().numpy() for part in ([state] if isinstance(state, Tensor) else state) if len(part)]
 
 
-def taken(kept: Sequence[Tensor], order: NDArray[np.int64] | None = None) -> NDArray[Any]:
+def taken(kept: Sequence[NDArray[Any]], order: NDArray[np.int64] | None = None) -> NDArray[Any]:
     """Rows ``order`` (default: all) of the joined parts, in one array, which is mapped from a file where it is long."""
     if not kept:
         return np.zeros(0)
-    count = sum(len(part) for part in kept)
-    order = np.arange(count) if order is None else order
-    if len(kept) == 1 and np.array_equal(order, np.arange(count)):
-        return kept[0].numpy()
+    every = np.arange(sum(map(len, kept)))
+    order = every if order is None else order
+    if len(kept) == 1 and np.array_equal(order, every):
+        return kept[0]
     shape, wide = (len(order), *kept[0].shape[1:]), kept[0][:1].nbytes
     if len(order) * wide < BLOCK:
-        return torch.cat(list(kept)).numpy()[order]
+        return np.concatenate(kept)[order]
     return mapped(_gathered(kept, order, BLOCK // wide + 1), shape).numpy()
 
 
-def _gathered(kept: Sequence[Tensor], order: NDArray[np.int64], step: int) -> Iterator[Tensor]:
+def _gathered(kept: Sequence[NDArray[Any]], order: NDArray[np.int64], step: int) -> Iterator[Tensor]:
     """Rows ``order`` of the joined parts, ``step`` at a time."""
-    starts = np.cumsum([0, *(len(part) for part in kept)])
-    for some in (torch.from_numpy(order[i : i + step]) for i in range(0, len(order), step)):
-        rows = kept[0].new_empty((len(some), *kept[0].shape[1:]))
+    starts = np.cumsum([0, *map(len, kept)])
+    for some in (order[i : i + step] for i in range(0, len(order), step)):
+        rows = np.empty((len(some), *kept[0].shape[1:]), kept[0].dtype)
         for part, start in zip(kept, starts, strict=False):
             own = (some >= start) & (some < start + len(part))
             rows[own] = part[some[own] - start]
-        yield rows
-
-
-def stacked(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
-    """The rows of ``first`` and below them those of ``second``, which are of the same type; mapped from a file where they are long."""
-    if first.nbytes + second.nbytes < BLOCK:
-        return np.concatenate([first, second])
-    with TemporaryFile() as file:
-        for part in (first, second):
-            np.ascontiguousarray(part).tofile(file)
-        file.flush()
-        return np.memmap(file, first.dtype, "r", shape=(len(first) + len(second), *first.shape[1:]))
+        yield torch.from_numpy(rows)

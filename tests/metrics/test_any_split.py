@@ -1,12 +1,14 @@
-"""Boxes, pixels, calibrated cues and stability in any split of the images; any shape; one image; maps that say nothing; NaN."""
+"""Every metric in any split of the images; any shape; one image; maps that say nothing; NaN."""
 
 import numpy as np
 import pytest
 import torch
+from cam_core.accuracy import Accuracy, MeanAveragePrecision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cam_core import metrics
+from cam_core.metrics.pixels import BINS
 from cam_core.metrics.stability import KINDS
 from cam_core.metrics.statistics import bootstrap
 from cam_core.protocol import PROTOCOLS
@@ -57,7 +59,28 @@ def given_trainings(n, rng):
     return maps(n, rng), maps(n, rng), maps(n, rng)
 
 
-CASES = [
+def given_cue_rows(n, rng):
+    head = np.stack([np.arange(n), rng.integers(0, 2, n)], 1)
+    return torch.from_numpy(np.concatenate([head, rng.integers(0, 50, (n, 2 * BINS))], 1).astype(float))
+
+
+def plain(columns, ones=()):
+    """Draws rows of so many numbers (0: one without a dimension) in [0, 1); those in columns ``ones`` are 0 or 1."""
+
+    def rows(n, rng):
+        drawn = rng.random((n, columns) if columns else n)
+        drawn[..., list(ones)] = drawn[..., list(ones)].round()
+        return torch.from_numpy(drawn)
+
+    return rows
+
+
+def given_scores(n, rng):
+    """With ties; two of the three classes are there everywhere, else a resample may have none."""
+    return torch.from_numpy(np.stack([rng.random((n, 3)).round(1), np.stack([*np.ones((2, n)), rng.random(n).round()], 1)], 1))
+
+
+MEASURED = [  # what is handed to `update`
     *((lambda t=t, top1=top1: metrics.LocalizationError(t, top1=top1), given_correct) for t in (0.15, 0.2) for top1 in (False, True)),
     (lambda: metrics.BoxIoU(0.5, calibration="max"), given_correct),
     (metrics.EnergyPointingGame, given_boxes),
@@ -70,6 +93,7 @@ CASES = [
     (metrics.PointingGame, given_points),
     (lambda: metrics.PointingGame(tolerance=2, hard_only=True), given_points),
     (metrics.PxAP, given_masks),
+    (lambda: metrics.CueLocalization(PAIRS), given_cues),
     *(
         (lambda v=v, t=t: metrics.CueLocalization(PAIRS, thresholds=t, calibration="max", variant=v), given_cues)
         for v in ("released", "per pair")
@@ -77,41 +101,73 @@ CASES = [
     ),
     *((lambda kind=kind: metrics.Stability(kind), given_trainings) for kind in KINDS),
 ]
+RECORDED = [  # what asks the network: rows as its measure gives them, handed to `record`
+    *((lambda k=k, keep=keep: k(keep), plain(3)) for k in (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.AverageGain,
+      metrics.MapMean) for keep in (1.0, 0.15)),
+    (lambda: metrics.AverageDrop(0.5, "mean", "score_cam"), plain(4)),
+    (lambda: metrics.CorrectUnderMask(0.5, 2), plain(4)),
+    *((kind, plain(0)) for kind in (metrics.Insertion, metrics.Deletion, metrics.TiedPixels, metrics.SensitivityN)),
+    *((kind, plain(2, (0, 1))) for kind in (metrics.RemoveAndClassify, metrics.CorrectAfterRemoval, metrics.CorrectAfterRandomRemoval)),
+    *((kind, plain(4, (0, 1))) for kind in (metrics.RoadMorf, metrics.RoadLerf, metrics.RoadCombined)),
+    *((kind, plain(4)) for kind in (metrics.Coherency, metrics.Complexity, metrics.ADCC, lambda: metrics.ADCC("means"))),
+    *((kind, plain(2)) for kind in (metrics.Infidelity, lambda: metrics.Infidelity(scaled=False))),
+    (metrics.MaxSensitivity, plain(2, (1,))),
+    (Accuracy, plain(1, (0,))),
+    (MeanAveragePrecision, given_scores),
+    (lambda: metrics.CueLocalization(PAIRS, parts=2), given_cue_rows),
+]  # fmt: skip
 
 
 def chosen(part, index):
     return [part[i] for i in index] if isinstance(part, list) else part[torch.as_tensor(index)]
 
 
+def feeding(which, n, rng):
+    """A new metric of the case, and a function that gives it the images at some places."""
+    if which < len(MEASURED):
+        make, draw = MEASURED[which]
+        parts = draw(n, rng)
+        return make, lambda metric, index: metric.update(*(chosen(part, index) for part in parts), ids=index)
+    make, draw = RECORDED[which - len(MEASURED)]
+    rows = draw(n, rng)
+
+    def record(metric, index):
+        some = rows[index].clone()
+        if isinstance(metric, metrics.CueLocalization):
+            some[:, 0] = torch.arange(len(some))  # the position in the batch
+        metric.record(some, index)
+
+    return make, record
+
+
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 @settings(max_examples=8)
 @given(st.data())
-@pytest.mark.parametrize("which", range(len(CASES)))
-def test_any_split_of_the_maps_gives_the_bits_of_one_pass(which, data):
-    make, draw = CASES[which]
+@pytest.mark.parametrize("which", range(len(MEASURED) + len(RECORDED)))
+def test_any_split_gives_the_bits_of_one_pass(which, data):
     n = data.draw(st.integers(3, 10))
-    parts = draw(n, np.random.default_rng(data.draw(st.integers(0, 99))))
-    order = data.draw(st.permutations(range(n)))
-    cuts = sorted(data.draw(st.lists(st.integers(0, n), max_size=3)))
+    make, give = feeding(which, n, np.random.default_rng(data.draw(st.integers(0, 99))))
+    order = np.array(data.draw(st.permutations(range(n))))
+    batches = [batch.tolist() for batch in np.split(order, sorted(data.draw(st.lists(st.integers(0, n), max_size=3)))) if len(batch)]
     one, merged = make(), make()
-    one.update(*parts, ids=torch.arange(n))
-    for batch in np.split(np.array(order), cuts):
-        if len(batch):
-            piece = make()
-            piece.update(*(chosen(part, batch.tolist()) for part in parts), ids=torch.from_numpy(batch))
-            merged.merge_state(piece)
+    give(one, list(range(n)))
+    for batch in [*batches, batches[0]]:  # a sampler that pads shows some images twice
+        give(piece := make(), batch)
+        merged.merge_state(piece)
     (ids, rows), (other_ids, other_rows) = one.per_image(), merged.per_image()
     skip = int(isinstance(one, metrics.CueLocalization))  # the position in the batch
     assert np.array_equal(ids, other_ids)
-    assert np.array_equal(rows[:, skip:], other_rows[:, skip:])
+    assert np.array_equal(rows[..., skip:], other_rows[..., skip:])
     assert one.compute() == merged.compute()
-    assert one.interval(resamples=30) == merged.interval(resamples=30)
-    assert np.isfinite([one.compute(), *one.interval(resamples=30)]).all()
+    interval = one.interval(resamples=30)
+    assert interval == merged.interval(resamples=30)
+    assert interval[0] <= interval[1]
+    assert np.isfinite([one.compute(), *interval]).all()
 
 
-@pytest.mark.parametrize("which", range(len(CASES)))
+@pytest.mark.parametrize("which", range(len(MEASURED)))
 def test_one_image_and_maps_that_say_nothing(which):
-    make, draw = CASES[which]
+    make, draw = MEASURED[which]
     parts = draw(1, np.random.default_rng(0))
     metric = make()
     metric.update(torch.zeros_like(parts[0]), *parts[1:])
@@ -191,9 +247,9 @@ def test_maps_of_any_shape_beside_plain_loops(kind, shape, seed):
     assert rows[0].tolist() == pytest.approx(plain_rows(metric.name, heat, (x0, y0, x1, y1)), abs=1e-12)
 
 
-@pytest.mark.parametrize("which", range(len(CASES)))
+@pytest.mark.parametrize("which", range(len(MEASURED)))
 def test_nan_is_refused_in_one_sentence(which):
-    make, draw = CASES[which]
+    make, draw = MEASURED[which]
     heat, *rest = draw(2, np.random.default_rng(0))
     heat = heat.clone()
     heat.reshape(-1)[5] = float("nan")
@@ -202,10 +258,10 @@ def test_nan_is_refused_in_one_sentence(which):
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
-@pytest.mark.parametrize("which", range(len(CASES)))
-def test_each_says_what_it_is(which):
-    metric = CASES[which][0]()
-    assert metric.protocol in PROTOCOLS
+@pytest.mark.parametrize("make", [make for make, _ in (*MEASURED, *RECORDED)])
+def test_each_says_what_it_is(make):
+    metric = make()
+    assert metric.protocol in (*PROTOCOLS, "network")
     assert metric.needs
     assert metric.name == metric.name.lower().replace(" ", "_")
     hash(metric.shares)

@@ -1,4 +1,4 @@
-"""What all metrics share: rows kept by id, merging, refusal of NaN."""
+"""What all metrics share: ids, measures in common, refusal of NaN, torchmetrics' own calls, two processes."""
 
 import json
 import subprocess
@@ -8,101 +8,15 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from cam_core import metrics
-from cam_core.metrics.pixels import BINS
+from cam_core import METHODS, metrics
+from cam_core.data import ImageNet, inclusive_boxes
+from cam_core.evaluate import evaluate
+from cam_core.learned import lfi_backbone
+from cam_core.metrics.metric import Annotated, Metric, of_target
 from cam_core.probe import Probe
-from cam_core.protocol import PROTOCOLS
+from data_scripts.draw import draw
 from tests.nets import gap, images
-
-PAIRS = [metrics.ClassPair(0, 1, frozenset({"head"})), metrics.ClassPair(1, 2, frozenset({"wing", "tail"}))]
-
-
-def rows_of(metric, n, seed):
-    """Rows as the metric's measure gives them, for n images."""
-    rng = np.random.default_rng(seed)
-    if isinstance(metric, metrics.MaxBoxAcc):
-        return torch.from_numpy(rng.random((n, 255)))
-    if isinstance(metric, metrics.PointingGame):
-        return torch.from_numpy(np.stack([rng.integers(0, 4, n), rng.integers(0, 2, n), rng.integers(0, 2, n)], 1).astype(float))
-    if isinstance(metric, metrics.CueLocalization):
-        head = np.stack([np.arange(n), rng.integers(0, 2, n)], 1)
-        return torch.from_numpy(np.concatenate([head, rng.integers(0, 50, (n, 2 * BINS))], 1).astype(float))
-    columns = 2 if isinstance(metric, metrics.EnergyPointingGame) else 3
-    rows = torch.from_numpy(rng.random((n, columns)))
-    return rows.cumsum(1) if columns == 2 else rows
-
-
-def every_metric():
-    return [
-        *(
-            kind(keep)
-            for kind in (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.AverageGain, metrics.MapMean)
-            for keep in (1.0, 0.15)
-        ),
-        *(
-            metrics.EnergyPointingGame(),
-            metrics.PointingGame(),
-            metrics.PointingGame(hard_only=True),
-            metrics.MaxBoxAcc(),
-            metrics.MaxBoxAccV2(),
-        ),
-        *(metrics.CueLocalization(PAIRS), metrics.CueLocalization(PAIRS, parts=2)),
-    ]
-
-
-NUMBER = len(every_metric())
-
-
-def part(rows, index):
-    """Some images' rows; a cue's first column is the position in the batch."""
-    chosen = rows[index].clone()
-    if chosen.shape[1] == 2 + 2 * BINS:
-        chosen[:, 0] = torch.arange(len(chosen))
-    return chosen
-
-
-@settings(max_examples=12)
-@given(st.data())
-@pytest.mark.parametrize("which", range(NUMBER))
-def test_any_split_gives_the_bits_of_one_pass(which, data):
-    n = data.draw(st.integers(3, 24))
-    order = torch.tensor(data.draw(st.permutations(range(n))))
-    cuts = sorted(data.draw(st.lists(st.integers(0, n), max_size=4)))
-    one = every_metric()[which]
-    rows, ids = rows_of(one, n, data.draw(st.integers(0, 99))), torch.arange(n) * 7
-    one.record(rows, ids)
-    batches = [b for b in np.split(np.arange(n), cuts) if len(b)]
-    batches.append(batches[0])  # a sampler that pads shows some images twice
-    pieces = []
-    for batch in batches:
-        piece = every_metric()[which]
-        piece.record(part(rows, order[batch]), ids[order[batch]])
-        pieces.append(piece)
-    merged = pieces[0]
-    for piece in pieces[1:]:
-        merged.merge_state(piece)
-    for a, b in zip(one.per_image(), merged.per_image(), strict=True):
-        assert np.array_equal(a[:, 1:] if a.shape[-1] == 2 + 2 * BINS else a, b[:, 1:] if b.shape[-1] == 2 + 2 * BINS else b)
-    assert one.compute() == merged.compute()
-    assert one.interval(resamples=50) == merged.interval(resamples=50)
-    low, high = one.interval(resamples=50)
-    assert 0 <= low <= high <= 100
-    assert 0 <= one.compute() <= 100
-
-
-@pytest.mark.filterwarnings("ignore:The ``compute`` method")
-@pytest.mark.parametrize("which", range(NUMBER))
-def test_every_metric_states_what_it_is(which):
-    metric = every_metric()[which]
-    assert metric.protocol in PROTOCOLS
-    assert metric.needs in {"probe", "boxes", "points", "cue"}
-    assert metric.name == metric.name.lower().replace(" ", "_")
-    with pytest.raises(ValueError, match="nothing was recorded"):
-        metric.compute()
-    hash(metric.shares)
 
 
 def test_settings_share_a_measure_exactly_when_it_is_the_same():
@@ -154,6 +68,51 @@ def test_torchmetrics_forward_and_reset_keep_working():
     forward.reset()
     with pytest.raises(ValueError, match="nothing was recorded"):
         forward.compute()
+
+
+class Share(Annotated):
+    """As CONTRIBUTING says: how much of the map is on the first box."""
+
+    name = "share"
+    protocol = "energy"
+    higher_is_better = True
+    needs = "a box"
+
+    def truth(self, example, _target):
+        return inclusive_boxes(example.boxes)[0].tolist() if len(example.boxes) else None
+
+    def _measure(self, maps, truths):
+        return torch.stack([heat[y0 : y1 + 1, x0 : x1 + 1].sum() / heat.sum() for heat, (x0, y0, x1, y1) in zip(maps, truths, strict=True)])
+
+
+class Certainty(Metric):
+    """As CONTRIBUTING says: what the network says of the target, twice."""
+
+    name = "certainty"
+    protocol = "l_cam"
+    higher_is_better = None
+
+    def _measure(self, _maps, probe):
+        return of_target(probe.probabilities, probe)[:, None]
+
+    def each(self, rows):
+        return 2 * rows[:, 0]
+
+
+def test_a_metric_written_as_contributing_says_is_evaluated(tmp_path):
+    root = draw(tmp_path / "drawn", small=True, progress=False)
+    torch.manual_seed(0)
+    classifier = lfi_backbone("resnet8", 8).eval()
+    table = evaluate(
+        classifier, lambda view: ImageNet(root, "val", view, 64, 3), [METHODS["all_ones"]], [Share(), Certainty()], progress=False
+    )
+    images = {view: [ImageNet(root, "val", view, 64, 3)[i] for i in range(3)] for view in ("crop", "squash")}
+    boxes = [inclusive_boxes(example.boxes)[0] for example in images["squash"]]
+    areas = [float((x1 - x0 + 1) * (y1 - y0 + 1)) / 64**2 for x0, y0, x1, y1 in boxes]
+    said = classifier(torch.stack([example.image for example in images["crop"]])).softmax(1).amax(1).detach()
+    assert table.metrics["all_ones", "share", ""].compute() == pytest.approx(100 * np.mean(areas))
+    assert table.metrics["all_ones", "certainty", ""].compute() == pytest.approx(200 * float(said.mean()), rel=1e-5)
+    assert (table.records().ci_low <= table.records().value).sum() == 2
 
 
 RANK = """

@@ -180,7 +180,7 @@ def test_what_is_erased_shows_one_of_the_released_fills(fill):
 
     class Watch(Probe):
         def score_masked(self, masks, fill="black", *args, **options):
-            shown["fill"] = self._fill(fill).expand_as(self.images)
+            shown["fill"] = self.colour(fill).expand_as(self.images)
             return seen(self, masks, fill, *args, **options)
 
     metric = metrics.RemoveAndClassify(0.5, fill=fill)
