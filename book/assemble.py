@@ -19,7 +19,7 @@ from pathlib import Path
 import check_site
 import claims
 import nbformat
-import study_tables
+import registry
 import tables
 import tiles
 from names import name
@@ -107,21 +107,21 @@ def generated(match, options):
     if what == "results":
         return tables.results(read(options, first), second, read(options, first, "differences.csv"))
     if what == "study":
-        return study_tables.study(options.results / "studies", first)
+        return registry.study(options.results / "studies", first)
     if what == "benchmark":
-        return study_tables.benchmark(options.results / "benchmarks", first)
+        return registry.benchmark(options.results / "benchmarks", first)
     if what == "methods":
         from cam_core.methods import METHODS
 
-        return study_tables.methods(METHODS)
+        return registry.methods(METHODS)
     if what == "metrics":
         from cam_core import metrics
 
-        return study_tables.metrics(metrics)
+        return registry.metrics(metrics)
     if what == "protocols":
         from cam_core.protocol import PROTOCOLS
 
-        return study_tables.protocols(PROTOCOLS)
+        return registry.protocols(PROTOCOLS)
     if what == "photographs":
         return tiles.tiles(PHOTOGRAPHS, first.split(","), second.split(","))
     if what == "published":

@@ -4,15 +4,15 @@ import csv
 import inspect
 from pathlib import Path
 
-import learned_tables
-import method_tables
+import experiments
 import metric_tables
-import race_tables
+import races
+import trainings
 from names import name
 from tables import list_table
 
-STUDIES = method_tables.KINDS | learned_tables.KINDS | metric_tables.KINDS
-SUMMARIES = {"increment_cam": method_tables.readings}  # of all results of one kind
+STUDIES = experiments.KINDS | trainings.KINDS | metric_tables.KINDS
+SUMMARIES = {"increment_cam": experiments.readings}  # of all results of one kind
 
 
 def study(folder, what):
@@ -24,7 +24,7 @@ def study(folder, what):
 
 def benchmark(folder, what):
     """The tables of one benchmark by its name."""
-    return _table(folder, what, race_tables.KINDS)
+    return _table(folder, what, races.KINDS)
 
 
 def _table(folder, what, kinds):

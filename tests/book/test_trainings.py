@@ -2,8 +2,8 @@
 
 import csv
 
-import learned_tables
-import study_tables
+import registry
+import trainings
 
 
 def write(folder, name, rows):
@@ -11,15 +11,13 @@ def write(folder, name, rows):
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
         writer.writeheader()
         writer.writerows(rows)
-    return (study_tables.benchmark if name == "training" else study_tables.study)(folder, name)
+    return (registry.benchmark if name == "training" else registry.study)(folder, name)
 
 
 def test_what_is_not_there_was_not_run(tmp_path):
-    told = {kind: study_tables.study(tmp_path, kind) for kind in learned_tables.KINDS}
+    told = {kind: registry.study(tmp_path, kind) for kind in trainings.KINDS}
     assert told["shortcut"] == "*Not run yet: a planted mark.*\n"
-    assert (
-        study_tables.study(tmp_path, "scratch-cifar10-resnet20") == "*Not run yet: trainings from scratch, CIFAR-10 (subset), ResNet-20.*\n"
-    )
+    assert registry.study(tmp_path, "scratch-cifar10-resnet20") == "*Not run yet: trainings from scratch, CIFAR-10 (subset), ResNet-20.*\n"
 
 
 def marks(seeds):
@@ -140,11 +138,11 @@ def test_a_table_of_the_earlier_script_says_so():
         for metric, value in (("stability_iou_script", 46.3), ("stability_dice_script", 71.5))
         for of in ("pair", "shuffled")
     ]
-    earlier, whole = learned_tables.scratch(rows + means[:2]), learned_tables.scratch(rows + means)
+    earlier, whole = trainings.scratch(rows + means[:2]), trainings.scratch(rows + means)
     assert "The IoU by LFI-CAM's script has an earlier form here" in earlier
     assert "earlier form" not in whole
     assert earlier.startswith(whole)  # and Dice makes no column
-    assert "earlier form" not in learned_tables.scratch(rows)
+    assert "earlier form" not in trainings.scratch(rows)
 
 
 def test_every_importance_network_says_how_many_channels_it_chooses(tmp_path):
