@@ -2,6 +2,7 @@
 
 import csv
 import operator
+import re
 import statistics
 from collections import Counter
 from pathlib import Path
@@ -23,6 +24,8 @@ def read(folder, profile, file="metrics.csv"):
         if finished and (path.parent / "provenance.json").exists():
             with path.open(newline="", encoding="utf-8") as source:
                 rows += [{**row, "run": path.parent.name, "profile": profile} for row in csv.DictReader(source)]
+    for row in (row for row in rows if "weights" in row):
+        row["weights"] = re.sub(r"^random\b", "trained here", row["weights"])  # as `results.read_records` reads them
     return rows
 
 

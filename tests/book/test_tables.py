@@ -8,7 +8,7 @@ import tables
 from names import name
 from scipy import stats
 
-from .conftest import BOOK, paired, rows
+from .conftest import BOOK, paired, row, rows, write_run
 
 
 def test_a_table_gives_value_interval_and_n():
@@ -111,6 +111,12 @@ def test_differences_are_read_from_complete_runs(tmp_path):
     assert tables.read(tmp_path, "subset", "differences.csv") == []
     (run / "provenance.json").write_text("{}")
     assert tables.read(tmp_path, "subset", "differences.csv") == [{"method": "cam", "than": "grad_cam", "run": "key", "profile": "subset"}]
+
+
+def test_weights_of_a_network_trained_here_are_not_called_random(tmp_path):
+    """Runs of before called them so; the library and newer runs say `trained here`."""
+    write_run(tmp_path / "drawn/l_cam/r", [row(weights="random, plain network"), row(weights="random"), row(weights="randomly_named")])
+    assert [r["weights"] for r in tables.read(tmp_path, "drawn")] == ["trained here, plain network", "trained here", "randomly_named"]
 
 
 def test_unfinished_runs_do_not_count(root, tmp_path):
