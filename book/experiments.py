@@ -1,7 +1,8 @@
 """Tables of the studies of methods: their forms, Score-CAM within a budget, the readings of Increment-CAM."""
 
+from cells import list_table
 from names import name
-from tables import list_table, number
+from tables import number
 
 from cam_core.methods.control import is_control
 

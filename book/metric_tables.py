@@ -1,7 +1,8 @@
 """Tables of the studies of metrics: where known maps land, calibration, coverage, equal mean."""
 
+from cells import list_table
 from names import name
-from tables import list_table, number
+from tables import number
 
 from cam_core.methods.control import is_control
 

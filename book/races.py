@@ -1,7 +1,7 @@
 """Tables of the benchmarks."""
 
+from cells import list_table
 from names import name
-from tables import list_table
 
 
 def named(contender):

@@ -8,8 +8,8 @@ import experiments
 import metric_tables
 import races
 import trainings
+from cells import list_table
 from names import name
-from tables import list_table
 
 STUDIES = experiments.KINDS | trainings.KINDS | metric_tables.KINDS
 SUMMARIES = {"increment_cam": experiments.readings}  # of all results of one kind

@@ -1,7 +1,8 @@
 """Tables of the studies of learned models."""
 
+from cells import list_table, over_seeds, told_seeds
 from names import name
-from tables import list_table, number, over_seeds, told_seeds
+from tables import number
 
 from cam_core.methods.control import is_control
 
