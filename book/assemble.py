@@ -18,6 +18,7 @@ from pathlib import Path
 
 import check_site
 import claims
+import experiments
 import nbformat
 import pandas as pd
 import registry
@@ -107,32 +108,23 @@ def assemble(source, options):
         page.write_text(MARKER.sub(lambda match: generated(match, options), text), encoding="utf-8")
 
 
-def generated(match, options):
+def generated(marker, options):
     """The text that replaces a marker line."""
-    what, first, second = match.groups()
-    if what == "results":
-        return tables.results(*(read(options, first, file) for file in FILES), second)
-    if what == "study":
-        return registry.study(options.results / "studies", first)
-    if what == "benchmark":
-        return registry.benchmark(options.results / "benchmarks", first)
-    if what == "methods":
-        from cam_core.methods import METHODS
-
-        return registry.methods(METHODS)
-    if what == "metrics":
-        from cam_core import metrics
-
-        return registry.metrics(metrics)
-    if what == "protocols":
-        from cam_core.protocol import PROTOCOLS
-
-        return registry.protocols(PROTOCOLS)
-    if what == "photographs":
-        return tiles.tiles(PHOTOGRAPHS, first.split(","), second.split(","))
-    if what == "published":
-        return tables.published(tables.load_yaml(BOOK / "published.yaml"), first)
-    return claims.claims(tables.load_yaml(BOOK / "claims.yaml"), *(evidence(options, file) for file in FILES))
+    what, first, second = marker.groups()
+    match what:
+        case "results":
+            return tables.results(*(read(options, first, file) for file in FILES), second)
+        case "claims":
+            return claims.claims(tables.load_yaml(BOOK / "claims.yaml"), *(evidence(options, file) for file in FILES))
+        case "published":
+            return tables.published(tables.load_yaml(BOOK / "published.yaml"), first)
+        case "study":
+            return experiments.study(options.results / "studies", first)
+        case "benchmark":
+            return experiments.study(options.results / "benchmarks", first)
+        case "photographs":
+            return tiles.tiles(PHOTOGRAPHS, first.split(","), second.split(","))
+    return {"methods": registry.methods, "metrics": registry.metrics, "protocols": registry.protocols}[what]()
 
 
 def read(options, profile, file):

@@ -5,7 +5,7 @@ import statistics
 
 import numpy as np
 import pandas as pd
-from names import label
+from names import is_control, label
 from scipy import stats
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -20,11 +20,17 @@ def cell(value, low=math.nan, high=math.nan, *, digits=1, sign="", unit=""):
     return f"{value:{sign}.{digits}f}{unit}{ends}"
 
 
-def cells(rows, digits=1, sign="", unit="", value="value", interval=True):
+def texts(values, digits=1, unit="", sign=""):
+    """The cells of a column of values; ``digits``: one number, or one a value."""
+    found = zip(values, np.broadcast_to(digits, len(values)), strict=True)
+    return pd.Series([cell(value, digits=of, unit=unit, sign=sign) for value, of in found], values.index, object)
+
+
+def cells(rows, digits=1, sign="", value="value"):
     """The cell of every row: its ``value`` and, where it has them, `ci_low` and `ci_high`; ``digits``: one number, or one a row."""
-    columns = rows.reindex(columns=[value, *(["ci_low", "ci_high"] if interval else [])])
-    wanted = zip(columns.itertuples(index=False), np.broadcast_to(digits, len(rows)), strict=True)
-    return [cell(*row, digits=of, sign=sign, unit=unit) for row, of in wanted]
+    found = rows.reindex(columns=[value, "ci_low", "ci_high"]).itertuples(index=False)
+    wanted = zip(found, np.broadcast_to(digits, len(rows)), strict=True)
+    return pd.Series([cell(*row, digits=of, sign=sign) for row, of in wanted], rows.index, object)
 
 
 def digits_of(values):
@@ -73,10 +79,14 @@ def pivot(rows, index, columns, missing="–"):
     return wide.reindex(index=keys(rows, index), columns=keys(rows, columns)).fillna(missing)
 
 
+def controls_below(wide):
+    """The lines of methods with what explains first."""
+    return wide.loc[sorted(wide.index, key=is_control)]
+
+
 def grid(wide, head, caption, line=label):
-    """A pivot as a list-table, controls below; ``line`` turns a key of its index into what is printed."""
-    lines = [[line(key), *found] for key, found in zip(wide.index, wide.to_numpy(), strict=True)]
-    return list_table(head, sorted(lines, key=lambda line: line[0].startswith("control: ")), caption)
+    """A pivot as a list-table; ``line`` turns a key of its index into what is printed."""
+    return list_table(head, [[line(key), *found] for key, found in zip(wide.index, wide.to_numpy(), strict=True)], caption)
 
 
 def list_table(head, rows, caption="", kind="numbers", widths=""):

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 from cells import cells, pivot
-from names import measure, name
+from names import is_control, measure, name
 
 from cam_core import results
-from cam_core.methods.control import is_control
 
 HOME = Path(__file__).resolve().parents[1]
 MARKS = ("<!-- headline table: begin -->", "<!-- headline table: end -->")

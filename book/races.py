@@ -1,7 +1,10 @@
-"""Tables of the benchmarks."""
+"""Tables of the benchmarks: a file of results/benchmarks each."""
 
-from cells import list_table
+import pandas as pd
+from cells import cell, grid, list_table, pivot, texts
 from names import name
+
+PEERS = ("grad-cam: ", "torchcam: ")
 
 
 def named(contender):
@@ -11,47 +14,29 @@ def named(contender):
 
 
 def race(rows):
-    """Contenders of a benchmark, each beside the first of its group."""
+    """Contenders of a benchmark, each beside the first of its group; below a race what no implementation can win."""
     parts = []
-    for group in dict.fromkeys(row["group"] for row in rows):
-        own = [row for row in rows if row["group"] == group]
-        if own[0].get("correlation"):
-            lines = [[row["contender"], f"{float(row['correlation']):.5f}"] for row in own]
-            parts.append(list_table(["maps", "least correlation"], lines, group))
+    for group, own in rows.groupby("group", sort=False):
+        base, contenders = own.iloc[0], own["contender"].map(named)
+        if base.get("correlation", 0) > 0:
+            parts.append(list_table(["maps", "least correlation"], zip(own["contender"], texts(own["correlation"], 5), strict=True), group))
             continue
-        base = own[0]
-        lines = [
-            [
-                named(row["contender"]),
-                f"{float(row['seconds']):.2f} s",
-                f"{float(row['seconds']) / float(base['seconds']):.2f}",
-                f"{float(row['cpu_seconds']) / float(base['cpu_seconds']):.2f}",
-                f"{float(row['extra_mb']):.0f} MB" if row["extra_mb"] else "–",
-            ]
-            for row in own
-        ]
-        parts.append(
-            list_table(
-                ["contender", "least time", "ratio", "CPU time, ratio", "extra memory"],
-                lines,
-                f"{group}; {float(base['rounds']):.0f} rounds in turn",
-            )
-        )
+        seconds, ratio, cpu = own["seconds"], own["seconds"] / base["seconds"], own["cpu_seconds"] / base["cpu_seconds"]
+        columns = [contenders, texts(seconds, 2, " s"), texts(ratio, 2), texts(cpu, 2), texts(own["extra_mb"], 0, " MB")]
+        head = ["contender", "least time", "ratio", "CPU time, ratio", "extra memory"]
+        parts.append(list_table(head, zip(*columns, strict=True), f"{group}; {base['rounds']:.0f} rounds in turn"))
         parts += _floor(own)
-    return "\n".join([*parts, f"Measured on {rows[0]['machine']}; {rows[0]['packages']}.\n"])
-
-
-PEERS = ("grad-cam: ", "torchcam: ")
+    return "\n".join([*parts, f"Measured on {rows['machine'].iloc[0]}; {rows['packages'].iloc[0]}.\n"])
 
 
 def _floor(rows):
     """What no implementation can win, where a floor was measured: the peer, ours, the fastest floor, and their ratios."""
-    seconds = {row["contender"]: float(row["seconds"]) for row in rows}
+    seconds = dict(zip(rows["contender"], rows["seconds"], strict=True))
     floors = [s for contender, s in seconds.items() if contender.startswith("floor: ")]
     if not floors:
         return []
-    peer, ours, least = min((c for c in seconds if c.startswith(PEERS)), key=seconds.get), rows[0]["contender"], min(floors)
-    work = next(float(row["multiply_adds"]) for row in rows if row["multiply_adds"])
+    peer, ours, least = min((c for c in seconds if c.startswith(PEERS)), key=seconds.get), rows["contender"].iloc[0], min(floors)
+    work = rows["multiply_adds"].dropna().iloc[0]
     text = f"The faster peer ({peer}) takes {seconds[peer]:.1f} s, ours {seconds[ours]:.1f} s. The passes that are needed hold"
     text += f" {work / 1000:.1f}·10¹² multiply-adds, which take {least:.1f} s at the highest rate found on this machine. So no exact"
     text += f" Score-CAM in float32 by direct convolution can be more than {seconds[peer] / least:.2f} times as fast as the peer; ours is"
@@ -65,47 +50,43 @@ def _floor(rows):
 
 def counted(rows):
     """A race, and below it what was counted once: passes, megabytes."""
-    counts = [row for row in rows if row.get("count")]
-    parts = [race([row for row in rows if not row.get("count")])]
-    for group in dict.fromkeys(row["group"] for row in counts):
-        lines = [[row["contender"], f"{float(row['count']):,.0f}"] for row in counts if row["group"] == group]
+    counts = rows["count"].notna()
+    parts = [race(rows[~counts])]
+    for group, own in rows[counts].groupby("group", sort=False):
+        lines = zip(own["contender"], own["count"].map("{:,.0f}".format), strict=True)
         parts.append(list_table(["counted", "number"], lines, group))
     return "\n".join(parts)
 
 
 def training(rows):
     """What was promised and what was found; one explanation beside a forward pass; the races; multiply-adds."""
-    promised = [row for row in rows if row.get("asked")]
-    lines = [[row["contender"], row["asked"], f"{float(row['found']):.2f}"] for row in promised]
+    promised, single, adds = rows["asked"] != "", rows["group"].str.startswith("one explanation"), rows["multiply_adds"].notna()
+    asked = rows[promised]
+    lines = zip(asked["contender"], asked["asked"], texts(asked["found"], 2), strict=True)
     parts = [list_table(["ratio", "asked", "found"], lines, "What was promised")]
-    single = [row for row in rows if row["group"].startswith("one explanation")]
-    lines, batches = [], list(dict.fromkeys(row["group"].rpartition(" ")[2] for row in single))
-    for model in dict.fromkeys(row["group"].split(", ")[1] for row in single):
-        own = {batch: [row for row in single if row["group"] == f"one explanation, {model}, batch {batch}"] for batch in batches}
-        for contender in [row["contender"] for row in own[batches[0]][1:]]:
-            lines.append([name(contender), *(cell for batch in batches for cell in _over_a_forward(own[batch], contender))])
-    head = ["explanation", *(cell for batch in batches for cell in (f"bare forward, batch {batch}", "ratio"))]
-    parts.append(list_table(head, lines, "One explanation over a bare forward of the network that it explains"))
-    adds, lines = [row for row in rows if row.get("multiply_adds")], []
-    for row in adds:
-        _, network, stem = row["group"].split(", ")
-        lines.append([name(network), stem.rpartition(" ")[2], named(row["contender"]), f"{float(row['multiply_adds']):.1f}"])
+
+    own = rows[single].assign(base=rows[single].groupby("group")["seconds"].transform("first"))
+    own[["model", "batch"]] = own["group"].str.extract(r"one explanation, (.*), batch (\d+)")
+    own = own[own["contender"] != "forward"]
+    sides = (("forward", texts(1000 * own["base"], 0, " ms")), ("ratio", texts(own["seconds"] / own["base"], 2)))
+    both = pd.concat([own.assign(side=side, cell=found) for side, found in sides])
+    batches = own["batch"].unique()
+    wide = pivot(both, ["model", "contender"], ["batch", "side"])[[(batch, side) for batch in batches for side, _ in sides]]
+    head = ["explanation", *(text for batch in batches for text in (f"bare forward, batch {batch}", "ratio"))]
+    caption = "One explanation over a bare forward of the network that it explains"
+    parts.append(grid(wide, head, caption, lambda key: name(key[1])))
+
+    lines = []
+    for row in rows[adds].itertuples():
+        _, network, stem = row.group.split(", ")
+        lines.append([name(network), stem.rpartition(" ")[2], named(row.contender), cell(row.multiply_adds)])
     head = ["network", "stride of the stem", "what", "10⁹ multiply-adds an image"]
     parts.append(list_table(head, lines, "Forward pass at 224"))
-    others = [row for row in rows if row not in promised and row not in single and row not in adds]
-    others = [{**row, "rounds": int(float(row["rounds"]))} for row in others]
-    loads = [
-        f"{row['contender']}: {float(row['images']) / float(row['seconds']):.0f} images a second." for row in others if row.get("images")
-    ]
-    return "\n".join([*parts, race(others), "Loader, " + " ".join(loads) + "\n"])
 
-
-def _over_a_forward(rows, contender):
-    """Milliseconds of the bare forward, which is the group's first row, and the contender's time over it; dashes where it did not run."""
-    if not rows:
-        return "–", "–"
-    base, seconds = (float(row["seconds"]) for row in (rows[0], next(row for row in rows if row["contender"] == contender)))
-    return f"{1000 * base:.0f} ms", f"{seconds / base:.2f}"
+    others = rows[~promised & ~single & ~adds]
+    loads = others[others["images"].notna()]
+    rates = " ".join(f"{row.contender}: {row.images / row.seconds:.0f} images a second." for row in loads.itertuples())
+    return "\n".join([*parts, race(others), f"Loader, {rates}\n"])
 
 
 KINDS = {"methods": race, "metrics": counted, "training": training}

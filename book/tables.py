@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
-from cells import cells, digits_of, grid, list_table, over_seeds, pivot, told_seeds
+from cells import cells, controls_below, digits_of, grid, list_table, over_seeds, pivot, told_seeds
 from names import label, measure, name
 
 PAPERS = ("increment_cam", "l_cam", "lfi_cam", "calm")
@@ -66,7 +66,7 @@ def _table(rows, protocol):
 
     found = rows.groupby(["method", "metric", "setting"], sort=False)[["key", "value", "n", "cell"]].agg(list).reset_index()
     found["cell"] = [over_runs(*own) for own in found.itertuples(index=False)]
-    wide = pivot(found, "method", ["metric", "setting"], "not run")
+    wide = controls_below(pivot(found, "method", ["metric", "setting"], "not run"))
     head = ["method", *map(measure, wide.columns), "n"]
     wide["n"] = [f"{usual[method]:,}" for method in wide.index]
     return grid(wide, head, f"Protocol {protocol}; {told_seeds(len(runs))}; n images (or pairs)")
@@ -145,13 +145,3 @@ def published(entries, paper):
 def load_yaml(path):
     """Read one of the book's yaml files."""
     return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-
-
-def number(row, *, interval=True, sign=False, digits=1):
-    """A row's value with its interval in brackets; a dash where there is none."""
-    if row is None or not row["value"]:
-        return "–"
-    text = f"{float(row['value']):{'+' if sign else ''}.{digits}f}"
-    if interval and row.get("ci_low") and row.get("ci_high"):
-        text += f" [{float(row['ci_low']):.{digits}f},\N{NO-BREAK SPACE}{float(row['ci_high']):.{digits}f}]"
-    return text

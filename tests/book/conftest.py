@@ -52,6 +52,14 @@ def write_run(folder, rows):
         writer.writerows(rows)
 
 
+def write_study(folder, name, rows):
+    """Write the file of a study or benchmark; the tables that the book makes of it."""
+    import experiments
+
+    pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
+    return experiments.study(folder, name)
+
+
 def picture():
     from matplotlib.figure import Figure
 
