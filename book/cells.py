@@ -16,14 +16,19 @@ def cell(value, low=math.nan, high=math.nan, *, digits=1, sign="", unit=""):
     """A number as it stands in a table, `41.3 [40.0, 42.5]`: each part is rounded once, from what the file has; without a value a dash."""
     if pd.isna(value):
         return "–"
-    ends = "" if pd.isna(low) or pd.isna(high) else f" [{low:.{digits}f},{NBSP}{high:.{digits}f}]"
-    return f"{value:{sign}.{digits}f}{unit}{ends}"
+    ends = "" if pd.isna(low) or pd.isna(high) else f" [{_rounded(low, digits)},{NBSP}{_rounded(high, digits)}]"
+    return f"{_rounded(value, digits, sign)}{unit}{ends}"
 
 
-def texts(values, digits=1, unit="", sign=""):
+def _rounded(value, digits, sign=""):
+    text = f"{value:{sign}.{digits}f}"
+    return text if float(text) else text.removeprefix("-")  # no negative zero
+
+
+def texts(values, digits=1, unit=""):
     """The cells of a column of values; ``digits``: one number, or one a value."""
     found = zip(values, np.broadcast_to(digits, len(values)), strict=True)
-    return pd.Series([cell(value, digits=of, unit=unit, sign=sign) for value, of in found], values.index, object)
+    return pd.Series([cell(value, digits=of, unit=unit) for value, of in found], values.index, object)
 
 
 def cells(rows, digits=1, sign="", value="value"):

@@ -124,7 +124,7 @@ def _alike(rows, told, images):
     """How alike the maps of two trainings are, beside the maps of different images."""
     pair, shuffled = (rows[rows["of"] == of].set_index(["method", "metric"]) for of in ("pair", "shuffled"))
     digits = [2 if metric == "stability_correlation" else 1 for _, metric in pair.index]
-    value, other, least, most = (texts(of, digits, sign="z") for of in (pair["value"], shuffled["value"], pair["least"], pair["most"]))
+    value, other, least, most = (texts(of, digits) for of in (pair["value"], shuffled["value"], pair["least"], pair["most"]))
     alone, ranges = value + " (" + other + ")", least + " to " + most
     found = [(text, of) if n > 1 else text for text, of, n in zip(alone, ranges, pair["n"], strict=True)]
     wide = pivot(pair.assign(cell=found).reset_index(), "method", "metric")
