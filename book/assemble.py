@@ -6,9 +6,9 @@ _site/work, check_site looks at every page, and only a site without fault become
 """
 
 import argparse
+import functools
 import hashlib
 import json
-import operator
 import os
 import re
 import shutil
@@ -18,14 +18,21 @@ from pathlib import Path
 
 import check_site
 import claims
+import experiments
 import nbformat
-import study_tables
+import pandas as pd
+import registry
 import tables
 import tiles
 from names import name
 
+from reproduce import results
+
+load = functools.cache(results.load)
 BOOK = Path(__file__).resolve().parent
 PUBLISHED = ("subset", "drawn")  # profiles of results/ that have their own tables
+FILES = (results.METRICS, results.DIFFERENCES)
+CONFIGURATION = ["paper", "dataset", "backbone", "recipe"]
 OPENING = {  # the photographs that a paper's page opens with
     "increment_cam": ("camera", "chelsea"), "l_cam": ("coffee", "flower"), "lfi_cam": ("hopper", "rocket"), "calm": ("china", "astronaut"),
 }  # fmt: skip
@@ -101,32 +108,23 @@ def assemble(source, options):
         page.write_text(MARKER.sub(lambda match: generated(match, options), text), encoding="utf-8")
 
 
-def generated(match, options):
+def generated(marker, options):
     """The text that replaces a marker line."""
-    what, first, second = match.groups()
-    if what == "results":
-        return tables.results(read(options, first), second, read(options, first, "differences.csv"))
-    if what == "study":
-        return study_tables.study(options.results / "studies", first)
-    if what == "benchmark":
-        return study_tables.benchmark(options.results / "benchmarks", first)
-    if what == "methods":
-        from cam_core.methods import METHODS
-
-        return study_tables.methods(METHODS)
-    if what == "metrics":
-        from cam_core import metrics
-
-        return study_tables.metrics(metrics)
-    if what == "protocols":
-        from cam_core.protocol import PROTOCOLS
-
-        return study_tables.protocols(PROTOCOLS)
-    if what == "photographs":
-        return photographs(options, first.split(","), second.split(","))
-    if what == "published":
-        return tables.published(tables.load_yaml(BOOK / "published.yaml"), first)
-    return claims.claims(tables.load_yaml(BOOK / "claims.yaml"), *(evidence(options, f) for f in ("metrics.csv", "differences.csv")))
+    what, first, second = marker.groups()
+    match what:
+        case "results":
+            return tables.results(*(read(options, first, file) for file in FILES), second)
+        case "claims":
+            return claims.claims(tables.load_yaml(BOOK / "claims.yaml"), *(evidence(options, file) for file in FILES))
+        case "published":
+            return tables.published(tables.load_yaml(BOOK / "published.yaml"), first)
+        case "study":
+            return experiments.study(options.results / "studies", first)
+        case "benchmark":
+            return experiments.study(options.results / "benchmarks", first)
+        case "photographs":
+            return photographs(options, first.split(","), second.split(","))
+    return {"methods": registry.methods, "metrics": registry.metrics, "protocols": registry.protocols}[what]()
 
 
 def photographs(options, chosen, methods):
@@ -139,18 +137,18 @@ def photographs(options, chosen, methods):
     raise ValueError(f"{folder} has no photographs.json; run `make photographs` first, or pass --allow-missing")
 
 
-def read(options, profile, file="metrics.csv"):
-    """Rows of a profile: of the one whose notebooks are the pages as it ran, of others as published."""
-    return tables.read(options.runs if profile == options.profile else options.results, profile, file)
+def read(options, profile, file):
+    """Records or differences of a profile: of the one whose notebooks are the pages as it ran, of others as published."""
+    return load((options.runs if profile == options.profile else options.results) / profile, file)
 
 
 def evidence(options, file):
     """What the claims are held against: the published profiles, and of the pages' own what these do not have (under more seeds)."""
-    found = [row for profile in PUBLISHED for row in read(options, profile, file)]
-    configuration = operator.itemgetter("paper", "dataset", "backbone", "recipe")
-    known = {configuration(row) for row in found}
-    own = [] if options.profile in PUBLISHED else read(options, options.profile, file)
-    return found + [row for row in own if configuration(row) not in known]
+    found = [read(options, profile, file) for profile in PUBLISHED]
+    if options.profile not in PUBLISHED:
+        own, known = read(options, options.profile, file), pd.concat(found)
+        found.append(own[~own.set_index(CONFIGURATION).index.isin(known.set_index(CONFIGURATION).index)])
+    return pd.concat(found, ignore_index=True)
 
 
 def place_notebooks(source, paper, options):

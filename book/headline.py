@@ -4,10 +4,11 @@ import re
 import sys
 from pathlib import Path
 
-import tables
-from names import name
+import pandas as pd
+from cells import cells, pivot
+from names import is_control, measure, name
 
-from cam_core.methods import is_control
+from reproduce import results
 
 HOME = Path(__file__).resolve().parents[1]
 MARKS = ("<!-- headline table: begin -->", "<!-- headline table: end -->")
@@ -18,18 +19,15 @@ COLUMNS = (("average_drop", "50%"), ("map_mean", "50%"), ("energy_pointing_game"
 
 def table(rows):
     """Markdown: the subset's ImageNet runs, method × metric with interval and n; controls in italics."""
-    head = ["run", "method", *(f"{name(metric)} {setting}".strip() for metric, setting in COLUMNS), "n"]
+    head = ["run", "method", *map(measure, COLUMNS), "n"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for run in dict.fromkeys((r["paper"], r["run"]) for r in rows if r["dataset"] == "imagenet"):
-        own = {(r["method"], r["metric"], r["setting"]): r for r in rows if (r["paper"], r["run"]) == run}
-        for method in METHODS:
-            cells = [own.get((method, *column)) for column in COLUMNS]
-            first = next((cell for cell in cells if cell), None)
-            if first and int(float(first["n"])) >= FEWEST:
-                title = f"{name(run[0])}, {name(first['backbone'])}"
-                shown = f"*{name(method)}*" if is_control(method) else name(method)
-                values = [tables.number(cell) if cell else "–" for cell in cells]
-                lines.append("| " + " | ".join([title, shown, *values, first["n"]]) + " |")
+    rows = pd.DataFrame(COLUMNS, columns=["metric", "setting"]).merge(rows[(rows["dataset"] == "imagenet") & rows["method"].isin(METHODS)])
+    for (paper, _, backbone), own in rows.assign(cell=cells(rows)).groupby(["paper", "key", "backbone"]):
+        n = own.groupby("method")["n"].first()
+        wide = pivot(own, "method", ["metric", "setting"]).reindex(METHODS).dropna().reindex(columns=COLUMNS, fill_value="–")
+        for method, values in wide[n.reindex(wide.index) >= FEWEST].iterrows():
+            shown = f"*{name(method)}*" if is_control(method) else name(method)
+            lines.append("| " + " | ".join([f"{name(paper)}, {name(backbone)}", shown, *values, str(n[method])]) + " |")
     return "\n".join(lines) if len(lines) > 2 else "*No run on real images has been published yet.*"
 
 
@@ -47,7 +45,7 @@ def main(arguments):
     """Write the table, or with --check exit with 1 where it is not the one of results/."""
     readme = HOME / "README.md"
     text = readme.read_text(encoding="utf-8")
-    new = filled(text, tables.read(HOME / "results", "subset"))
+    new = filled(text, results.load(HOME / "results/subset"))
     if "--check" in arguments:
         return 0 if new == text else "README.md: the headline table is not that of results/; run `python book/headline.py`"
     readme.write_text(new, encoding="utf-8")

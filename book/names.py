@@ -1,5 +1,6 @@
 """Identifiers as the book prints them."""
 
+from cam_core.methods import is_control
 from cam_core.methods.method import WRITTEN
 
 NAMES = WRITTEN | {
@@ -151,3 +152,14 @@ NAMES = WRITTEN | {
 def name(word):
     """The printed form of an identifier; an unknown one is shown as it is."""
     return NAMES.get(word, word)
+
+
+def label(method):
+    """A method's printed name at the head of a line, where a control is called one."""
+    return ("control: " if is_control(method) else "") + name(method)
+
+
+def measure(key):
+    """The printed form of (metric, setting)."""
+    metric, setting = key
+    return f"{name(metric)} {setting}".strip()

@@ -115,19 +115,20 @@ def _read(path: Path | str, text: Sequence[str], numbers: Sequence[str], check: 
     return frame
 
 
-def load(root: Path | str) -> pd.DataFrame:
-    """All records of the complete runs under `root` (runs, runs/subset, results, one run folder, ...) in one table.
+def load(root: Path | str, file: str = METRICS) -> pd.DataFrame:
+    """All records, or with `file=DIFFERENCES` all differences, of the complete runs under `root` (runs, results/subset, ...) in one table.
 
     Columns: profile, key (the last three folder names are profile/paper/key), then the record's.
     A folder without provenance, `<key>.part` and `<key>.failed` are no results. No run at all: an empty table.
     """
+    read, columns = (read_records, COLUMNS) if file == METRICS else (read_differences, DIFFERENCE)
     frames = []
-    for folder in complete(root):
-        frame = read_records(folder / METRICS)
+    for folder in (folder for folder in complete(root) if (folder / file).exists()):
+        frame = read(folder / file)
         frame.insert(0, "profile", folder.parts[-3])
         frame.insert(1, "key", folder.name)
         frames.append(frame)
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["profile", "key", *COLUMNS])
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["profile", "key", *columns])
 
 
 def complete(root: Path | str) -> list[Path]:

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from nbformat import v4
+
+from reproduce import results
 
 BOOK = Path(__file__).resolve().parents[2] / "book"
 sys.path.insert(0, str(BOOK))
@@ -21,24 +24,41 @@ RUNS = {
     "lfi_cam": ["drawn_imagenet-resnet8-s0"],
     "calm": ["drawn_cub-resnet8-s0"],
 }
-COLUMNS = [
-    *("paper", "dataset", "split", "backbone", "weights", "recipe", "protocol", "method", "metric", "setting"),
-    *("value", "ci_low", "ci_high", "n", "seed"),
-]
 
 
 def row(**given):
-    base = dict.fromkeys(COLUMNS, "") | {"split": "val", "protocol": "energy", "metric": "energy_pointing_game", "n": "40", "seed": "0"}
+    base = dict.fromkeys(results.COLUMNS, "") | {
+        "split": "val",
+        "protocol": "energy",
+        "metric": "energy_pointing_game",
+        "n": "40",
+        "seed": "0",
+    }
     return base | {"ci_low": "1.0", "ci_high": "99.0"} | given
+
+
+def frame(rows, columns=results.COLUMNS):
+    """Rows of texts as `results.load` gives them: numbers are numbers, a text that is not there is empty."""
+    table = pd.DataFrame(rows, columns=["profile", "key", *columns]).fillna("")
+    numbers = {column: pd.to_numeric(table[column]) for column in (*results.NUMBERS, "p", "p_holm") if column in table}
+    return table.assign(**numbers).astype({"n": int, "seed": int})
 
 
 def write_run(folder, rows):
     folder.mkdir(parents=True)
     (folder / "provenance.json").write_text("{}")
     with (folder / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, results.COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def write_study(folder, name, rows):
+    """Write the file of a study or benchmark; the tables that the book makes of it."""
+    import experiments
+
+    pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
+    return experiments.study(folder, name)
 
 
 def picture():
@@ -114,7 +134,7 @@ def site(root):
 
 
 def rows(*methods, **given):
-    base = {"paper": "l_cam", "dataset": "imagenet", "backbone": "resnet50", "run": "r", "profile": "subset"}
+    base = {"paper": "l_cam", "dataset": "imagenet", "backbone": "resnet50", "key": "r", "profile": "subset"}
     return [row(**(base | {"method": m, "value": v, "ci_low": low, "ci_high": high} | given)) for m, v, low, high in methods]
 
 

@@ -1,48 +1,19 @@
-"""Tables of the studies and benchmarks, made from results/studies/*.csv and results/benchmarks/*.csv; nothing here computes a number."""
+"""Tables of what the library has: every method, every metric, every protocol."""
 
-import csv
 import inspect
-from pathlib import Path
 
-import learned_tables
-import method_tables
-import metric_tables
-import race_tables
-from names import name
-from tables import list_table
+from cells import list_table
 
-STUDIES = method_tables.KINDS | learned_tables.KINDS | metric_tables.KINDS
-SUMMARIES = {"increment_cam": method_tables.readings}  # of all results of one kind
+import cam_core.metrics
+from cam_core.methods import METHODS
+from cam_core.metrics import Metric
+from cam_core.protocol import PROTOCOLS
 
 
-def study(folder, what):
-    """The table of one study by its name: the part before a dash names the kind, `forms-resnet18` being of the kind `forms`."""
-    if what in SUMMARIES:
-        return SUMMARIES[what]([_rows(path) for path in sorted(Path(folder).glob(f"{what}-*.csv"))])
-    return _table(folder, what, STUDIES)
-
-
-def benchmark(folder, what):
-    """The tables of one benchmark by its name."""
-    return _table(folder, what, race_tables.KINDS)
-
-
-def _table(folder, what, kinds):
-    path = Path(folder) / f"{what}.csv"
-    if not path.exists():
-        return f"*Not run yet: {', '.join(name(part) for part in what.split('-'))}.*\n"
-    return kinds[what.partition("-")[0]](_rows(path))
-
-
-def _rows(path):
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def methods(table):
+def methods():
     """The registry as a table: what each method is, whose, what it costs, whether it depends on the class."""
     lines = []
-    for key, one in table.items():
+    for key, one in METHODS.items():
         function, options = getattr(one.function, "func", one.function), getattr(one.function, "keywords", {})
         told = " ".join((function.__doc__ or "").strip().split("\n\n")[0].split()).replace("``", "`")
         if options:
@@ -62,22 +33,21 @@ NEEDS = {
 MEASURES = ("wins", "map_stability", "cascading_randomization")  # that give numbers without being a Metric
 
 
-def metrics(module):
+def metrics():
     """Every metric as a table: what it measures, which direction is better, its protocol and what it needs beside the maps."""
     lines = []
-    for key in module.__all__:
-        one = getattr(module, key)
-        if key not in MEASURES and not (isinstance(one, type) and issubclass(one, module.Metric) and one is not module.Metric):
-            continue
-        told = inspect.getdoc(one).split("\n")[0].replace("``", "`")
+    for key in cam_core.metrics.__all__:
+        one = getattr(cam_core.metrics, key)
         if key in MEASURES:
-            lines.append([f"`{key}`", told, "–"])
+            conditions = "–"
+        elif isinstance(one, type) and issubclass(one, Metric) and one is not Metric:
+            option = inspect.signature(one).parameters.get("protocol")
+            protocol = one.protocol or ("" if option is None else option.default)
+            better = {True: "higher", False: "lower", None: "neither"}[one.higher_is_better]
+            conditions = f"{better}{f'; `{protocol}`' if protocol else ''}; {NEEDS.get(one.needs, one.needs)}"
+        else:
             continue
-        option = inspect.signature(one).parameters.get("protocol")
-        protocol = one.protocol or ("" if option is None else option.default)
-        better = {True: "higher", False: "lower", None: "neither"}[one.higher_is_better]
-        under = f"; `{protocol}`" if protocol else ""
-        lines.append([f"`{key}`", told, f"{better}{under}; {NEEDS.get(one.needs, one.needs)}"])
+        lines.append([f"`{key}`", inspect.getdoc(one).split("\n")[0].replace("``", "`"), conditions])
     return list_table(["metric", "what it measures", "better; protocol; needs"], lines, "", kind="prose", widths="22 50 28")
 
 
@@ -90,10 +60,10 @@ FINISHINGS = {
 FILLS = {None: "–", "black": "black", "mean": "mean colour", "imputed": "imputed"}
 
 
-def protocols(table):
+def protocols():
     """Every protocol as a row: its view, the class explained, the finishing of the map, what replaces a hidden pixel."""
-    lines = []
-    for key, one in table.items():
-        lines.append([f"`{key}`", VIEWS[one.view], TARGETS[one.target], FINISHINGS[one.finishing], FILLS[one.fill]])
     head = ["protocol", "view", "explained class", "finishing of the map", "fill of what is hidden"]
+    lines = [
+        [f"`{one.name}`", VIEWS[one.view], TARGETS[one.target], FINISHINGS[one.finishing], FILLS[one.fill]] for one in PROTOCOLS.values()
+    ]
     return list_table(head, lines, "", kind="prose")

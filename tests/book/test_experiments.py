@@ -1,45 +1,36 @@
 """The tables of studies and benchmarks say what the files say, and that nothing ran where there is no file."""
 
-import csv
+import experiments
+import pandas as pd
+import registry
 
-import study_tables
-
-from .conftest import BOOK
+from .conftest import BOOK, write_study
 
 PAGE = BOOK / "protocol.md"
 
 
-def write(folder, name, rows):
-    with (folder / f"{name}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def test_what_is_not_there_was_not_run(tmp_path):
-    assert study_tables.study(tmp_path, "forms-resnet18") == "*Not run yet: forms of one method, ResNet-18.*\n"
+    assert experiments.study(tmp_path, "forms-resnet18") == "*Not run yet: forms of one method, ResNet-18.*\n"
 
 
 def test_what_a_peer_does_otherwise_stands_below_the_forms_of_our_own(tmp_path):
     facts = {"form": "hires_cam", "correlation": 0.98, "ci_low": 0.97, "ci_high": 0.99, "worst": 0.9, "energy": 61, "energy_other": 68.25}
     facts |= {"n": 40, "backbone": "resnet18", "weights": "w"}
     rows = [facts | {"other": "hires_cam[x]", "otherwise": ""}, facts | {"other": "grad-cam: HiResCAM", "otherwise": "a ReLU"}]
-    write(tmp_path, "forms-resnet18", rows)
-    text = study_tables.study(tmp_path, "forms-resnet18")
+    text = write_study(tmp_path, "forms-resnet18", rows)
     assert text.index("* - `hires_cam`\n  - `hires_cam[x]`\n  - 0.980") < text.index("What a peer computes otherwise; ResNet-18")
     assert "* - grad-cam: HiResCAM\n  - `hires_cam`\n  - a ReLU\n  - 0.980 [0.970" in text
     assert "  - 0.900\n  - 61.0\n  - 68.2\n  - 40" in text
     assert " (0.900)\n  - 61.0 / 68.2\n  - 40" in text
-    write(tmp_path, "forms-resnet18", rows[:1])
-    assert "peer" not in study_tables.study(tmp_path, "forms-resnet18")
+    write_study(tmp_path, "forms-resnet18", rows[:1])
+    assert "peer" not in experiments.study(tmp_path, "forms-resnet18")
 
 
 def test_a_race_is_told_as_ratios_to_its_first_contender(tmp_path):
     base = {"group": "g", "cpu_seconds": 4, "extra_mb": 10, "rounds": 3, "machine": "2 cores", "packages": "torch 2"}
     rows = [base | {"contender": "forward", "seconds": 2}, base | {"contender": "slow", "seconds": 5, "cpu_seconds": 12}]
     rows.append({"group": "agreement", "contender": "a beside b", "correlation": 0.99987})
-    write(tmp_path, "methods", rows)
-    text = study_tables.benchmark(tmp_path, "methods")
+    text = write_study(tmp_path, "methods", rows)
     assert "  - 2.50\n  - 3.00" in text
     assert "0.99987" in text
 
@@ -48,12 +39,11 @@ def test_a_floor_says_how_much_any_implementation_could_win(tmp_path):
     facts = {"group": "g", "cpu_seconds": 4, "extra_mb": 10, "rounds": 3, "machine": "2 cores", "packages": "torch 2", "multiply_adds": ""}
     times = {"score_cam": 75, "grad-cam: ScoreCAM": 100, "torchcam: ScoreCAM": 110}
     rows = [facts | {"contender": contender, "seconds": seconds} for contender, seconds in times.items()]
-    write(tmp_path, "methods", rows)
-    assert "multiply-adds" not in study_tables.benchmark(tmp_path, "methods")
+    write_study(tmp_path, "methods", rows)
+    assert "multiply-adds" not in experiments.study(tmp_path, "methods")
     floor = {"extra_mb": "", "multiply_adds": 7345.2}
     rows += [facts | floor | {"contender": f"floor: {kind}", "seconds": s} for kind, s in (("product", 80), ("convolution", 60))]
-    write(tmp_path, "methods", rows)
-    text = study_tables.benchmark(tmp_path, "methods")
+    text = write_study(tmp_path, "methods", rows)
     assert "floor: convolution\n  - 60.00 s\n  - 0.80\n  - 1.00\n  - –" in text
     assert "(grad-cam: ScoreCAM) takes 100.0 s, ours 75.0 s" in text
     assert "7.3·10¹² multiply-adds, which take 60.0 s" in text
@@ -61,16 +51,14 @@ def test_a_floor_says_how_much_any_implementation_could_win(tmp_path):
     assert "ours is 1.33 times as fast, and 80 % of its time" in text
     assert "bfloat16" not in text
     half = {"score_cam, bfloat16": 40, "bfloat16 floor: convolution": 32}
-    write(tmp_path, "methods", [*rows, *(facts | {"contender": contender, "seconds": s} for contender, s in half.items())])
-    text = study_tables.benchmark(tmp_path, "methods")
+    text = write_study(tmp_path, "methods", [*rows, *(facts | {"contender": contender, "seconds": s} for contender, s in half.items())])
     assert "In bfloat16 they take 32.0 s, 3.12 times less than the peer in float32; ours then takes 2.50 times less." in text
 
 
 def test_what_was_counted_stands_below_the_race(tmp_path):
     times = {"group": "g", "seconds": 1, "cpu_seconds": 1, "extra_mb": 1, "rounds": 3, "machine": "2 cores", "packages": "torch 2"}
     counts = [{"group": "passes", "contender": "one method", "count": 12.0}, {"group": "passes", "contender": "none", "count": 0.0}]
-    write(tmp_path, "metrics", [times | {"contender": "trees"}, *counts])
-    text = study_tables.benchmark(tmp_path, "metrics")
+    text = write_study(tmp_path, "metrics", [times | {"contender": "trees"}, *counts])
     assert text.index("trees") < text.index("one method\n  - 12") < text.index("none\n  - 0")
 
 
@@ -83,8 +71,7 @@ def test_a_budget_has_a_column_for_every_number_of_passes(tmp_path):
         rows.append(row | {"metric": "average_drop", "setting": "50%", "value": 40 + m, "difference": m / 8})
         if "predicted" in way:
             rows += [row | {"metric": metric, "value": 0.25} for metric in ("promised", "promise_off", "reaches")]
-    write(tmp_path, "score_cam_budget-x", rows)
-    text = study_tables.study(tmp_path, "score_cam_budget-x")
+    text = write_study(tmp_path, "score_cam_budget-x", rows)
     assert text.count("0.980 (0.900)") == 4  # the floor stands in every column
     assert "12 images" in text
     assert "predicted, variance, 64\n  - 64\n  - 0.980\n  - 25 %\n  - 0.250\n" in text
@@ -112,8 +99,7 @@ def test_the_reported_half_stands_above_the_paired_differences(tmp_path):
             for metric in ("spearman", "effective_share", "rank")
         ),
     ]
-    write(tmp_path, "increment_cam-imagenet-resnet18", rows)
-    text = study_tables.study(tmp_path, "increment_cam-imagenet-resnet18")
+    text = write_study(tmp_path, "increment_cam-imagenet-resnet18", rows)
     assert "Best of 60 tries" in text
     assert "- Increment-CAM, 2 tries: layer last, layer3; resolution map; path map; weight increment; merge sum" in text
     assert "- Grad-CAM, 8 tries: layer last; gradients mean; share of the channels 8 from 0 to 7; exponent 2" in text
@@ -132,8 +118,7 @@ def test_shares_of_the_map_stand_side_by_side_a_table_a_network(tmp_path):
         for m, v in (("random_map", 40), ("grad_cam[no relu]", 20))
         for s in ("100%", "50%")
     ]
-    write(tmp_path, "published_gap", [*rows, row("resnet50", "random_map", "map_mean", "100%", 51)])
-    text = study_tables.study(tmp_path, "published_gap")
+    text = write_study(tmp_path, "published_gap", [*rows, row("resnet50", "random_map", "map_mean", "100%", 51)])
     assert text.count("list-table") == 2
     assert "ResNet-50 (`w`), 50 ImageNet validation images" in text
     assert text.index("* - Grad-CAM without ReLU\n  - 20.0\n  - 20.0") < text.index("* - control: random map\n  - 40.0\n  - 40.0")
@@ -141,11 +126,12 @@ def test_shares_of_the_map_stand_side_by_side_a_table_a_network(tmp_path):
 
 
 def test_all_networks_of_the_study_stand_in_one_table(tmp_path):
-    assert study_tables.study(tmp_path, "increment_cam") == "*Not run yet.*\n"
+    assert experiments.study(tmp_path, "increment_cam") == "*Not run yet.*\n"
     facts = {"role": "difference", "method": "increment_cam", "than": "grad_cam", "metric": "pixel_precision", "setting": "", "n": 50}
     for backbone, value in (("resnet18", -2), ("mobilenet_v2", 3)):
-        write(tmp_path, f"increment_cam-imagenet-{backbone}", [facts | {"dataset": "imagenet", "backbone": backbone, "value": value}])
-    text = study_tables.study(tmp_path, "increment_cam")
+        rows = pd.DataFrame([facts | {"dataset": "imagenet", "backbone": backbone, "value": value}])
+        rows.to_csv(tmp_path / f"increment_cam-imagenet-{backbone}.csv")
+    text = experiments.study(tmp_path, "increment_cam")
     assert text.index("MobileNetV2") < text.index("+3.0") < text.index("ResNet-18") < text.index("-2.0")
     assert text.count("\n* - ") == 1 + 2 * 3
 
@@ -153,7 +139,7 @@ def test_all_networks_of_the_study_stand_in_one_table(tmp_path):
 def test_the_registry_is_told_whole():
     from cam_core.methods import METHODS
 
-    text = study_tables.methods(METHODS)
+    text = registry.methods()
     assert text.count("\n* - ") == len(METHODS) + 1
     assert all(f"`{name}`" in text for name in METHODS)
     assert "The same for every class." in text
@@ -170,8 +156,7 @@ def test_known_maps_say_which_of_them_beat_the_mask(tmp_path):
     rows += [row(n, m, "average_drop", v, a) for n in ("trained", "wired") for m, v, a in (("cue_mask", 20, ""), ("fake_cam", 0, "better"))]
     rows += [row(n, "cue_mask", "localization_error", 0, protocol="wsol") for n in ("trained", "wired")]
     rows += [row("trained", "cue_mask", f"correct_after_{what}", v) for what, v in (("removal", 12), ("random_removal", 60))]
-    write(tmp_path, "trust", rows)
-    text = study_tables.study(tmp_path, "trust")
+    text = write_study(tmp_path, "trust", rows)
     assert text.count("right on 39 of 40 images, follows the cue and nothing else on 34") == 2
     assert text.count("  - 20.0\n  - **0.0** +\n") == 2
     assert "  - 0.00\n" in text  # nothing to be better than
@@ -184,23 +169,21 @@ def test_calibration_prints_how_far_each_method_moves(tmp_path):
     ways = [("even", "min_max", 20), ("even", "max", 26), ("log", "min_max", 12)]
     rows = [facts | {"thresholds": t, "calibration": c, "variant": "zeros kept", "value": v} for t, c, v in ways]
     rows += [facts | {"thresholds": "log", "calibration": "min_max", "variant": "per pair", "value": 50}]
-    write(tmp_path, "calibration-drawn_cub-resnet8", rows)
-    text = study_tables.study(tmp_path, "calibration-drawn_cub-resnet8")
+    text = write_study(tmp_path, "calibration-drawn_cub-resnet8", rows)
     assert "  - 20.0\n  - 26.0\n  - 12.0\n  - 14.0\n  - 38.0" in text
     assert "plain network 90.0" in text
 
 
 def test_what_an_interval_misses_stands_out(tmp_path):
     rows = [{"case": "c", "n": n, "coverage": v, "repetitions": 9, "resamples": 5} for n, v in ((30, 91.26), (128, 93), (300, 97.04))]
-    write(tmp_path, "coverage", rows)
-    assert "* - c\n  - **91.3**\n  - 93.0\n  - **97.0**" in study_tables.study(tmp_path, "coverage")
+    write_study(tmp_path, "coverage", rows)
+    assert "* - c\n  - **91.3**\n  - 93.0\n  - **97.0**" in experiments.study(tmp_path, "coverage")
 
 
 def test_a_method_and_itself_at_the_common_mean_stand_side_by_side(tmp_path):
     facts = {"metric": "average_drop", "n": 60, "backbone": "resnet18", "weights": "w"}
     rows = [facts | {"base": b, "mean": m, "value": v} for b, m, v in (("grad_cam", "", 9), ("layer_cam", "", 8), ("grad_cam", "0.3", 7))]
-    write(tmp_path, "equal_mean-resnet18", rows)
-    text = study_tables.study(tmp_path, "equal_mean-resnet18")
+    text = write_study(tmp_path, "equal_mean-resnet18", rows)
     assert "* - Grad-CAM\n  - 9.0\n  - 7.0\n* - LayerCAM\n  - 8.0\n  - –" in text
     assert "60 ImageNet" in text
 
@@ -209,10 +192,10 @@ def test_every_metric_is_told_with_its_protocol():
     from cam_core import metrics
     from cam_core.protocol import PROTOCOLS
 
-    text = study_tables.metrics(metrics)
+    text = registry.metrics()
     classes = [k for k in metrics.__all__ if isinstance(getattr(metrics, k), type) and issubclass(getattr(metrics, k), metrics.Metric)]
     assert all(f"* - `{key}`\n" in text for key in classes if key != "Metric")
-    assert text.count("\n* - ") == len(classes) + len(study_tables.MEASURES)
+    assert text.count("\n* - ") == len(classes) + len(registry.MEASURES)
     assert all(f"`{protocol}`" in text for protocol in PROTOCOLS if protocol not in ("energy_present", "score_cam"))
     assert "* - `AverageDrop`\n  - Mean of max(0, Y - O) / Y in percent" in text
 
@@ -220,7 +203,7 @@ def test_every_metric_is_told_with_its_protocol():
 def test_every_protocol_is_in_the_table_and_on_the_page():
     from cam_core.protocol import PROTOCOLS
 
-    text = study_tables.protocols(PROTOCOLS)
+    text = registry.protocols()
     assert text.count("\n* - ") == 1 + len(PROTOCOLS)
     row = "* - `score_cam`\n  - squash to 224 × 224\n  - prediction\n  - bilinear, then min-max\n  - mean colour\n"
     assert row in text
@@ -235,4 +218,4 @@ def test_every_metric_is_on_the_page_of_the_protocols():
 
     told = [k for k in metrics.__all__ if isinstance(getattr(metrics, k), type) and issubclass(getattr(metrics, k), metrics.Metric)]
     page = PAGE.read_text(encoding="utf-8")
-    assert [key for key in (*told, *study_tables.MEASURES) if f"`{key}`" not in page and key != "Metric"] == []
+    assert [key for key in (*told, *registry.MEASURES) if f"`{key}`" not in page and key != "Metric"] == []

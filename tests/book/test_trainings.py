@@ -1,25 +1,16 @@
 """The learned models' tables say what the files say: a seed's value, what did not run, a floor beside its number."""
 
-import csv
+import experiments
+import trainings
 
-import learned_tables
-import study_tables
-
-
-def write(folder, name, rows):
-    with (folder / f"{name}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
-        writer.writeheader()
-        writer.writerows(rows)
-    return (study_tables.benchmark if name == "training" else study_tables.study)(folder, name)
+from .conftest import write_study
 
 
 def test_what_is_not_there_was_not_run(tmp_path):
-    told = {kind: study_tables.study(tmp_path, kind) for kind in learned_tables.KINDS}
+    told = {kind: experiments.study(tmp_path, kind) for kind in trainings.KINDS}
     assert told["shortcut"] == "*Not run yet: a planted mark.*\n"
-    assert (
-        study_tables.study(tmp_path, "scratch-cifar10-resnet20") == "*Not run yet: trainings from scratch, CIFAR-10 (subset), ResNet-20.*\n"
-    )
+    scratch = experiments.study(tmp_path, "scratch-cifar10-resnet20")
+    assert scratch == "*Not run yet: trainings from scratch, CIFAR-10 (subset), ResNet-20.*\n"
 
 
 def marks(seeds):
@@ -37,13 +28,13 @@ def marks(seeds):
 
 
 def test_every_seed_of_the_mark_has_its_own_interval_and_ten_have_one_together(tmp_path):
-    text = write(tmp_path, "shortcut", list(marks([0])))
+    text = write_study(tmp_path, "shortcut", list(marks([0])))
     assert "90.0 [1.0,\N{NO-BREAK SPACE}3.0]" in text
     assert "-7.0 [1.0" in text
-    text = write(tmp_path, "shortcut", list(marks([0, 1])))
+    text = write_study(tmp_path, "shortcut", list(marks([0, 1])))
     assert "90.0 [1.0, 3.0]\\\n    91.0 [1.0, 3.0]\n" in text.replace("\N{NO-BREAK SPACE}", " ")
     assert "one value a seed [95 % interval over the images of that seed], 2 seeds" in text
-    text = write(tmp_path, "shortcut", list(marks(range(10))))
+    text = write_study(tmp_path, "shortcut", list(marks(range(10))))
     assert "  - 24.5 [22.3,\N{NO-BREAK SPACE}26.7]\n" in text  # 24.5 ± 2.262 · 3.028 / √10
     assert "mean of 10 seeds [its 95 % interval over the seeds]" in text
 
@@ -58,7 +49,7 @@ def test_features_stand_under_their_head(tmp_path):
     rows.append(
         {**facts, "than": "plain", "trunk": "lfi_cam", "head": "own", "method": "cam", "metric": "energy_pointing_game", "value": 10}
     )
-    text = write(tmp_path, "lfi_features", rows)
+    text = write_study(tmp_path, "lfi_features", rows)
     accuracy = text.split(":::")[1]
     assert accuracy.index("50.0") < accuracy.index("51.0") < accuracy.index("60.0") < accuracy.index("62.0")
     assert "10.0 [1.0" in text.split(":::")[-2]
@@ -77,7 +68,7 @@ def test_ways_of_leaving_ml(tmp_path):
         | ({"ci_low": -1, "ci_high": 1.25} if m == "accuracy" else {})
         for m in ("accuracy", "nll")
     ]
-    text = write(tmp_path, "em_ml", rows)
+    text = write_study(tmp_path, "em_ml", rows)
     assert "- 3e-02\n  - 9e-01\n  - 61.5\n  - 0.9877" in text
     assert "- EM, float64\n  - 1e-12\n  - –" in text
     assert "CALM-EM − CALM-ML\n  - 0.2 [-1.0,\N{NO-BREAK SPACE}1.2]\n  - 1.5\n  - -2.0 to 3.0" in text
@@ -87,7 +78,7 @@ def test_ways_of_leaving_ml(tmp_path):
 def test_parameters_stand_in_millions(tmp_path):
     facts = {"backbone": "resnet50", "classes": 1000}
     parts = {"plain": 25557032, "fin_3x3": 151011328, "fin_1x1": 16793600, "abn_branch": 18027834}
-    text = write(tmp_path, "parameters", [facts | {"part": part, "value": value} for part, value in parts.items()])
+    text = write_study(tmp_path, "parameters", [facts | {"part": part, "value": value} for part, value in parts.items()])
     assert "ResNet-50, 1000 classes\n  - 25.56\n  - 151.01\n  - 16.79\n  - 18.03" in text
 
 
@@ -103,7 +94,7 @@ def test_half_a_plan_is_told_as_half(tmp_path):
             ("lfi_cam", 1, "accuracy", "failed", ""),
         )
     ]
-    text = write(tmp_path, "scratch-cifar10-resnet20", rows)
+    text = write_study(tmp_path, "scratch-cifar10-resnet20", rows)
     assert "learning rate 0.1, batch 128, weight decay 0.0001; seed 0\n  - 73.2\n  - 70.1\n  - 57.2" in text
     assert "learning rate 0.05, batch 128, weight decay 0.0005; seed 0\n  - not run\n  - failed\n  - –" in text
     assert "*Trainings under two settings: not run yet.*" in text
@@ -118,7 +109,7 @@ def test_half_a_plan_is_told_as_half(tmp_path):
             ("stability_correlation", "shuffled", -0.001),
         )
     ]
-    text = write(tmp_path, "scratch-cifar10-resnet20", rows)
+    text = write_study(tmp_path, "scratch-cifar10-resnet20", rows)
     cells = ("54.0 (40.4)", "53.5 to 55.0", "0.72 (0.00)", "0.22 to 1.72")
     whole, its_range, half, half_range = (cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in cells)
     told = f"- LFI-CAM: CAM\n  - {whole}\\\n    {its_range}\n  - {half}\\\n    {half_range}\n  - 3 of 10"
@@ -126,12 +117,12 @@ def test_half_a_plan_is_told_as_half(tmp_path):
     assert "beneath it least to most over the pairs" in text
     for row in rows:
         row |= {"n": 1} if row["role"] == "mean" else {}
-    text = write(tmp_path, "scratch-cifar10-resnet20", rows)
+    text = write_study(tmp_path, "scratch-cifar10-resnet20", rows)
     assert "- LFI-CAM: CAM\n  - 54.0 (40.4)\n  - 0.72 (0.00)\n  - 1 of 10" in text
     assert "least to most" not in text
 
 
-def test_a_table_of_the_earlier_script_says_so():
+def test_a_table_of_the_earlier_script_says_so(tmp_path):
     facts = {"dataset": "cifar10", "backbone": "resnet20", "epochs": 12, "images": 100, "seed": 0}
     rows = [facts | {"role": "training", "model": "abn", "setting": s, "metric": "accuracy", "state": "done", "value": 70} for s in (0, 1)]
     mean = {**facts, "role": "mean", "method": "abn", "differs": "settings", "n": 1, "planned": 1}
@@ -140,11 +131,11 @@ def test_a_table_of_the_earlier_script_says_so():
         for metric, value in (("stability_iou_script", 46.3), ("stability_dice_script", 71.5))
         for of in ("pair", "shuffled")
     ]
-    earlier, whole = learned_tables.scratch(rows + means[:2]), learned_tables.scratch(rows + means)
+    earlier, whole = (write_study(tmp_path, "scratch-cifar10-resnet20", rows + own) for own in (means[:2], means))
     assert "The IoU by LFI-CAM's script has an earlier form here" in earlier
     assert "earlier form" not in whole
     assert earlier.startswith(whole)  # and Dice makes no column
-    assert "earlier form" not in learned_tables.scratch(rows)
+    assert "earlier form" not in write_study(tmp_path, "scratch-cifar10-resnet20", rows)
 
 
 def test_every_importance_network_says_how_many_channels_it_chooses(tmp_path):
@@ -155,9 +146,9 @@ def test_every_importance_network_says_how_many_channels_it_chooses(tmp_path):
         ("lfi_cam", "empty_maps", 0), ("lfi_cam[uniform]", "empty_maps", 50),
     )  # fmt: skip
     rows = [{**facts, "setting": 0, "seed": 1, "model": model, "metric": metric, "value": value} for model, metric, value in found]
-    text = write(tmp_path, "scratch-drawn_imagenet-resnet8-ablations", rows)
+    text = write_study(tmp_path, "scratch-drawn_imagenet-resnet8-ablations", rows)
     rows += [{**row, "seed": 2, "state": "not run", "value": ""} for row in rows]
-    text = write(tmp_path, "scratch-drawn_imagenet-resnet8-ablations", rows)
+    text = write_study(tmp_path, "scratch-drawn_imagenet-resnet8-ablations", rows)
     lines = [cells.split("\n  - ") for cells in text.split(":::")[1].split("\n* - ")[1:]]
     assert [(line[0], line[1].strip(), line[2].strip()) for line in lines] == [
         ("network", "seed 1", "seed 2"),
@@ -184,7 +175,7 @@ def test_promises_explanations_and_counts(tmp_path):
     rows += [timed | {"group": "one update", "contender": c, "seconds": s} for c, s in (("cam", 2), ("calm_em", 2.1))]
     rows += [timed | {"group": "decode", "contender": f"{w} workers", "seconds": 4 / (w + 1), "images": 256} for w in (0, 2)]
     rows += [machine | {"group": "multiply-adds, resnet50, stem of stride 1", "contender": "lfi_cam, what it adds", "multiply_adds": 29.59}]
-    text = write(tmp_path, "training", rows)
+    text = write_study(tmp_path, "training", rows)
     assert "a over b\n  - at most 1.1\n  - 1.03" in text
     assert "ABN\n  - 20 ms\n  - 1.50\n  - 100 ms\n  - 1.10" in text
     assert "RISE\n  - 20 ms\n  - 2500.00\n  - –\n  - –" in text

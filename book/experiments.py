@@ -1,0 +1,264 @@
+"""Tables of the studies and benchmarks, a file each of results/studies or results/benchmarks; here those of methods and of metrics."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import races
+import trainings
+from cells import cell, cells, controls_below, grid, keys, list_table, pivot, texts
+from names import measure, name
+
+from reproduce import results
+
+OWN = ("against_cue", "asked", "better", "block", "differs", "m", "mean", "of", "otherwise", "state", "than", "variant")
+TEXT = (*results.TEXT, *OWN)
+
+
+def study(folder, what):
+    """The tables of one study or benchmark: the part of its name before a dash is its kind, `forms-resnet18` being of the kind `forms`."""
+    kind, path = what.partition("-")[0], Path(folder) / f"{what}.csv"
+    if path.exists():
+        return KINDS[kind](read(path))
+    if what in SUMMARIES:
+        return SUMMARIES[what]([read(path) for path in sorted(Path(folder).glob(f"{what}-*.csv"))])
+    return f"*Not run yet: {', '.join(map(name, what.split('-')))}.*\n"
+
+
+def read(path):
+    """The rows of a study: what is a text is one everywhere, and empty where there is none; other columns are numbers."""
+    rows = pd.read_csv(path, dtype=dict.fromkeys(TEXT, "str"), keep_default_na=False, na_values=[""], float_precision="round_trip")
+    return rows.assign(**{column: rows[column].fillna("") if column in rows else "" for column in TEXT})
+
+
+def network_of(rows):
+    """The network that a study is about, and its weights."""
+    return f"{name(rows['backbone'].iloc[0])} (`{rows['weights'].iloc[0]}`)"
+
+
+def forms(rows):
+    """Pairs of forms of one method that have names here; below them what the peers compute otherwise by the same name."""
+    where = f"{network_of(rows)}, ImageNet validation images; value [95 % interval]"
+    rows = rows.assign(
+        form="`" + rows["form"] + "`", correlation=cells(rows, 3, value="correlation"), worst=texts(rows["worst"], 3),
+        energy=texts(rows["energy"]), energy_other=texts(rows["energy_other"]),
+    )  # fmt: skip
+    named, peers = rows[rows["otherwise"] == ""], rows[rows["otherwise"] != ""]
+    named = named.assign(other="`" + named["other"] + "`")[["form", "other", "correlation", "worst", "energy", "energy_other", "n"]]
+    correlation, energy = peers["correlation"] + " (" + peers["worst"] + ")", peers["energy"] + " / " + peers["energy_other"]
+    peers = peers.assign(correlation=correlation, energy=energy)[["other", "form", "otherwise", "correlation", "energy", "n"]]
+    parts = []
+    if len(named):
+        head = ["form", "beside", "correlation of the maps", "worst", "energy in the box", "beside", "n"]
+        parts.append(list_table(head, named.to_numpy(), where))
+    if len(peers):
+        head = ["peer", "is our", "with", "correlation of the maps (worst)", "energy in the box, ours / theirs", "n"]
+        caption = f"What a peer computes otherwise; {where}"
+        parts.append(list_table(head, peers.to_numpy(), caption, kind="prose", widths="18 14 28 22 14 4"))
+    return "\n".join(parts)
+
+
+def budget(rows):
+    """Way x number of passes: correlation with the exact map; then what the greedy choice promises, and what it costs."""
+    where = f"{network_of(rows)}, {rows['n'].max()} images"
+    passes = keys(rows[rows["way"].str.startswith("predicted") & (rows["m"] != "")], "m")
+    found = rows[(rows["metric"] == "correlation") & (rows["way"] != "exact") & ~rows["way"].str.contains("until")]
+    wide = pivot(found.assign(cell=texts(found["value"], 3) + " (" + texts(found["worst"], 3) + ")"), "way", "m", np.nan)
+    wide = wide[passes].apply(lambda column: column.fillna(wide["0"])).fillna("–")  # equal weights need no pass of their own
+    first = grid(wide, ["channels passed", *passes], f"Correlation with the exact map, mean (worst); {where}")
+
+    ways = keys(rows[rows["metric"] == "promised"], ["way", "m"])
+    promised = rows.set_index(["way", "m"]).loc[ways]
+    spent, correlation, reached, off = (promised.loc[promised["metric"] == metric, "value"] for metric in KEPT)
+    kept = pd.DataFrame([texts(spent, 0), texts(correlation, 3), texts(100 * reached, 0, " %"), texts(off, 3)]).T
+    head = ["way", "passes", "correlation", "images at .99 or above", "promise off by"]
+    second = grid(kept, head, f"What the greedy choice promises; {where}", _way)
+
+    measured = keys(rows[rows["difference"].notna()], ["metric", "setting"])
+    exact = rows["way"] == "exact"
+    rows = rows.assign(cell=np.where(exact, texts(rows["value"]), cells(rows, sign="+", value="difference")))
+    cost = pivot(rows, ["way", "m"], ["metric", "setting"])[measured].loc[[*ways, ("equal weights", "0"), *keys(rows[exact], ["way", "m"])]]
+    head = ["way", *map(measure, measured)]
+    third = grid(cost, head, f"Difference from the exact map, paired [95 % interval]; {where}", _way)
+    return "\n".join([first, second, third])
+
+
+KEPT = ("passes", "correlation", "reaches", "promise_off")
+
+
+def _way(key):
+    way, m = key
+    return {"exact": "exact, its value", "equal weights": way}.get(way, f"{way}, {m}" if m else way)
+
+
+COMPARED = {
+    "literal − Grad-CAM": ("increment_cam", "grad_cam"),
+    "tuned − Grad-CAM": ("increment_cam_tuned", "grad_cam"),
+    "tuned − Grad-CAM, tuned": ("increment_cam_tuned", "grad_cam_tuned"),
+    "tuned − tuned, weights equal": ("increment_cam_tuned", "increment_cam_tuned, weights equal"),
+}
+
+
+def readings(studies):
+    """Every data set and network of the Increment-CAM study in one line a metric: the differences that its claims rest on."""
+    if not studies:
+        return "*Not run yet.*\n"
+    lines = []
+    for rows in studies:
+        where = f"{name(rows['dataset'].iloc[0])}, {name(rows['backbone'].iloc[0])}"
+        found = rows[rows["role"] == "difference"]
+        found = found.assign(cell=cells(found, sign="+")).set_index(["metric", "setting", "method", "than"])
+        for measured in (("pixel_precision", ""), ("maximum_in_box", ""), ("false_activation", "20%")):
+            own = found.reindex([(*measured, *pair) for pair in COMPARED.values()])
+            lines.append([where, measure(measured), cell(own["n"].bfill().iloc[0], digits=0), *own["cell"].fillna("–")])
+    head = ["data, network", "measure", "n", *COMPARED]
+    return list_table(head, lines, "Paired differences on images that chose nothing [95 % interval]")
+
+
+def reported(rows):
+    """The reported half of the Increment-CAM study, and the paired differences."""
+    rows = rows[(rows["metric"] != "false_activation") | (rows["setting"] == "20%")]  # the csv has the others
+    text = [f"**{name(rows['dataset'].iloc[0])}, {network_of(rows).replace(' (', '** (')}.\n"]
+    for row in rows[rows["role"] == "chosen"].itertuples():
+        settings = row.setting.strip("{}").replace("'", "").replace(": ,", ": last,")
+        text.append(f"Best of {row.n:.0f} tries on the first half: {name(row.method)} is {settings}.\n")
+    text.append(_tried(rows.loc[rows["role"] == "tried", "method"]))
+    shown = rows[(rows["role"] == "reported") & (rows["metric"] != "empty_maps")]
+    wide = controls_below(pivot(shown.assign(cell=cells(shown)), "method", ["metric", "setting"]))
+    caption = f"Second half; n {shown['n'].iloc[0]:.0f}; value [95 % interval]"
+    text.append(grid(wide, ["method", *map(measure, wide.columns)], caption, name))
+    pairs = rows[rows["role"] == "difference"]
+    wide = pivot(pairs.assign(cell=cells(pairs, sign="+")), ["method", "than"], ["metric", "setting"])
+    head = ["difference", *map(measure, wide.columns)]
+    text.append(grid(wide, head, "Paired, on the same images", lambda pair: " − ".join(map(name, pair))))
+    weights = rows[rows["role"] == "weights"]
+    return "\n".join([*text, *([_knowledge(weights)] if len(weights) else [])])
+
+
+DIMENSIONS = {  # what the names of the tries list, by their number: results made before a dimension was added do not have it
+    ("increment_cam", 5): ("layer", "resolution", "path", "weight", "merge"),
+    ("increment_cam", 7): ("layer", "resolution", "path", "masks", "selection", "weight", "merge"),
+    ("grad_cam", 3): ("layer", "gradients", "share of the channels"),
+    ("grad_cam", 4): ("layer", "gradients", "share of the channels", "exponent"),
+}
+
+
+def _tried(methods):
+    """Which values of which dimension were tried, as a list; a dimension of very many values is told by its ends."""
+    lines = []
+    for side in ("increment_cam", "grad_cam"):
+        tries = methods[methods.str.startswith(f"{side}[")].str.removeprefix(f"{side}[").str.removesuffix("]").str.split(", ", expand=True)
+        if len(tries):
+            values = [tries[column].unique() for column in tries]
+            told = [", ".join(v) if len(v) <= 6 else f"{len(v)} from {v[0]} to {v[-1]}" for v in values]
+            named = zip(DIMENSIONS[side, len(values)], told, strict=True)
+            lines.append(f"- {name(side)}, {len(tries)} tries: " + "; ".join(f"{dimension} {value}" for dimension, value in named))
+    return "\n".join(["Tried on the first half:\n", *lines, ""])
+
+
+def _knowledge(rows):
+    """What the weights of the second phase know, by layer, resolution and path."""
+    digits = {"spearman": 2, "effective_share": 2, "rank": 0}
+    wide = pivot(rows.assign(cell=cells(rows, rows["metric"].map(digits).fillna(0).astype(int))), "method", "metric")[list(digits)]
+    of = rows["setting"].iloc[0].removeprefix("of ")
+    head = ["layer, resolution, path", f"Spearman with the weights at {of}", "effective share of the channels", "rank of the class"]
+    return grid(wide, head, f"What the second phase's weights know; first half, n up to {rows['n'].max():.0f}")
+
+
+def by_share(rows):
+    """A table a network: Average Drop and Increase in Confidence at each share of the map that is shown, and the mean of the map."""
+    tables = []
+    for _, own in rows.assign(cell=cells(rows)).groupby("backbone", sort=False):
+        shares = own.loc[own["metric"] == "average_drop", "setting"].unique()
+        columns = [(metric, share) for metric in ("average_drop", "increase_in_confidence") for share in shares] + [("map_mean", "100%")]
+        wide = controls_below(pivot(own, "method", ["metric", "setting"])).reindex(columns=columns, fill_value="–")
+        caption = f"{network_of(own)}, {own['n'].iloc[0]:.0f} ImageNet validation images; value [95 % interval]"
+        tables.append(grid(wide, ["method", *map(measure, columns)], caption))
+    return "\n".join(tables)
+
+
+LOCALIZATION = ("energy", "pointing", "wsol", "cue")
+
+
+def trust(rows):
+    """Where maps that are known to be right or wrong land under each metric, and which of them beat the cue's mask."""
+    facts, shown = rows[rows["method"] == "network"].set_index(["network", "metric"]), rows[rows["method"] != "network"]
+    place = shown["protocol"].isin(LOCALIZATION)
+    parts = []
+    for network in ("trained", "wired"):
+        right, followed = (facts.loc[(network, fact)] for fact in ("accuracy", "follows_cue_only"))
+        hits = [round(fact["value"] * fact["n"] / 100) for fact in (right, followed)]
+        where = f"The {network} network, right on {hits[0]} of {right['n']} images, follows the cue and nothing else on {hits[1]}: these"
+        parts.append(_known(shown[~place & (shown["network"] == network)], f"{where}; what asks the network"))
+    caption = "What asks for the place: the images of the trained network; cue localization on drawn birds"
+    return "\n".join([*parts, _known(shown[place & (shown["network"] != "wired")], caption)])
+
+
+def _known(rows, caption):
+    found = []
+    for (_, setting), own in rows.groupby(["metric", "setting"], sort=False):
+        own = own.assign(cell=texts(own["value"], 1 if own["value"].abs().max() >= 10 else 2))
+        extreme = {"higher": "idxmax", "lower": "idxmin"}.get(own["better"].iloc[0])
+        best = own.loc[getattr(own["value"], extreme)(), "cell"] if extreme and len(own["cell"].unique()) > 1 else None
+        ahead = (own["against_cue"] == "better") & ~own["cell"].isin(own.loc[own["method"] == "cue_mask", "cell"])
+        own["cell"] = own["cell"].map(lambda text, best=best: f"**{text}**" if text == best else text) + np.where(ahead, " +", "")
+        found.append(own.assign(setting=setting.replace("score_cam", "in Score-CAM's form")))
+    wide = pivot(pd.concat(found), ["metric", "setting"], "method").reindex(columns=keys(rows, "method"))
+    caption += ". Bold: the best; +: better than the mask by the paired 95 % interval"
+    return grid(wide, ["metric", *map(name, wide.columns)], caption, measure)
+
+
+def calibration(rows):
+    """A method's cue localization in every way its map can be brought into [0, 1] and read, and how far that moves it."""
+    usual, of = rows[rows["variant"] == "zeros kept"], ["network", "method"]
+    wide = pivot(usual.assign(cell=cells(usual)), of, ["thresholds", "calibration"])
+    ways = [f"{calibration}, {thresholds}".replace("_", "-") for thresholds, calibration in wide.columns]
+    for some in (usual, rows):
+        wide[len(wide.columns)] = some.groupby(of)["value"].agg(np.ptp).map(cell)
+    lines = [[*map(name, key), *found] for key, found in zip(wide.index, wide.to_numpy(), strict=True)]
+    first, accuracy = rows.iloc[0], rows.drop_duplicates("network").set_index("network")["accuracy"]
+    caption = (
+        f"{name(first['dataset'])}, {name(first['backbone'])}: pixel AP over {first['pairs']} pairs of classes, {first['n']} images, zeros"
+    )
+    caption += f" kept; value [95 % interval]; accuracy in %: {', '.join(f'{name(key)} {cell(value)}' for key, value in accuracy.items())}"
+    return list_table(["network", "map", *ways, "moves by", "with the other variants"], lines, caption)
+
+
+def coverage(rows):
+    """How often the 95 % intervals held the truth, case by number of images; what lies outside 93 to 97 % stands out."""
+    held = [f"{cell(value)}" if 93 <= value <= 97 else f"**{cell(value)}**" for value in rows["coverage"]]
+    wide, first = pivot(rows.assign(cell=held), "case", "n"), rows.iloc[0]
+    caption = f"Intervals that held the truth, in %, of {first['repetitions']} each, {first['resamples']} resamples; bold: outside 93 to 97"
+    return grid(wide, ["case", *(f"n = {n}" for n in wide.columns)], caption)
+
+
+def equal_mean(rows):
+    """Each method as it is and at the common mean, side by side."""
+    columns = pd.MultiIndex.from_product([keys(rows, "metric"), keys(rows, "mean")])
+    wide = pivot(rows.assign(cell=cells(rows)), "base", ["metric", "mean"]).reindex(columns=columns, fill_value="–")
+    head = ["method", *(f"{name(metric)} {f'at mean {mean}' if mean else 'as it is'}" for metric, mean in columns)]
+    return grid(wide, head, f"{network_of(rows)}, {rows['n'].iloc[0]} ImageNet validation images")
+
+
+MEASURES = {"spearman": "rank correlation", "spearman_absolute": "of absolute values", "ssim": "SSIM", "spearman_hog": "of HOG descriptors"}
+
+
+def randomization(rows):
+    """Rank correlation with the intact network's map after each block; below it every measure once all is lost."""
+    told = f"{network_of(rows)}, {rows['n'].iloc[0]} ImageNet validation images, mean over {rows['seed'].nunique()} seeds"
+    blocks = rows[rows["depth"] > 0].drop_duplicates("depth").set_index("depth")["block"]
+    found = rows.groupby(["method", "measure", "depth"], sort=False).agg({"value": "mean", "empty": "sum"}).reset_index()
+    found["cell"] = texts(found["value"], 2) + [f" ({count} empty)" * (count > 0) for count in found["empty"]]
+    ranks = controls_below(pivot(found[found["measure"] == "spearman"], "method", "depth"))[blocks.index]
+    last = controls_below(pivot(found[found["depth"] == blocks.index.max()], "method", "measure"))[list(MEASURES)]
+    caption = f"Rank correlation with the map of the intact network, blocks lost one after another; {told}"
+    parts = [grid(ranks, ["map", *(f"{block} lost" for block in blocks)], caption)]
+    return "\n".join([*parts, grid(last, ["map", *MEASURES.values()], f"All measures when everything is lost; {told}")])
+
+
+SUMMARIES = {"increment_cam": readings}  # of all results of one kind
+KINDS = {
+    "published_gap": by_share, "l_cam_views": by_share, "l_cam_epochs": by_share, "forms": forms, "score_cam_budget": budget,
+    "increment_cam": reported, "increment_cam_selections": reported, "randomization": randomization, "trust": trust,
+    "calibration": calibration, "coverage": coverage, "equal_mean": equal_mean, **trainings.KINDS, **races.KINDS,
+}  # fmt: skip

@@ -1,0 +1,92 @@
+"""Tables of the benchmarks: a file of results/benchmarks each."""
+
+import pandas as pd
+from cells import cell, grid, list_table, pivot, texts
+from names import name
+
+PEERS = ("grad-cam: ", "torchcam: ")
+
+
+def named(contender):
+    """Its printed name: what stands before a comma may be an identifier."""
+    first, comma, rest = contender.partition(", ")
+    return name(first) + comma + rest
+
+
+def race(rows):
+    """Contenders of a benchmark, each beside the first of its group; below a race what no implementation can win."""
+    parts = []
+    for group, own in rows.groupby("group", sort=False):
+        base, contenders = own.iloc[0], own["contender"].map(named)
+        if base.get("correlation", 0) > 0:
+            parts.append(list_table(["maps", "least correlation"], zip(own["contender"], texts(own["correlation"], 5), strict=True), group))
+            continue
+        seconds, ratio, cpu = own["seconds"], own["seconds"] / base["seconds"], own["cpu_seconds"] / base["cpu_seconds"]
+        columns = [contenders, texts(seconds, 2, " s"), texts(ratio, 2), texts(cpu, 2), texts(own["extra_mb"], 0, " MB")]
+        head = ["contender", "least time", "ratio", "CPU time, ratio", "extra memory"]
+        parts.append(list_table(head, zip(*columns, strict=True), f"{group}; {base['rounds']:.0f} rounds in turn"))
+        parts += _floor(own)
+    return "\n".join([*parts, f"Measured on {rows['machine'].iloc[0]}; {rows['packages'].iloc[0]}.\n"])
+
+
+def _floor(rows):
+    """What no implementation can win, where a floor was measured: the peer, ours, the fastest floor, and their ratios."""
+    seconds = dict(zip(rows["contender"], rows["seconds"], strict=True))
+    floors = [s for contender, s in seconds.items() if contender.startswith("floor: ")]
+    if not floors:
+        return []
+    peer, ours, least = min((c for c in seconds if c.startswith(PEERS)), key=seconds.get), rows["contender"].iloc[0], min(floors)
+    work = rows["multiply_adds"].dropna().iloc[0]
+    text = f"The faster peer ({peer}) takes {seconds[peer]:.1f} s, ours {seconds[ours]:.1f} s. The passes that are needed hold"
+    text += f" {work / 1000:.1f}·10¹² multiply-adds, which take {least:.1f} s at the highest rate found on this machine. So no exact"
+    text += f" Score-CAM in float32 by direct convolution can be more than {seconds[peer] / least:.2f} times as fast as the peer; ours is"
+    text += f" {seconds[peer] / seconds[ours]:.2f} times as fast, and {100 * least / seconds[ours]:.0f} % of its time is that of the floor."
+    quick = next((contender for contender in seconds if contender.startswith("bfloat16 floor: ")), None)
+    if quick and f"{ours}, bfloat16" in seconds:
+        text += f" In bfloat16 they take {seconds[quick]:.1f} s, {seconds[peer] / seconds[quick]:.2f} times less than the peer in float32;"
+        text += f" ours then takes {seconds[peer] / seconds[f'{ours}, bfloat16']:.2f} times less."
+    return [text + "\n"]
+
+
+def counted(rows):
+    """A race, and below it what was counted once: passes, megabytes."""
+    counts = rows["count"].notna()
+    parts = [race(rows[~counts])]
+    for group, own in rows[counts].groupby("group", sort=False):
+        lines = zip(own["contender"], own["count"].map("{:,.0f}".format), strict=True)
+        parts.append(list_table(["counted", "number"], lines, group))
+    return "\n".join(parts)
+
+
+def training(rows):
+    """What was promised and what was found; one explanation beside a forward pass; the races; multiply-adds."""
+    promised, single, adds = rows["asked"] != "", rows["group"].str.startswith("one explanation"), rows["multiply_adds"].notna()
+    asked = rows[promised]
+    lines = zip(asked["contender"], asked["asked"], texts(asked["found"], 2), strict=True)
+    parts = [list_table(["ratio", "asked", "found"], lines, "What was promised")]
+
+    own = rows[single].assign(base=rows[single].groupby("group")["seconds"].transform("first"))
+    own[["model", "batch"]] = own["group"].str.extract(r"one explanation, (.*), batch (\d+)")
+    own = own[own["contender"] != "forward"]
+    sides = (("forward", texts(1000 * own["base"], 0, " ms")), ("ratio", texts(own["seconds"] / own["base"], 2)))
+    both = pd.concat([own.assign(side=side, cell=found) for side, found in sides])
+    batches = own["batch"].unique()
+    wide = pivot(both, ["model", "contender"], ["batch", "side"])[[(batch, side) for batch in batches for side, _ in sides]]
+    head = ["explanation", *(text for batch in batches for text in (f"bare forward, batch {batch}", "ratio"))]
+    caption = "One explanation over a bare forward of the network that it explains"
+    parts.append(grid(wide, head, caption, lambda key: name(key[1])))
+
+    lines = []
+    for row in rows[adds].itertuples():
+        _, network, stem = row.group.split(", ")
+        lines.append([name(network), stem.rpartition(" ")[2], named(row.contender), cell(row.multiply_adds)])
+    head = ["network", "stride of the stem", "what", "10⁹ multiply-adds an image"]
+    parts.append(list_table(head, lines, "Forward pass at 224"))
+
+    others = rows[~promised & ~single & ~adds]
+    loads = others[others["images"].notna()]
+    rates = " ".join(f"{row.contender}: {row.images / row.seconds:.0f} images a second." for row in loads.itertuples())
+    return "\n".join([*parts, race(others), f"Loader, {rates}\n"])
+
+
+KINDS = {"methods": race, "metrics": counted, "training": training}
