@@ -154,7 +154,7 @@ def evidence(options, file):
 def place_notebooks(source, paper, options):
     """Copy a paper's executed notebooks; names of the pages after the first."""
     found = sorted((options.runs / options.profile / paper).glob("*/notebook.ipynb"))
-    found = [path for path in found if not {".part", ".failed", ".old"} & set(path.parent.suffixes)]
+    found = [path for path in found if path.parent.suffix not in results.UNFINISHED]
     if not found and not options.allow_missing:
         raise ValueError(
             f"{options.runs / options.profile / paper} has no executed notebook; "

@@ -111,7 +111,7 @@ class LCam(nn.Module):
     def explain(self, probe: Probe) -> Tensor:
         """The map of the target before the sigmoid, [B,h,w], signed (released read-out); with ``raw`` by another pass through the trunk."""
         activations = self._read(probe.classifier, probe.images) if self.raw else probe.activations
-        weight, bias = self.attention.weight[probe.targets, :, 0, 0], self.bias[probe.targets]
+        weight, bias = (of[probe.targets].to(activations.dtype) for of in (self.attention.weight[:, :, 0, 0], self.bias))
         return torch.einsum("bk,bkhw->bhw", weight, activations) + bias[:, None, None]
 
     def prepare(self, data: Tensors | Dataset, recipe: Recipe, *, progress: bool = True) -> dict[str, Tensor] | Dataset:

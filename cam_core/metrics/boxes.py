@@ -41,6 +41,7 @@ def rescale(maps: Tensor, calibration: str) -> Tensor:
     """Maps [...,h,w] brought into [0, 1]: by "min_max", by "max" (divided by the maximum), or by "clipping" alone.
 
     Cut off at 0 and 1 afterwards; constant and non-finite maps become zeros under each (CALM's released code).
+    A map that is negative everywhere gives zeros under "max"; the release divides by the negative maximum and gives ones.
     """
     if calibration == "min_max":
         return map_ops.min_max(maps)

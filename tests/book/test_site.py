@@ -92,7 +92,7 @@ def test_a_claim_meets_every_configuration_once(tmp_path):
     for profile, wanted in (("smoke", {("drawn", "resnet8"), ("smoke", "resnet14")}), ("drawn", {("drawn", "resnet20")})):
         options = Namespace(runs=tmp_path / "runs", results=tmp_path / "results", profile=profile)
         found = assemble.evidence(options, "metrics.csv")
-        assert {(one["profile"], one["backbone"]) for one in found} == wanted
+        assert set(zip(found["profile"], found["backbone"], strict=True)) == wanted
         assert len(found) == len(wanted)
 
 
