@@ -9,7 +9,7 @@ drawn ones. The stock networks have the weights of CAM_WEIGHTS where it is set, 
 import argparse
 import os
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from itertools import product
 from typing import Any
 from unittest import mock
@@ -32,6 +32,7 @@ from cam_core.learned.plain import with_pooled_head
 from cam_core.learned.recipes import L_CAM, LFI_CAM_IMAGENET
 from cam_core.learned.train import fit
 from reproduce import sources
+from studies.ablations import OneByOne
 
 Call = Callable[[], Any]
 HERE = "benchmarks.training:"
@@ -79,7 +80,7 @@ def scratch(kind: str, name: str = "resnet18", stem: int = 1) -> nn.Module:
     torch.manual_seed(0)
     backbone = lfi_backbone(name, CLASSES, stem)
     models: dict[str, Callable[[Classifier], nn.Module]] = {
-        "plain": Plain, "lfi_cam": LfiCam, "lfi_cam_1x1": partial(LfiCam, kernel=1), "abn": Abn
+        "plain": Plain, "lfi_cam": LfiCam, "lfi_cam_1x1": OneByOne, "abn": Abn
     }  # fmt: skip
     return models[kind](backbone).eval().to(memory_format=torch.channels_last)
 

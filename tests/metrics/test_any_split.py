@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from cam_core.accuracy import Accuracy, MeanAveragePrecision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from cam_core.metrics.pixels import BINS
 from cam_core.metrics.stability import KINDS
 from cam_core.metrics.statistics import bootstrap
 from cam_core.protocol import PROTOCOLS
+from reproduce.accuracy import Accuracy, MeanAveragePrecision
 
 PAIRS = [metrics.ClassPair(0, 1, frozenset({"head"})), metrics.ClassPair(1, 2, frozenset({"wing", "tail"}))]
 SIDE = 12

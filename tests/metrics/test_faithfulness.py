@@ -87,7 +87,8 @@ def test_survivors_at_224_pixels(keep, survivors):
         images=torch.ones(1, 3, 224, 224),
         targets=torch.tensor([0]),
         probabilities=torch.tensor([[0.5, 0.5]]),
-        score_masked=lambda masks, _fill: seen.append(int((masks > 0).sum())) or torch.zeros(1, 1, 2),
+        colour=lambda fill: fill,
+        score_masked=lambda masks, *_, **__: seen.append(int((masks > 0).sum())) or torch.zeros(1, 1, 2),
     )
     metrics.AverageDrop(keep).update(heat, probe)
     assert seen == [survivors]
