@@ -148,13 +148,9 @@ def _own_weights(name: str, network: nn.Module) -> tuple[Mapping[str, Tensor], s
         return torchvision.models.get_model(name, weights=entry, **extra).state_dict(), entry.name
     except (OSError, RuntimeError) as error:
         raise FileNotFoundError(
-            f"{name}: no download of its weights ({error}); put {_file_name(name)}*.safetensors or .pth into a folder and set CAM_WEIGHTS"
-            f" to it, or take {LITE}, which needs none"
+            f"{name}: no download of its weights ({error}); put {name.removeprefix('timm/')}*.safetensors or .pth into a folder and set"
+            f" CAM_WEIGHTS to it, or take {LITE}, which needs none"
         ) from error
-
-
-def _file_name(name: str) -> str:
-    return name.removeprefix("timm/")
 
 
 def _local_weights(name: str) -> Path | None:
@@ -165,8 +161,9 @@ def _local_weights(name: str) -> Path | None:
         raise FileNotFoundError(
             f"CAM_WEIGHTS names {folder}, which is no folder: correct it, or unset it to take the packages' own weights"
         )
-    files = [file for file in sorted(folder.glob(f"{_file_name(name)}*")) if file.suffix in SUFFIXES]
-    found = [file for file in files if _architecture(file) in (_file_name(name), None)]
+    plain = name.removeprefix("timm/")
+    files = [file for file in sorted(folder.glob(f"{plain}*")) if file.suffix in SUFFIXES]
+    found = [file for file in files if _architecture(file) in (plain, None)]
     if len(found) > 1:
         raise ValueError(f"{folder} holds {len(found)} files for {name} ({', '.join(f.name for f in found)}): keep one, or pass its path")
     return found[0] if found else None
