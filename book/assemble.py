@@ -1,7 +1,7 @@
 """Put the book together and build it: `python book/assemble.py --profile smoke` prints the path of the front page.
 
-book/ and the executed notebooks of runs/<profile>/ are copied to _site/src (there l_cam.ipynb is the first run of that
-paper, further runs get their key appended), lines like `% results: subset` in a page become tables, jupyter-book builds
+book/ and the executed notebooks of runs/<profile>/ are copied to _site/src (there run_l_cam.ipynb is the first run of that paper,
+further runs get their key appended), lines like `% forest: l_cam` in a page become tables and figures (MAKERS), jupyter-book builds
 _site/work, check_site looks at every page, and only a site without fault becomes _site/html. Nothing changed: nothing done.
 """
 
@@ -17,30 +17,24 @@ import sys
 from pathlib import Path
 
 import check_site
-import claims
 import experiments
 import nbformat
 import pandas as pd
+import plots
 import registry
 import tables
 import tiles
+import verdicts
 from names import name
 
 from reproduce import results
+from reproduce.provenance import git_state
 
 load = functools.cache(results.load)
 BOOK = Path(__file__).resolve().parent
 PUBLISHED = ("subset", "drawn")  # profiles of results/ that have their own tables
 FILES = (results.METRICS, results.DIFFERENCES)
-CONFIGURATION = ["paper", "dataset", "backbone", "recipe"]
-OPENING = {  # the photographs that a paper's page opens with
-    "increment_cam": ("camera", "chelsea"), "l_cam": ("coffee", "flower"), "lfi_cam": ("hopper", "rocket"), "calm": ("china", "astronaut"),
-}  # fmt: skip
-NETWORK = "*EfficientNet-Lite0 with ImageNet weights of full precision; each map is of the class that it names.*"
-OPENED = ("grad_cam", "increment_cam", "l_cam_fm", "mean_activation", "grad_cam[power=2]")
-MARKER = re.compile(
-    r"^% (results|published|claims|study|benchmark|methods|metrics|protocols|photographs)(?:: *(\S+))?(?: +(\S+))?$", re.MULTILINE
-)
+MARKER = re.compile(r"^% ([a-z-]+)(?:: *(.*?))? *$", re.MULTILINE)
 
 
 def main(arguments=None):
@@ -103,52 +97,100 @@ def assemble(source, options):
     shutil.copytree(BOOK / "_ext", source / "_ext", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     sections = {paper: place_notebooks(source, paper, options) for paper in tables.PAPERS}
     add_sections(source / "_toc.yml", sections)
-    for page in source.glob("*.md"):
-        text = page.read_text(encoding="utf-8")
-        page.write_text(MARKER.sub(lambda match: generated(match, options), text), encoding="utf-8")
+    for page in sorted(source.glob("*.md")):
+        page.write_text(filled(page.read_text(encoding="utf-8"), options), encoding="utf-8")
 
 
-def generated(marker, options):
-    """The text that replaces a marker line."""
-    what, first, second = marker.groups()
-    match what:
-        case "results":
-            return tables.results(*(read(options, first, file) for file in FILES), second)
-        case "claims":
-            return claims.claims(tables.load_yaml(BOOK / "claims.yaml"), *(evidence(options, file) for file in FILES))
-        case "published":
-            return tables.published(tables.load_yaml(BOOK / "published.yaml"), first)
-        case "study":
-            return experiments.study(options.results / "studies", first)
-        case "benchmark":
-            return experiments.study(options.results / "benchmarks", first)
-        case "photographs":
-            return photographs(options, first.split(","), second.split(","))
-    return {"methods": registry.methods, "metrics": registry.metrics, "protocols": registry.protocols}[what]()
+def filled(text, options):
+    """A page with its markers replaced, those that a marker brings along too, and the provenance of what they read below it."""
+    options.read = []
+    while MARKER.search(text):
+        text = MARKER.sub(lambda match: made(match, options), text)
+    return f"{text}\n{provenance(options)}\n"
+
+
+def made(marker, options):
+    """What stands in the place of a marker line."""
+    what, given = marker.groups()
+    if what not in MAKERS:
+        raise ValueError(f"a page has `% {what}`, which is no marker; there are: {', '.join(sorted(MAKERS))}")
+    return MAKERS[what](options, *(given or "").split())
+
+
+def provenance(options):
+    """The last line of a page: the files that its numbers come from, the commit of the book, and its date."""
+    commit, _ = git_state(BOOK.parent)
+    day = subprocess.run(["git", "log", "-1", "--format=%cs"], cwd=BOOK, capture_output=True, text=True, check=False).stdout.strip()
+    files = ", ".join(f"<code>{path}</code>" for path in dict.fromkeys(options.read))
+    told = f"Numbers and figures from {files}. " if files else ""
+    return f'<p class="provenance">{told}Book of commit {(commit or "unknown")[:7]}{f", {day}" if day else ""}.</p>'
+
+
+def read(options, profile, file):
+    """Records or differences of a profile: of the one whose notebooks are the pages as it ran, of others as published."""
+    root = options.runs if profile == options.profile else options.results
+    options.read.append(f"{root.name}/{profile}/*/*/{file}")
+    return load(root / profile, file)
+
+
+def evidence(options, file):
+    """What the statements are held against: the published profiles."""
+    return pd.concat([read(options, profile, file) for profile in PUBLISHED], ignore_index=True)
+
+
+def study(options, folder, what):
+    """The tables of a study or benchmark."""
+    options.read.append(f"results/{folder}/{what}.csv")
+    return experiments.study(options.results / folder, what)
 
 
 def photographs(options, chosen, methods):
     """Tiles of photographs and their maps; ValueError where they have not been made, unless the book may lack something."""
     folder = options.runs / "photographs"
     if (folder / "photographs.json").is_file():
-        return tiles.tiles(folder, chosen, methods)
+        return tiles.tiles(folder, chosen.split(","), methods.split(","))
     if options.allow_missing:
         return "*The photographs have not been explained here.*"
     raise ValueError(f"{folder} has no photographs.json; run `make photographs` first, or pass --allow-missing")
 
 
-def read(options, profile, file):
-    """Records or differences of a profile: of the one whose notebooks are the pages as it ran, of others as published."""
-    return load((options.runs if profile == options.profile else options.results) / profile, file)
+@functools.cache
+def statements():
+    """The papers' statements."""
+    return tables.load_yaml(BOOK / "claims.yaml")
 
 
-def evidence(options, file):
-    """What the claims are held against: the published profiles, and of the pages' own what these do not have (under more seeds)."""
-    found = [read(options, profile, file) for profile in PUBLISHED]
-    if options.profile not in PUBLISHED:
-        own, known = read(options, options.profile, file), pd.concat(found)
-        found.append(own[~own.set_index(CONFIGURATION).index.isin(known.set_index(CONFIGURATION).index)])
-    return pd.concat(found, ignore_index=True)
+def judged(options):
+    """Every verdict, reached once a build."""
+    if not hasattr(options, "judged"):
+        options.judged = verdicts.judged(statements(), evidence(options, results.METRICS), evidence(options, results.DIFFERENCES))
+    options.read.extend(f"{options.results.name}/{profile}/*/*/{file}" for profile in PUBLISHED for file in FILES)
+    return options.judged
+
+
+def statement_forest(options, key):
+    """The forest of one statement."""
+    found = [one for one in judged(options) if one.entry["id"] == key]
+    return plots.statement_forest(options, found[0].entry, found)
+
+
+MAKERS = {  # the marker `% what: words` of a page, and what makes its text of the options and the words
+    "results": lambda options, profile, paper: tables.results(*(read(options, profile, file) for file in FILES), paper),
+    "published": lambda options, paper: tables.published(tables.load_yaml(BOOK / "published.yaml"), paper),
+    "study": lambda options, what: study(options, "studies", what),
+    "benchmark": lambda options, what: study(options, "benchmarks", what),
+    "photographs": photographs,
+    "methods": lambda _options: registry.methods(),
+    "metrics": lambda _options: registry.metrics(),
+    "protocols": lambda _options: registry.protocols(),
+    "finding": lambda options: verdicts.finding(statements(), judged(options)),
+    "verdicts": lambda options: verdicts.matrix(statements(), judged(options)),
+    "verdict-details": lambda options: verdicts.details(statements(), judged(options)),
+    "verdict-box": lambda options, paper: verdicts.box(statements(), judged(options), paper),
+    "forest": statement_forest,
+    "paper-forest": lambda options, *what: plots.paper_forest(options, evidence(options, results.DIFFERENCES), *what),
+    "brightness": lambda options, *what: plots.brightness(options, evidence(options, results.METRICS), *what),
+}
 
 
 def place_notebooks(source, paper, options):
@@ -162,12 +204,12 @@ def place_notebooks(source, paper, options):
         )
     if not found:
         said = nbformat.v4.new_markdown_cell(f"# {name(paper)}\n\n*This notebook has not run here.*")
-        nbformat.write(nbformat.v4.new_notebook(cells=[said]), source / f"{paper}.ipynb")  # a notebook too: pages link to it
-    pages = [paper, *(f"{paper}-{path.parent.name}" for path in found[1:])]
+        nbformat.write(nbformat.v4.new_notebook(cells=[said]), source / f"run_{paper}.ipynb")  # a notebook too: pages link to it
+    pages = [f"run_{paper}", *(f"run_{paper}-{path.parent.name}" for path in found[1:])]
     for page, path in zip(pages, found, strict=False):
         notebook = prepare(json.loads(path.read_text(encoding="utf-8")), path.parent.name)
         title, _, rest = "".join(notebook["cells"][0]["source"]).partition("\n\n")
-        notebook["cells"][0]["source"] = f"{title}\n\n{photographs(options, OPENING[paper], OPENED)}\n\n{NETWORK}\n\n{rest}"
+        notebook["cells"][0]["source"] = f"{title}: the notebook as it ran\n\n{rest}"
         (source / f"{page}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     return pages[1:]
 
@@ -178,16 +220,13 @@ def prepare(notebook, run):
     for cell in notebook["cells"]:
         if cell["cell_type"] != "code":
             continue
-        tags = set(cell["metadata"].get("tags", []))
-        if tags & {"parameters", "injected-parameters"}:
-            cell["metadata"]["tags"] = sorted(tags | {"hide-input"})
+        cell["metadata"]["tags"] = sorted({*cell["metadata"].get("tags", []), "hide-input"})
         cell["outputs"] = [output for output in cell["outputs"] if not is_noise(output)]
         alt = alt_text(cell)
         if alt:
             image = cell["metadata"].setdefault("mystnb", {}).setdefault("image", {})
             image.setdefault("alt", alt)
-    where = f"This page is the run `{run}`. Its numbers stand beside all others in the [results](results.md) or [those on drawn data]"
-    where += "(drawn.md), and [the protocols](protocol.md) say how each was taken."
+    where = f'<p class="provenance">This page is the run <code>{run}</code> of this copy of the book.</p>'
     cell = {"cell_type": "markdown", "metadata": {}, "source": where}
     if notebook.get("nbformat_minor", 0) >= 5:
         cell["id"] = "where-to-go-next"
@@ -217,7 +256,7 @@ def add_sections(toc, sections):
     """List the further runs of a paper below its page."""
     entries = tables.load_yaml(toc)
     for chapter in (chapter for part in entries["parts"] for chapter in part["chapters"]):
-        further = sections.get(chapter["file"])
+        further = sections.get(chapter["file"].removeprefix("run_"))
         if further:
             chapter["sections"] = [{"file": page} for page in further]
     toc.write_text(tables.yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")

@@ -1,0 +1,291 @@
+"""Figures of the book, each drawn twice, for the light and the dark theme: a forest of differences, and brightness against Average Drop."""
+
+import html
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import pandas as pd
+from cells import seed_interval
+from matplotlib.figure import Figure
+from names import is_control, name
+from tables import PROPOSED, of_the_first
+
+FOLDER = "_static/plots"
+WIDTH = 8.2  # inches, which the column shows at its full width
+WINE, ORANGE, TEAL, BLUE, GREY = "#9b2c6b", "#d9772b", "#1f8a84", "#3f6fb5", "#8a8a8a"
+COLOURS = {  # one a method, in every figure
+    "increment_cam": WINE, "increment_cam[channels]": ORANGE, "l_cam_fm": WINE, "l_cam_img": ORANGE, "lfi_cam": WINE, "abn": ORANGE,
+    "calm_em": WINE, "calm_ml": ORANGE, "grad_cam": TEAL, "cam": TEAL, "score_cam": BLUE, "plain": TEAL,
+}  # fmt: skip
+RIVALS = {"grad_cam": WINE, "grad_cam[power=2]": ORANGE, "mean_activation": TEAL, "cam": WINE}  # of a forest: one colour each
+THEMES = {
+    "light": {"text": "#1f1f24", "grid": "#dddddf", "paper": "#ffffff"},
+    "dark": {"text": "#e6e6ea", "grid": "#3b3d44", "paper": "#14181e"},
+}
+
+
+@dataclass(frozen=True)
+class Theme:
+    """What a figure may ask its theme for: colours of text, grid lines and the paper behind."""
+
+    text: str
+    grid: str
+    paper: str
+
+
+def figure(options, slug, draw, *, size, question, answer, alt):
+    """A figure as HTML: `draw(figure, theme)` fills a matplotlib Figure of `size` inches; SVG files for both themes lie in the site.
+
+    The ``question`` stands above as its title, the ``answer`` below as its caption (HTML); ``alt`` says what is to be seen.
+    """
+    folder = options.out / "src" / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = []
+    for theme, colours in THEMES.items():
+        with mpl.rc_context(_style(**colours)):
+            drawn = Figure(figsize=size, layout="constrained")
+            draw(drawn, Theme(**colours))
+            drawn.savefig(folder / f"{slug}-{theme}.svg", metadata={"Date": None, "Creator": None})
+        said = html.escape(alt, quote=True)
+        pictures.append(f'<img class="only-{theme}" src="{FOLDER}/{slug}-{theme}.svg" alt="{said}" loading="lazy">')
+    plot = f'<div class="plot" tabindex="0" role="region" aria-label="{html.escape(question, quote=True)}">{"".join(pictures)}</div>'
+    title = f'<p class="plot-title">{html.escape(question)}</p>'
+    return f'<figure class="plot-figure" id="plot-{slug}">\n{title}\n{plot}\n<figcaption>{answer}</figcaption>\n</figure>\n'
+
+
+def _style(text, grid, paper):
+    return {
+        "svg.fonttype": "path", "svg.hashsalt": "book", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9.5,
+        "text.color": text, "axes.labelcolor": text, "xtick.color": text, "ytick.color": text, "axes.edgecolor": grid,
+        "grid.color": grid, "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "legend.frameon": False,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "axes.titleweight": "bold", "lines.markersize": 5,
+    }  # fmt: skip
+
+
+# ---- forests ----------------------------------------------------------------------------------------------------------
+
+
+def configurations(differences):
+    """Paired differences as a forest shows them: one row a seed, from ten seeds on one of their mean with its interval.
+
+    Columns: those of the differences, `where` (data set and network) and `decided` (whether the mark is filled).
+    """
+    keys = ["profile", "dataset", "backbone", "recipe", "protocol", "method", "than", "metric", "setting"]
+    found = []
+    for of, own in differences[~of_the_first(differences)].groupby(keys, sort=False):
+        interval = seed_interval(list(own["value"]))
+        if interval:
+            mean, low, high = interval
+            one = dict(zip(keys, of, strict=True)) | {
+                "value": mean,
+                "ci_low": low,
+                "ci_high": high,
+                "n": own["n"].iloc[0],
+                "seeds": len(own),
+            }
+            found.append(pd.DataFrame([one | {"decided": low > 0 or high < 0}]))
+        else:
+            found.append(own[[*keys, "value", "ci_low", "ci_high", "n", "seed"]].assign(decided=own["p_holm"] <= 0.05, seeds=1))
+    rows = (
+        pd.concat(found, ignore_index=True)
+        if found
+        else pd.DataFrame(columns=[*keys, "value", "ci_low", "ci_high", "n", "decided", "seeds"])
+    )
+    return rows.assign(where=[f"{place(one.dataset)}, {name(one.backbone)}" for one in rows.itertuples()])
+
+
+def place(dataset):
+    """A data set's name without its remark in brackets."""
+    return name(dataset).split(" (")[0]
+
+
+def forest(axes, rows, theme, *, colour="than", better=""):
+    """Rows of `configurations` on one axis: a line for each `where`, in it one bar for each rival (or seed), filled where it is decided.
+
+    ``better``: the direction of the metric that is better, "higher" or "lower", or "" to leave the axis unmarked.
+    """
+    places = list(dict.fromkeys(rows["where"]))
+    kinds = list(dict.fromkeys(rows[colour]))
+    for line, where in enumerate(places):
+        own = rows[rows["where"] == where].sort_values(colour, key=lambda of: of.map(kinds.index), kind="stable")
+        for step, one in enumerate(own.itertuples()):
+            height = line + (step - (len(own) - 1) / 2) * 0.8 / max(len(own), 3)
+            tint = RIVALS.get(getattr(one, colour)) or COLOURS.get(getattr(one, colour), GREY)
+            axes.plot([one.ci_low, one.ci_high], [height, height], color=tint, lw=1.6, solid_capstyle="round")
+            axes.plot(one.value, height, "o", color=tint, mfc=tint if one.decided else theme.paper, mew=1.4)
+    axes.axvline(0, color=theme.text, lw=0.8, zorder=0)
+    axes.set(yticks=range(len(places)), yticklabels=places, ylim=(len(places) - 0.4, -0.6))
+    axes.grid(axis="x", lw=0.6)
+    axes.tick_params(length=0)
+    if better:
+        axes.set_xlabel({"higher": "worse ← difference → better", "lower": "better ← difference → worse"}[better])
+    return kinds
+
+
+def legend(figure_, kinds, *, colour="than"):
+    """The colours of a forest and what filled means, below the figure."""
+    from matplotlib.lines import Line2D
+
+    tints = [RIVALS.get(one) or COLOURS.get(one, GREY) for one in kinds]
+    words = [f"minus {name(one)}" if colour == "than" else name(one) for one in kinds]
+    handles = [Line2D([], [], color=tint, marker="o", label=word) for tint, word in zip(tints, words, strict=True)]
+    handles.append(Line2D([], [], color=GREY, marker="o", ls="", label="filled: decided"))
+    figure_.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8.5)
+
+
+PANELS = {  # of a paper's page: metric, setting, the direction that is better
+    "increment_cam": (("energy_pointing_game", "", "higher"), ("pixel_precision", "", "higher"), ("average_drop", "50%", "lower")),
+    "l_cam": (("average_drop", "100%", "lower"), ("average_drop", "50%", "lower"), ("average_drop", "15%", "lower")),
+    "lfi_cam": (("energy_pointing_game", "", "higher"), ("max_box_acc_v2", "", "higher"), ("average_drop", "50%", "lower")),
+    "calm": (("cue_localization", "all pairs", "higher"), ("energy_pointing_game", "", "higher"), ("max_box_acc_v2", "", "higher")),
+}
+AGAINST = {"calm": ("cam",)}  # others: Grad-CAM, its square, the mean activation
+METHOD = {"increment_cam": "increment_cam", "l_cam": "l_cam_fm", "lfi_cam": "lfi_cam", "calm": "calm_em"}
+
+
+def paper_forest(options, differences, paper, method=None):
+    """The forest of a paper's page: what it proposes minus Grad-CAM, its square and the mean activation (for CALM, minus CAM)."""
+    method = method or METHOD[paper]
+    rivals = AGAINST.get(paper, ("grad_cam", "grad_cam[power=2]", "mean_activation"))
+    own = differences[(differences["paper"] == paper) & (differences["method"] == method) & differences["than"].isin(rivals)]
+    rows = configurations(own.assign(metric=own["metric"].str.removesuffix("_box")))
+    panels = [panel for panel in PANELS[paper] if ((rows["metric"] == panel[0]) & (rows["setting"] == panel[1])).any()]
+    places = list(dict.fromkeys(rows["where"]))
+
+    def draw(into, theme):
+        kinds = []
+        for column, (axes, (metric, setting, better)) in enumerate(zip(into.subplots(1, len(panels), sharey=False), panels, strict=True)):
+            chosen = rows[(rows["metric"] == metric) & (rows["setting"] == setting)]
+            kinds = forest(axes, _on_all_lines(chosen, places), theme, better=better) or kinds
+            axes.set_title(name(metric).rstrip("↑↓ \N{NO-BREAK SPACE}") + (f" {setting}" if setting.endswith("%") else ""), loc="left")
+            if column:
+                axes.set_yticklabels([])
+        legend(into, [rival for rival in rivals if rival in kinds])
+
+    seen = rows.merge(pd.DataFrame(panels, columns=["metric", "setting", "better"]))
+    counts = [
+        f"{name(rival)} {sum(own['decided'] & good)} of {len(own)}"
+        for rival, own in seen.groupby("than", sort=False)
+        for good in [(own["value"] > 0) == (own["better"] == "higher")]
+    ]
+    answer = (
+        "Paired differences on the same images, with 95 % intervals; one bar a rival, and one a seed where there are fewer than ten. "
+        f"Decided in favour of {name(method)} against {', '.join(counts)} bars."
+    )
+    return figure(
+        options, f"forest-{paper}-{method}", draw, size=(WIDTH, 1.5 + 0.52 * len(places)), answer=answer,
+        question=f"Is {name(method)} better than what it is held against?",
+        alt=f"Forest plot: {name(method)} minus {', '.join(map(name, rivals))}, one line for each data set and network.",
+    )  # fmt: skip
+
+
+def _on_all_lines(rows, places):
+    """The rows with those of missing places as empty ones, so that the panels of a figure share their lines."""
+    missing = pd.DataFrame({"where": [where for where in places if where not in set(rows["where"])]})
+    rows = pd.concat([rows, missing.assign(than="", decided=False)]) if len(missing) else rows
+    return rows.sort_values("where", key=lambda of: of.map(places.index), kind="stable")
+
+
+def statement_forest(options, entry, found):
+    """The forest of one statement: the difference that it is about, on every configuration."""
+    seeds = []
+    for one in found:
+        where = f"{place(one.dataset)}, {name(one.backbone)}" + (f", {one.setting}" if len({of.setting for of in found}) > 1 else "")
+        if one.low is not None and not pd.isna(one.low):
+            seeds.append({"where": where, "kind": one.kind, "value": one.mean, "ci_low": one.low, "ci_high": one.high,
+                          "decided": one.verdict in ("holds", "does not hold")})  # fmt: skip
+            continue
+        for seed, word, value in zip(one.seeds, one.by_image, one.differences, strict=True):
+            seeds.append({"where": where, "kind": one.kind, "value": value, "ci_low": seed.ci_low_paired, "ci_high": seed.ci_high_paired,
+                          "decided": word in ("holds", "does not hold")})  # fmt: skip
+    rows, check = pd.DataFrame(seeds).dropna(subset=["ci_low"]), entry["check"]
+    if rows.empty:
+        return ""
+
+    def draw(into, theme):
+        axes = into.subplots()
+        forest(
+            axes,
+            rows.assign(than=rows["kind"].map({"photographs": "grad_cam", "drawn": "mean_activation"})),
+            theme,
+            better=check["direction"],
+        )
+        if check.get("margin"):
+            axes.axvline(check["margin"] * (-1 if check["direction"] == "higher" else 1), color=theme.text, lw=0.8, ls=":")
+
+    pair = f"{name(check['method'])} minus {name(check['than'])}"
+    margin = " Dotted: the loss that counts as one." if check.get("margin") else ""
+    return figure(
+        options, f"statement-{entry['id']}", draw, size=(WIDTH, 0.9 + 0.42 * rows["where"].nunique()),
+        question=f"{pair}: {name(check['metric'])}",
+        answer=f"Wine: photographs; teal: drawn data. One bar a seed, from ten seeds on their mean; filled where it is decided.{margin}",
+        alt=f"Forest plot of {pair}, {name(check['metric'])}, one line for each data set and network.",
+    )  # fmt: skip
+
+
+# ---- brightness -------------------------------------------------------------------------------------------------------
+
+POWERS = ("grad_cam[power=2]", "grad_cam", "grad_cam[power=0.5]")
+
+
+def brightness(options, rows, paper, setting="100%"):
+    """Mean of the map against Average Drop, a panel a configuration, with the curve through the powers of Grad-CAM."""
+    keys = ["profile", "dataset", "backbone", "recipe"]
+    own = rows[(rows["paper"] == paper) & (rows["setting"] == setting) & rows["metric"].isin(["average_drop", "map_mean"])]
+    means = own.groupby([*keys, "method", "metric"], sort=False)["value"].mean().unstack("metric").dropna().reset_index()  # noqa: PD010
+    panels = [(of, one.set_index("method")) for of, one in means.groupby(keys, sort=False) if set(POWERS) <= set(one["method"])][:4]
+    proposed = [method for method in PROPOSED if method in set(means["method"])]
+
+    def draw(into, theme):
+        columns = min(len(panels), 2)
+        grid = into.subplots(-(-len(panels) // columns), columns, squeeze=False)
+        for axes, (of, one) in zip(grid.flat, panels, strict=False):
+            curve = one.loc[list(POWERS)]
+            axes.plot(curve["map_mean"], curve["average_drop"], "o-", color=TEAL, lw=1.4, label="Grad-CAM, powers")
+            for method, point in one.iterrows():
+                if method in proposed:
+                    axes.plot(point["map_mean"], point["average_drop"], "D", color=COLOURS[method], ms=8, zorder=3)
+                    axes.annotate(
+                        name(method), (point["map_mean"], point["average_drop"]), (7, 6), textcoords="offset points", weight="bold"
+                    )
+                elif method not in POWERS and "[" not in method:
+                    axes.plot(point["map_mean"], point["average_drop"], "s" if is_control(method) else "o", color=GREY, ms=4)
+                    axes.annotate(
+                        name(method),
+                        (point["map_mean"], point["average_drop"]),
+                        (5, -3),
+                        textcoords="offset points",
+                        fontsize=7,
+                        color=GREY,
+                    )
+            for method, word in zip(POWERS, ("squared", "Grad-CAM", "square root"), strict=True):
+                axes.annotate(
+                    word, curve.loc[method, ["map_mean", "average_drop"]], (5, 5), textcoords="offset points", fontsize=7.5, color=TEAL
+                )
+            axes.set(title=f"{place(of[1])}, {name(of[2])}", xlabel="mean of the map, %", ylabel="Average Drop, % (lower is better)")
+            axes.grid(lw=0.5)
+        for axes in list(grid.flat)[len(panels) :]:
+            axes.remove()
+
+    if not panels:
+        return ""
+    sides = [_side(one, method) for _, one in panels for method in proposed if method in one.index]
+    below = sum(side < 0 for side in sides)
+    answer = (
+        "A brighter map hides less and drops less. A method has shown something only below the curve that Grad-CAM draws when it is merely "
+        f"brightened: {below} of {len(sides)} points of the proposed methods lie below it."
+    )
+    return figure(
+        options, f"brightness-{paper}", draw, size=(WIDTH, 3.5 * -(-len(panels) // 2)), answer=answer,
+        question="Is it a better map, or a brighter one?",
+        alt="Scatter plots of the mean of the map against Average Drop, with the curve through the powers of Grad-CAM.",
+    )  # fmt: skip
+
+
+def _side(one, method):
+    """Average Drop above (positive) or below the curve through Grad-CAM's powers at the method's brightness; its ends go on straight."""
+    from scipy.interpolate import make_interp_spline
+
+    curve = one.loc[list(POWERS)].sort_values("map_mean")
+    line = make_interp_spline(curve["map_mean"], curve["average_drop"], k=1)
+    return one.loc[method, "average_drop"] - float(line(one.loc[method, "map_mean"]))

@@ -1,0 +1,303 @@
+"""What became of each statement of the papers: one verdict a configuration, a matrix of all, and the sentence of the first page."""
+
+import html
+from collections import Counter
+from types import SimpleNamespace
+
+import pandas as pd
+from cells import cell, digits_of, over_seeds, seed_interval
+from names import is_control, name
+from tables import PAPERS, of_the_first
+
+SAME = ["paper", "key", "profile", "metric", "setting", "protocol"]  # what two rows share that may be compared
+TRAINED = ["paper", "profile", "metric", "setting", "protocol", "dataset", "split", "backbone", "recipe", "weights", "weights_than"]
+FEW = 30  # images: the intervals of fewer are too narrow to be judged by alone
+KINDS = ("photographs", "drawn")
+BADGES = {  # verdict: symbol and class of its badge
+    "holds": ("✓", "holds"), "does not hold": ("✗", "fails"), "not decided": ("?", "open"),
+    "not comparable": ("≠", "incomparable"), "not run": ("–", "notrun"),
+}  # fmt: skip
+UNTRAINED = ("random_l_cam",)  # controls by their part in a run, beside those that `is_control` knows by their name
+FAILED = 0.5  # of the median accuracy over the seeds: a training that ends below has failed
+
+
+def judged(entries, rows, differences):
+    """Every checked statement on every configuration that has both methods: a list of verdicts, in the order of the statements.
+
+    A verdict has the `entry`, where it was judged (`dataset`, `backbone`, `setting`, `profile`, `kind`), the word (`verdict`), the paired
+    difference of every seed (`seeds`, rows), its `mean`, `low` and `high`, `digits`, and the `flags` that change how it reads.
+    """
+    return [found for entry in entries if "check" in entry for found in _judged(entry, rows, differences)]
+
+
+def _judged(entry, rows, differences):
+    check = entry["check"]
+    wanted = rows[rows["metric"].isin([check["metric"], check["metric"] + "_box"]) & ~of_the_first(rows)]
+    wanted = wanted[~wanted["setting"].str.startswith("mean ")]  # maps brought to one mean answer another question
+    levels = wanted
+    if "setting" in check:
+        wanted = wanted[wanted["setting"] == check["setting"]]
+    paired = differences[(differences["method"] == check["method"]) & (differences["than"] == check["than"])]
+    found = [_compare(entry, own, rows) for own in _configurations(wanted, check, paired)]
+    if "setting" in check:
+        others = [_compare(entry, own, rows) for own in _configurations(levels, check, paired)]
+        for one in found:
+            _note_other_levels(one, [other for other in others if _where(other) == _where(one)])
+    return found
+
+
+def _configurations(rows, check, paired):
+    """The seeds of each configuration: rows of the method beside the other's (`_than`) and their difference (`_paired`)."""
+    own, other = (rows[rows["method"] == check[side]] for side in ("method", "than"))
+    seeds = own.merge(other, on=SAME, suffixes=("", "_than")).merge(paired, "left", SAME, suffixes=("", "_paired"))
+    return [list(of.itertuples()) for _, of in seeds.groupby(TRAINED, sort=False)]
+
+
+def _where(verdict):
+    return verdict.profile, verdict.dataset, verdict.backbone, verdict.recipe
+
+
+def _compare(entry, seeds, rows):
+    """What one configuration says."""
+    check, first = entry["check"], seeds[0]
+    differences = [seed.value - seed.value_than if pd.isna(seed.value_paired) else seed.value_paired for seed in seeds]
+    by_image = [_verdict(check, seed) for seed in seeds]
+    interval = seed_interval(differences)
+    if interval:
+        said = _by_interval(check, *interval[1:])
+    elif len(seeds) == 1 and first.weights != first.weights_than:
+        said = "not comparable" if by_image[0] != "not decided" else "not decided"
+    else:
+        said = by_image[0] if len(set(by_image)) == 1 else "not decided"
+    alone = (differences[0], first.ci_low_paired, first.ci_high_paired) if len(seeds) == 1 else (sum(differences) / len(seeds), None, None)
+    mean, low, high = interval or alone
+    where = {key: getattr(first, key) for key in ("paper", "profile", "dataset", "backbone", "recipe", "weights", "metric", "setting")}
+    return SimpleNamespace(
+        entry=entry, verdict=said, seeds=seeds, by_image=by_image, differences=differences, mean=mean, low=low, high=high,
+        digits=digits_of([value for seed in seeds for value in (seed.value, seed.value_than)]),
+        kind="drawn" if first.dataset.startswith("drawn") else "photographs", flags=_flags(check, said, seeds, rows), **where,
+    )  # fmt: skip
+
+
+def _verdict(check, seed):
+    """The statement by the images of one seed.
+
+    By the interval of the paired difference and its corrected p, both of which must decide. With a margin, not worse by more than that
+    (non-inferiority, one-sided 2.5 %): by the interval alone, which then must come from `FEW` images or more.
+    Without a paired difference by the order of two values whose own intervals lie apart; a margin is then not judged.
+    """
+    margin = "margin" in check
+    if pd.isna(seed.value_paired):
+        apart = seed.ci_low > seed.ci_high_than or seed.ci_high < seed.ci_low_than
+        higher = seed.value > seed.value_than
+        decided = "holds" if higher == (check["direction"] == "higher") else "does not hold"
+        return decided if apart and not margin else "not decided"
+    if seed.n_paired < FEW if margin else seed.same_as or seed.p_holm > 0.05:
+        return "not decided"
+    return _by_interval(check, seed.ci_low_paired, seed.ci_high_paired)
+
+
+def _by_interval(check, low, high):
+    """Whether all of the difference's interval lies on the statement's side of a loss of its margin."""
+    worst, best = (low, high) if check["direction"] == "higher" else (-high, -low)
+    margin = check.get("margin", 0)
+    return "holds" if worst > -margin else "does not hold" if best < -margin else "not decided"
+
+
+# ---- what stands beside a verdict -------------------------------------------------------------------------------------
+
+
+def _flags(check, said, seeds, rows):
+    """What changes how a verdict reads, in words; a control that does as well matters where the statement holds."""
+    first = seeds[0]
+    flags = []
+    if "pqf" in first.weights or "onnxzoo" in first.weights:
+        flags.append("stand-in weights")
+    if first.metric.endswith("_box"):
+        flags.append("parts cut at the bounding box")
+    if first.weights != first.weights_than:
+        flags.append("another network for each method")
+    if any(pd.isna(seed.value_paired) for seed in seeds):
+        flags.append("no paired difference: intervals of each value alone")
+    same = rows[(rows["profile"] == first.profile) & rows["key"].isin({seed.key for seed in seeds})]
+    return [*flags, *(_controls(check, seeds, same) if said == "holds" else []), *_failed(check, same)]
+
+
+def _controls(check, seeds, same):
+    """Controls of the same runs that are, on the mean of the seeds, at least as good as the method."""
+    if check["metric"] == "accuracy":
+        return []
+    of = same[(same["metric"] == seeds[0].metric) & (same["setting"] == seeds[0].setting) & (same["protocol"] == seeds[0].protocol)]
+    means = of.groupby("method", sort=False)["value"].mean()
+    sign = 1 if check["direction"] == "higher" else -1
+    apart = {check["method"], check["than"]}
+    better = [
+        control
+        for control, value in means.items()
+        if (is_control(control) or control in UNTRAINED) and control not in apart and sign * value >= sign * means[check["method"]]
+    ]
+    best = sorted(better, key=lambda control: -sign * means[control])[:2]
+    return [f"a control does as well: {name(control)}, {cell(means[control])}" for control in best]
+
+
+def _failed(check, same):
+    """Seeds under which a network of the comparison hardly learned."""
+    found = []
+    for method in (check["method"], check["than"]):
+        accuracy = same[(same["metric"] == "accuracy") & (same["method"] == method)].groupby("seed")["value"].first()
+        low = accuracy[accuracy < FAILED * accuracy.median()]
+        found += [f"{name(method)} failed to train under seed {seed}: {cell(value)} % right" for seed, value in low.items()]
+    return found
+
+
+def _note_other_levels(one, others):
+    """Say what the other settings of the same metric decide, where they do not say the same."""
+    others = [other for other in others if other.setting != one.setting]
+    for word in ("holds", "does not hold"):
+        at = [other.setting for other in others if other.verdict == word]
+        if at and word != one.verdict:
+            one.flags.append(f"judged at {one.setting}; at {', '.join(at)} it {word}")
+    if others and one.verdict in ("holds", "does not hold") and not any(other.verdict == one.verdict for other in others):
+        one.flags.append(f"no other level decides it so ({', '.join(other.setting for other in others)})")
+
+
+# ---- as HTML and MyST -------------------------------------------------------------------------------------------------
+
+
+def badge(verdict, count=0):
+    """A verdict as symbol and word, with the number of configurations if it is given."""
+    symbol, kind = BADGES[verdict]
+    times = f" <small>{count}</small>" if count else ""
+    return f'<span class="badge badge-{kind}"><span aria-hidden="true">{symbol}</span> {verdict}{times}</span>'
+
+
+def flag(words):
+    """A small label."""
+    return f'<span class="flag">{html.escape(words)}</span>'
+
+
+def overall(found):
+    """The word over several configurations: what at least half of them say and none contradicts."""
+    counts = Counter(one.verdict for one in found)
+    if len(counts) < 2:
+        return next(iter(counts), "not run")
+    decided = [word for word in ("holds", "does not hold") if counts[word]]
+    return decided[0] if len(decided) == 1 and 2 * counts[decided[0]] >= len(found) else "not decided"
+
+
+def matrix(entries, found):
+    """Statements × (photographs | drawn) as an HTML table; each statement links to its own section."""
+    lines = ['<table class="matrix">', "<thead><tr><th>statement</th><th>on photographs</th><th>on drawn data</th></tr></thead>"]
+    for paper in PAPERS:
+        lines.append(f'<tbody><tr class="paper"><th colspan="3" scope="rowgroup">{name(paper)}</th></tr>')
+        for entry in (entry for entry in entries if entry["paper"] == paper):
+            sides = "".join(f"<td>{_side(entry, found, kind)}</td>" for kind in KINDS)
+            lines.append(f'<tr><th scope="row"><a href="#{entry["id"]}">{html.escape(entry["statement"])}</a></th>{sides}</tr>')
+        lines.append("</tbody>")
+    return "\n".join([*lines, "</table>", ""])
+
+
+def _side(entry, found, kind):
+    own = [one for one in found if one.entry["id"] == entry["id"] and one.kind == kind]
+    if "check" not in entry:
+        said = entry.get("studied", {}).get(kind)
+        return badge(said) if said else badge("not run")
+    if not own:
+        return badge("not run")
+    counts = Counter(one.verdict for one in own)
+    if len(counts) == 1:
+        return badge(overall(own), len(own))
+    return " ".join(badge(word, counts[word]) for word in BADGES if word in counts)
+
+
+def box(entries, found, paper):
+    """The verdicts of one paper as the box that its page opens with."""
+    lines = [":::{admonition} What became of its statements", ":class: verdict-box", "", '<table class="matrix">']
+    lines.append("<thead><tr><th>statement</th><th>photographs</th><th>drawn data</th></tr></thead><tbody>")
+    for entry in (entry for entry in entries if entry["paper"] == paper):
+        sides = "".join(f"<td>{_side(entry, found, kind)}</td>" for kind in KINDS)
+        lines.append(f'<tr><th scope="row"><a href="verdicts.html#{entry["id"]}">{html.escape(entry["statement"])}</a></th>{sides}</tr>')
+    return "\n".join([*lines, "</tbody></table>", "", ":::", ""])
+
+
+def details(entries, found):
+    """A section for each statement: where it stands, its forest plot, and what each configuration says."""
+    parts = []
+    for paper in PAPERS:
+        parts.append(f"## {name(paper)}\n")
+        for entry in (entry for entry in entries if entry["paper"] == paper):
+            own = [one for one in found if one.entry["id"] == entry["id"]]
+            parts += [f"({entry['id']})=", f"### {entry['statement']}\n", f"*Where it stands: {entry['source']}.*\n"]
+            if "seen" in entry:
+                parts.append(f"{entry.get('answer', '').strip()} See {entry['seen']}.\n".lstrip())
+            elif not own:
+                parts.append(f"{entry['status'].capitalize()}: needs runs that are not part of this book yet.\n")
+            else:
+                parts += [f"% forest: {entry['id']}\n", *(f"- {told(one)}" for one in own), ""]
+            if own and "beside" in entry:
+                parts.append(f"Read beside it: {entry['beside']}.\n")
+    return "\n".join(parts)
+
+
+def told(one):
+    """A verdict in one line: the word, where, both values, the difference, the flags."""
+    where = f"{name(one.dataset)}, {name(one.backbone)}{f', {one.setting}' if one.setting else ''}"
+    text = f"{badge(one.verdict)} on {where}: {_numbers(one)}"
+    return " ".join([text + ".", *map(flag, one.flags)])
+
+
+def _numbers(one):
+    if len(one.seeds) == 1:
+        return _against(one.seeds[0], one.digits)
+    if seed_interval(one.differences):
+        counted = ", ".join(f"{word} under {count}" for word, count in Counter(one.by_image).most_common())
+        means = (sum(getattr(seed, side) for seed in one.seeds) / len(one.seeds) for side in ("value", "value_than"))
+        values = " against ".join(cell(value, digits=one.digits) for value in means)
+        difference = over_seeds(one.differences, one.digits, "+")
+        return f"{values}, mean difference {difference} over {len(one.seeds)} seeds; by the images of one seed: {counted}"
+    listed = " · ".join(f"{_short(seed, one.digits)} ({word})" for seed, word in zip(one.seeds, one.by_image, strict=True))
+    return f"differences under {len(one.seeds)} seeds, n {one.seeds[0].n:,}: {listed}"
+
+
+def _cell(seed, digits, of="", sign=""):
+    return cell(*(getattr(seed, key + of) for key in ("value", "ci_low", "ci_high")), digits=digits, sign=sign)
+
+
+def _short(seed, digits):
+    """A seed's paired difference, or the two values where a run has none."""
+    if pd.isna(seed.value_paired):
+        return f"{_cell(seed, digits)} against {_cell(seed, digits, '_than')}"
+    return _cell(seed, digits, "_paired", "+")
+
+
+def _against(seed, digits):
+    """The two values and their paired difference, with its corrected p, in words."""
+    n = "" if seed.n == seed.n_than else f" (n {seed.n:,} and {seed.n_than:,})"
+    said = f"{_cell(seed, digits)} against {_cell(seed, digits, '_than')}{n}"
+    if pd.isna(seed.value_paired):
+        return said
+    said += f", difference {_short(seed, digits)}, n {seed.n_paired:,.0f}"
+    if seed.same_as:
+        return f"{said}; the same map as {name(seed.same_as)}, counted once"
+    return f"{said}, corrected p {f'{seed.p_holm:.2g}' if seed.p_holm >= 0.001 else 'below 0.001'}"
+
+
+def finding(entries, found):
+    """The first page's sentence: how many statements hold, on photographs and on drawn data, and how many of these a control shares."""
+    parts = []
+    for kind, where in (("photographs", "On photographs"), ("drawn", "on drawn data")):
+        own = {
+            entry["id"]: [one for one in found if one.entry["id"] == entry["id"] and one.kind == kind]
+            for entry in entries
+            if "check" in entry
+        }
+        own = {key: of for key, of in own.items() if of}
+        words = Counter(overall(of) for of in own.values())
+        shared = sum(
+            overall(of) == "holds" and any(flag.startswith("a control") for one in of for flag in one.flags) for of in own.values()
+        )
+        text = f"{where}, {words['holds']} of the {len(own)} tested statements hold"
+        if words["holds"]:
+            text += f" ({shared} of them {'is' if shared == 1 else 'are'} matched by a control that explains nothing)"
+        parts.append(text + f", {words['does not hold']} do not, the rest is undecided")
+    return "; ".join(parts) + "."
