@@ -184,6 +184,7 @@ MAKERS = {  # the marker `% what: words` of a page, and what makes its text of t
     "metrics": lambda _options: registry.metrics(),
     "protocols": lambda _options: registry.protocols(),
     "finding": lambda options: verdicts.finding(statements(), judged(options)),
+    "cards": lambda options: verdicts.cards(statements(), judged(options), tables.load_yaml(BOOK / "papers.yaml")),
     "verdicts": lambda options: verdicts.matrix(statements(), judged(options)),
     "verdict-details": lambda options: verdicts.details(statements(), judged(options)),
     "verdict-box": lambda options, paper: verdicts.box(statements(), judged(options), paper),

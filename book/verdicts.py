@@ -197,17 +197,22 @@ def matrix(entries, found):
     return "\n".join([*lines, "</table>", ""])
 
 
+def _own(entry, found, kind):
+    return [one for one in found if one.entry["id"] == entry["id"] and one.kind == kind]
+
+
+def _word(entry, found, kind):
+    """The verdict of a statement on photographs or on drawn data, over all configurations."""
+    return overall(_own(entry, found, kind)) if "check" in entry else entry.get("studied", {}).get(kind, "not run")
+
+
 def _side(entry, found, kind):
-    own = [one for one in found if one.entry["id"] == entry["id"] and one.kind == kind]
-    if "check" not in entry:
-        said = entry.get("studied", {}).get(kind)
-        return badge(said) if said else badge("not run")
-    if not own:
-        return badge("not run")
-    counts = Counter(one.verdict for one in own)
-    if len(counts) == 1:
-        return badge(overall(own), len(own))
-    return " ".join(badge(word, counts[word]) for word in BADGES if word in counts)
+    """The overall word of a cell of the matrix; where configurations differ, how many say what."""
+    counts, word = Counter(one.verdict for one in _own(entry, found, kind)), _word(entry, found, kind)
+    if len(counts) < 2:
+        return badge(word, counts[word])
+    each = ", ".join(f"{counts[one]} {one}" for one in BADGES if counts[one])
+    return f"{badge(word)} <small>{each}</small>"
 
 
 def box(entries, found, paper):
@@ -282,22 +287,40 @@ def _against(seed, digits):
     return f"{said}, corrected p {f'{seed.p_holm:.2g}' if seed.p_holm >= 0.001 else 'below 0.001'}"
 
 
+def cards(entries, found, papers):
+    """A card for each paper: its idea, what became of its statements, what it was tested on, the cost of a map, what of it was read."""
+    lines = ["::::{grid} 1 1 2 2", ":gutter: 3", ""]
+    for paper, told in papers.items():
+        own = [entry for entry in entries if entry["paper"] == paper]
+        lines += [
+            f":::{{grid-item-card}} {name(paper)}",
+            f":link: {paper}",
+            ":link-type: doc",
+            "",
+            told["idea"],
+            "",
+            '<dl class="card-facts">',
+        ]
+        for kind in KINDS:
+            words = Counter(_word(entry, found, kind) for entry in own)
+            said = " ".join(badge(word, words[word]) for word in BADGES if words[word] and word != "not run") or badge("not run")
+            lines.append(f"<dt>{kind}</dt><dd>{said}</dd>")
+        tested = [one for one in found if one.paper == paper]
+        data = dict.fromkeys(name(one.dataset).split(" (")[0] for one in sorted(tested, key=lambda one: KINDS.index(one.kind)))
+        facts = {"tested on": ", ".join(data), "cost of a map": told["cost"], "read": told["read"]}
+        lines += [*(f"<dt>{what}</dt><dd>{html.escape(words)}</dd>" for what, words in facts.items()), "</dl>", ":::", ""]
+    return "\n".join([*lines, "::::", ""])
+
+
 def finding(entries, found):
-    """The first page's sentence: how many statements hold, on photographs and on drawn data, and how many of these a control shares."""
+    """The first page's sentence: of the tested statements, how many hold and how many of these a control shares, by kind of data."""
     parts = []
-    for kind, where in (("photographs", "On photographs"), ("drawn", "on drawn data")):
-        own = {
-            entry["id"]: [one for one in found if one.entry["id"] == entry["id"] and one.kind == kind]
-            for entry in entries
-            if "check" in entry
-        }
-        own = {key: of for key, of in own.items() if of}
-        words = Counter(overall(of) for of in own.values())
-        shared = sum(
-            overall(of) == "holds" and any(flag.startswith("a control") for one in of for flag in one.flags) for of in own.values()
-        )
-        text = f"{where}, {words['holds']} of the {len(own)} tested statements hold"
-        if words["holds"]:
-            text += f" ({shared} of them {'is' if shared == 1 else 'are'} matched by a control that explains nothing)"
-        parts.append(text + f", {words['does not hold']} do not, the rest is undecided")
-    return "; ".join(parts) + "."
+    for kind, where in (("photographs", "On photographs"), ("drawn", "On drawn images")):
+        own = [of for entry in entries if "check" in entry and (of := _own(entry, found, kind))]
+        words = Counter(overall(of) for of in own)
+        held = [of for of in own if overall(of) == "holds"]
+        shared = sum(any(flag.startswith("a control") for one in of for flag in one.flags) for of in held)
+        text = f"{where} **{words['holds']} of {len(own)}** tested statements {'holds' if words['holds'] == 1 else 'hold'}"
+        text += f", {shared} of them no better than a control that explains nothing" if shared else ""
+        parts.append(f"{text}; {words['does not hold']} {'does' if words['does not hold'] == 1 else 'do'} not, and the rest is undecided.")
+    return " ".join(parts)

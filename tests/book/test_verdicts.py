@@ -1,36 +1,52 @@
-"""A claim is decided by its paired differences, over all seeds, and by nothing that chance may have done."""
+"""A statement is decided by its paired differences, over all seeds, and by nothing that chance may have done."""
 
-import claims
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
+import verdicts
 from scipy import stats
 
 from reproduce import results
 
 from .conftest import frame, paired, rows
 
+NBSP = "\N{NO-BREAK SPACE}"
+
 CLAIM = {"id": "x", "paper": "l_cam", "statement": "S.", "source": "abstract", "status": "tested"}
 CHECK = {"metric": "energy_pointing_game", "method": "l_cam_img", "than": "grad_cam", "direction": "higher"}
 
 
 def judged(entries, rows, differences=()):
-    return claims.claims(entries, frame(rows), frame(differences, results.DIFFERENCE))
+    return verdicts.judged(entries, frame(rows), frame(differences, results.DIFFERENCE))
+
+
+def word(check, rows, differences=()):
+    """The verdict on the only configuration of `rows`."""
+    (one,) = judged([CLAIM | {"check": check}], rows, differences)
+    return one.verdict
+
+
+def sentence(check, rows, differences=()):
+    (one,) = judged([CLAIM | {"check": check}], rows, differences)
+    return verdicts.told(one)
 
 
 @pytest.mark.parametrize(
     ("own", "other", "verdict"),
     [
-        (("50", "45", "55"), ("30", "25", "35"), "**holds**"),
-        (("50", "45", "55"), ("48", "43", "53"), "**not decided**"),
-        (("30", "25", "35"), ("50", "45", "55"), "**does not hold**"),
+        (("50", "45", "55"), ("30", "25", "35"), "holds"),
+        (("50", "45", "55"), ("48", "43", "53"), "not decided"),
+        (("30", "25", "35"), ("50", "45", "55"), "does not hold"),
     ],
 )
-def test_claims_are_judged_by_direction_and_interval(own, other, verdict):
+def test_statements_are_judged_by_direction_and_interval(own, other, verdict):
     found = rows(("l_cam_img", *own), ("grad_cam", *other), weights="resnet50_pqf_large")
-    text = judged([CLAIM | {"check": CHECK}], found)
-    assert verdict in text
-    assert "stand-in" in text
-    flipped = judged([CLAIM | {"check": CHECK | {"direction": "lower"}}], found)
-    assert {"**holds**": "**does not hold**", "**does not hold**": "**holds**"}.get(verdict, verdict) in flipped
+    assert word(CHECK, found) == verdict
+    assert verdicts.flag("stand-in weights") in sentence(CHECK, found)
+    opposite = {"holds": "does not hold", "does not hold": "holds"}.get(verdict, verdict)
+    assert word(CHECK | {"direction": "lower"}, found) == opposite
 
 
 @pytest.mark.parametrize(
@@ -49,12 +65,12 @@ def test_claims_are_judged_by_direction_and_interval(own, other, verdict):
         ("3", "5", 2, "lower", "does not hold"),
     ],
 )
-def test_claims_are_judged_by_the_paired_interval(low, high, margin, direction, verdict):
+def test_statements_are_judged_by_the_paired_interval(low, high, margin, direction, verdict):
     found = rows(("l_cam_img", "50", "45", "55"), ("grad_cam", "48", "43", "53"))
     check = CHECK | {"direction": direction} | ({"margin": margin} if margin else {})
-    text = judged([CLAIM | {"check": check}], found, [paired(low, high)])
-    assert f"**{verdict}** on" in text
-    assert f"[{float(low):.1f},\N{NO-BREAK SPACE}{float(high):.1f}], n 40, corrected p 0.034" in text
+    assert word(check, found, [paired(low, high)]) == verdict
+    text = sentence(check, found, [paired(low, high)])
+    assert f"[{float(low):.1f},{NBSP}{float(high):.1f}], n 40, corrected p 0.034" in text
     assert "no paired difference" not in text
 
 
@@ -77,73 +93,132 @@ def seeds_of(values, width, **given):
         ([4, 3, -5], 1, "not decided"),  # two seeds that contradict each other
     ],
 )
-def test_a_claim_about_few_seeds_must_hold_under_each_by_its_own_images(values, width, verdict):
-    text = judged([CLAIM | {"check": CHECK}], *seeds_of(values, width))
-    told = []
+def test_a_statement_about_few_seeds_must_hold_under_each_by_its_own_images(values, width, verdict):
+    found = seeds_of(values, width)
+    assert word(CHECK, *found) == verdict
+    text = sentence(CHECK, *found)
+    assert "differences under 3 seeds, n 40" in text
+    assert "mean difference" not in text
     for value in values:
         said = "holds" if value > width else "does not hold" if value < -width else "not decided"
-        told.append(f"{value:+.1f} [{value - width:.1f},\N{NO-BREAK SPACE}{value + width:.1f}]" + f" ({said})" * (verdict == "not decided"))
-    assert f"**{verdict}** on ImageNet validation, ResNet-50 (subset), 3 seeds, n 40, differences {' · '.join(told)}" in text
-    assert "mean" not in text
+        assert f"{value:+.1f} [{value - width:.1f},{NBSP}{value + width:.1f}] ({said})" in text
 
 
 def test_from_ten_seeds_on_the_interval_over_them_decides():
     """Seeds of which none is sure by its own images, and whose mean is."""
     values = [2, 1, 3, 0, 2, 5, -1, 1, 4, 2]
-    found = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    told = f", 10 seeds: mean difference +1.9 [{found.low:.1f},\N{NO-BREAK SPACE}{found.high:.1f}], the interval over the seeds."
-    text = judged([CLAIM | {"check": CHECK}], *seeds_of(values, 9))
-    assert "**holds** on" in text
-    assert f"{told} By the images of one seed: not decided under 10" in text
-    assert "**not decided** on" in judged([CLAIM | {"check": CHECK}], *seeds_of(values[:9], 9))
+    interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert word(CHECK, *seeds_of(values, 9)) == "holds"
+    text = sentence(CHECK, *seeds_of(values, 9))
+    assert f"mean difference +1.9 [{interval.low:.1f},{NBSP}{interval.high:.1f}] over 10 seeds" in text
+    assert "by the images of one seed: not decided under 10" in text
+    assert word(CHECK, *seeds_of(values[:9], 9)) == "not decided"
     lower = CHECK | {"direction": "lower", "margin": 5}
-    assert "**holds** on" in judged([CLAIM | {"check": lower}], *seeds_of(values, 9))
-    assert "**does not hold** on" in judged([CLAIM | {"check": lower | {"margin": 0.1}}], *seeds_of(values, 9))
+    assert word(lower, *seeds_of(values, 9)) == "holds"
+    assert word(lower | {"margin": 0.1}, *seeds_of(values, 9)) == "does not hold"
 
 
-def test_numbers_of_a_claim_about_small_values_have_enough_digits():
+def test_small_values_have_enough_digits():
     found = rows(("l_cam_img", "0.512", "0.4", "0.6"), ("grad_cam", "0.53", "0.5", "0.6"))
-    assert "0.512 [0.400" in judged([CLAIM | {"check": CHECK}], found, [paired("-0.03", "-0.006")])
+    assert "0.512 [0.400" in sentence(CHECK, found, [paired("-0.03", "-0.006")])
 
 
-def test_claims_without_their_paired_difference_say_so():
+def test_without_a_paired_difference_the_intervals_of_the_values_decide_and_no_margin():
     found = rows(("l_cam_img", "50", "45", "55"), ("grad_cam", "30", "25", "35"))
     other = [paired("1", "3", **{k: "other"}) for k in ("key", "than", "method", "metric", "setting", "profile", "protocol")]
-    text = judged([CLAIM | {"check": CHECK}], found, other)
-    assert "**holds** on" in text
-    assert "intervals of each alone, no paired difference" in text
-    assert "**not judged** on" in judged([CLAIM | {"check": CHECK | {"margin": 2}}], found)
-    same = judged([CLAIM | {"check": CHECK}], found, [paired("0", "0", p="", p_holm="", same_as="grad_cam")])
-    assert "**not decided**" in same
-    assert "the same map as Grad-CAM, counted once" in same
-    few = judged([CLAIM | {"check": CHECK | {"margin": 2}}], found, [paired("-1", "3", n="29")])
-    assert "**not decided**" in few
-    chance = judged([CLAIM | {"check": CHECK}], found, [paired("1", "3", p_holm="0.051")])
-    assert "**not decided**" in chance
-    beside = judged([CLAIM | {"check": CHECK, "beside": "[the floor](#floor)"}], found)
-    assert "Read beside it: [the floor](#floor)" in beside
-    assert "Read beside it" not in judged([CLAIM | {"check": CHECK, "beside": "[the floor](#floor)"}], [])
+    assert word(CHECK, found, other) == "holds"
+    assert "no paired difference" in sentence(CHECK, found, other)
+    assert word(CHECK | {"margin": 2}, found) == "not decided"
 
 
-def test_claims_compare_only_within_a_run():
-    a, b = rows(("l_cam_img", "50", "45", "55")), rows(("grad_cam", "30", "25", "35"), key="other")
-    assert "not run" in judged([CLAIM | {"check": CHECK}], a + b)
-    assert "untested" in judged([CLAIM | {"status": "untested"}], a)
-    assert "see [there](#there)" in judged([CLAIM | {"status": "studied", "seen": "[there](#there)"}], a)
-
-
-def test_one_training_of_each_network_decides_nothing():
-    """Two networks trained once differ by chance, too; the maps of one network, or of a pretrained one, are another matter."""
+def test_the_same_map_few_images_and_chance_decide_nothing():
     found = rows(("l_cam_img", "50", "45", "55"), ("grad_cam", "30", "25", "35"))
-    told = judged([CLAIM | {"check": CHECK}], found, [paired("18", "22")])
-    assert "**holds** on" in told
-    found[1]["weights"] = "plain network"
-    told = judged([CLAIM | {"check": CHECK}], found, [paired("18", "22")])
-    assert "**not decided** on" in told
-    assert "corrected p 0.034; holds by the images, but each network was trained once" in told
-    assert "**holds** on" in judged([CLAIM | {"check": CHECK}], *seeds_apart([20, 21, 22]))
+    same = [paired("0", "0", p="", p_holm="", same_as="grad_cam")]
+    assert word(CHECK, found, same) == "not decided"
+    assert "the same map as Grad-CAM, counted once" in sentence(CHECK, found, same)
+    assert word(CHECK | {"margin": 2}, found, [paired("-1", "3", n="29")]) == "not decided"
+    assert word(CHECK, found, [paired("1", "3", p_holm="0.051")]) == "not decided"
+
+
+def test_methods_are_compared_only_within_a_run():
+    a, b = rows(("l_cam_img", "50", "45", "55")), rows(("grad_cam", "30", "25", "35"), key="other")
+    assert judged([CLAIM | {"check": CHECK}], a + b) == []
 
 
 def seeds_apart(values):
     both, differences = seeds_of(values, 1)
     return [row | {"weights": "plain network"} if row["method"] == "grad_cam" else row for row in both], differences
+
+
+def test_two_networks_trained_once_each_are_not_comparable():
+    """They differ by chance, too; the maps of one network are another matter, and so are several trainings of each."""
+    assert word(CHECK, *seeds_of([20], 2)) == "holds"
+    assert word(CHECK, *seeds_apart([20])) == "not comparable"
+    assert word(CHECK, *seeds_apart([0])) == "not decided"
+    assert word(CHECK, *seeds_apart([20, 21, 22])) == "holds"
+    assert verdicts.flag("another network for each method") in sentence(CHECK, *seeds_apart([20, 21, 22]))
+
+
+def test_a_control_that_does_as_well_stands_beside_a_statement_that_holds():
+    found = rows(
+        ("l_cam_img", "50", "45", "55"),
+        ("grad_cam", "30", "25", "35"),
+        ("random_l_cam", "51.26", "45", "55"),
+        ("random_map", "9", "5", "15"),
+    )
+    text = sentence(CHECK, found, [paired("18", "22")])
+    assert verdicts.flag("a control does as well: untrained L-CAM, 51.3") in text
+    assert "random map" not in text
+    assert "a control" not in sentence(CHECK | {"direction": "lower"}, found, [paired("18", "22")])
+
+
+def test_a_training_that_failed_is_named():
+    both, differences = seeds_of([4, 3, 5], 1)
+    for seed, accuracy in enumerate(("80", "79", "5")):
+        both += rows(("l_cam_img", accuracy, "1", "9"), key=f"x-s{seed}", seed=str(seed), metric="accuracy")
+    assert verdicts.flag("L-CAM-Img failed to train under seed 2: 5.0 % right") in sentence(CHECK, both, differences)
+
+
+def test_other_levels_that_say_otherwise_are_named():
+    both = [one for level in ("15%", "50%") for one in rows(("l_cam_img", "50", "45", "55"), ("grad_cam", "48", "43", "53"), setting=level)]
+    text = sentence(CHECK | {"setting": "15%"}, both, [paired("1", "3", setting="15%"), paired("-3", "-1", setting="50%")])
+    assert verdicts.flag("judged at 15%; at 50% it does not hold") in text
+    assert verdicts.flag("no other level decides it so (50%)") in text
+    agreeing = sentence(CHECK | {"setting": "15%"}, both, [paired("1", "3", setting="15%"), paired("1", "3", setting="50%")])
+    assert "level" not in agreeing
+
+
+def named(*words):
+    return [SimpleNamespace(verdict=one) for one in words]
+
+
+@pytest.mark.parametrize(
+    ("words", "overall"),
+    [
+        ([], "not run"),
+        (["not comparable"], "not comparable"),
+        (["holds", "holds", "not decided"], "holds"),
+        (["holds", "not decided", "not decided"], "not decided"),
+        (["holds", "holds", "holds", "does not hold"], "not decided"),
+        (["does not hold", "not decided"], "does not hold"),
+    ],
+)
+def test_several_configurations_decide_by_half_of_them_and_no_contradiction(words, overall):
+    assert verdicts.overall(named(*words)) == overall
+
+
+def test_the_first_sentence_counts_what_the_matrix_shows():
+    """On the published numbers: counted again from the matrix and the lines of the details."""
+    import assemble
+
+    options = assemble._parser().parse_args(["--results", str(Path(assemble.BOOK.parent / "results"))])
+    options.read = []
+    entries, found = assemble.statements(), assemble.judged(options)
+    text = verdicts.finding(entries, found)
+    cells = re.findall(r"<tr><th scope=\"row\">.*?</tr>", verdicts.matrix([e for e in entries if "check" in e], found))
+    for side, kind in enumerate(("photographs", "drawn images")):
+        badges = [re.search(r"</span> ([a-z ]+?)(?: <small>|</span>)", line.split("<td>")[1 + side])[1] for line in cells]
+        tested = [one for one in badges if one != "not run"]
+        held = badges.count("holds")
+        assert f"n {kind} **{held} of {len(tested)}** tested" in text
+        assert f"; {badges.count('does not hold')} do" in text
