@@ -54,7 +54,7 @@ NAMES = WRITTEN | {
     "cifar10": "CIFAR-10 (subset)", "cifar100": "CIFAR-100", "stl10": "STL-10", "cat_dog": "cats and dogs", "resnet8": "ResNet-8",
     "resnet14": "ResNet-14", "resnet18": "ResNet-18", "resnet20": "ResNet-20", "resnet50": "ResNet-50",
     "resnet110_bottleneck": "ResNet-110 with bottlenecks", "densenet100_12": "DenseNet-BC-100-12", "resnext29_8x64d": "ResNeXt-29 8×64d",
-    "squeezenet1_1": "SqueezeNet 1.1", "vgg16": "VGG-16", "mobilenet_v2": "MobileNetV2",
+    "efficientnet_lite0": "EfficientNet-Lite0", "squeezenet1_1": "SqueezeNet 1.1", "vgg16": "VGG-16", "mobilenet_v2": "MobileNetV2",
     # studies and benchmarks
     "forms": "forms of one method", "shortcut": "a planted mark", "lfi_features": "features of LFI-CAM's backbone",
     "em_ml": "EM beside ML", "scratch": "trainings from scratch", "ablations": "with parts changed", "e36": "36 epochs",
