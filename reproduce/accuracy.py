@@ -8,13 +8,13 @@ import torch
 
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset
-from cam_core.learned.batches import in_memory
-from cam_core.learned.plain import mean_average_precision
-from cam_core.learned.train import predict
 from cam_core.metrics import Metric
 from cam_core.metrics.metric import Rate
 from cam_core.metrics.statistics import Array, one_by_one
 from cam_core.table import Table
+from training.batches import in_memory
+from training.heads import mean_average_precision
+from training.loop import predict
 
 
 class Accuracy(Rate):

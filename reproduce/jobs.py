@@ -3,7 +3,7 @@
 Every training is kept by digest under ``store``, so a notebook that asks for a model which a job has trained only loads it.
 
 The functions below take a data set's name (`reproduce.sources`), the backbone's, the folder of the images, and, beside what they name:
-``seed``; ``epochs``, ``setting`` and ``paper``, as in `cam_core.learned.recipes`; ``held_out``, a share of the training images on which the
+``seed``; ``epochs``, ``setting`` and ``paper``, as in `training.recipes`; ``held_out``, a share of the training images on which the
 best weights are then chosen; where and by what means `trained` works (store, device, devices, nodes, best_on_test). They return a model
 and what is known of it: accuracy or mean average precision in percent, deviations, seconds.
 """
@@ -20,19 +20,20 @@ from torch import Tensor, nn
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset
 from cam_core.learned.abn import Abn
-from cam_core.learned.batches import as_float, in_memory
-from cam_core.learned.cached import features
 from cam_core.learned.calm import PATCH, Calm, calm_trunk
 from cam_core.learned.lcam import ENTROPY_ALONE, LCam
 from cam_core.learned.lfi import CIFAR_MEAN, CIFAR_STD, LfiCam, lfi_backbone
-from cam_core.learned.plain import Plain, mean_average_precision, multi_label_head, start_as_released, with_pooled_head
-from cam_core.learned.recipes import L_CAM_MASKS, LARGE, SMALL, Plan, calm_plan, l_cam_plan, scratch_plan
-from cam_core.learned.store import trained
-from cam_core.learned.train import predict
+from cam_core.learned.plain import Plain, start_as_released, with_pooled_head
 from cam_core.pretrained import load_classifier
 from cam_core.probe import Probe
 from reproduce.parameters import Parameters, names, one_of, read
 from reproduce.sources import HOME, find_root, images, source
+from training.batches import as_float, in_memory
+from training.cached import features
+from training.heads import mean_average_precision, multi_label_head
+from training.loop import predict
+from training.recipes import L_CAM_MASKS, LARGE, SMALL, Plan, calm_plan, l_cam_plan, scratch_plan
+from training.store import trained
 
 STORE = HOME / "runs/models"
 Summary = dict[str, Any]

@@ -165,7 +165,7 @@ def _check_types(wanted: Parameters) -> None:
 
 
 def _check_recipe(wanted: Parameters) -> None:
-    from cam_core.learned.recipes import SCRATCH_EPOCHS
+    from training.recipes import SCRATCH_EPOCHS
 
     paper, dataset = wanted.paper, wanted.dataset
     if wanted.recipe is not None:
@@ -187,9 +187,9 @@ def _check_backbone(wanted: Parameters) -> None:
     """Networks that can be had for the data, then those that have a recipe (`recipes` says which)."""
     import torchvision
 
-    from cam_core.learned.recipes import calm_plan, l_cam_plan, scratch_plan
     from cam_core.networks import CIFAR
     from cam_core.pretrained import DEFAULT_LAYER, LITE
+    from training.recipes import calm_plan, l_cam_plan, scratch_plan
 
     paper, dataset, name, recipe = wanted.paper, wanted.dataset, wanted.backbone, wanted.recipe or ""
     stock = [n for n in torchvision.models.list_models(module=torchvision.models) if n.startswith(tuple(DEFAULT_LAYER))]

@@ -12,7 +12,7 @@ from typing import Any
 
 from cam_core.environment import versions
 
-CODE = ("cam_core", "reproduce", "data_scripts", "notebooks", "requirements.lock")  # what can move a number; prose cannot
+CODE = ("cam_core", "training", "reproduce", "data_scripts", "notebooks", "requirements.lock")  # what can move a number; prose cannot
 
 
 def process_facts() -> dict[str, Any]:

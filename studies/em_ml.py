@@ -28,14 +28,15 @@ from tqdm import tqdm
 
 from cam_core.classifier import Classifier
 from cam_core.files import write_table
-from cam_core.learned import Calm, lfi_backbone, recipes
-from cam_core.learned.batches import Tensors, as_float, batches, in_memory, size
+from cam_core.learned import Calm, lfi_backbone
 from cam_core.learned.calm import CalmHead, em_loss, of_class, posterior
-from cam_core.learned.recipes import CALM, Recipe
-from cam_core.learned.store import trained
-from cam_core.learned.train import predict
 from cam_core.metrics.statistics import bootstrap
 from reproduce import jobs, sources
+from training import recipes
+from training.batches import Tensors, as_float, batches, in_memory, size
+from training.loop import predict
+from training.recipes import CALM, Recipe
+from training.store import trained
 
 OUT = sources.HOME / "results/studies/em_ml.csv"
 AT = (1, 3, 10, 30, 100)  # updates after which the weights are compared, besides the last

@@ -29,12 +29,14 @@ from cam_core.classifier import Classifier
 from cam_core.data.folder import middle_square
 from cam_core.evaluate import evaluate
 from cam_core.files import write_table
-from cam_core.learned import LCam, recipes
-from cam_core.learned.batches import augment, center, derived_seed, in_memory
-from cam_core.learned.recipes import L_CAM, Recipe
-from cam_core.learned.train import fit
+from cam_core.learned import LCam
 from cam_core.methods import Method, method
 from reproduce import sources
+from training import recipes
+from training.batches import augment, center, derived_seed, in_memory
+from training.cached import l_cam_data
+from training.loop import fit
+from training.recipes import L_CAM, Recipe
 
 OUT = sources.HOME / "results/studies/l_cam_recipe.csv"
 MASKS = {"batch": 0.01, "own": 0.64, "own as printed": 0.01}  # weight of the variation: as released; the same for N = 64; as printed
@@ -60,7 +62,7 @@ def tries(network: str, root: Path, variant: str = "fm") -> pd.DataFrame:
     classifier = load_classifier(network)
     short = L_CAM.shortened(EPOCHS[variant], flip=False, crop=None)
     train = in_memory(sources.images("imagenet", root, "train")("crop"))
-    data = LCam(classifier, variant).prepare(train, short)
+    data = l_cam_data(LCam(classifier, variant), train, short)
     found = {}
     for masks, rate in tqdm(list(itertools.product(MASKS, RATES)), desc=network, unit="try"):
         torch.manual_seed(0)
@@ -83,7 +85,7 @@ def windows(images: Tensor, count: int) -> list[Tensor]:
 def prepared(model: LCam, images: Tensor, recipe: Recipe, count: int = 1) -> dict[str, Tensor]:
     """The training set of ``count`` cached views of each image: the centre and random windows, under the class predicted on the centre."""
     middle = center(images, L_CAM.crop)
-    data = model.prepare({"images": torch.cat([middle, *windows(images, count - 1)])}, recipe, progress=False)
+    data = l_cam_data(model, {"images": torch.cat([middle, *windows(images, count - 1)])}, recipe, progress=False)
     return {**data, "labels": data["labels"][: len(middle)].repeat(count)}
 
 

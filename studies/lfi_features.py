@@ -21,9 +21,7 @@ from cam_core.classifier import Classifier
 from cam_core.data import Dataset
 from cam_core.evaluate import Data, evaluate
 from cam_core.files import write_table
-from cam_core.learned import LfiCam, multi_label_head
-from cam_core.learned.batches import in_memory
-from cam_core.learned.cached import features
+from cam_core.learned import LfiCam
 from cam_core.methods import method
 from cam_core.metrics import EnergyPointingGame, PixelPrecision
 from cam_core.metrics.statistics import paired_difference
@@ -31,6 +29,9 @@ from cam_core.table import Table
 from reproduce import jobs, sources
 from reproduce.accuracy import network_table
 from studies.ablations import LEARNS
+from training.batches import in_memory
+from training.cached import features
+from training.heads import multi_label_head
 
 OUT = sources.HOME / "results/studies/lfi_features.csv"
 METHODS = ("cam", "grad_cam", "mean_activation", "random_map", "center_gaussian")

@@ -39,13 +39,14 @@ from torch import Tensor
 from cam_core import METHODS, Probe
 from cam_core.classifier import Classifier
 from cam_core.files import write_table
-from cam_core.learned import LfiCam, TrainingError, recipes
-from cam_core.learned.batches import as_float, in_memory
+from cam_core.learned import LfiCam
 from cam_core.maps import is_empty
 from cam_core.metrics import map_stability
 from reproduce import jobs, results, sources
 from studies.ablations import LEARNS
 from studies.lfi_features import bare
+from training import TrainingError, recipes
+from training.batches import as_float, in_memory
 
 IMAGES = 500  # whose maps are published and compared: 50 of each of CIFAR-10's classes
 MODELS = ("plain", "lfi_cam", "abn")

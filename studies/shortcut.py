@@ -32,17 +32,18 @@ from cam_core import Probe
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset, inclusive_boxes
 from cam_core.files import write_table
-from cam_core.learned import LCam, Plain, recipes
-from cam_core.learned.batches import in_memory
-from cam_core.learned.recipes import L_CAM
-from cam_core.learned.store import trained
-from cam_core.learned.train import predict
+from cam_core.learned import LCam, Plain
 from cam_core.methods import Method, method
 from cam_core.metrics import EnergyPointingGame, MaximumInBox, Metric
 from cam_core.metrics.statistics import paired_difference, wilson
 from cam_core.protocol import PROTOCOLS, finish
 from data_scripts.draw import QUALITY, mark_box, redraw
 from reproduce import jobs, sources
+from training import recipes
+from training.batches import in_memory
+from training.loop import predict
+from training.recipes import L_CAM
+from training.store import trained
 
 OUT = sources.HOME / "results/studies/shortcut.csv"
 NAME = "drawn_imagenet"

@@ -10,11 +10,7 @@ from torch import Tensor, distributed, nn
 
 from cam_core import maps
 from cam_core.classifier import Classifier
-from cam_core.data import Dataset, transforms
-from cam_core.learned.batches import Tensors, center
-from cam_core.learned.cached import features, features_in_file, relabelled
 from cam_core.learned.plain import Loss, shapes, share_correct
-from cam_core.learned.recipes import L_CAM, Recipe
 from cam_core.probe import Probe
 
 RELEASED = {"entropy": 1.5, "area": 2.0, "variation": 0.01, "power": 0.3}  # the loss: weights of its terms, exponent of the area
@@ -26,7 +22,8 @@ class LCam(nn.Module):
 
     ``masks``: which maps area and variation are taken of. "batch", as released: for every image the maps of all N classes in the
     batch, N² in all, which makes the variation term N times as large; "own": each image's own class, where ``variation`` = 0.01 N
-    restores the balance. ``cached``: train on activations of the centre view, passed once and kept in a temporary file.
+    restores the balance. ``cached``: train on activations of the centre view, which pass the trunk once and are kept in a temporary file
+    (`training.cached`).
     ``dropout``: the classifier's dropout stays on in training, everything else of it in eval mode; by default for VGG, as released.
     ``raw``: the attention reads activations of the image in [0, 1], not normalised, in training and in `explain`. One released file does
     this, ResNet-50's Img by cross-entropy alone (a row with a star in the paper's table); by default it is normalised there too, as in
@@ -82,7 +79,7 @@ class LCam(nn.Module):
             activations = batch["activations"].to(self.attention.weight.dtype)
         else:
             with torch.no_grad():
-                activations = self._read(self.classifier, batch["images"])
+                activations = self.read(self.classifier, batch["images"])
         # only the rows of the classes in the batch: the other maps enter no term
         classes, first = gathered(labels)
         all_maps = F.conv2d(activations, self.attention.weight[classes], self.bias[classes]).sigmoid()  # [N,N,h,w]
@@ -97,7 +94,7 @@ class LCam(nn.Module):
         loss = self.entropy * entropy + self.area * size + self.variation * variation
         return loss, {"accuracy": share_correct(logits, labels), **terms}
 
-    def _read(self, classifier: Classifier, images: Tensor) -> Tensor:
+    def read(self, classifier: Classifier, images: Tensor) -> Tensor:
         """The activations [N,K,h,w] that the attention reads of images [N,3,H,W] in [0, 1]."""
         return classifier.activations(images * classifier.std + classifier.mean if self.raw else images)  # the classifier takes this back
 
@@ -110,28 +107,9 @@ class LCam(nn.Module):
     @torch.no_grad()
     def explain(self, probe: Probe) -> Tensor:
         """The map of the target before the sigmoid, [B,h,w], signed (released read-out); with ``raw`` by another pass through the trunk."""
-        activations = self._read(probe.classifier, probe.images) if self.raw else probe.activations
+        activations = self.read(probe.classifier, probe.images) if self.raw else probe.activations
         weight, bias = (of[probe.targets].to(activations.dtype) for of in (self.attention.weight[:, :, 0, 0], self.bias))
         return torch.einsum("bk,bkhw->bhw", weight, activations) + bias[:, None, None]
-
-    def prepare(self, data: Tensors | Dataset, recipe: Recipe, *, progress: bool = True) -> dict[str, Tensor] | Dataset:
-        """The training set with the classifier's predictions on centre views for labels and, if ``cached``, float16 activations.
-
-        Where the temporary folder has no room for them, the views themselves, which then pass through the trunk in every epoch. A data
-        set that is read from disk gets the labels alone.
-        """
-        if isinstance(data, Dataset):
-            if self.cached:
-                raise ValueError("activations are cached of images in memory: decode the data set, or take cached=False")
-            return relabelled(data, self.classifier, transforms.view("crop", L_CAM.crop or 224), progress=progress)
-        middle = center(data["images"], recipe.crop)
-        kept = None
-        if self.cached:
-            kept = features_in_file(self.classifier, middle, self._read if self.raw else None, progress=progress)
-        if kept is None:
-            _, labels = features(self.classifier, middle, pool=True, progress=progress)
-            return {"images": middle if self.cached else data["images"], "labels": labels}
-        return {"activations": kept[0], "labels": kept[1], **({"images": middle} if self.variant == "img" else {})}
 
     @property
     def deviations(self) -> list[str]:

@@ -11,10 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cam_core.classifier import Classifier
 from cam_core.learned.calm import Calm, CalmHead, calm_trunk, em_loss, ml_loss, posterior, vanilla_superclass
 from cam_core.learned.plain import pooled_head, with_pooled_head
-from cam_core.learned.recipes import CALM, CALM_INCEPTION, CALM_VGG, CALM_WSOL, CALM_WSOL_INCEPTION, CALM_WSOL_VGG
 from cam_core.networks import finer_vgg
 from cam_core.probe import Probe
 from tests import nets
+from training.recipes import CALM, CALM_INCEPTION, CALM_VGG, CALM_WSOL, CALM_WSOL_INCEPTION, CALM_WSOL_VGG
 
 
 def model(objective: str = "em", kind: type[Calm] = Calm, **options) -> Calm:

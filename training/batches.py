@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import functional as geometry
 from tqdm import tqdm
 
 from cam_core.data import Dataset, Example, multi_hot
-from cam_core.learned.recipes import Recipe
+from training.recipes import Recipe
 
 Tensors = Mapping[str, Tensor]
 

@@ -2,7 +2,7 @@
 
     model, summary = trained(lambda: LfiCam("resnet8", 10), LFI_CAM.shortened(12), dataset, seed=0)
 
-The training itself is `cam_core.learned.train.fit`.
+The training itself is `training.loop.fit`.
 """
 
 import fcntl
@@ -16,17 +16,21 @@ from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
+from safetensors.torch import save_file
 from torch import nn
 
 from cam_core.data import Dataset
 from cam_core.files import flush, write_json
-from cam_core.learned.batches import Tensors, derived_seed, in_memory
-from cam_core.learned.recipes import PAPERS, Recipe
-from cam_core.learned.train import BEST, CHECKPOINT, accuracy, fit, kept_state, launched, load_kept, read_tensors, write_tensors
+from cam_core.learned.lcam import LCam
+from cam_core.learned.shipped import FOLDER
+from training.batches import Tensors, derived_seed, in_memory
+from training.cached import l_cam_data
+from training.loop import BEST, CHECKPOINT, accuracy, fit, kept_state, launched, load_kept, read_tensors, write_tensors
+from training.recipes import PAPERS, Recipe
 
 WEIGHTS, SUMMARY = "model.safetensors", "summary.json"
 # Part of every digest: raise it when a change alters what a training computes, so that models kept before are not found again.
-# tests/learned/test_training_version.py fails if that is forgotten.
+# tests/training/test_training_version.py fails if that is forgotten.
 TRAINING_VERSION = 1
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -53,7 +57,7 @@ def trained(
     It is kept in ``store`` under a digest of: the model as built under ``seed`` (its text and its tensors, a frozen classifier's among
     them), recipe, training set, seed, ``extra`` and `TRAINING_VERSION`. The code of a model of your own is not part of it: say in ``extra``
     which version it is. A data set is decoded into memory where it `fits` there, else (or with ``stream``) read from disk in every epoch;
-    a model with ``prepare`` makes its own training set of it.
+    L-CAM is trained on what `cached.l_cam_data` makes of it.
     ``summary``: history, seconds, accuracy (percent on ``test``, an image counted right by the largest logit; taken anew where the model
     was kept with other test images), deviations from the paper's recipe, digest. Two jobs never train the same model at once; one job may
     have several processes: ``devices`` of each of ``nodes`` machines, by default as many as torchrun or `fabric run` started, else one.
@@ -77,8 +81,8 @@ def trained(
     def make(part: Path) -> dict[str, Any]:
         model.to(fabric.device)
         prepared = _read(data, fabric, stream, progress)
-        prepare = getattr(model, "prepare", None)
-        prepared = prepare(prepared, recipe, progress=progress) if prepare else prepared
+        if isinstance(model, LCam):
+            prepared = l_cam_data(model, prepared, recipe, progress=progress)
         held_out = None if test is None else _read(test, fabric, None, progress)
         shown = held_out if best_on_test else None
         summary = fit(model, recipe, prepared, out=part, seed=seed, progress=progress, fabric=fabric, watched=shown)
@@ -187,3 +191,14 @@ def data_digest(data: Tensors | Dataset) -> str:
     for key, value in sorted(data.items()):
         total.update(f"{key} {value.dtype} {tuple(value.shape)}".encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return total.hexdigest()
+
+
+def ship(model: LCam, summary: dict[str, Any], folder: Path = FOLDER) -> Path:
+    """Keep a trained mechanism for the package: its attention in half precision, what it was trained on in the file's metadata."""
+    keys = ("images", "epochs", "updates", "seed", "deviations", "digest", "recipe")
+    facts = {"weights": model.classifier.weights, "layer": model.classifier.layer, **{key: summary[key] for key in keys}}
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{model.name}-{model.classifier.name}.safetensors"
+    state = {key: value.half().contiguous() for key, value in model.attention.state_dict().items()}
+    save_file(state, file, metadata={"about": json.dumps(facts, sort_keys=True)})
+    return file

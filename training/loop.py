@@ -28,8 +28,8 @@ from tqdm import tqdm
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset
 from cam_core.files import replacing
-from cam_core.learned.batches import Tensors, apart, as_float, batches, derived_seed, in_order, size
-from cam_core.learned.recipes import Recipe
+from training.batches import Tensors, apart, as_float, batches, derived_seed, in_order, size
+from training.recipes import Recipe
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 
