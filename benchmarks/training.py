@@ -25,7 +25,7 @@ from cam_core.classifier import Classifier
 from cam_core.data import Dataset
 from cam_core.learned import LCam, LfiCam, Plain
 from cam_core.learned.abn import Abn
-from cam_core.learned.calm import Calm, calm_trunk
+from cam_core.learned.calm import Calm
 from cam_core.learned.lfi import lfi_backbone
 from cam_core.learned.plain import with_pooled_head
 from reproduce import sources
@@ -34,6 +34,7 @@ from training.batches import as_float, batches
 from training.cached import l_cam_data
 from training.loop import fit
 from training.recipes import L_CAM, LFI_CAM_IMAGENET
+from training.trunks import calm_trunk
 
 Call = Callable[[], Any]
 HERE = "benchmarks.training:"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset
 from cam_core.learned.abn import Abn
-from cam_core.learned.calm import PATCH, Calm, calm_trunk
+from cam_core.learned.calm import PATCH, Calm
 from cam_core.learned.lcam import ENTROPY_ALONE, LCam
 from cam_core.learned.lfi import CIFAR_MEAN, CIFAR_STD, LfiCam, lfi_backbone
 from cam_core.learned.plain import Plain, start_as_released, with_pooled_head
@@ -34,6 +34,7 @@ from training.heads import mean_average_precision, multi_label_head
 from training.loop import predict
 from training.recipes import L_CAM_MASKS, LARGE, SMALL, Plan, calm_plan, l_cam_plan, scratch_plan
 from training.store import trained
+from training.trunks import calm_trunk
 
 STORE = HOME / "runs/models"
 Summary = dict[str, Any]

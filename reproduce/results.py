@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from cam_core.files import flush, replace_folder, write_arrays, write_json, write_parts, write_table
+from cam_core.files import flush, write_json
+from reproduce.files import replace_folder, write_arrays, write_parts, write_table
 from reproduce.provenance import process_facts, public
 
 TEXT = ("paper", "dataset", "split", "backbone", "weights", "recipe", "protocol", "method", "metric", "setting")

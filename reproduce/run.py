@@ -23,6 +23,7 @@ from typing import Any
 from cam_core import files
 from cam_core.environment import ALLOCATOR
 from reproduce import provenance, results
+from reproduce.files import replace_folder
 
 LOG = "run.log"
 
@@ -64,7 +65,7 @@ def run(notebook: Path, out: Path, parameters: Mapping[str, Any], *, force: bool
             if isinstance(error, Exception):
                 raise RunError(f"{sentence}; log and partial notebook are in {failed}") from error
             raise
-        files.replace_folder(part, out)
+        replace_folder(part, out)
         shutil.rmtree(failed, ignore_errors=True)
     return True
 

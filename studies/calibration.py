@@ -20,11 +20,11 @@ import pandas as pd
 from cam_core import metrics
 from cam_core.classifier import Classifier
 from cam_core.evaluate import Data, evaluate
-from cam_core.files import write_table
 from cam_core.learned import Calm
 from cam_core.methods import Method, method
 from cam_core.metrics.cues import CALIBRATIONS, THRESHOLDS, VARIANTS, ClassPair
 from reproduce import jobs, sources
+from reproduce.files import write_table
 
 RESAMPLES = 500
 PLAIN = ("cam", "grad_cam", "grad_cam[power=2]", "grad_cam[power=0.5]", "random_map")

@@ -16,10 +16,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cam_core.files import write_table
 from cam_core.metrics import MaxBoxAcc, PxAP, RemoveAndClassify
 from cam_core.metrics.pixels import BINS
 from cam_core.metrics.statistics import Value, bootstrap, mean, wilson
+from reproduce.files import write_table
 
 OUT = Path(__file__).resolve().parents[1] / "results/studies/coverage.csv"
 IMAGES = (30, 128, 300, 620)

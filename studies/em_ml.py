@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cam_core.classifier import Classifier
-from cam_core.files import write_table
 from cam_core.learned import Calm, lfi_backbone
 from cam_core.learned.calm import CalmHead, em_loss, of_class, posterior
 from cam_core.metrics.statistics import bootstrap
 from reproduce import jobs, sources
+from reproduce.files import write_table
 from training import recipes
 from training.batches import Tensors, as_float, batches, in_memory, size
 from training.loop import predict

@@ -13,9 +13,9 @@ import pandas as pd
 
 from cam_core import load_classifier, metrics
 from cam_core.evaluate import evaluate
-from cam_core.files import write_table
 from cam_core.methods import method
 from reproduce import sources
+from reproduce.files import write_table
 
 METHODS = ("grad_cam[power=0.5]", "grad_cam", "grad_cam[power=2]", "layer_cam", "mean_activation", "random_map")
 MEAN = 0.3

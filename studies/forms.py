@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from cam_core import METHODS, Probe, load_classifier, maps
 from cam_core.data import inclusive_boxes
-from cam_core.files import write_table
 from cam_core.metrics.localization import inside
 from cam_core.metrics.statistics import bootstrap
 from reproduce import sources
+from reproduce.files import write_table
 from studies.peers import OTHERWISE, changed, otherwise
 
 # (form, other form, images): the last ones take many passes

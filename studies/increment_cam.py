@@ -24,13 +24,13 @@ from torch import Tensor
 
 from cam_core import METHODS, Probe, maps, metrics
 from cam_core.evaluate import evaluate
-from cam_core.files import write_table
 from cam_core.methods import Method, increment, method
 from cam_core.methods.control import image_seeds
 from cam_core.metrics.randomization import spearman
 from cam_core.metrics.statistics import bootstrap
 from cam_core.table import Table
 from reproduce import jobs, sources
+from reproduce.files import write_table
 
 RESOLUTIONS = (0, 32, 64, 112, 224)  # sides of what enters the network; 0: as small as the map
 MASKS = ("channel", "gated")

@@ -26,12 +26,11 @@ from tqdm import tqdm
 
 from cam_core import load_classifier, metrics
 from cam_core.classifier import Classifier
-from cam_core.data.folder import middle_square
 from cam_core.evaluate import evaluate
-from cam_core.files import write_table
 from cam_core.learned import LCam
 from cam_core.methods import Method, method
 from reproduce import sources
+from reproduce.files import write_table
 from training import recipes
 from training.batches import augment, center, derived_seed, in_memory
 from training.cached import l_cam_data
@@ -101,7 +100,7 @@ def chosen(classifier: Classifier, images: Tensor, epochs: int, count: int = 1) 
 def views(network: str, root: Path, counts: Sequence[int]) -> pd.DataFrame:
     """The chosen masks and rate on one cached view of an image and on more, an epoch the shorter the more views it shows."""
     classifier = load_classifier(network)
-    images = in_memory(sources.images("imagenet", root, "train")(middle_square(256)))["images"]
+    images = in_memory(sources.images("imagenet", root, "train")(sources.middle_square(256)))["images"]
     found = []
     for count in tqdm(counts, desc=network, unit="try"):
         model = chosen(classifier, images, round(EPOCHS["fm"] / count), count)

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset
 from cam_core.evaluate import Data, evaluate
-from cam_core.files import write_table
 from cam_core.learned import LfiCam
 from cam_core.methods import method
 from cam_core.metrics import EnergyPointingGame, PixelPrecision
@@ -28,6 +27,7 @@ from cam_core.metrics.statistics import paired_difference
 from cam_core.table import Table
 from reproduce import jobs, sources
 from reproduce.accuracy import network_table
+from reproduce.files import write_table
 from studies.ablations import LEARNS
 from training.batches import in_memory
 from training.cached import features

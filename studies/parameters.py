@@ -10,9 +10,9 @@ import pandas as pd
 import torch
 from torch import nn
 
-from cam_core.files import write_table
 from cam_core.learned import Abn, LfiCam, lfi_backbone
 from reproduce import sources
+from reproduce.files import write_table
 from studies.ablations import OneByOne
 
 OUT = sources.HOME / "results/studies/parameters.csv"

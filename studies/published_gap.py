@@ -14,9 +14,9 @@ from torch import Tensor
 
 from cam_core import Probe, load_classifier, metrics
 from cam_core.evaluate import evaluate
-from cam_core.files import write_table
 from cam_core.methods import Method, method
 from reproduce import sources
+from reproduce.files import write_table
 
 OUT = sources.HOME / "results/studies/published_gap.csv"
 NAMES = ("grad_cam_pp[l_cam]", "grad_cam[power=0.5]", "mean_activation", "random_map")

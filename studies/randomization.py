@@ -18,9 +18,9 @@ import pandas as pd
 import torch
 
 from cam_core import load_classifier, metrics
-from cam_core.files import write_table
 from cam_core.methods import method
 from reproduce import sources
+from reproduce.files import write_table
 
 NAMES = ("cam", "grad_cam", "hires_cam", "grad_cam_pp", "layer_cam", "eigen_cam", "saliency", "guided_backprop", "mean_activation", "edges")
 BATCH = 10

@@ -22,12 +22,12 @@ from tqdm import tqdm
 
 from cam_core import Probe, load_classifier, maps, metrics
 from cam_core.data import inclusive_boxes
-from cam_core.files import write_table
 from cam_core.methods import budget
 from cam_core.methods.perturbation import channel_scores
 from cam_core.metrics.statistics import bootstrap, paired_difference
 from cam_core.protocol import finish
 from reproduce import sources
+from reproduce.files import write_table
 
 BUDGETS = (16, 32, 64, 128, 256, 512)
 WANTED = 0.99  # correlation with the exact map

@@ -38,11 +38,11 @@ from torch import Tensor
 
 from cam_core import METHODS, Probe
 from cam_core.classifier import Classifier
-from cam_core.files import write_table
 from cam_core.learned import LfiCam
 from cam_core.maps import is_empty
 from cam_core.metrics import map_stability
 from reproduce import jobs, results, sources
+from reproduce.files import write_table
 from studies.ablations import LEARNS
 from studies.lfi_features import bare
 from training import TrainingError, recipes

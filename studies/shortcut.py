@@ -31,7 +31,6 @@ from tqdm import tqdm
 from cam_core import Probe
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset, inclusive_boxes
-from cam_core.files import write_table
 from cam_core.learned import LCam, Plain
 from cam_core.methods import Method, method
 from cam_core.metrics import EnergyPointingGame, MaximumInBox, Metric
@@ -39,6 +38,7 @@ from cam_core.metrics.statistics import paired_difference, wilson
 from cam_core.protocol import PROTOCOLS, finish
 from data_scripts.draw import QUALITY, mark_box, redraw
 from reproduce import jobs, sources
+from reproduce.files import write_table
 from training import recipes
 from training.batches import in_memory
 from training.loop import predict

@@ -33,7 +33,6 @@ from cam_core import METHODS, Probe, maps, metrics
 from cam_core.classifier import Classifier
 from cam_core.data import CUB200, Dataset, Example
 from cam_core.evaluate import evaluate
-from cam_core.files import write_table
 from cam_core.learned import lfi_backbone
 from cam_core.learned.plain import pooled_head
 from cam_core.methods import Method, method
@@ -43,6 +42,7 @@ from cam_core.protocol import PROTOCOLS, finish
 from cam_core.table import Table
 from data_scripts.draw import cue_mask, redraw
 from reproduce import jobs, sources
+from reproduce.files import write_table
 
 OUT = sources.HOME / "results/studies/trust.csv"
 CREATURES, BIRDS = "drawn_imagenet", "drawn_cub"

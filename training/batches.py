@@ -20,7 +20,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms.v2 import functional as geometry
 from tqdm import tqdm
 
-from cam_core.data import Dataset, Example, multi_hot
+from cam_core.data import Dataset, Example
 from training.recipes import Recipe
 
 Tensors = Mapping[str, Tensor]
@@ -39,6 +39,15 @@ def _tensors(examples: list[Example], num_classes: int) -> dict[str, Tensor]:
     labels = torch.tensor([example.label for example in examples])
     tensors = {"images": images.mul(255).round().to(torch.uint8), "labels": labels}
     return {**tensors, "targets": multi_hot(examples, num_classes)} if bool((labels < 0).any()) else tensors
+
+
+def multi_hot(examples: Iterable[Example], num_classes: int) -> Tensor:
+    """Targets float [B,num_classes]: 1 where the view holds an object of the class, `difficult` ones included."""
+    rows = []
+    for example in examples:
+        labels = torch.tensor([example.label]) if example.box_labels is None or example.label >= 0 else example.box_labels
+        rows.append(torch.zeros(num_classes).index_fill(0, labels, 1.0))
+    return torch.stack(rows)
 
 
 def size(data: Tensors | Dataset) -> int:

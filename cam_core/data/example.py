@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -252,15 +252,6 @@ def wsol_boxes(example: Example, size: int = 224) -> Tensor:
     return (example.official_boxes * size // sides).clamp(0, size - 1)  # integers: exactly the truncation of the quotient
 
 
-def multi_hot(examples: Iterable[Example], num_classes: int) -> Tensor:
-    """Targets float [B,num_classes]: 1 where the view holds an object of the class, `difficult` ones included."""
-    rows = []
-    for example in examples:
-        labels = torch.tensor([example.label]) if example.box_labels is None or example.label >= 0 else example.box_labels
-        rows.append(torch.zeros(num_classes).index_fill(0, labels, 1.0))
-    return torch.stack(rows)
-
-
 def collate(examples: Sequence[Example]) -> dict[str, Any]:
     """A batch: images [B,3,H,W], labels int64 [B], and the examples themselves; views "crop" and "squash" (equal sizes) only."""
     return {
@@ -268,17 +259,6 @@ def collate(examples: Sequence[Example]) -> dict[str, Any]:
         "labels": torch.tensor([example.label for example in examples]),
         "examples": list(examples),
     }
-
-
-def check(dataset: Dataset, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> list[str]:
-    """Every finding of a full pass over the images, one line each; empty when all can be read."""
-    problems: list[str] = []
-    for index in progress(range(len(dataset))):
-        try:
-            dataset[index]
-        except DataError as error:
-            problems += error.problems
-    return problems
 
 
 def folder(root: Path | str, name: str, *holds: str) -> Path:

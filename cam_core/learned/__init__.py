@@ -4,9 +4,9 @@ The package `training` trains them.
 """
 
 from cam_core.learned.abn import Abn
-from cam_core.learned.calm import Calm, calm_trunk
+from cam_core.learned.calm import Calm
 from cam_core.learned.lcam import LCam
 from cam_core.learned.lfi import LfiCam, lfi_backbone
 from cam_core.learned.plain import Plain, with_pooled_head
 
-__all__ = ["Abn", "Calm", "LCam", "LfiCam", "Plain", "calm_trunk", "lfi_backbone", "with_pooled_head"]
+__all__ = ["Abn", "Calm", "LCam", "LfiCam", "Plain", "lfi_backbone", "with_pooled_head"]

@@ -12,10 +12,7 @@ from torch import Tensor, nn
 
 from cam_core import maps
 from cam_core.classifier import Classifier, linear_head
-from cam_core.cutting import cut
-from cam_core.learned.plain import Loss, pooled_head, shapes, share_correct, start_as_released
-from cam_core.networks import finer_inception, finer_resnet, finer_vgg
-from cam_core.pretrained import load_classifier, load_network
+from cam_core.learned.plain import Loss, shapes, share_correct, start_as_released
 from cam_core.probe import Probe
 
 
@@ -216,23 +213,3 @@ def vanilla_superclass(probe: Probe, members: Tensor | None = None) -> Tensor:
     weights = linear_head(probe.classifier, probe.activations.shape[1]).weight
     cams = maps.min_max(torch.einsum("ck,bkhw->bchw", weights, probe.activations))
     return cams.sum(1) if members is None else torch.einsum("bc,bchw->bhw", members.to(cams)[probe.targets], cams)
-
-
-def calm_trunk(name: str, weights: str | None = "imagenet", stride: int = 16, *, wsol: bool = False) -> Classifier:
-    """A pretrained network with finer maps: ``stride`` 16 gives 14x14 at 224, 8 gives 28x28 (the paper's "large").
-
-    A torchvision ResNet lets layer4, or layer3 and layer4, keep their resolution, the once strided convolutions used as they are, without
-    dilation. VGG (vgg16, vgg16_bn) and inception_v3 lose poolings and strides and end in new convolutions of 1024 channels
-    (`networks.finer_vgg`, `networks.finer_inception`), under a new pooled head. Stride 32 is the stock network. ``wsol``: Inception as the
-    WSOL benchmark has it; the other networks are the same in both.
-    """
-    if stride == 32:
-        return load_classifier(name, weights)
-    network, source = load_network(name, weights)
-    if stride not in (16, 8) or not (hasattr(network, "layer4") or name.startswith("vgg") or name == "inception_v3"):
-        raise ValueError(f"{name} with stride {stride}: expected a torchvision ResNet, VGG or inception_v3, and a stride of 32, 16 or 8")
-    if hasattr(network, "layer4"):
-        trunk, head = cut(finer_resnet(network, stride), "layer4")
-        return Classifier(trunk, head, name=name, layer="layer4", weights=source, network=network).eval()
-    trunk = finer_vgg(network, stride) if name.startswith("vgg") else finer_inception(network, stride, wsol=wsol)
-    return Classifier(trunk, pooled_head(1024, 1000), name=name, layer=f"stride {stride}", weights=source).eval()

@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.ops import Conv2dNormActivation
 
 from cam_core.data import Dataset
-from cam_core.learned.calm import CalmHead, calm_trunk
+from cam_core.learned.calm import CalmHead
 from cam_core.pretrained import load_classifier
 from data_scripts.draw import draw
 from reproduce import jobs, sources
@@ -17,6 +17,7 @@ from studies.ablations import widened
 from training import store
 from training.batches import batches
 from training.recipes import PAPERS
+from training.trunks import calm_trunk
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from cam_core.data import packed
-from reproduce import jobs, sources
+from reproduce import jobs, packed, sources
 from training import recipes
 from training.batches import batches
 from training.recipes import LFI_CAM_IMAGENET
