@@ -20,6 +20,7 @@ from cam_core.learned.abn import Abn
 from cam_core.learned.calm import Calm
 from cam_core.learned.lcam import LCam
 from cam_core.learned.lfi import LfiCam, lfi_backbone
+from training.cached import l_cam_data
 from training.loop import fit
 from training.recipes import PLAIN
 
