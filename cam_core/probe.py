@@ -127,6 +127,11 @@ class Probe:
         with torch.inference_mode(mode=False):  # a gradient cannot keep what was made in that mode, hence the copy
             return self.logits.argmax(1) if self._targets is None else self._targets.clone()
 
+    def of_target(self, scores: Tensor) -> Tensor:
+        """What scores [B,...,C] say of each image's target: [B,...]."""
+        index = self.targets.reshape(-1, *[1] * (scores.ndim - 1)).expand(*scores.shape[:-1], 1)
+        return scores.gather(-1, index)[..., 0]
+
     def gradients(self, of: str = "logit") -> Tensor:
         """[B,K,h,w]: d score of the target / d activations. ``of`` is "logit" (pre-softmax) or "probability"."""
         if of == "logit":

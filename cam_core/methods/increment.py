@@ -24,7 +24,6 @@ from torchvision.transforms.functional import gaussian_blur
 from cam_core import maps
 from cam_core.methods.activation import weighted_sum
 from cam_core.methods.gradient import grad_cam
-from cam_core.methods.perturbation import of_target
 from cam_core.probe import Probe
 
 
@@ -204,8 +203,8 @@ def score(
         images=F.interpolate(probe.images, meets, mode=reduce),
         adapt=None if meets == enters else enter,
     ).double()
-    logit, whole = of_target(logits, probe), logits[:, 1]
-    return Scores(selected, of_target(logits.softmax(-1), probe), logit, (whole > logit[:, 1:2]).sum(1))
+    logit, whole = probe.of_target(logits), logits[:, 1]
+    return Scores(selected, probe.of_target(logits.softmax(-1)), logit, (whole > logit[:, 1:2]).sum(1))
 
 
 def _selected(probe: Probe, select: str | Tensor) -> Tensor:

@@ -16,7 +16,6 @@ WRITTEN = {
     "hires_cam": "HiResCAM", "layer_cam": "LayerCAM", "score_cam": "Score-CAM", "ss_cam": "SS-CAM", "is_cam": "IS-CAM",
     "ablation_cam": "Ablation-CAM", "fd_cam": "FD-CAM", "group_cam": "Group-CAM", "rise": "RISE", "opti_cam": "Opti-CAM",
     "smooth_grad": "SmoothGrad", "var_grad": "VarGrad", "guided_backprop": "guided backprop", "increment_cam": "Increment-CAM",
-    "increment_cam_tuned": "Increment-CAM, tuned reading",
     "l_cam_fm": "L-CAM-Fm", "l_cam_img": "L-CAM-Img", "center_gaussian": "centre Gaussian", "fake_cam": "Fake-CAM",
 }  # fmt: skip
 

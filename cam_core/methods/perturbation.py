@@ -27,13 +27,13 @@ def score_cam(probe: Probe) -> Tensor:
 
 def channel_scores(probe: Probe, useful: Tensor) -> Tensor:
     """p_c(x · H_k) [B,K] of the channels that are ``useful`` [B,K], 0 for the others."""
-    return torch.where(useful, of_target(_masked(probe, useful).softmax(-1), probe), 0.0)
+    return torch.where(useful, probe.of_target(_masked(probe, useful).softmax(-1)), 0.0)
 
 
 def score_cam_softmax(probe: Probe) -> Tensor:
     """Score-CAM as the libraries have it: the weights are a softmax over channels of the target's *logits* (any baseline cancels)."""
     useful = ~maps.is_empty(probe.activations)
-    return weighted_sum(_channel_softmax(of_target(_masked(probe, useful), probe), useful), probe.activations).relu()
+    return weighted_sum(_channel_softmax(probe.of_target(_masked(probe, useful)), useful), probe.activations).relu()
 
 
 def score_cam_l_cam(probe: Probe) -> Tensor:
@@ -42,7 +42,7 @@ def score_cam_l_cam(probe: Probe) -> Tensor:
     span = _span(a, probe.images.shape[-2:])
     useful = span > 0
     scaled = a / torch.where(useful, span, 1.0)[..., None, None]
-    weights = of_target(probe.score_masked(scaled, "mean", select=useful).softmax(-1), probe)
+    weights = probe.of_target(probe.score_masked(scaled, "mean", select=useful).softmax(-1))
     return weighted_sum(torch.where(useful, weights, 0.0), scaled).relu()
 
 
@@ -73,7 +73,7 @@ def _mean_over_masks(probe: Probe, changes: Iterable[Finish], samples: int) -> T
     useful = ~maps.is_empty(probe.activations)
     total = torch.zeros_like(probe.activations[:, :, 0, 0])
     for change in changes:
-        total += of_target(_masked(probe, useful, change), probe) / samples
+        total += probe.of_target(_masked(probe, useful, change)) / samples
     return weighted_sum(_channel_softmax(total, useful), probe.activations).relu()
 
 
@@ -100,8 +100,8 @@ def ablation_cam(probe: Probe) -> Tensor:
     """
     channels = probe.activations.shape[1]
     keep = 1 - torch.eye(channels, device=probe.activations.device, dtype=probe.activations.dtype)
-    without = of_target(probe.score_channels(keep.expand(len(probe.images), -1, -1)), probe)
-    y = of_target(probe.logits[:, None], probe)
+    without = probe.of_target(probe.score_channels(keep.expand(len(probe.images), -1, -1)))
+    y = probe.of_target(probe.logits[:, None])
     return weighted_sum((y - without) / torch.where(y == 0, 1.0, y.abs()), probe.activations).relu()
 
 
@@ -115,8 +115,8 @@ def fd_cam(probe: Probe, quantile: float = 0.95) -> Tensor:
     unit = a / torch.where((norm := a.norm(dim=2, keepdim=True)) == 0, 1.0, norm)
     cosines = unit @ unit.mT
     group = (cosines > cosines.quantile(quantile, dim=2, keepdim=True)).to(a.dtype)  # [B,K,K]
-    alone, without = (of_target(probe.score_channels(keep), probe) for keep in (group, 1 - group))
-    scores = alone + of_target(probe.logits[:, None], probe) - without
+    alone, without = (probe.of_target(probe.score_channels(keep)) for keep in (group, 1 - group))
+    scores = alone + probe.of_target(probe.logits[:, None]) - without
     s, g = (maps.min_max(values[:, None])[:, 0] for values in (scores, probe.gradients().mean((2, 3))))
     return weighted_sum(s.exp() * g - 0.5, probe.activations).relu()
 
@@ -150,7 +150,7 @@ def _group_cam(probe: Probe, groups: int, *, denoise: float, rectify: bool, norm
     masks = F.pad(m, (0, 0, 0, 0, 1, 0))  # first mask: nothing, that is the blurred image
     select = F.pad(useful, (1, 0), value=True)
     logits = probe.score_masked(masks, blurred, lambda mask: maps.min_max(maps.upsample(mask, size)), select=select)
-    p = of_target(logits.softmax(-1), probe)
+    p = probe.of_target(logits.softmax(-1))
     gain = torch.where(useful, p[:, 1:] - p[:, :1], 0.0)
     gain = gain.relu() if rectify else gain
     shown = maps.upsample(m, size)
@@ -167,7 +167,7 @@ def rise(probe: Probe, samples: int = 4000, cells: int = 7, share: float = 0.5, 
     for block in rise_masks(probe.images.shape[-2:], samples, cells, share, seed):
         masks = block.to(probe.images, non_blocking=True)
         logits = probe.score_masked(masks.expand(len(total), *masks.shape), "mean")
-        total += torch.einsum("bm,mhw->bhw", of_target(logits.softmax(-1), probe), masks)
+        total += torch.einsum("bm,mhw->bhw", probe.of_target(logits.softmax(-1)), masks)
     return total / (samples * share)
 
 
@@ -203,11 +203,6 @@ def opti_cam(probe: Probe, steps: int = 50, lr: float = 0.1) -> Tensor:
 
 
 # --- shared ----------------------------------------------------------------------------------------------------------------------------
-
-
-def of_target(scores: Tensor, probe: Probe) -> Tensor:
-    """Scores [B,M,C] -> those of each image's target [B,M]."""
-    return scores.gather(-1, probe.targets[:, None, None].expand(-1, scores.shape[1], 1))[..., 0]
 
 
 def _channel_softmax(scores: Tensor, useful: Tensor) -> Tensor:

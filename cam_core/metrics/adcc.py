@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cam_core.maps import correlation
 from cam_core.metrics.agreement import Explain
-from cam_core.metrics.metric import Explaining, of_target
+from cam_core.metrics.metric import Explaining
 from cam_core.metrics.statistics import Array, mean, ratio
 from cam_core.probe import Probe
 from cam_core.protocol import PROTOCOLS
@@ -35,7 +35,7 @@ class _Reexplained(Explaining):
         again = explain(second)
         self.refuse(again)
         coherency = ((1 + correlation(maps, again)) / 2).nan_to_num()
-        before, after = (of_target(one.probabilities, probe) for one in (probe, second))
+        before, after = (probe.of_target(one.probabilities) for one in (probe, second))
         return torch.stack([before, after, coherency, maps.double().mean((1, 2))], 1)
 
 

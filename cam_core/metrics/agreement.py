@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cam_core.maps import correlation
 from cam_core.methods.control import image_seeds
-from cam_core.metrics.metric import Explaining, Metric, of_target
+from cam_core.metrics.metric import Explaining, Metric
 from cam_core.metrics.statistics import Array, ratio, total
 from cam_core.probe import Probe
 from cam_core.protocol import PROTOCOLS
@@ -28,8 +28,8 @@ def losses(probe: Probe, removed: Tensor) -> Tensor:
         return F.interpolate(kept[:, None], tuple(size), mode="nearest-exact")[:, 0]
 
     kept = (~removed).to(probe.images).expand(len(probe.images), *removed.shape)
-    after = of_target(probe.score_masked(kept, probe.colour(PROTOCOLS["cells"].fill), pixels).double(), probe)
-    return of_target(probe.logits.double(), probe)[:, None] - after
+    after = probe.of_target(probe.score_masked(kept, probe.colour(PROTOCOLS["cells"].fill), pixels).double())
+    return probe.of_target(probe.logits.double())[:, None] - after
 
 
 def _worth(maps: Tensor, removed: Tensor) -> Tensor:

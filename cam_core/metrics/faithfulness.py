@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cam_core import maps as map_ops
-from cam_core.metrics.metric import Metric, Rate, of_target
+from cam_core.metrics.metric import Metric, Rate
 from cam_core.metrics.statistics import Array, common, ratio, total, wilson
 from cam_core.probe import Probe
 from cam_core.protocol import PROTOCOLS, Explained
@@ -47,7 +47,7 @@ class Masked(Metric):
         self._refuse_range(maps)
         shown = map_ops.top_fraction(maps, self.keep)
         masked = probe.score_masked(shown[:, None].to(probe.images.dtype), probe.colour(self.fill))[:, 0].double().softmax(1)
-        before, after = of_target(probe.probabilities, probe), of_target(masked, probe)
+        before, after = probe.of_target(probe.probabilities), probe.of_target(masked)
         rows = [before, after, shown.double().mean((-2, -1)).to(before.device)]
         if labels is not None and bool((label := torch.as_tensor(labels)[:, None].to(masked.device)).min() >= 0):
             rows.append((masked > masked.gather(1, label)).sum(1).double())

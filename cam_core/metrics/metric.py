@@ -20,11 +20,6 @@ from cam_core.protocol import PROTOCOLS, Explained
 CLASSES = 1000  # where an image has a row for each of its classes, rows are kept under image * CLASSES + class
 
 
-def of_target(scores: Tensor, probe: Probe) -> Tensor:
-    """What scores [B,...,C] say of the class that each of the probe's images explains: [B,...]."""
-    return scores[torch.arange(len(scores), device=scores.device), ..., probe.targets]
-
-
 class Metric(torchmetrics.Metric):
     """What each image contributes (`measure`, recorded as rows [n,...]) and what the rows amount to (`value`).
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from cam_core.methods.control import image_seeds
-from cam_core.metrics.metric import Metric, Rate, of_target
+from cam_core.metrics.metric import Metric, Rate
 from cam_core.metrics.statistics import Array, total
 from cam_core.probe import Probe
 from cam_core.protocol import PROTOCOLS
@@ -70,8 +70,8 @@ class _Curve(Metric):
 
         chosen = torch.ones(len(maps), steps + 1, dtype=torch.bool)
         chosen[:, unmasked] = False  # the probe has seen the whole image
-        curve = of_target(probe.score_made(changed, chosen).double().softmax(-1), probe)
-        curve[:, unmasked] = of_target(probe.probabilities, probe)
+        curve = probe.of_target(probe.score_made(changed, chosen).double().softmax(-1))
+        curve[:, unmasked] = probe.of_target(probe.probabilities)
         return curve
 
     def _ends(self, probe: Probe) -> tuple[Tensor, Tensor, int]:

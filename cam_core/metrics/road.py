@@ -11,7 +11,7 @@ from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from cam_core.methods.control import image_seeds
-from cam_core.metrics.metric import Metric, Rate, of_target
+from cam_core.metrics.metric import Metric, Rate
 from cam_core.metrics.removal import ranks
 from cam_core.metrics.statistics import Array
 from cam_core.probe import Probe
@@ -90,7 +90,7 @@ class _Imputed(Metric):
             return torch.from_numpy(np.stack(made)).to(probe.images)
 
         logits = probe.score_made(imputed, torch.ones(len(maps), 2, dtype=torch.bool)).double()
-        return torch.cat([(logits.argmax(-1) == probe.targets[:, None]).double(), of_target(logits.softmax(-1), probe)], 1)
+        return torch.cat([(logits.argmax(-1) == probe.targets[:, None]).double(), probe.of_target(logits.softmax(-1))], 1)
 
 
 class RoadMorf(Rate, _Imputed):
