@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -80,12 +80,12 @@ def equal_width(name: str, parameters: int, classes: int = 10) -> int:
     return min(sizes, key=lambda width: abs(sizes[width] - parameters))
 
 
-def widened(dataset: str, name: str, root: Path | str, **how: Any) -> tuple[Classifier, jobs.Summary]:
+def widened(dataset: str, name: str, root: Path | str, **options: Unpack[jobs.Options]) -> tuple[Classifier, jobs.Summary]:
     """The plain network with as many parameters as LFI-CAM has on the network of that name, and no attention."""
     classes = len(sources.images(dataset, root, limit=1)("squash").classes)
     with torch.device("meta"):
         wanted = sum(parameter.numel() for parameter in LfiCam(name, classes).parameters())
-    return jobs.plain(dataset, name, root, width=equal_width(name, wanted, classes), **how)
+    return jobs.plain(dataset, name, root, width=equal_width(name, wanted, classes), **options)
 
 
 LEARNS: dict[str, Callable[..., tuple[Any, jobs.Summary]]] = {
