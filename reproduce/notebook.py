@@ -15,9 +15,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cam_core import metrics
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset, Example
 from cam_core.data.example import View
+from cam_core.metrics import Metric
 from cam_core.probe import Probe
 from cam_core.table import Table
 from data_scripts.draw import draw
@@ -29,6 +31,15 @@ from reproduce.provenance import process_facts
 
 Images = Callable[[View], Dataset]
 Summaries = Mapping[str, Mapping[str, Any]]  # of the trainings, by model
+
+
+CONTROLS = ["random_map", "center_gaussian", "mean_activation", "grad_cam[power=2]", "grad_cam[power=0.5]"]
+
+
+def faithfulness() -> list[Metric]:
+    """Average Drop, Increase in Confidence and the map's mean, with the whole map, its highest half and its highest 15 %."""
+    kinds = (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.MapMean)
+    return [kind(keep) for keep in (1.0, 0.5, 0.15) for kind in kinds]
 
 
 def open_images(wanted: Parameters, view: View = "squash") -> tuple[Images, list[Example], Tensor]:

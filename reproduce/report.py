@@ -1,6 +1,7 @@
 """What the notebooks show of what they measured: tables, intervals, training curves, mistakes of the network."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from cam_core import figures, maps
 from cam_core.methods import Method, is_control
 from cam_core.probe import Probe
+from reproduce.results import number
 
 
 def mistakes(probe: Probe, labels: Tensor, count: int | None = None) -> Tensor:
@@ -52,6 +54,17 @@ def errors(
     return figures.grid(probe.images[index], shown, titles=titles, boxes=chosen[0], outlines=chosen[1])
 
 
+def finished(raw: Mapping[str, Tensor], images: Tensor) -> dict[str, Tensor]:
+    """Raw maps [B,h,w] by name as the pictures show them: min-max, then bilinear to the size of ``images`` [B,3,H,W]."""
+    return {name: maps.upsample(maps.min_max(heat), images.shape[-2:]) for name, heat in raw.items()}
+
+
+def rounded(frame: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
+    """The frame with its numbers as text of so many ``digits``; whole numbers stay."""
+    whole = (int, np.integer, str)
+    return frame.map(lambda value: value if isinstance(value, whole) else "–" if pd.isna(value) else number(value, digits))
+
+
 def table(records: pd.DataFrame, metrics: Sequence[str], first: int | None = None) -> pd.DataFrame:
     """Method x (metric, setting) with "value [low, high]" in the cells, explanations first and controls after them; n is the last column.
 
@@ -62,7 +75,7 @@ def table(records: pd.DataFrame, metrics: Sequence[str], first: int | None = Non
     rows = rows[rows["setting"].str.endswith(ending)]
     settings = rows["setting"].str.removesuffix(ending).str.strip()
     cells = [
-        f"{v:.1f}" + (f" [{lo:.1f}, {hi:.1f}]" if np.isfinite(lo) else "")
+        number(v) + (f" [{number(lo)}, {number(hi)}]" if np.isfinite(lo) else "")
         for v, lo, hi in zip(rows["value"], rows["ci_low"], rows["ci_high"], strict=True)
     ]
     wide = rows.assign(cell=cells, column=(rows["metric"].str.replace("_", " ") + " " + settings).str.strip())
@@ -95,10 +108,11 @@ def intervals(records: pd.DataFrame, metric: str, *, setting: str = "", publishe
     return figure
 
 
-def curves(histories: Mapping[str, Sequence[float]], label: str) -> Figure:
-    """Training curves: one line a model, a point an epoch."""
+def curves(summaries: Mapping[str, Mapping[str, Any]], what: str, label: str) -> Figure:
+    """Training curves: ``what`` of each epoch ("loss", "accuracy"), one line a model."""
     figure, axes = plt.subplots(figsize=(6.4, 2.6), layout="constrained")
-    for name, values in histories.items():
+    for name, summary in summaries.items():
+        values = [epoch[what] for epoch in summary["history"]]
         axes.plot(np.arange(1, len(values) + 1), values, marker="o", markersize=3, label=name)
     axes.set(xlabel="epoch", ylabel=label)
     axes.legend(frameon=False, fontsize=8)

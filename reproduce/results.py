@@ -39,6 +39,12 @@ UNFINISHED = (".part", ".failed", ".old")  # how the folder of a run ends before
 # ---------------------------------------------------------------- records
 
 
+def number(value: float, digits: int = 1, sign: str = "") -> str:
+    """A number as the book and the notebooks print it: rounded once, from what the file has, and never a negative zero."""
+    text = f"{value:{sign}.{digits}f}"
+    return text if float(text) else text.removeprefix("-")
+
+
 def check_records(frame: pd.DataFrame) -> None:
     """Raise ValueError, in one sentence, unless these are records: the 15 columns, filled and typed, no key twice."""
     if tuple(frame.columns) != COLUMNS:
