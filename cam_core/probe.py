@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cam_core import maps
 from cam_core.classifier import Classifier
+from cam_core.options import one_of
 
 Finish = Callable[[Tensor], Tensor]
 Make = Callable[[Tensor, Tensor], Tensor]  # which image [n], which of its versions [n] -> the versions [n,3,H,W]
@@ -134,24 +135,14 @@ class Probe:
 
     def gradients(self, of: str = "logit") -> Tensor:
         """[B,K,h,w]: d score of the target / d activations. ``of`` is "logit" (pre-softmax) or "probability"."""
-        if of == "logit":
-            return self._logit_gradients
-        if of == "probability":
-            return self._probability_gradients
-        raise ValueError(f'gradients are "of" a "logit" or a "probability", got {of!r}')
+        one_of("of", of, ("logit", "probability"))
+        return self.once(("gradients", of), lambda: self._differentiate(probability=of == "probability"))
 
-    @cached_property
-    def _logit_gradients(self) -> Tensor:
-        return self._differentiate(lambda logits: logits)
-
-    @cached_property
-    def _probability_gradients(self) -> Tensor:
-        return self._differentiate(lambda logits: logits.softmax(1))
-
-    def _differentiate(self, score: Finish) -> Tensor:
+    def _differentiate(self, *, probability: bool) -> Tensor:
         with torch.inference_mode(mode=False), torch.enable_grad():
             activations = self.activations.detach().requires_grad_()
-            picked = score(self._classify(activations, *self._seen[1])).gather(1, self.targets[:, None])
+            logits = self._classify(activations, *self._seen[1])
+            picked = (logits.softmax(1) if probability else logits).gather(1, self.targets[:, None])
             return torch.autograd.grad(picked.sum(), activations)[0]
 
     def pixel_gradients(self, inputs: Tensor) -> Tensor:

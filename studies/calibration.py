@@ -46,10 +46,10 @@ def joint_and_posterior(name: str, model: Calm) -> list[Method]:
 
 
 def ways(pairs: Sequence[ClassPair], inside: str) -> list[metrics.CueLocalization]:
-    """One metric for each calibration and kind of thresholds; the variants read the same rows."""
+    """One metric for each calibration, kind of thresholds and variant; the variants share a measure."""
     return [
-        metrics.CueLocalization(pairs, inside=inside, thresholds=thresholds, calibration=calibration)
-        for calibration, thresholds in product(CALIBRATIONS, THRESHOLDS)
+        metrics.CueLocalization(pairs, inside=inside, thresholds=thresholds, calibration=calibration, variant=variant)
+        for calibration, thresholds, variant in product(CALIBRATIONS, THRESHOLDS, VARIANTS)
     ]
 
 
@@ -63,13 +63,12 @@ def calibrated(network: str, classifier: Classifier, data: Data, methods: Sequen
     rows = []
     for (name, metric, _), found in table.metrics.items():
         assert isinstance(found, metrics.CueLocalization)
-        for variant in VARIANTS:
-            read = found.read_as(variant)
-            low, high = read.interval(resamples=RESAMPLES)
-            images = len(set(read.groups(read.per_image()[0]).tolist()))
-            rows.append({"network": network, "method": name, "metric": metric, "calibration": found.calibration,
-                         "thresholds": found.thresholds, "variant": variant, "value": read.compute(), "ci_low": low, "ci_high": high,
-                         "n": images, "pairs": len(read.by_pair())})  # fmt: skip
+        low, high = found.interval(resamples=RESAMPLES)
+        ids, measured = found.per_image()
+        images, answered = len(set(found.groups(ids).tolist())), sum(positive.any() for _, _, positive in found.counts(measured))
+        rows.append({"network": network, "method": name, "metric": metric, "calibration": found.calibration,
+                     "thresholds": found.thresholds, "variant": found.variant, "value": found.compute(), "ci_low": low, "ci_high": high,
+                     "n": images, "pairs": answered})  # fmt: skip
     return pd.DataFrame(rows)
 
 

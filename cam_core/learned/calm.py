@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cam_core import maps
 from cam_core.classifier import Classifier, linear_head
 from cam_core.learned.plain import Loss, shapes, share_correct, start_as_released
+from cam_core.options import one_of
 from cam_core.probe import Probe
 
 
@@ -120,8 +121,7 @@ class Calm(nn.Module):
         patch: float = 0.0,
     ) -> None:
         super().__init__()
-        if objective not in ("em", "ml"):
-            raise ValueError(f'CALM is trained by "em" or "ml", got {objective!r}')
+        one_of("objective", objective, ("em", "ml"))
         self.name, self.objective, self.epsilon, self.patch = f"calm_{objective}", objective, epsilon, patch
         options: Any = {"detach_scale": detach_scale, "uniform": uniform, "name": backbone.name}
         head = CalmHead(shapes(backbone)[0], num_classes, **options).to(backbone.mean)
@@ -197,8 +197,7 @@ class Calm(nn.Module):
 
     def _maps(self, probe: Probe, classes: Tensor, kind: str) -> Tensor:
         """Maps [B,n,h,w] of the classes [B,n]."""
-        if kind not in ("joint", "posterior"):
-            raise ValueError(f'CALM has maps "joint", "posterior" and, whatever the class, "saliency", got {kind!r}')
+        one_of("kind", kind, ("joint", "posterior"))
         joint = self.head.log_joint(probe.activations)[torch.arange(len(classes), device=classes.device)[:, None], classes]
         return (joint if kind == "joint" else joint - joint.flatten(2).logsumexp(2)[..., None, None]).exp()
 

@@ -11,6 +11,7 @@ from torch import Tensor, distributed, nn
 from cam_core import maps
 from cam_core.classifier import Classifier
 from cam_core.learned.plain import Loss, shapes, share_correct
+from cam_core.options import one_of
 from cam_core.probe import Probe
 
 RELEASED = {"entropy": 1.5, "area": 2.0, "variation": 0.01, "power": 0.3}  # the loss: weights of its terms, exponent of the area
@@ -46,8 +47,8 @@ class LCam(nn.Module):
         raw: bool = False,
     ) -> None:
         super().__init__()
-        if variant not in ("fm", "img") or masks not in ("batch", "own"):
-            raise ValueError(f'L-CAM has variants "fm" and "img" and masks "batch" and "own", got {variant!r} and {masks!r}')
+        one_of("variant", variant, ("fm", "img"))
+        one_of("masks", masks, ("batch", "own"))
         if raw and variant == "fm":
             raise ValueError('L-CAM-Fm masks the activations that it reads, so they are normalised: take raw=False, or the variant "img"')
         self.variant, self.masks, self.cached, self.raw = variant, masks, cached, raw

@@ -24,6 +24,7 @@ from torchvision.transforms.functional import gaussian_blur
 from cam_core import maps
 from cam_core.methods.activation import weighted_sum
 from cam_core.methods.gradient import grad_cam
+from cam_core.options import one_of
 from cam_core.probe import Probe
 
 
@@ -112,9 +113,9 @@ def phase_two(probe: Probe, scores: Scores, *, weight: str | Tensor = "increment
     ``weight``: the "increment" of the probability over the all-masked image, signed; "rectified", its ReLU; "logit", the logit's increment;
     "probability"; "softmax" of the logits over the channels; or w itself. ``summed``: "activations" A_k or "masks" s(A_k).
     """
-    _known("summed", summed, "activations", "masks")
+    one_of("summed", summed, ("activations", "masks"))
     if isinstance(weight, str):
-        _known("weight", weight, *WEIGHTS)
+        one_of("weight", weight, WEIGHTS)
     w = (WEIGHTS[weight](scores) if isinstance(weight, str) else weight).masked_fill(~scores.selected, torch.nan)
     a = probe.activations if summed == "activations" else maps.min_max(probe.activations)
     return weighted_sum(torch.where(scores.selected, w, 0.0).to(a.dtype), a), w
@@ -140,7 +141,7 @@ def phase_three(
     channel, each over its largest magnitude (reading R3). ``sigma``: a Gaussian of that width, in cells, over the merged map; 0 none.
     ``regularise``: ReLU and min-max of the merged map.
     """
-    _known("merge", merge, "sum", "product", "max", "channels")
+    one_of("merge", merge, ("sum", "product", "max", "channels"))
     one, two = (maps.min_max(first), maps.min_max(second)) if rescale else (first, second)
     if merge == "sum":
         merged = weight_grad_cam * one + weight_score * two
@@ -176,10 +177,10 @@ def score(
     small, "area" or "bilinear". ``enlarge``: how what meets at h x w grows, "bilinear", "bicubic" or "nearest". ``fill`` of what a mask
     hides: "mean" (0 in the normalised image), "black" or a colour.
     """
-    _known("path", path, "map", "direct")
-    _known("masks", masks, "channel", "gated")
-    _known("reduce", reduce, "area", "bilinear")
-    _known("enlarge", enlarge, "bilinear", "bicubic", "nearest")
+    one_of("path", path, ("map", "direct"))
+    one_of("masks", masks, ("channel", "gated"))
+    one_of("reduce", reduce, ("area", "bilinear"))
+    one_of("enlarge", enlarge, ("bilinear", "bicubic", "nearest"))
     a, size = probe.activations, probe.activations.shape[-2:]
     side = _smallest_side(probe) if resolution == "literal" else max(probe.images.shape[-2:]) if resolution == "image" else int(resolution)
     enters = torch.Size(round(s * side / max(size)) for s in size) if side else size
@@ -210,7 +211,7 @@ def score(
 def _selected(probe: Probe, select: str | Tensor) -> Tensor:
     if isinstance(select, Tensor):
         return select
-    _known("select", select, "positive", "all")
+    one_of("select", select, ("positive", "all"))
     alpha = probe.gradients().mean((2, 3))
     return alpha > 0 if select == "positive" else torch.ones_like(alpha, dtype=torch.bool)
 
@@ -247,8 +248,3 @@ def _blur(heat: Tensor, sigma: float) -> Tensor:
 def _over_largest(weights: Tensor) -> Tensor:
     largest = weights.abs().amax(1, keepdim=True)
     return weights / torch.where(largest == 0, 1.0, largest)
-
-
-def _known(option: str, value: str, *known: str) -> None:
-    if value not in known:
-        raise ValueError(f"{option} is {' or '.join(map(repr, known))}, got {value!r}")

@@ -8,6 +8,7 @@ from cam_core.maps import correlation
 from cam_core.metrics.agreement import Explain
 from cam_core.metrics.metric import Explaining
 from cam_core.metrics.statistics import Array, mean, ratio
+from cam_core.options import one_of
 from cam_core.probe import Probe
 from cam_core.protocol import PROTOCOLS
 
@@ -66,8 +67,7 @@ class ADCC(_Reexplained):
 
     def __init__(self, averaging: str = "images") -> None:
         super().__init__()
-        if averaging not in ("images", "means"):
-            raise ValueError(f'{self.name}: averaging is "images" or "means", got {averaging!r}')
+        one_of("averaging", averaging, ("images", "means"))
         self.averaging = averaging
         self.setting = "" if averaging == "images" else "of means"
 

@@ -131,7 +131,7 @@ class MaxSensitivity(Explaining):
 
     0 and up, lower is better; mean over images. Of each image ``samples`` x' are drawn, each value within ``radius`` of the image's, in
     units of [0, 1] (not clipped), from ``seed`` and the image, equal for all methods; the class stays. A map without content has no
-    relative change and is left out (`undefined`). Rows [B,2]: the change, and whether it is defined.
+    relative change and is left out. Rows [B,2]: the change, and whether it is defined.
     """
 
     name = "max_sensitivity"
@@ -168,7 +168,3 @@ class MaxSensitivity(Explaining):
     def value(self, rows: Array, weights: Array | None = None) -> Array:
         """Mean over the images whose map has content."""
         return ratio(total(rows[:, 0], weights), total(rows[:, 1], weights))
-
-    def undefined(self) -> int:
-        """How many of the recorded maps were zero everywhere."""
-        return int((self.per_image()[1][:, 1] == 0).sum())

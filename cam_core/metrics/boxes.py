@@ -13,6 +13,7 @@ from cam_core.metrics import components
 from cam_core.metrics.localization import Boxed
 from cam_core.metrics.metric import Rate
 from cam_core.metrics.statistics import Array, mean
+from cam_core.options import one_of
 from cam_core.protocol import Explained
 
 
@@ -45,8 +46,7 @@ def rescale(maps: Tensor, calibration: str) -> Tensor:
     """
     if calibration == "min_max":
         return map_ops.min_max(maps)
-    if calibration not in ("max", "clipping"):
-        raise ValueError(f"maps are calibrated by min_max, max or clipping, got {calibration!r}")
+    one_of("calibration", calibration, ("min_max", "max", "clipping"))
     top = maps.amax((-2, -1), keepdim=True)
     scaled = maps / torch.where(top > 0, top, 1.0) if calibration == "max" else maps
     return torch.where(map_ops.is_empty(maps)[..., None, None], 0.0, scaled.clamp(0, 1))
@@ -134,8 +134,7 @@ class _AtThreshold(Boxed):
         super().__init__(protocol)
         if not 0 <= threshold < 1:
             raise ValueError(f"a threshold is a share of the map's maximum in [0, 1), got {threshold}")
-        if calibration not in ("min_max", "max"):
-            raise ValueError(f"a map is calibrated by min_max or by max before it is thresholded, got {calibration!r}")
+        one_of("calibration", calibration, ("min_max", "max"))
         self.threshold, self.calibration = threshold, calibration
         self.setting = f"{100 * threshold:g}%" + (" of max" if calibration == "max" else "")
 

@@ -16,6 +16,7 @@ from cam_core.metrics.boxes import rescale
 from cam_core.metrics.metric import Annotated
 from cam_core.metrics.pixels import BINS, average_precision, pixel_histogram
 from cam_core.metrics.statistics import Array, ratio, total
+from cam_core.options import one_of
 from cam_core.protocol import PROTOCOLS
 
 PARTS = ("head", "back", "belly", "breast", "tail", "leg", "wing")
@@ -123,7 +124,7 @@ class CueLocalization(Annotated):
       ``pairs``, groups of fewer differing parts included; the mean is over these running values. Its CAM is `cam[calm]`, with the bias of
       the class, which s(A) - s(B) keeps.
 
-    Settings that differ in ``parts`` or ``variant`` share one measure (`read_as`).
+    Settings that differ in ``parts`` or ``variant`` alone share one measure.
 
     ``update(maps [B,C,h,w], cues, ids=...)``: raw maps of all classes and one `Cue` per image. Rows [N, 2 + 2·1001], one for each (image,
     pair): position in the batch, pair, counts at negative and at positive pixels; kept under image * len(pairs) + pair.
@@ -148,13 +149,10 @@ class CueLocalization(Annotated):
         super().__init__()
         if not any(parts in (None, len(pair.parts)) for pair in pairs):
             raise ValueError(f"no pair of classes differs in {parts or 'any'} parts; class_pairs(...) gave {len(pairs)} pairs")
-        if inside not in ("segmentation", "box"):
-            raise ValueError(f'cells are cut at the "segmentation" or the "box", got {inside!r}')
-        for option, known, given in (
-            ("thresholds", THRESHOLDS, thresholds), ("calibration", CALIBRATIONS, calibration), ("variant", VARIANTS, variant)
-        ):  # fmt: skip
-            if given not in known:
-                raise ValueError(f"{option} is one of {', '.join(known)}, got {given!r}")
+        one_of("inside", inside, ("segmentation", "box"))
+        one_of("thresholds", thresholds, THRESHOLDS)
+        one_of("calibration", calibration, CALIBRATIONS)
+        one_of("variant", variant, VARIANTS)
         self.pairs, self.parts, self.stride, self.inside = list(pairs), parts, len(pairs), inside
         self.thresholds, self.calibration, self.variant = thresholds, calibration, variant
         self.name = "cue_localization" + ("_box" if inside == "box" else "")
@@ -173,13 +171,6 @@ class CueLocalization(Annotated):
         size, mask = example.image.shape[-2:], example.official_mask
         bird = localization.inside(PROTOCOLS[self.protocol].boxes(example, target), size) if mask is None else bird_in_view(mask, size)
         return cue(example.label, example.parts, bird)
-
-    def read_as(self, variant: str, parts: int | None = None) -> "CueLocalization":
-        """The same rows, read in another way."""
-        options = {"thresholds": self.thresholds, "calibration": self.calibration, "variant": variant}
-        other = CueLocalization(self.pairs, parts, self.inside, **options)
-        other.ids, other.rows, other._update_count = self.ids, self.rows, self._update_count
-        return other
 
     def _measure(self, maps: Tensor, cues: Sequence[Cue]) -> Tensor:
         if maps.ndim != 4 or len(maps) != len(cues):
@@ -203,7 +194,7 @@ class CueLocalization(Annotated):
     def _keep(self, keys: Tensor, rows: Tensor) -> None:
         super()._keep(torch.where(keys < 0, keys, keys * self.stride + rows[:, 1].long()), rows)
 
-    def _counts(self, rows: Array, weights: Array | None = None) -> Iterator[tuple[int, Array, Array]]:
+    def counts(self, rows: Array, weights: Array | None = None) -> Iterator[tuple[int, Array, Array]]:
         """For each recorded pair, in order, the counts [..., bins] at negative and at positive pixels that its value is taken from."""
         first = int(self.thresholds == "log" and self.variant != "zeros kept")  # the bin that the official histogram has not
         running: Array | float = 0.0
@@ -218,18 +209,9 @@ class CueLocalization(Annotated):
     def value(self, rows: Array, weights: Array | None = None) -> Array:
         """Mean over pairs of the PxAP of the histograms summed over images; pairs without a positive pixel are left out."""
         scores, defined = [], []
-        for _, negative, positive in self._counts(rows, weights):
+        for _, negative, positive in self.counts(rows, weights):
             scores.append(average_precision(negative, positive))
             defined.append(positive.any(-1))
         if not scores:
             raise ValueError(f"{self.name}: no recorded image belongs to a pair with {self.parts or 'some'} differing parts")
         return ratio(np.where(defined, scores, 0).sum(0), np.sum(defined, axis=0))
-
-    def by_pair(self) -> dict[ClassPair, tuple[float, int]]:
-        """For each pair of this number of parts with a positive pixel: its PxAP in percent and its number of images."""
-        _, rows = self.per_image()
-        return {
-            self.pairs[number]: (float(average_precision(negative, positive)), int((rows[:, 1] == number).sum()))
-            for number, negative, positive in self._counts(rows)
-            if positive.any()
-        }

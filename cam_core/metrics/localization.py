@@ -72,7 +72,7 @@ class EnergyPointingGame(InBoxes):
     """Share of the map's energy that lies inside the union of the boxes, in percent (Score-CAM; higher is better).
 
     Maps [B,H,W] must be >= 0; boxes [n,4] are inclusive x0, y0, x1, y1 in map pixels. Rows [B,2]: energy inside, energy in all.
-    A map without energy counts 0 and is reported by `empty`. Under ``protocol`` "energy_present" every class with a box is a row of its
+    A map without energy counts 0. Under ``protocol`` "energy_present" every class with a box is a row of its
     own, with the boxes of that class.
     """
 
@@ -90,10 +90,6 @@ class EnergyPointingGame(InBoxes):
     def each(self, rows: Array) -> Array:
         """Energy inside / energy."""
         return ratio(rows[:, 0], rows[:, 1])
-
-    def empty(self) -> int:
-        """How many of the recorded maps have no energy at all."""
-        return int((self.per_image()[1][:, 1] == 0).sum())
 
 
 class Present(NamedTuple):

@@ -11,7 +11,8 @@ from torch import Tensor
 from cam_core.data import Dataset, Example
 from cam_core.metrics.localization import InBoxes
 from cam_core.metrics.metric import Annotated, Rate
-from cam_core.metrics.statistics import Array, mean, ratio, total
+from cam_core.metrics.statistics import Array, ratio, total
+from cam_core.options import one_of
 
 # ---------------------------------------------------------------- pixels against the boxes
 
@@ -21,7 +22,7 @@ class PixelPrecision(InBoxes):
 
     By rank, ties together (precision at each distinct value times the gain in recall), so any strictly growing change of the map, such
     as a power, leaves it as it is. Maps [B,H,W] of any range, boxes [n,4] inclusive in map pixels. Rows [B,2]: average precision, and the
-    boxes' share of the image, which is what a constant map scores (`chance`).
+    boxes' share of the image, which is what a constant map scores.
     """
 
     name = "pixel_precision"
@@ -29,10 +30,6 @@ class PixelPrecision(InBoxes):
 
     def _pixels(self, heat: NDArray[np.floating], truth: NDArray[np.bool_]) -> Sequence[float]:
         return ranked_precision(heat, truth), float(truth.mean())
-
-    def chance(self) -> float:
-        """What a map without content scores on the recorded images, in percent."""
-        return float(100 * mean(self.per_image()[1][:, 1]))
 
 
 class MaximumInBox(Rate, InBoxes):
@@ -62,8 +59,7 @@ class FalseActivation(InBoxes):
 
     def __init__(self, threshold: float = 0.2, of: str = "image", protocol: str = "energy") -> None:
         super().__init__(protocol)
-        if of not in ("image", "active"):
-            raise ValueError(f'{self.name}: the area is a share "of" the "image" or of what is "active", got {of!r}')
+        one_of("of", of, ("image", "active"))
         self.threshold, self.of = threshold, of
         self.setting = f"{100 * threshold:g}%" + (" of active" if of == "active" else "")
 

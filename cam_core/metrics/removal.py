@@ -16,6 +16,7 @@ from torchvision.transforms.functional import gaussian_blur
 from cam_core.methods.control import image_seeds
 from cam_core.metrics.metric import Metric, Rate
 from cam_core.metrics.statistics import Array, total
+from cam_core.options import one_of
 from cam_core.probe import Probe
 from cam_core.protocol import PROTOCOLS
 
@@ -41,18 +42,16 @@ def ranks(maps: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
 class _Curve(Metric):
     """Area under the target's probability while ``step`` pixels at a time change, in RISE's settings (224 pixels a step).
 
-    Maps [B,H,W]; rows [B], the area in [0, 1]. ``ties`` "scan" keeps equal pixels in scan order (RISE's sort leaves theirs open), "random"
-    draws their order from the image's content.
+    Maps [B,H,W]; rows [B], the area in [0, 1]. Equal pixels keep their scan order (RISE's sort leaves it open).
     """
 
     protocol = "rise"
 
-    def __init__(self, step: int = 224, ties: str = "scan") -> None:
+    def __init__(self, step: int = 224) -> None:
         super().__init__()
-        if step < 1 or ties not in ("scan", "random"):
-            raise ValueError(f'{self.name}: step is a number of pixels >= 1 and ties "scan" or "random", got {step} and {ties!r}')
-        self.step, self.ties = step, ties
-        self.setting = f"step {step}" + ("" if ties == "scan" else " random ties")
+        if step < 1:
+            raise ValueError(f"{self.name}: step is a number of pixels >= 1, got {step}")
+        self.step, self.setting = step, f"step {step}"
 
     def _measure(self, maps: Tensor, probe: Probe) -> Tensor:
         curve = self.curve(maps, probe)
@@ -61,7 +60,7 @@ class _Curve(Metric):
     def curve(self, maps: Tensor, probe: Probe) -> Tensor:
         """Probability of the target before the first and after every step, float64 [B, 1 + ceil(H·W / step)]."""
         self._refuse_size(maps, probe)
-        rank = ranks(maps, image_seeds(probe, 0) if self.ties == "random" else None)
+        rank = ranks(maps)
         steps = -(-rank[0].numel() // self.step)
         start, end, unmasked = self._ends(probe)
 
@@ -163,9 +162,9 @@ class _Erased(Metric):
 
     def __init__(self, share: float = 0.5, seed: int = 0, *, fill: str | None = None) -> None:
         super().__init__()
-        usual = PROTOCOLS[self.protocol].fill
-        if (fill := fill or usual) not in FILLS:
-            raise ValueError(f"{self.name}: what is erased shows one of {', '.join(FILLS)}, got {fill!r}")
+        usual = PROTOCOLS[self.protocol].fill or "mean"
+        fill = fill or usual
+        one_of("fill", fill, FILLS)
         if not 0 < share < 1:
             raise ValueError(f"{self.name}: share must lie between 0 and 1, got {share}: 0.1 erases a tenth of the pixels")
         self.share, self.seed, self.fill = share, seed, fill

@@ -10,6 +10,7 @@ from torch import Tensor
 from cam_core import maps as map_ops
 from cam_core.metrics.metric import Metric
 from cam_core.metrics.statistics import Array, ratio
+from cam_core.options import one_of
 
 
 def mask_iou(first: ArrayLike, second: ArrayLike) -> Array:
@@ -83,8 +84,8 @@ class Stability(Metric):
         self, kind: str = "iou", of: str = "pair", *, threshold: float = 100 / 255, area: float = 0.2, protocol: str = "energy"
     ) -> None:
         super().__init__()
-        if kind not in KINDS or of not in ("pair", "shuffled", "excess"):
-            raise ValueError(f"stability is the {', '.join(KINDS[:-1])} or {KINDS[-1]} of a pair, shuffled or its excess; got {kind}, {of}")
+        one_of("kind", kind, KINDS)
+        one_of("of", of, ("pair", "shuffled", "excess"))
         self.kind, self.of, self.threshold, self.area, self.protocol = kind, of, threshold, area, protocol
         self.name = f"stability_{kind}"
         detail = {**dict.fromkeys(("iou", "dice"), f"> {threshold:.3g}"), "iou_area": f"{100 * area:g}% area"}.get(kind, "")

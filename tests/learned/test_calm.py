@@ -94,7 +94,7 @@ def test_the_losses_are_those_of_the_definition():
     by_hand = -sum(float((p / p.sum() * p.log()).nan_to_num(0.0).sum()) for p in joints) / 4
     assert float(em_loss(joint, posterior(joint))) == pytest.approx(by_hand, rel=1e-12)
     assert float(made.loss(batch())[0]) == pytest.approx(by_hand, rel=1e-9)
-    with pytest.raises(ValueError, match='trained by "em" or "ml", got \'em_lagged\''):
+    with pytest.raises(ValueError, match="objective is 'em' or 'ml', got 'em_lagged'"):
         model("em_lagged")
 
 

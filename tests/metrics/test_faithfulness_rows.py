@@ -24,7 +24,6 @@ KINDS = {
     "removal, noise": lambda: metrics.RemoveAndClassify(fill="noise"),
     "adcc of means": lambda: metrics.ADCC("means"),
     "infidelity as it is": lambda: metrics.Infidelity(scaled=False),
-    "insertion with drawn ties": lambda: metrics.Insertion(32, "random"),
 }  # fmt: skip
 
 
