@@ -1,4 +1,4 @@
-"""Pictures of one's own images: `python -m cam_core explain IMAGE... --method grad_cam,increment_cam,l_cam_fm --out DIR`."""
+"""Heat maps of a user's own images: `python -m cam_core explain IMAGE... --method grad_cam,increment_cam,l_cam_fm --out DIR`."""
 
 import contextlib
 import io
@@ -108,7 +108,7 @@ def explain(
         _say(f"stopped: {len(entries)} of {len(paths)} images are explained")
         raise
     else:
-        bar.total = bar.n  # what was said beforehand was an estimate
+        bar.total = bar.n  # the number announced before was an estimate
     finally:
         bar.close()
         write()
@@ -141,20 +141,20 @@ def _takes(classifier: Classifier, height: int, width: int) -> bool:
     try:
         with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):  # a traced network prints where it stopped
             classifier(torch.full((1, 3, height, width), 0.5, device=classifier.mean.device))
-    except Exception:  # each network has its own way to refuse a size
+    except Exception:  # networks refuse a size with different exceptions
         return False
     return True
 
 
 def _trial(classifier: Classifier, size: int) -> Probe:
-    """The probe of a grey square, which tells classes, channels and stride. ValueError if the network does not take the size."""
+    """The probe of a grey square: it gives the number of classes, channels and the stride. ValueError if the network refuses the size."""
     if size < 1 or not _takes(classifier, size, size):
         raise ValueError(f"{classifier.name} does not take images of {size} x {size}: give the --size that it was made for")
     return Probe(classifier, torch.full((1, 3, size, size), 0.5, device=classifier.mean.device))
 
 
 def _paths(images: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Every image once, folders replaced by what is in them; and the folders without any."""
+    """Every image once, folders replaced by the images in them; and a sentence for each folder without images."""
     found, empty = dict[Path, None](), list[str]()
     for path in images:
         inside, skipped = images_in(path) if path.is_dir() else ([path], [])
@@ -167,7 +167,7 @@ def _paths(images: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:
-    """What the pictures of each image are called: as the image, with a number where another one has that name."""
+    """The name of each image's pictures: the image's own, with a number if another image has the same name."""
     labels, taken = list[str](), set[str]()
     for path in paths:
         label, number = path.stem, 1
@@ -182,7 +182,7 @@ def _labels(paths: Sequence[Path]) -> list[str]:
 
 
 def _progress(classifier: Classifier, chosen: Sequence[Method], channels: int, count: int) -> "tqdm[Any]":
-    """A bar that counts the images that pass through the network, masked ones too; what that will be is said beforehand."""
+    """A progress bar over all images that pass through the network, masked ones included; the expected number is printed first."""
     costs = {one.title: one.cost(channels) for one in chosen}
     each = 1 + sum(max(0, cost - 1) for cost in costs.values())  # the methods share the first pass
     _say(f"forward passes an image, about: {', '.join(f'{title} {cost:,}' for title, cost in costs.items())}; {each * count:,} in all")
@@ -196,7 +196,7 @@ def _progress(classifier: Classifier, chosen: Sequence[Method], channels: int, c
 
 
 def _seen(path: Path, view: str, size: int, step: int, classifier: Classifier) -> tuple[Image.Image, Tensor]:
-    """The photograph, or the part of it that the network sees; and what it sees, [3,H,W] in [0, 1]."""
+    """The photograph, cropped to what the network sees, and the input of the network, [3,H,W] in [0, 1]."""
     photograph = read_image(path, upright=True)
     resize = round(size * classifier.resize / classifier.size)
     if view == "keep":
@@ -213,7 +213,7 @@ def _seen(path: Path, view: str, size: int, step: int, classifier: Classifier) -
 
 
 def _maps(probe: Probe, chosen: Sequence[Method], path: Path, failed: dict[str, None]) -> dict[Method, Tensor]:
-    """Raw maps by method. A method that is impossible for this network, or gives no numbers, is a sentence in ``failed``."""
+    """Raw maps by method. If a method does not work for this network, or its map is not finite, ``failed`` gets a sentence."""
     found = dict[Method, Tensor]()
     for one in chosen:
         try:
@@ -243,7 +243,7 @@ def _answer(probe: Probe, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _write_pictures(out: Path, label: str, photograph: Image.Image, raw: dict[Method, Tensor], entry: dict[str, Any]) -> None:
-    """One picture a method; ``entry`` learns their names and which maps are empty."""
+    """Write one picture per method; ``entry`` gets their names and the names of the empty maps."""
     shown = photograph.copy()
     shown.thumbnail((LONGEST, LONGEST))
     picture = transforms.view("original")(shown)

@@ -1,6 +1,6 @@
-"""Files that are there whole or not at all: written beside their place, flushed, then renamed; and tensors that lie in a file.
+"""Files written atomically (to a temporary name, flushed, then renamed), and tensors that are mapped from a file.
 
-Results and the book read this without loading torch.
+Importing this does not load torch.
 """
 
 import json
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to: ``path`` is replaced by it at the end, or left alone where something fails."""
+    """A temporary path to write to, in the folder of ``path``. It replaces ``path`` at the end, unless something fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -31,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Force a file or folder to the disk, so that a rename after it never outlives the content."""
+    """Force a file or folder to the disk, so that a later rename cannot survive a crash without the content."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -50,9 +50,9 @@ def _plain(value: object) -> object:
 
 
 def mapped(blocks: Iterable["Tensor"], shape: Sequence[int]) -> "Tensor":
-    """A tensor of ``shape`` mapped from a temporary file that holds the ``blocks`` and goes with the tensor.
+    """A tensor of ``shape``, mapped from a temporary file that holds the ``blocks`` and is deleted with the tensor.
 
-    The operating system pages it in and out. `tempfile` says where it lies (TMPDIR moves it): keep it on a real disk, not on tmpfs.
+    The operating system pages it in and out. It lies in `tempfile`'s folder (set TMPDIR to move it): use a real disk, not tmpfs.
     """
     import torch
 

@@ -19,10 +19,10 @@ Network = TypeVar("Network", bound=nn.Module)
 def resnet_cifar(
     depth: int = 8, num_classes: int = 10, stem_stride: int = 2, width: int = 16, *, block: type[BasicBlock | Bottleneck] = BasicBlock
 ) -> nn.Sequential:
-    """ResNet of He et al. (CVPR 2016, section 4.2): stages of ``width``, 2x and 4x channels, (depth - 2) / 6 blocks each.
+    """ResNet of He et al. (CVPR 2016, section 4.2): stages of ``width``, 2x and 4x ``width`` channels, (depth - 2) / 6 blocks each.
 
-    With ``block`` `Bottleneck` as many blocks of three convolutions, four times as wide at their ends: LFI-CAM's and ABN's "ResNet-110"
-    (256 channels, really 164 layers). Depth 8 with stem stride 2 costs about 40 M multiply-adds on 112 x 112 images.
+    With ``block`` `Bottleneck`: as many blocks of three convolutions, with four times as many output channels: LFI-CAM's and ABN's
+    "ResNet-110" (256 channels, really 164 layers). Depth 8 with stem stride 2 costs about 40 M multiply-adds on 112 x 112 images.
     """
     if depth < 8 or (depth - 2) % 6:
         raise ValueError(f"depth {depth} is not 6n + 2: take 8, 14, 20, 32, 44, 56 or 110")
@@ -89,7 +89,7 @@ def _network(
 
 
 def initialised(network: Network) -> Network:
-    """The network with every convolution drawn anew: normal, variance 2 / (kernel size x output channels) (He et al., ICCV 2015)."""
+    """The network with every convolution initialised again: normal, variance 2 / (kernel size x output channels) (He et al., ICCV 2015)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -107,7 +107,7 @@ CIFAR: dict[str, Callable[..., nn.Sequential]] = {
 
 
 def unstrided(stage: nn.Module) -> None:
-    """Let every convolution of a stage step by one; weights stay."""
+    """Set the stride of every convolution of a stage to 1; the weights stay."""
     for module in stage.modules():
         if isinstance(module, nn.Conv2d):
             module.stride = (1, 1)

@@ -40,10 +40,10 @@ def load_classifier(
 ) -> Classifier:
     """A network by name, cut at ``layer``, in eval mode, with the mean, std and input size that its weights were trained with.
 
-    ``name``: "efficientnet_lite0" (needs no download), a classification network of torchvision, ``timm/NAME`` for one of timm, or
-    one of `networks.CIFAR` ("resnet8"). ``weights``: "imagenet" takes the one ``<name>*.safetensors`` or ``.pth`` in the folder
-    ``CAM_WEIGHTS`` if there is one, else the package's own (torchvision's IMAGENET1K_V1 where it exists); a path takes that file; None
-    leaves the random initialisation. What was taken stands in ``classifier.weights``. ValueError or FileNotFoundError with what to do.
+    ``name``: "efficientnet_lite0" (needs no download), a classification network of torchvision, ``timm/NAME`` for one of timm, or one of
+    `networks.CIFAR` ("resnet8"). ``weights``: "imagenet" takes the one ``<name>*.safetensors`` or ``.pth`` in the folder ``CAM_WEIGHTS`` if
+    there is one, else the package's own (torchvision's IMAGENET1K_V1 where it exists); a path takes that file; None leaves the random
+    initialisation. ``classifier.weights`` names what was taken. ValueError or FileNotFoundError says what to do.
     """
     if not isinstance(name, str):
         raise TypeError(f"load_classifier takes a name, got {type(name).__name__}: a network of your own goes into Classifier.of")
@@ -55,7 +55,7 @@ def load_classifier(
 
 
 def load_network(name: str, weights: str | Path | None, num_classes: int | None = None) -> tuple[nn.Module, str]:
-    """The bare network and the name of the weights it holds. Raises ValueError / FileNotFoundError with what to do."""
+    """The network, not cut, and the name of its weights. ValueError or FileNotFoundError says what to do."""
     classes = {} if num_classes is None else {"num_classes": num_classes}
     network = _untrained(name, **classes)
     if weights is None:
@@ -101,13 +101,13 @@ def _timm_name(name: str) -> str:
 
 
 def _entry(name: str) -> Any:
-    """torchvision's weights for a network: IMAGENET1K_V1, or what it has in its place."""
+    """torchvision's weights of a network: IMAGENET1K_V1, or its default if there are none of that name."""
     choices = torchvision.models.get_model_weights(name)
     return getattr(choices, "IMAGENET1K_V1", choices.DEFAULT)
 
 
 def preprocessing(name: str, network: nn.Module) -> dict[str, Any]:
-    """What a network expects of an image, as `Classifier` takes it: mean, std, size, resize, interpolation; of CIFAR networks nothing."""
+    """The preprocessing of a network as `Classifier` takes it: mean, std, size, resize, interpolation; empty for CIFAR networks."""
     if name == LITE:  # TensorFlow's (x - 127) / 128 on 0..255
         return {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3, "size": 224, "resize": 256, "interpolation": "bicubic"}
     if name.startswith("timm/"):
@@ -168,7 +168,7 @@ def _local_weights(name: str) -> Path | None:
 
 
 def _architecture(file: Path) -> str | None:
-    """The network that a file's metadata name, or the longest name of torchvision's that the file's begins with."""
+    """The network named in a file's metadata, or the longest of torchvision's names with which the file's name begins."""
     if file.suffix == ".safetensors":
         with safe_open(file, framework="pt") as content:
             arch = (content.metadata() or {}).get("arch")
@@ -207,7 +207,7 @@ def _load_state(network: nn.Module, state: Mapping[str, Tensor], source: str) ->
 
 
 def default_layer(name: str, network: nn.Module) -> str:
-    """The layer explained when none is named: the family's in `DEFAULT_LAYER`, of timm's the last map. ValueError where none is known."""
+    """The layer that is explained by default: that of the family in `DEFAULT_LAYER`; for timm the last map. ValueError if none is known."""
     if name in CIFAR:
         return "relu" if name.startswith("densenet") else "layer3"
     if name.startswith("timm/"):

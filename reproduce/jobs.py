@@ -1,6 +1,6 @@
-"""Networks and learned models by name, trained, or loaded if they are kept already: what the runs of a batch explain.
+"""Networks and learned models by name, trained, or loaded if they were trained before: what the runs of a batch explain.
 
-Every training is kept by digest under ``store``, so a notebook that asks for a model which a job has trained only loads it.
+Every training is stored by digest under ``store``, so a notebook only loads the models that a job has trained.
 
 The functions below take the name of a data set (`reproduce.sources`) and of a backbone, the folder of the images, and the options of
 `Options`. They return a model and what is known of it: accuracy or mean average precision in percent, deviations, seconds.
@@ -72,7 +72,7 @@ def _carried_out(plan: Plan, build: Callable[[], Model], dataset: str, root: Pat
     own_means.pop("held_out", None)
     model, summary = trained(build, recipe, train, test=test, **own_means)
     own: Any = model.classifier
-    if own.weights == "random" and not isinstance(model, LCam):  # which trains an attention, no classifier
+    if own.weights == "random" and not isinstance(model, LCam):  # L-CAM trains an attention, not its classifier
         own.weights = "trained here"
     counts = (("images", len(train), of.published), ("classes", len(train.classes), of.classes))
     fewer = [f"{what}: {count} instead of {wanted}" for what, count, wanted in counts if wanted and count < wanted]
@@ -97,7 +97,7 @@ def _classes(dataset: str, root: Path | str) -> int:
 
 
 def scratch_backbone(dataset: str, name: str, classes: int, *, width: int | None = None) -> Classifier:
-    """The untrained network of plain, LFI-CAM and ABN alike: the stem and the normalisation that LFI-CAM's paper has for the data.
+    """The untrained network of plain, LFI-CAM and ABN: with the stem and the normalisation of LFI-CAM's paper for this data.
 
     ``width`` as in `lfi_backbone`.
     """
@@ -126,12 +126,12 @@ def plain(dataset: str, name: str, root: Path | str, *, width: int | None = None
 def lfi_cam(
     dataset: str, name: str, root: Path | str, *, model: type[LfiCam] = LfiCam, **options: Unpack[Options]
 ) -> tuple[LfiCam, Summary]:
-    """LFI-CAM, or a ``model`` made of it, from scratch, on the schedule of the plain network beside it."""
+    """LFI-CAM, or a subclass ``model``, from scratch, on the schedule of the plain network."""
     return _from_scratch("lfi_cam", model, dataset, name, root, options)
 
 
 def abn(dataset: str, name: str, root: Path | str, **options: Unpack[Options]) -> tuple[Abn, Summary]:
-    """ABN from scratch, on the schedule (with ``paper``, its own) and with the stem of the plain network beside it."""
+    """ABN from scratch, on the schedule (with ``paper``, its own) and with the stem of the plain network."""
     model, summary = _from_scratch("abn", Abn, dataset, name, root, options)
     stem = ["stem: stride 1, as LFI-CAM's, instead of 2"] if dataset in LARGE else []
     return model, _also(summary, stem)
@@ -143,8 +143,8 @@ def abn(dataset: str, name: str, root: Path | str, **options: Unpack[Options]) -
 def network(dataset: str, name: str, root: Path | str, **options: Unpack[Options]) -> tuple[Classifier, Summary]:
     """The network of a data set that is explained.
 
-    imagenet: pretrained. voc07: a multi-label head on the frozen pretrained trunk. cub, and with ``paper`` imagenet too: fine-tuned under a
-    new pooled head, as CALM is. drawn_*, cifar10, cifar100, stl10, cat_dog: `plain`.
+    imagenet: pretrained. voc07: a multi-label head on the frozen pretrained trunk. cub, and with ``paper`` imagenet too: fine-tuned with a
+    new pooled head, like CALM. drawn_*, cifar10, cifar100, stl10, cat_dog: `plain`.
     """
     device = options.get("device", "cpu")
     if dataset == "voc07":
@@ -180,7 +180,7 @@ def _fine_tuned(dataset: str, name: str, root: Path | str, options: Options) -> 
 
 
 def _calm_trunk(dataset: str, name: str, classes: int, paper: str) -> Classifier:
-    """14x14 maps where reduced, with ``paper`` 28x28 (the WSOL benchmark's VGG: 14x14); of drawn data an untrained small network."""
+    """14x14 maps where reduced, with ``paper`` 28x28 (the WSOL benchmark's VGG: 14x14); for drawn data an untrained small network."""
     if not paper:
         return lfi_backbone(name, classes) if dataset.startswith("drawn_") else calm_trunk(name)
     wsol = paper == "wsol"
@@ -190,9 +190,9 @@ def _calm_trunk(dataset: str, name: str, classes: int, paper: str) -> Classifier
 def calm(dataset: str, name: str, root: Path | str, **options: Unpack[Options]) -> dict[str, tuple[Calm, Summary]]:
     """CALM trained by EM and by ML from the same start.
 
-    In reduced trainings an image without any attention is looked at everywhere alike (``uniform``) and S is not detached: with the
-    released stop-gradient the attention only ever grows, and trainings as short as these came near chance on CUB, even on
-    their own training images, and lost twenty points of accuracy on drawn objects (``studies/em_ml.py``).
+    In reduced trainings p(z|x) is uniform where the attention is zero everywhere (``uniform``), and S is not detached: with the released
+    stop-gradient the attention only grows, and trainings as short as these were near chance on CUB, even on their own training images, and
+    lost twenty points of accuracy on drawn objects (``studies/em_ml.py``).
     """
     recipe, means = _apart(options)
     plan, classes, paper = calm_plan(dataset, name, **recipe), _classes(dataset, root), options.get("paper", "")
@@ -217,8 +217,8 @@ def l_cam(
 ) -> dict[str, tuple[LCam, Summary]]:
     """L-CAM-Fm and L-CAM-Img on a frozen classifier, for ``epochs`` (Fm, Img; None: the usual number).
 
-    Reduced: from cached views, own-class masks. With ``paper``: through the trunk, and batch masks. ``ablated``: both once more by
-    cross-entropy alone ("l_cam_fm[ce]", "l_cam_img[ce]"), everything else alike. ``raw``: that form of Img too as ResNet-50's was released,
+    Reduced: from cached views, own-class masks. With ``paper``: through the trunk, and batch masks. ``ablated``: train both also by
+    cross-entropy alone ("l_cam_fm[ce]", "l_cam_img[ce]"), everything else equal. ``raw``: also that form of Img as released for ResNet-50,
     "l_cam_img[ce,raw]" (`LCam`).
     """
     given: dict[str, Any] = {"cached": False} if paper else {"masks": L_CAM_MASKS}
@@ -237,7 +237,7 @@ def l_cam(
 
 
 def spread(data: Dataset, count: int = 100) -> Dataset:
-    """At most ``count`` images, evenly spaced over the list (which may go class by class): those whose maps a run publishes."""
+    """At most ``count`` images, evenly spaced over the list (which may be ordered by class): a run publishes their maps."""
     return data.part(slice(None, None, -(-len(data) // count)))
 
 
@@ -255,12 +255,12 @@ def explained(classifier: Classifier, explain: Callable[[Probe], Tensor], images
 def models(wanted: Parameters, **where: Unpack[Means]) -> tuple[Classifier, dict[str, Any], dict[str, Summary]]:
     """What a run explains: the network, what it learned by name, and the summaries of both ("plain" is the network's).
 
-    A run's training job and its notebook both ask here, so that they mean the same models; what was trained before is found.
+    The training job of a run and its notebook both call this, so that they get the same models; earlier trainings are found.
     """
     dataset, name, root = wanted.dataset, wanted.backbone, find_root(wanted.dataset, wanted.data_root)
     means: Means = {"seed": wanted.seed, "device": wanted.device, **where}
     learned: dict[str, tuple[Any, Summary]] = {}
-    if wanted.paper == "l_cam":  # the recipe is that of the attention; the network is the data set's usual one
+    if wanted.paper == "l_cam":  # the recipe is for the attention; the network is the data set's usual one
         classifier, known = network(dataset, name, root, **means)
         learned = l_cam(dataset, classifier, root, **wanted.training, **means)
     else:

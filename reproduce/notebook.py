@@ -1,11 +1,11 @@
-"""What all notebooks do alike, in few calls.
+"""What all notebooks have in common, in a few calls.
 
     images, examples, batch = notebook.open_images(wanted)
     plain, learned, summaries = jobs.models(wanted)
     known, facts = notebook.worth(wanted, images, networks, summaries)
     notebook.save(wanted, images("squash"), classifier, [records, facts], table.per_image(), differences, summaries)
 
-Between them stands what a notebook is about.
+The rest of a notebook is its own subject.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,7 +43,7 @@ def faithfulness() -> list[Metric]:
 
 
 def open_images(wanted: Parameters, view: View = "squash") -> tuple[Images, list[Example], Tensor]:
-    """The test images by view, and the first that are to be shown, as examples and as a batch [B,3,H,W]; drawn data is drawn if missing."""
+    """The test images by view, and the first ones, which are shown, as examples and as a batch [B,3,H,W]; missing drawn data is drawn."""
     root = sources.find_root(wanted.dataset, wanted.data_root)
     if wanted.dataset in DRAWN and not root.exists():
         draw(root)
@@ -57,9 +57,9 @@ def open_images(wanted: Parameters, view: View = "squash") -> tuple[Images, list
 def worth(
     wanted: Parameters, images: Images, networks: Mapping[str, Classifier], summaries: Summaries, view: View = "squash"
 ) -> tuple[dict[str, Table], pd.DataFrame]:
-    """What ``networks`` are worth without any map: `network_table` of each under ``view``, and these with all other such facts as rows.
+    """The quality of ``networks`` without any map: `network_table` of each under ``view``, and a frame of these and all other such facts.
 
-    The others: best on test, where ``summaries`` hold it; of drawn data whether the answer follows the cue, in the squashed image.
+    The others: best on test, if ``summaries`` have it; for drawn data, whether the answer follows the cue, in the squashed image.
     """
     known = {name: network_table(classifier, images(view), name) for name, classifier in networks.items()}
     facts = [table.records() for table in known.values()]
@@ -70,7 +70,7 @@ def worth(
 
 
 def deviations(summaries: Summaries) -> pd.DataFrame:
-    """In what the trainings deviate from the paper, and which models do."""
+    """How the trainings deviate from the paper, and for which models."""
     told = [(name, deviation) for name, summary in summaries.items() for deviation in summary["deviations"]]
     frame = pd.DataFrame(told, columns=["deviates from the paper", "how"])
     return frame.groupby("how", sort=False).agg(", ".join).rename_axis(None)
@@ -87,10 +87,10 @@ def save(
     explain: Mapping[str, tuple[Classifier, Callable[[Probe], Tensor]]] | None = None,
     **more: object,
 ) -> pd.DataFrame:
-    """Complete the numbers of a run and write them with what they came from (`results.save`); the run card, ``more`` of it at its end.
+    """Complete the numbers of a run and write them with their provenance (`results.save`). Returns the run card, with ``more`` at its end.
 
-    ``records``, ``differences``: without what is the same in every row; their ``weights`` are those of ``classifier`` where they say
-    nothing. ``explain``: what made the maps that are published with a training, and of which network.
+    ``records``, ``differences``: without the columns that are constant; without a column ``weights`` those of ``classifier`` are added.
+    ``explain``: for each map published with a training, its network and the function that makes it.
     """
     of = {"paper": wanted.paper, "dataset": wanted.dataset, "split": sources.source(wanted.dataset).test, "backbone": wanted.backbone}
     weights = {"weights": classifier.weights}

@@ -17,7 +17,7 @@ from reproduce.results import number
 
 
 def mistakes(probe: Probe, labels: Tensor, count: int | None = None) -> Tensor:
-    """The images [n] of a probe whose prediction is not their label [B], the surest mistakes first."""
+    """The images [n] of a probe whose prediction is not their label [B], the most confident mistakes first."""
     said = probe.logits.argmax(1)
     wrong = (said != labels.to(said)).nonzero()[:, 0]
     sure = probe.probabilities[wrong, said[wrong]]
@@ -34,10 +34,10 @@ def errors(
     boxes: Sequence[Tensor | None] = (),
     outlines: Sequence[Tensor | None] = (),
 ) -> Figure:
-    """Error analysis: the surest mistakes of a probe, and what each method says of the predicted and of the true class, side by side.
+    """Error analysis: the most confident mistakes of a probe, with each method's maps of the predicted and of the true class side by side.
 
-    ``labels`` [B] are the true classes, ``names`` those of all classes. ``boxes`` and ``outlines``, one an image of the probe, are the
-    ground truth drawn in. ValueError if nothing was mistaken.
+    ``labels`` [B] are the true classes, ``names`` those of all classes. ``boxes`` and ``outlines``, one per image of the probe, are the
+    ground truth to draw. ValueError if there is no mistake.
     """
     index = mistakes(probe, labels, count)
     if not len(index):
@@ -68,7 +68,7 @@ def rounded(frame: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
 def table(records: pd.DataFrame, metrics: Sequence[str], first: int | None = None) -> pd.DataFrame:
     """Method x (metric, setting) with "value [low, high]" in the cells, explanations first and controls after them; n is the last column.
 
-    ``first`` picks the rows on the first so many images of the list, which every method has.
+    ``first`` selects the rows on the first so many images of the list, which every method has.
     """
     ending = "" if first is None else f"first {first}"
     rows = records[records["metric"].isin(metrics) & (records["setting"].str.contains("first ") == bool(ending))]
@@ -91,7 +91,7 @@ def card(facts: Mapping[str, object]) -> pd.DataFrame:
 
 
 def intervals(records: pd.DataFrame, metric: str, *, setting: str = "", published: Mapping[str, float] | None = None) -> Figure:
-    """One line a method: value, 95 % interval, and the published number where there is one. Controls are drawn hollow and grey."""
+    """One line per method: value, 95 % interval, and the published number if there is one. Controls are drawn hollow and grey."""
     chosen = records[(records["metric"] == metric) & (records["setting"] == setting)].sort_values("value", ascending=False)
     figure, axes = plt.subplots(figsize=(6.4, 0.28 * len(chosen) + 0.9), layout="constrained")
     colour = sns.color_palette("colorblind")[0]

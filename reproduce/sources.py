@@ -1,4 +1,4 @@
-"""Data sets by the names that profiles, notebooks and studies use: reader, splits, the side of the network's input, where they lie.
+"""Data sets by the names that profiles, notebooks and studies use: reader, splits, side of the network's input, location.
 
 root = find_root("cub")
 images = images("cub", root, limit=100)   # view -> Dataset
@@ -29,10 +29,9 @@ DRAWN = HOME / "data/drawn"
 class Source:
     """A data set by name: its reader, the splits trained on and reported on, the side of the network's input.
 
-    ``held_out``: the last so many images of the test list choose recipes and are never reported on. ``full``: the split of all training
-    images, where ``train`` is a part of them. ``view``: how images are looked at when networks from scratch are trained (``train_view``,
-    if another) and tested. ``published``, ``classes``: how many training images and classes the papers have; fewer are a
-    deviation.
+    ``held_out``: the last so many images of the test list are for choosing recipes and are never reported on. ``full``: the split of all
+    training images, where ``train`` is a part of them. ``view``: the view of images when networks are trained from scratch (``train_view``
+    if it differs) and tested. ``published``, ``classes``: how many training images and classes the papers have; fewer are a deviation.
     """
 
     reader: Callable[..., Dataset]
@@ -96,7 +95,7 @@ def images(dataset: str, root: Path | str, split: str = "test", limit: int | Non
 
 
 def find_root(dataset: str, data_root: Path | str | None = None) -> Path:
-    """Where a data set lies: ``data_root`` if given, ``data/drawn`` for drawn data, else the folder that CAM_DATA names."""
+    """The folder of a data set: ``data_root`` if given, ``data/drawn`` for drawn data, else the folder that CAM_DATA names."""
     source(dataset)
     if data_root is not None:
         return Path(data_root)

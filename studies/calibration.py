@@ -1,13 +1,12 @@
-"""How far cue localization moves with the calibration of the map alone.
+"""How much cue localization changes with the calibration of the map alone.
 
     python -m studies.calibration drawn_cub resnet8
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.calibration cub resnet18 --epochs 5
 
-CALM's case against CAM is that CAM's values have no unit, so that a map has to be calibrated before it can be read, while CALM's are
-probabilities. Each method's map difference is therefore brought into [0, 1] in each of the three ways, read at even and at log thresholds
-and in each of the three variants of the metric (`CueLocalization`). Maps are those of each network's own methods. Where there are no
-segmentations the parts' cells are cut at the box. Results: results/studies/calibration-<dataset>-<backbone>.csv, one row a network, method
-and way.
+CALM's authors object to CAM that its values have no unit, so that a map must be calibrated before it can be read, while CALM's values are
+probabilities. Therefore each method's map difference is brought into [0, 1] in each of the three ways, read at even and at log thresholds,
+and in each of the three variants of the metric (`CueLocalization`). Each network has its own methods. Without segmentations the parts'
+cells are limited by the box. Results: results/studies/calibration-<dataset>-<backbone>.csv, one row per network, method and way.
 """
 
 import argparse
@@ -28,11 +27,11 @@ from reproduce.files import write_table
 
 RESAMPLES = 500
 PLAIN = ("cam", "grad_cam", "grad_cam[power=2]", "grad_cam[power=0.5]", "random_map")
-BESIDE = ("grad_cam", "random_map")  # what else is asked of CALM's networks
+BESIDE = ("grad_cam", "random_map")  # further methods on CALM's networks
 
 
 def joint_and_posterior(name: str, model: Calm) -> list[Method]:
-    """CALM's map p(y,z|x), and p(z|x,y), which is the same up to a number for each image and class."""
+    """CALM's map p(y,z|x), and p(z|x,y), which is the same up to a factor for each image and class."""
     joint = Method(name, model.explain, "Kim et al., ICCV", 2021, "1", all_classes=model.class_maps)
     posterior = Method(
         f"{name}, posterior",

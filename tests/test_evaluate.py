@@ -85,9 +85,9 @@ def test_methods_of_one_target_share_one_gradient(root, classifier):
     """Three methods, two rules of the target: one backward pass through the head for each batch and its classes."""
     backward, differentiate = [], Probe._differentiate
 
-    def counted(self, score):
+    def counted(self, **options):
         backward.append(self.targets.tolist())
-        return differentiate(self, score)
+        return differentiate(self, **options)
 
     chosen = [METHODS[name] for name in ("grad_cam", "layer_cam", "hires_cam")]
     with pytest.MonkeyPatch.context() as patch:

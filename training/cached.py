@@ -1,4 +1,4 @@
-"""What a frozen network says of a training set, passed once and kept: activations, predicted classes."""
+"""Outputs of a frozen network on a training set, computed once: activations and predicted classes."""
 
 import copy
 import math
@@ -37,13 +37,13 @@ def features(
 def features_in_file(
     classifier: Classifier, images: Tensor, read: Read | None = None, *, progress: bool = True
 ) -> tuple[Tensor, Tensor] | None:
-    """`features` in float16, mapped from a temporary file; None, with a warning, where its folder has no room for them.
+    """`features` in float16, mapped from a temporary file; None, with a warning, if there is not enough disk space.
 
-    ``read`` makes the activations that are kept, if others than those behind the predicted classes.
+    ``read`` computes the activations to keep, if they differ from those used for the predicted classes.
     """
     with torch.no_grad():
         shape = (len(images), *classifier.activations(as_float(images[:1].to(classifier.mean.device))).shape[1:])
-    processes = distributed.get_world_size() if distributed.is_initialized() else 1  # as if on one machine, each with its file
+    processes = distributed.get_world_size() if distributed.is_initialized() else 1  # assuming one machine; each process has its file
     needed, folder = 2 * math.prod(shape) * processes, tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -76,7 +76,7 @@ def _passed(
 
 @torch.no_grad()
 def relabelled(data: Dataset, classifier: Classifier, view: v2.Transform, *, progress: bool = True) -> Dataset:
-    """The data set with the classes that ``classifier`` predicts on that ``view`` for labels."""
+    """The data set with the classes that ``classifier`` predicts on ``view`` as labels."""
     seen, labelled = copy.copy(data), copy.copy(data)
     seen.transform = view
     frozen, device = classifier.frozen(), classifier.mean.device
@@ -88,7 +88,7 @@ def relabelled(data: Dataset, classifier: Classifier, view: v2.Transform, *, pro
 
 
 def l_cam_data(model: LCam, data: Tensors | Dataset, recipe: Recipe, *, progress: bool = True) -> dict[str, Tensor] | Dataset:
-    """L-CAM's training set: the classes that its classifier predicts on centre views for labels and, if ``cached``, float16 activations.
+    """L-CAM's training set: as labels the classes that its classifier predicts on centre views and, if ``cached``, float16 activations.
 
     Where the temporary folder has no room for these, the views are kept instead and pass through the trunk in every epoch. A data set that
     is read from disk only gets the labels.

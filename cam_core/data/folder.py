@@ -9,7 +9,7 @@ class ImageFolder(Dataset):
     """``root``/``split``/<class>/*.jpg (any of `example.ENDINGS`).
 
     ``classes`` are the sorted class folders of "train" (of the split where there is no "train"); images are sorted by name, class by class.
-    Hidden folders and files are no classes and no images; a warning counts what else is skipped.
+    Hidden folders and files are ignored; a warning counts other skipped files.
     """
 
     def __init__(self, root: Path | str, split: str = "train", view: View = "crop", size: int = 224, limit: int | None = None) -> None:

@@ -1,7 +1,7 @@
-"""CALM (Kim et al., ICCV 2021): the place z of the cue as a latent variable, p(y,z|x) = p(y|x,z) p(z|x).
+"""CALM (Kim et al., ICCV 2021): the position z of the cue as a latent variable, p(y,z|x) = p(y|x,z) p(z|x).
 
-Activations A [B,K,h,w] are read by two 1x1 convolutions: f [B,C,h,w] with p(y|x,z) = softmax of f over classes, and
-a = ReLU(conv) [B,h,w] with p(z|x) = a / S, S = sum of a over z. All in log space. Other ways to train it are those of `studies.em_ml`.
+Activations A [B,K,h,w] are read by two 1x1 convolutions: f [B,C,h,w] with p(y|x,z) = softmax of f over classes, and a = ReLU(conv) [B,h,w]
+with p(z|x) = a / S, S = sum of a over z. All in log space. `studies.em_ml` tries other ways to train it.
 """
 
 import math
@@ -31,10 +31,10 @@ def em_loss(joint: Tensor, q: Tensor) -> Tensor:
 
 
 def posterior(joint: Tensor, epsilon: float = 0.0) -> Tensor:
-    """``q(z) = p(z|x,y*)`` [B,hw]; as released p(y*,z|x) / (p(y*|x) + ``epsilon``), which turns images with p(y*|x) below it off."""
+    """``q(z) = p(z|x,y*)`` [B,hw]; as released p(y*,z|x) / (p(y*|x) + ``epsilon``), which ignores images with p(y*|x) far below."""
     marginal = joint.logsumexp(1, keepdim=True)
     q = (joint - marginal).exp()
-    return q * (marginal.exp() / (marginal.exp() + epsilon)) if epsilon else q  # p underflows long before its logarithm does
+    return q * (marginal.exp() / (marginal.exp() + epsilon)) if epsilon else q  # p underflows long before its logarithm
 
 
 def of_class(log_class: Tensor, log_location: Tensor, labels: Tensor) -> Tensor:
@@ -48,8 +48,8 @@ EPSILON, PATCH = 1e-10, 1e-8  # released
 class CalmHead(nn.Module):
     """Activations -> log p(y|x) [B,C], so that the softmax of these "logits" is the marginal itself.
 
-    ``detach_scale``: S is a constant for the gradient, as released. An image whose a is zero everywhere has no p(z|x): ValueError, or,
-    with ``uniform``, every place alike. ``name``: of the network, by which the convolutions start as released.
+    ``detach_scale``: S is a constant for the gradient, as released. If a is zero everywhere in an image, p(z|x) is undefined: ValueError
+    or, with ``uniform``, a uniform p(z|x). ``name``: of the network, which decides the released initialisation.
     """
 
     def __init__(self, channels: int, num_classes: int, *, detach_scale: bool = True, uniform: bool = False, name: str = "") -> None:
@@ -91,7 +91,7 @@ class CalmHead(nn.Module):
             attention = torch.where(dead, 1.0, attention)
             scale = torch.where(dead, float(attention[0].numel()), scale)
         scale = scale.detach() if self.detach_scale else scale
-        seen = attention > 0  # log 0 has no gradient; ReLU gives those places none anyway
+        seen = attention > 0  # log 0 has no gradient; nor has the ReLU at those positions
         logarithm: Tensor = torch.where(seen, torch.where(seen, attention, 1.0).log(), -math.inf) - scale.log()
         return logarithm
 
@@ -102,11 +102,11 @@ def _single(values: Tensor) -> Tensor:
 
 
 class Calm(nn.Module):
-    """A trunk (modules shared with ``backbone``, whose head is dropped) under a `CalmHead`; prediction is the argmax of p(y|x).
+    """A `CalmHead` on a trunk (modules shared with ``backbone``, whose head is not used); the prediction is the argmax of p(y|x).
 
     ``objective``: "ml" (`ml_loss`) or "em" (`em_loss`). The released arithmetic of "em" adds ``epsilon`` to p(y*|x) in the posterior, and
-    ``patch`` (the release: 1e-8) to the p(z|x) below it before the logarithm: the loss changes by less than
-    ``patch`` p(y*|x,z) / p(y*|x) a place, but this suppresses gradients of a where the attention is near zero.
+    ``patch`` (the release: 1e-8) to the p(z|x) below it before the logarithm: the loss changes by less than ``patch`` p(y*|x,z) / p(y*|x)
+    per position, but this suppresses gradients of a where the attention is near zero.
     """
 
     def __init__(
@@ -171,8 +171,8 @@ class Calm(nn.Module):
     def explain(self, probe: Probe, kind: str = "joint") -> Tensor:
         """A map [B,h,w] in [0, 1] of probabilities.
 
-        "joint" (the paper's map): p(y=target, z|x). "posterior": p(z|x, y=target), sums to 1. "saliency": p(z|x), sums to 1, whatever
-        the class.
+        "joint" (the paper's map): p(y=target, z|x). "posterior": p(z|x, y=target), sums to 1. "saliency": p(z|x), sums to 1, the same for
+        every class.
         """
         if kind == "saliency":
             return self.head.log_location(probe.activations).exp()
@@ -182,8 +182,8 @@ class Calm(nn.Module):
     def superclass(self, probe: Probe, members: Tensor, kind: str = "joint", *, mean: bool = False) -> Tensor:
         """Sum of the maps of all classes in S(target), [B,h,w]: "where is a dog" (release: jointll-superclass, gtcond-superclass).
 
-        ``members``: bool [C,C], row y for S(y). "joint": in [0, 1], and p(z|x) where S is all classes.
-        "posterior": each class's posterior sums to 1, whatever p(y|x), so that the sum sums to |S|. ``mean``: over |S| (release: -mean).
+        ``members``: bool [C,C], row y for S(y). "joint": in [0, 1], and p(z|x) where S is all classes. "posterior": the posterior of each
+        class sums to 1, so that the map sums to |S|. ``mean``: over |S| (release: -mean).
         """
         weights = members.to(probe.activations)[probe.targets]
         heat = torch.einsum("bc,bchw->bhw", weights, self.class_maps(probe, kind))

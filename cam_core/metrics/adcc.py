@@ -1,4 +1,4 @@
-"""Coherency, complexity and ADCC: what a method says of the image that its own map has masked."""
+"""Coherency, complexity and ADCC: a method explains an image once more after its own map has masked it."""
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ class _Reexplained(Explaining):
 
     @property
     def shares(self) -> str:
-        """One second explanation serves all."""
+        """All three use the same second explanation."""
         return "reexplained"
 
     def _measure(self, maps: Tensor, probe: Probe, explain: Explain) -> Tensor:
@@ -41,7 +41,7 @@ class _Reexplained(Explaining):
 
 
 class Coherency(_Reexplained):
-    """Mean coherency in percent, 0 to 100: does the method find the same again in what its map lets through (higher is better)."""
+    """Mean coherency in percent, 0 to 100: does the method give the same map for what its first map shows (higher is better)."""
 
     name = "coherency"
     higher_is_better = True
@@ -49,7 +49,7 @@ class Coherency(_Reexplained):
 
 
 class Complexity(_Reexplained):
-    """Mean complexity in percent, 0 to 100: how much of the image the map lets through (lower is better)."""
+    """Mean complexity in percent, 0 to 100: how much of the image the map shows (lower is better)."""
 
     name = "complexity"
     higher_is_better = False
