@@ -62,7 +62,9 @@ def explain(
     ready = {name: method(name) for name in wished if name not in shipped.NAMES}  # a wrong name is refused before anything is loaded
     if not wished:
         raise ValueError("no method is named: --method takes one or several, grad_cam,increment_cam")
-    classifier = _network(model, weights, layer, classes, mean, std, device)
+    loaded = load_classifier(model, weights, layer, None if classes is None else len(class_names.read(classes)), device)
+    _normalise_by(loaded, mean=mean, std=std)
+    classifier = loaded.frozen()
     chosen = [ready[name] if name in ready else shipped.learned_method(name, classifier) for name in wished]
     size = classifier.size if size is None else size
     trial = _trial(classifier, size)
@@ -119,22 +121,12 @@ def _say(sentence: str) -> None:
     tqdm.write(sentence, file=sys.stderr)
 
 
-def _network(
-    model: str,
-    weights: str,
-    layer: str | None,
-    classes: Path | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    device: str,
-) -> Classifier:
-    classifier = load_classifier(model, weights, layer, None if classes is None else len(class_names.read(classes)), device)
-    for what, buffer, values in (("mean", classifier.mean, mean), ("std", classifier.std, std)):
+def _normalise_by(classifier: Classifier, **given: Sequence[float] | None) -> None:
+    for what, values in given.items():
         if values is not None:
             if not all(0 <= value <= 1 for value in values) or (what == "std" and 0 in values):
                 raise ValueError(f"{what} {list(values)} is not in the units of RGB in [0, 1]: divide by 255")
-            buffer.copy_(torch.tensor(values)[:, None, None])
-    return classifier.frozen()
+            getattr(classifier, what).copy_(torch.tensor(values)[:, None, None])
 
 
 def _takes(classifier: Classifier, height: int, width: int) -> bool:

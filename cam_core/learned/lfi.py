@@ -101,14 +101,13 @@ def lfi_backbone(
         raise ValueError(f"{name} keeps its stem: stem_stride is for torchvision's ResNets and for {', '.join(CIFAR)}; leave it out")
     if name in CIFAR:
         network: nn.Module = CIFAR[name](num_classes=num_classes, stem_stride=stem_stride or 2, **({"width": width} if width else {}))
-        layer = "relu" if name.startswith("densenet") else "layer3"
     elif width is not None:
         raise ValueError(f"{name} cannot be widened: take one of {', '.join(key for key in CIFAR if key.startswith('resnet'))}")
     else:
         network, _ = load_network(name, None, num_classes)
-        layer = default_layer(name, network)
         if resnet:
             network.get_submodule("conv1").stride = (stem_stride or 1,) * 2  # type: ignore[assignment]
+    layer = default_layer(name, network)
     trunk, head = cut(network, layer)
     return Classifier(trunk, head, mean=mean, std=std, name=name, layer=layer, weights="random", network=network)
 
