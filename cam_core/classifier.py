@@ -118,7 +118,7 @@ class Classifier(nn.Module):
         """The same network cut at another layer, weights shared. ValueError if the layer is no cut."""
         network = self._network[0]
         if network is None:
-            raise ValueError("a classifier handed over as (trunk, head) has one cut only; hand it over cut at the layer you want")
+            raise ValueError("a classifier made of (trunk, head) has one cut only: make one that is cut at the layer you want")
         if layer not in self._cuts:
             other = self._like(*split(network, layer), layer)
             self._cuts[layer] = other.frozen() if self._folded else other

@@ -133,7 +133,7 @@ def _trace(network: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
         tracer: Any = _Tracer(**_opaque(network))
         graph = tracer.trace(network.eval())
     except Exception as error:
-        raise ValueError(f"{type(network).__name__} cannot be traced ({error}); hand it over as Classifier(trunk, head)") from error
+        raise ValueError(f"{type(network).__name__} cannot be traced ({error}); pass it as Classifier(trunk, head)") from error
     finally:
         network.train(training)
     return graph, dict(tracer.node_to_qualname)

@@ -52,7 +52,7 @@ class Protocol:
         if self.target == "label":
             return everyone, torch.tensor([example.label for example in examples])
         if not isinstance(dataset, VOC2007):
-            raise ValueError(f"every present class is asked for, which a {type(dataset).__name__} data set does not state: take VOC2007")
+            raise ValueError(f"this protocol explains every present class, and {type(dataset).__name__} does not list them: take VOC2007")
         pairs = [(i, c) for i in range(len(examples)) for c in dataset.present(start + i)]
         index, targets = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)  # none where every object is difficult
         return index, targets

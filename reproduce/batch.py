@@ -138,7 +138,7 @@ def _check(job: Job) -> None:
 
 def _mapping(content: Any, known: set[str] | None = None) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise ValueError(f"{content!r} stands where names with values are expected, as `name: value`")
+        raise ValueError(f"found {content!r}, expected names with values, as `name: value`")
     if known and (unknown := set(content) - known):
         raise ValueError(f"unknown key {min(map(str, unknown))!r}; known are {', '.join(sorted(known))}")
     return content

@@ -78,14 +78,14 @@ def phases(
     rectify: bool = True,
     **options: Any,
 ) -> Phases:
-    """All three phases, under the options of `phase_two`, `phase_three` and, unless its ``scores`` are handed over, of `score`.
+    """All three phases, under the options of `phase_two`, `phase_three` and, unless ``scores`` are given, of `score`.
 
     ``rectify``: the ReLU of L1 and of L2. TypeError names an unknown option. ValueError if a map is not finite: that is an error, not an
     empty map.
     """
     merging = {name: options.pop(name) for name in inspect.signature(phase_three).parameters.keys() & options.keys()}
     if scores is not None and options:
-        raise TypeError(f"scores were handed over, so {', '.join(options)} would change nothing: leave out one or the other")
+        raise TypeError(f"scores are given, so {', '.join(options)} would have no effect: leave out one or the other")
     scores = scores or score(probe, **options)
     first = _finite(phase_one(probe))
     second, w = phase_two(probe, scores, weight=weight, summed=summed)
@@ -226,7 +226,7 @@ def _smallest_side(probe: Probe) -> int:
         except (RuntimeError, AssertionError):  # a transformer asserts its size
             continue
         return side
-    raise ValueError(f"{probe.classifier.name or 'the network'} answers no input of 96 x 96 or less: take increment_cam[full]")
+    raise ValueError(f"{probe.classifier.name or 'the network'} accepts no input of 96 x 96 or less: take increment_cam[full]")
 
 
 def _finite(heat: Tensor) -> Tensor:

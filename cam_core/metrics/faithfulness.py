@@ -29,7 +29,7 @@ class Masked(Metric):
         super().__init__()
         self.keep, self.fill, self.protocol = keep, fill or PROTOCOLS[protocol].fill, protocol
         if self.fill is None:
-            raise ValueError(f'{self.name}: the protocol {protocol!r} says no fill of what is masked; pass fill="black" or "mean"')
+            raise ValueError(f'{self.name}: the protocol {protocol!r} has no fill for masked pixels; pass fill="black" or "mean"')
         named = [f"{100 * keep:g}%", *([] if self.fill == "black" else [f"{self.fill} fill"]), *([] if protocol == "l_cam" else [protocol])]
         self.setting = " ".join(named)
 

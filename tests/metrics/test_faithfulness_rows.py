@@ -110,7 +110,7 @@ def test_what_is_hidden_has_the_protocols_colour(kind, swapped, monkeypatch):
 
 
 def test_a_protocol_without_a_fill_masks_nothing():
-    with pytest.raises(ValueError, match="map_mean: the protocol 'energy' says no fill of what is masked; pass fill="):
+    with pytest.raises(ValueError, match="map_mean: the protocol 'energy' has no fill for masked pixels; pass fill="):
         metrics.MapMean(protocol="energy")
 
 
