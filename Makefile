@@ -8,7 +8,7 @@ endif
 BIN     := .venv/bin
 LOCKS   := requirements.lock tests/oracles/requirements.lock
 IMPORTED := import torch, torchvision, torch._dynamo, lightning_fabric, torchmetrics, pandas, seaborn, scipy.stats, \
-  papermill, snakemake.cli, ipykernel.kernelapp, pytest, hypothesis, jupyter_book, sphinx.application, cam_core, reproduce
+  papermill, snakemake.cli, ipykernel.kernelapp, pytest, hypothesis, jupyter_book, sphinx.application, cam_core, training, reproduce
 
 .PHONY: help setup check data photographs book test lint reproduce publish bench lock clean clean-all
 .DELETE_ON_ERROR:
@@ -61,7 +61,7 @@ test: .venv/.ready data  ## pytest, then the notebooks cell by cell with tiny pa
 	$(BIN)/python tests/tiny_notebooks.py build/tiny
 	$(BIN)/python -m pytest --override-ini addopts= -q --nbval-lax --nbval-current-env --nbval-cell-timeout 600 build/tiny
 
-lint: .venv/.ready  ## ruff (rules and format), mypy on cam_core and reproduce
+lint: .venv/.ready  ## ruff (rules and format), mypy on cam_core, training and reproduce
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

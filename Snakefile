@@ -10,7 +10,7 @@ from reproduce.batch import read_profile
 PYTHON = shlex.quote(sys.executable)
 PROFILE = read_profile(config.get("profile", "smoke"), check=False)  # the batch has, and torch is large
 JOBS = {(job.paper, job.key): job for job in PROFILE.jobs}
-SOURCES = sorted(str(path) for folder in ("cam_core", "reproduce", "data_scripts") for path in Path(folder).rglob("*.py"))
+SOURCES = sorted(str(path) for folder in ("cam_core", "training", "reproduce", "data_scripts") for path in Path(folder).rglob("*.py"))
 THREADS = PROFILE.threads or workflow.cores or 1
 
 

@@ -26,7 +26,6 @@ from benchmarks.training import multiply_adds
 from cam_core import METHODS, Probe, metrics
 from cam_core.data import CUB200, ImageNet
 from cam_core.evaluate import evaluate
-from cam_core.files import write_parts
 from cam_core.learned import lfi_backbone
 from cam_core.metrics.boxes import best_iou, quantize
 from cam_core.metrics.components import LEVELS
@@ -35,6 +34,7 @@ from cam_core.metrics.road import impute
 from cam_core.metrics.statistics import paired_difference, randomization
 from cam_core.table import Table
 from data_scripts.draw import draw
+from reproduce.files import write_parts
 
 Call = Callable[[], Any]
 HERE = "benchmarks.metrics:"

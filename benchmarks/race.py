@@ -21,7 +21,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from cam_core.environment import ALLOCATOR, versions
-from cam_core.files import write_table
+from reproduce.files import write_table
 from reproduce.provenance import process_facts
 
 HOME = Path(__file__).resolve().parents[1]

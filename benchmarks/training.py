@@ -25,14 +25,16 @@ from cam_core.classifier import Classifier
 from cam_core.data import Dataset
 from cam_core.learned import LCam, LfiCam, Plain
 from cam_core.learned.abn import Abn
-from cam_core.learned.batches import as_float, batches
-from cam_core.learned.calm import Calm, calm_trunk
+from cam_core.learned.calm import Calm
 from cam_core.learned.lfi import lfi_backbone
 from cam_core.learned.plain import with_pooled_head
-from cam_core.learned.recipes import L_CAM, LFI_CAM_IMAGENET
-from cam_core.learned.train import fit
 from reproduce import sources
 from studies.ablations import OneByOne
+from training.batches import as_float, batches
+from training.cached import l_cam_data
+from training.loop import fit
+from training.recipes import L_CAM, LFI_CAM_IMAGENET
+from training.trunks import calm_trunk
 
 Call = Callable[[], Any]
 HERE = "benchmarks.training:"
@@ -61,7 +63,7 @@ def epoch(name: str, count: str, way: str) -> Call:
     """One epoch of L-CAM-Fm on a frozen network, batch 64, from the ``way`` "cached" (one view an image, float16) or "trunk"."""
     model = LCam(network(name).frozen(), "fm", masks="own", cached=way == "cached")
     recipe = L_CAM.shortened(1, flip=False, crop=None, lr=0.1)
-    data = model.prepare({"images": pixels(int(count))}, recipe, progress=False)
+    data = l_cam_data(model, {"images": pixels(int(count))}, recipe, progress=False)
     return lambda: fit(model, recipe, data, progress=False, device="cpu")
 
 
@@ -69,7 +71,7 @@ def filling(name: str, count: str) -> Call:
     """What the cache costs once, before the first epoch: every image through the trunk, its activations kept in float16."""
     model, data = LCam(network(name).frozen(), "fm", masks="own"), {"images": pixels(int(count))}
     recipe = L_CAM.shortened(1, flip=False, crop=None)
-    return lambda: model.prepare(data, recipe, progress=False)
+    return lambda: l_cam_data(model, data, recipe, progress=False)
 
 
 # --- LFI-CAM: the forward pass and its multiply-adds -------------------------------------------------------------------------------------

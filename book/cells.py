@@ -8,6 +8,8 @@ import pandas as pd
 from names import is_control, label
 from scipy import stats
 
+from reproduce.results import number
+
 NBSP = "\N{NO-BREAK SPACE}"
 ENOUGH_SEEDS = 10
 
@@ -16,13 +18,8 @@ def cell(value, low=math.nan, high=math.nan, *, digits=1, sign="", unit=""):
     """A number as it stands in a table, `41.3 [40.0, 42.5]`: each part is rounded once, from what the file has; without a value a dash."""
     if pd.isna(value):
         return "–"
-    ends = "" if pd.isna(low) or pd.isna(high) else f" [{_rounded(low, digits)},{NBSP}{_rounded(high, digits)}]"
-    return f"{_rounded(value, digits, sign)}{unit}{ends}"
-
-
-def _rounded(value, digits, sign=""):
-    text = f"{value:{sign}.{digits}f}"
-    return text if float(text) else text.removeprefix("-")  # no negative zero
+    ends = "" if pd.isna(low) or pd.isna(high) else f" [{number(low, digits)},{NBSP}{number(high, digits)}]"
+    return f"{number(value, digits, sign)}{unit}{ends}"
 
 
 def texts(values, digits=1, unit=""):

@@ -91,7 +91,7 @@ DIGITS = {"accuracy": 1, "effective_channels": 1, "empty_maps": 0}
 
 def scratch(rows):
     """Accuracy of every planned training, and how alike the maps of two trainings are."""
-    from cam_core.learned.recipes import SETTINGS
+    from training.recipes import SETTINGS
 
     first, planned = rows.iloc[0], rows[rows["role"] == "training"]
     settings = [f"learning rate {of.lr:g}, batch {of.batch}, weight decay {of.weight_decay:g}" for of in SETTINGS.get(first["dataset"], ())]

@@ -1,4 +1,4 @@
-"""What the classes of a network are called, and which of them somebody means."""
+"""Names of a network's classes, and the class that a name or number given by a user stands for."""
 
 import sys
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def read(classes: Path) -> list[str]:
 
 
 def of_network(network: str, count: int, classes: Path | None = None) -> list[str]:
-    """One's own names, or ImageNet's where they fit a network of ``count`` outputs, or the numbers."""
+    """The user's own names; without them ImageNet's if the network has as many outputs, else the numbers."""
     if classes is not None:
         names = read(classes)
         if len(names) != count:
@@ -31,9 +31,10 @@ def of_network(network: str, count: int, classes: Path | None = None) -> list[st
 
 
 def number_of(wanted: str, names: Sequence[str]) -> int:
-    """A class by its name in any case or, where none has that name, by its number.
+    """The index of a class, given by its name (case does not matter) or, if no class has that name, by its number.
 
-    ValueError for a name of several classes or of none, and a number out of range. A name that is also another class's number is said.
+    ValueError if several classes or none have the name, or the number is out of range. If the name is also another class's number, a note
+    is printed.
     """
     found = [index for index, name in enumerate(names) if name.lower() == wanted.strip().lower()]
     number = int(wanted) if wanted.strip().removeprefix("-").isdecimal() else None

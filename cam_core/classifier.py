@@ -20,8 +20,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Classifier(nn.Module):
     """``trunk`` [B,3,H,W] -> activations [B,K,h,w], ``head`` activations -> logits [B,C]; images come in [0, 1], un-normalised.
 
-    Normalisation lives inside, so that a mask on the image is a mask on pixels. ``mean`` and ``std`` are per channel, in [0, 1]. How images
-    of other sizes are brought to the network, the classifier only tells: ``resize`` is the short side before a centre crop of ``size``,
+    Normalisation lives inside, so that a mask on the image is a mask on pixels. ``mean`` and ``std`` are per channel, in [0, 1]. The
+    classifier only records how images of other sizes are resized: ``resize`` is the short side before a centre crop of ``size``,
     ``interpolation`` "bilinear" or "bicubic" (`cam_core.data.transforms.view`).
     """
 
@@ -86,7 +86,7 @@ class Classifier(nn.Module):
 
     @property
     def whole(self) -> bool:
-        """Whether the network it was cut from is at hand, so that it can be cut elsewhere (`at`)."""
+        """Whether the uncut network is known, so that `at` can cut it at another layer."""
         return self._network[0] is not None
 
     @classmethod
@@ -102,8 +102,8 @@ class Classifier(nn.Module):
     ) -> "Classifier":
         """A classifier of one's own network, weights shared, which goes into eval mode; its forward returns logits [B,C].
 
-        ``layer`` is what `cut` takes; None is the last map of those of torchvision's families that the class tells.
-        ``mean`` and ``std`` are those of its training. ValueError names the network's cuts where the layer is not known.
+        ``layer`` as in `cut`; None: the last map, if the class name belongs to one of torchvision's families. ``mean`` and ``std`` are
+        those it was trained with. ValueError lists the possible layers if none is given and none is known.
         """
         from cam_core.pretrained import default_layer  # it imports this module
 
@@ -118,7 +118,7 @@ class Classifier(nn.Module):
         """The same network cut at another layer, weights shared. ValueError if the layer is no cut."""
         network = self._network[0]
         if network is None:
-            raise ValueError("a classifier handed over as (trunk, head) has one cut only; hand it over cut at the layer you want")
+            raise ValueError("a classifier made of (trunk, head) has one cut only: make one that is cut at the layer you want")
         if layer not in self._cuts:
             other = self._like(*split(network, layer), layer)
             self._cuts[layer] = other.frozen() if self._folded else other
@@ -127,7 +127,7 @@ class Classifier(nn.Module):
     def frozen(self) -> "Classifier":
         """A copy for measuring: eval mode, BatchNorm folded into the convolutions, channels_last, no parameter gradients.
 
-        Logits agree with the original to float32 rounding. Never make it of a network that still changes.
+        Logits agree with the original up to float32 rounding. It does not follow later changes of the weights.
         """
         graphs = [module.graph for module in self.modules() if isinstance(module, fx.GraphModule)]
         views = any(node.target == "view" for graph in graphs for node in graph.nodes)  # a view of channels_last may not exist
@@ -155,7 +155,7 @@ class Classifier(nn.Module):
 
 
 def _per_channel(values: Sequence[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.get_default_dtype()).view(3, 1, 1)  # 0 and 1 as whole numbers would make images whole
+    return torch.tensor(values, dtype=torch.get_default_dtype()).view(3, 1, 1)  # integers 0 and 1 would otherwise give an integer tensor
 
 
 def _apart(seen: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -1,4 +1,4 @@
-"""Where a network can be cut in two: `cut` gives what lies before a layer and what lies behind it.
+"""Cutting a network in two: `cut` returns the part before a layer and the part after it.
 
 A cut is a node of the network's ``torch.fx`` graph that lies on every path from input to output; `cuts` lists them all.
 """
@@ -105,7 +105,7 @@ WRAPPERS = {**_PARALLEL, "OptimizedModule": "_orig_mod"}  # what is no network i
 
 
 class _Value(fx.Proxy):
-    """A traced value that knows ``x += y``, which fx takes for ``x = x + y``: other names and views of x would miss the change."""
+    """A traced value that keeps ``x += y`` in place; fx records ``x = x + y``, which other names and views of x would not see."""
 
     def _update(self, name: str, other: Any) -> fx.Proxy:
         return self.tracer.create_proxy("call_function", _updated, (self, f"i{name}", other), {}, name)
@@ -133,14 +133,14 @@ def _trace(network: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
         tracer: Any = _Tracer(**_opaque(network))
         graph = tracer.trace(network.eval())
     except Exception as error:
-        raise ValueError(f"{type(network).__name__} cannot be traced ({error}); hand it over as Classifier(trunk, head)") from error
+        raise ValueError(f"{type(network).__name__} cannot be traced ({error}); pass it as Classifier(trunk, head)") from error
     finally:
         network.train(training)
     return graph, dict(tracer.node_to_qualname)
 
 
 def _opaque(network: nn.Module) -> dict[str, Any]:
-    """What timm marks as not to be traced through: padding that depends on the image's size, for example."""
+    """What timm marks as not traceable, for example padding that depends on the size of the image."""
     if not type(network).__module__.startswith("timm."):
         return {}
     from timm.models import get_notrace_functions, get_notrace_modules
@@ -165,7 +165,7 @@ def _cut_names(graph: fx.Graph, names: dict[fx.Node, str]) -> dict[fx.Node, str]
 
 
 def folded(part: fx.GraphModule) -> fx.GraphModule:
-    """BatchNorm in eval mode folded, in place, into a convolution before it that is called once and whose output nothing else uses."""
+    """Fold BatchNorm (eval mode), in place, into the convolution before it if that is called once and nothing else uses its output."""
     used = [str(node.target) for node in part.graph.nodes if node.op in ("call_module", "get_attr")]
     for node in part.graph.nodes:
         before = node.args[0] if node.op == "call_module" and node.args else None
@@ -174,10 +174,10 @@ def folded(part: fx.GraphModule) -> fx.GraphModule:
         name = str(before.target)
         conv, norm = part.get_submodule(name), part.get_submodule(str(node.target))
         alone = sum(f"{other}.".startswith(f"{name}.") for other in used) == 1
-        hooked = conv._forward_pre_hooks or conv._forward_hooks  # spectral norm makes the weight anew at each call
+        hooked = conv._forward_pre_hooks or conv._forward_hooks  # spectral norm recomputes the weight at each call
         if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d) or not alone or hooked or norm.running_mean is None:
             continue
-        # other heirs of Conv2d change their weights on the way, and timm's BatchNorm rectifies, too
+        # other subclasses of Conv2d change their weights in forward; timm's BatchNormAct2d also contains an activation
         if type(conv).__name__ in ("Conv2d", "Conv2dSame") and type(norm).__name__ in ("BatchNorm2d", "BatchNormAct2d"):
             part.set_submodule(name, fuse_conv_bn_eval(conv, norm))
             behind = [child for child in norm.children() if not isinstance(child, nn.Identity)]
@@ -211,7 +211,7 @@ def _after(network: nn.Module, graph: fx.Graph, node: fx.Node) -> fx.GraphModule
             part.output(fx.map_arg(other.args[0], copied.__getitem__))
         elif other is not node and other.op != "placeholder" and all(source in copied for source in other.all_input_nodes):
             copied[other] = part.node_copy(other, copied.__getitem__)
-    # An operation in place, on them or on a view of them, would overwrite the activations that a probe keeps.
+    # An in-place operation on the activations, or on a view of them, would overwrite those that a probe keeps.
     if any(_in_place(network, other) for other in part.nodes):
         with part.inserting_after(given):
             clone = part.call_method("clone", (given,))
@@ -221,14 +221,14 @@ def _after(network: nn.Module, graph: fx.Graph, node: fx.Node) -> fx.GraphModule
 
 def _module(network: nn.Module, graph: fx.Graph) -> fx.GraphModule:
     part = fx.GraphModule(network, graph)
-    part.graph.eliminate_dead_code(lambda node: node.is_impure() or _in_place(network, node))  # ``x.relu_()`` has no user, and an effect
+    part.graph.eliminate_dead_code(lambda node: node.is_impure() or _in_place(network, node))  # ``x.relu_()`` acts, though nothing uses it
     part.delete_all_unused_submodules()
     part.recompile()
     return part
 
 
 def _in_place(network: nn.Module, node: fx.Node) -> bool:
-    """Whether a node may overwrite what it is given. Of a Python function that is not torch's nothing is known: it may."""
+    """Whether a node may overwrite its input. Python functions outside torch are unknown, so they count as such."""
     if node.op == "call_module":
         return any(getattr(module, "inplace", False) for module in network.get_submodule(str(node.target)).modules())
     unknown = isinstance(node.target, FunctionType) and not node.target.__module__.startswith("torch")

@@ -1,4 +1,4 @@
-"""Data x methods x metrics -> one table of per-image rows. One pass through the trunk per batch and view; every method shares it."""
+"""Data x methods x metrics -> one table of per-image rows. All methods share one pass through the trunk per batch and view."""
 
 import copy
 import time
@@ -38,9 +38,9 @@ def evaluate(
     """Measure every metric, under its protocol, for every method, on a frozen copy of the classifier.
 
     ``data(view)`` opens the images under a view. ``limits``: method name -> only the first so many images of the list. ``metrics`` are
-    copied for each method; those that share a measure are measured once; one that needs masks is left out with a warning where the data
-    set has none. ``batch_size`` images make a probe, which all methods share, ``chunk`` masked ones a pass. ValueError if two metrics
-    have the same name and setting.
+    copied for each method; those that share a measure are measured once; one that needs masks is left out with a warning where the data set
+    has none. All methods share one probe per ``batch_size`` images; ``chunk`` masked images pass the network at once. ValueError if two
+    metrics have the same name and setting.
     """
     frozen, limits, table = classifier.frozen(), limits or {}, Table()
     _refuse_doubles(metrics)
@@ -73,7 +73,7 @@ def _measure(table: Table, explained: Explained, metrics: Sequence[Metric]) -> N
     method, began = explained.method, time.perf_counter()
     raw = method(explained.probe)
     table.spent[method.name] = table.spent.get(method.name, 0) + np.array([time.perf_counter() - began, len(raw)])
-    empty = (maps.is_empty(raw) & (not method.finished)).cpu().numpy()  # all ones is no failure
+    empty = (maps.is_empty(raw) & (not method.finished)).cpu().numpy()  # a map of ones is intended there
     for protocol, own in _by(metrics, lambda metric: metric.protocol).items():
         np.maximum.at(table.empty.setdefault((protocol, method.name), np.full(len(explained.dataset), -1, np.int8)), explained.ids, empty)
         finished = PROTOCOLS[protocol].finish(raw, explained)
@@ -91,7 +91,7 @@ def _by(metrics: Iterable[Metric], key: Callable[[Metric], Any]) -> dict[Any, li
 
 
 def _answerable(metric: Metric, dataset: Dataset) -> bool:
-    """Whether the data set is annotated with what a metric needs; a warning says which metric is left out, and for want of what."""
+    """Whether the data set has the annotation that a metric needs; if not, a warning says which metric is left out and why."""
     if wanting := metric.lacking(dataset):
         warnings.warn(f"{metric.name} is left out: {type(dataset).__name__} {dataset.split} has no {wanting}", stacklevel=3)
     return not wanting
@@ -106,8 +106,7 @@ def _refuse_doubles(metrics: Sequence[Metric]) -> None:
 def at_equal_mean(classifier: Classifier, data: Data, methods: Sequence[Method], mean: float = 0.3, **options: Any) -> pd.DataFrame:
     """Records of Average Drop, Increase in Confidence and Average Gain with every map brought to one ``mean`` (`Method.at_mean`).
 
-    The methods keep their names, the setting says the mean; a constant map cannot be brought there and keeps its own. ``options`` as in
-    `evaluate`.
+    The methods keep their names and the setting gives the mean; a constant map keeps its own mean. ``options`` as in `evaluate`.
     """
     brought = [method.at_mean(mean) for method in methods]
     records = evaluate(classifier, data, brought, [AverageDrop(), IncreaseInConfidence(), AverageGain()], **options).records()

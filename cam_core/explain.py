@@ -1,4 +1,4 @@
-"""Pictures of one's own images: `python -m cam_core explain IMAGE... --method grad_cam,increment_cam,l_cam_fm --out DIR`."""
+"""Heat maps of a user's own images: `python -m cam_core explain IMAGE... --method grad_cam,increment_cam,l_cam_fm --out DIR`."""
 
 import contextlib
 import io
@@ -62,7 +62,9 @@ def explain(
     ready = {name: method(name) for name in wished if name not in shipped.NAMES}  # a wrong name is refused before anything is loaded
     if not wished:
         raise ValueError("no method is named: --method takes one or several, grad_cam,increment_cam")
-    classifier = _network(model, weights, layer, classes, mean, std, device)
+    loaded = load_classifier(model, weights, layer, None if classes is None else len(class_names.read(classes)), device)
+    _normalise_by(loaded, mean=mean, std=std)
+    classifier = loaded.frozen()
     chosen = [ready[name] if name in ready else shipped.learned_method(name, classifier) for name in wished]
     size = classifier.size if size is None else size
     trial = _trial(classifier, size)
@@ -108,7 +110,7 @@ def explain(
         _say(f"stopped: {len(entries)} of {len(paths)} images are explained")
         raise
     else:
-        bar.total = bar.n  # what was said beforehand was an estimate
+        bar.total = bar.n  # the number announced before was an estimate
     finally:
         bar.close()
         write()
@@ -119,42 +121,32 @@ def _say(sentence: str) -> None:
     tqdm.write(sentence, file=sys.stderr)
 
 
-def _network(
-    model: str,
-    weights: str,
-    layer: str | None,
-    classes: Path | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    device: str,
-) -> Classifier:
-    classifier = load_classifier(model, weights, layer, None if classes is None else len(class_names.read(classes)), device)
-    for what, buffer, values in (("mean", classifier.mean, mean), ("std", classifier.std, std)):
+def _normalise_by(classifier: Classifier, **given: Sequence[float] | None) -> None:
+    for what, values in given.items():
         if values is not None:
             if not all(0 <= value <= 1 for value in values) or (what == "std" and 0 in values):
                 raise ValueError(f"{what} {list(values)} is not in the units of RGB in [0, 1]: divide by 255")
-            buffer.copy_(torch.tensor(values)[:, None, None])
-    return classifier.frozen()
+            getattr(classifier, what).copy_(torch.tensor(values)[:, None, None])
 
 
 def _takes(classifier: Classifier, height: int, width: int) -> bool:
     try:
         with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):  # a traced network prints where it stopped
             classifier(torch.full((1, 3, height, width), 0.5, device=classifier.mean.device))
-    except Exception:  # each network has its own way to refuse a size
+    except Exception:  # networks refuse a size with different exceptions
         return False
     return True
 
 
 def _trial(classifier: Classifier, size: int) -> Probe:
-    """The probe of a grey square, which tells classes, channels and stride. ValueError if the network does not take the size."""
+    """The probe of a grey square: it gives the number of classes, channels and the stride. ValueError if the network refuses the size."""
     if size < 1 or not _takes(classifier, size, size):
         raise ValueError(f"{classifier.name} does not take images of {size} x {size}: give the --size that it was made for")
     return Probe(classifier, torch.full((1, 3, size, size), 0.5, device=classifier.mean.device))
 
 
 def _paths(images: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Every image once, folders replaced by what is in them; and the folders without any."""
+    """Every image once, folders replaced by the images in them; and a sentence for each folder without images."""
     found, empty = dict[Path, None](), list[str]()
     for path in images:
         inside, skipped = images_in(path) if path.is_dir() else ([path], [])
@@ -167,7 +159,7 @@ def _paths(images: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:
-    """What the pictures of each image are called: as the image, with a number where another one has that name."""
+    """The name of each image's pictures: the image's own, with a number if another image has the same name."""
     labels, taken = list[str](), set[str]()
     for path in paths:
         label, number = path.stem, 1
@@ -182,7 +174,7 @@ def _labels(paths: Sequence[Path]) -> list[str]:
 
 
 def _progress(classifier: Classifier, chosen: Sequence[Method], channels: int, count: int) -> "tqdm[Any]":
-    """A bar that counts the images that pass through the network, masked ones too; what that will be is said beforehand."""
+    """A progress bar over all images that pass through the network, masked ones included; the expected number is printed first."""
     costs = {one.title: one.cost(channels) for one in chosen}
     each = 1 + sum(max(0, cost - 1) for cost in costs.values())  # the methods share the first pass
     _say(f"forward passes an image, about: {', '.join(f'{title} {cost:,}' for title, cost in costs.items())}; {each * count:,} in all")
@@ -196,7 +188,7 @@ def _progress(classifier: Classifier, chosen: Sequence[Method], channels: int, c
 
 
 def _seen(path: Path, view: str, size: int, step: int, classifier: Classifier) -> tuple[Image.Image, Tensor]:
-    """The photograph, or the part of it that the network sees; and what it sees, [3,H,W] in [0, 1]."""
+    """The photograph, cropped to what the network sees, and the input of the network, [3,H,W] in [0, 1]."""
     photograph = read_image(path, upright=True)
     resize = round(size * classifier.resize / classifier.size)
     if view == "keep":
@@ -213,7 +205,7 @@ def _seen(path: Path, view: str, size: int, step: int, classifier: Classifier) -
 
 
 def _maps(probe: Probe, chosen: Sequence[Method], path: Path, failed: dict[str, None]) -> dict[Method, Tensor]:
-    """Raw maps by method. A method that is impossible for this network, or gives no numbers, is a sentence in ``failed``."""
+    """Raw maps by method. If a method does not work for this network, or its map is not finite, ``failed`` gets a sentence."""
     found = dict[Method, Tensor]()
     for one in chosen:
         try:
@@ -243,7 +235,7 @@ def _answer(probe: Probe, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _write_pictures(out: Path, label: str, photograph: Image.Image, raw: dict[Method, Tensor], entry: dict[str, Any]) -> None:
-    """One picture a method; ``entry`` learns their names and which maps are empty."""
+    """Write one picture per method; ``entry`` gets their names and the names of the empty maps."""
     shown = photograph.copy()
     shown.thumbnail((LONGEST, LONGEST))
     picture = transforms.view("original")(shown)

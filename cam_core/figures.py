@@ -17,7 +17,7 @@ COLOURS = "inferno"
 
 
 def blend(image: Tensor, heat: Tensor | None = None) -> NDArray[Any]:
-    """An image [3,H,W] in [0, 1] as pixels [H,W,3]; grey under the colours of a map [H,W] on the fixed scale 0..1, if there is one."""
+    """An image [3,H,W] in [0, 1] as pixels [H,W,3]; with a map [H,W] in grey, under the map's colours on the fixed scale 0..1."""
     picture: NDArray[Any] = image.permute(1, 2, 0).cpu().numpy()
     return picture if heat is None else _blended(picture.mean(2, keepdims=True), heat.detach().cpu().float().numpy())
 

@@ -1,12 +1,10 @@
-"""Files that are there whole or not at all: written beside their place, flushed, then renamed; and tensors that lie in a file.
+"""Files written atomically (to a temporary name, flushed, then renamed), and tensors that are mapped from a file.
 
-Results and the book read this without loading torch.
+Importing this does not load torch.
 """
 
-import itertools
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +12,6 @@ from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to: ``path`` is replaced by it at the end, or left alone where something fails."""
+    """A temporary path to write to, in the folder of ``path``. It replaces ``path`` at the end, unless something fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -37,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Force a file or folder to the disk, so that a rename after it never outlives the content."""
+    """Force a file or folder to the disk, so that a later rename cannot survive a crash without the content."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -55,49 +49,10 @@ def _plain(value: object) -> object:
     return value.item() if hasattr(value, "item") else str(value)  # numpy and torch scalars; paths
 
 
-def write_table(path: Path | str, frame: pd.DataFrame) -> None:
-    """Write a table atomically as .csv, floats to the bit."""
-    with replacing(Path(path)) as temporary:
-        frame.to_csv(temporary, index=False, lineterminator="\n")
-
-
-def write_arrays(path: Path | str, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays by name atomically as a compressed .npz; the same arrays give the same bytes."""
-    with replacing(Path(path)) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-
-
-def write_parts(path: Path | str, frames: Iterable[pd.DataFrame]) -> None:
-    """Write one table atomically as .parquet, vectors as lists: from ``frames`` of the same columns, which are never held all at once.
-
-    Without any frame nothing is written.
-    """
-    frames = iter(frames)
-    first = next(frames, None)
-    if first is None:
-        return
-    schema = pa.Table.from_pandas(first, preserve_index=False).schema
-    with replacing(Path(path)) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        for frame in itertools.chain([first], frames):
-            writer.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
-
-
-def replace_folder(new: Path, final: Path) -> None:
-    """Give the finished folder `new` its final name; a folder that had the name makes room first."""
-    flush(new)
-    old = final.with_name(final.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
-        final.rename(old)
-    new.rename(final)
-    flush(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def mapped(blocks: Iterable["Tensor"], shape: Sequence[int]) -> "Tensor":
-    """A tensor of ``shape`` mapped from a temporary file that holds the ``blocks`` and goes with the tensor.
+    """A tensor of ``shape``, mapped from a temporary file that holds the ``blocks`` and is deleted with the tensor.
 
-    The operating system pages it in and out. `tempfile` says where it lies (TMPDIR moves it): keep it on a real disk, not on tmpfs.
+    The operating system pages it in and out. It lies in `tempfile`'s folder (set TMPDIR to move it): use a real disk, not tmpfs.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What happens to a raw map after a method has made it: rescaling, resizing, muting.
+"""What is done to a raw map after a method has made it: rescaling, resizing, masking out low values.
 
 Maps are ``[..., h, w]`` floating tensors; every function treats the leading dimensions as a batch and keeps dtype and device.
 """
@@ -18,7 +18,7 @@ def min_max(maps: Tensor) -> Tensor:
 
 
 def is_empty(maps: Tensor) -> Tensor:
-    """Which maps [..., h, w] say nothing: constant, or not finite anywhere. Bool [...]. Results report their count."""
+    """Which maps [..., h, w] are empty: constant, or with values that are not finite. Bool [...]. Results report their number."""
     low, high = maps.amin((-2, -1)), maps.amax((-2, -1))
     return ~torch.isfinite(high - low) | (high <= low)
 
@@ -35,7 +35,7 @@ def upsample(maps: Tensor, size: tuple[int, int] | torch.Size, mode: str = "bili
 
 
 def top_fraction(maps: Tensor, fraction: float) -> Tensor:
-    """Mute all but the highest ``fraction`` of each map's pixels; the survivors keep their soft values.
+    """Set all but the highest ``fraction`` of each map's pixels to 0; the others keep their values.
 
     L-CAM's form (released evaluation, section "masking"): with n pixels, values below the int(n·(1-fraction))-th smallest become 0;
     if more than ceil(n·(1-(1-fraction))) positive values remain, the first surplus ones equal to that value, in scan order, become 0 too.

@@ -1,6 +1,6 @@
-"""Small networks for small images (the CIFAR families), and stock networks changed so that their last map is finer.
+"""Small networks for small images: the CIFAR families.
 
-The CIFAR families have a stem of one 3x3 convolution with ``stem_stride``, three stages of torchvision's blocks at strides 1, 2, 2, average
+They have a stem of one 3x3 convolution with ``stem_stride``, three stages of torchvision's blocks at strides 1, 2, 2, average
 pooling and a linear layer. The papers' stem has stride 1 for 32 x 32 images; 2 makes 14 x 14 maps of 112 x 112 images.
 """
 
@@ -9,12 +9,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models.densenet import _DenseBlock
 from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.ops import Conv2dNormActivation
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -22,10 +19,10 @@ Network = TypeVar("Network", bound=nn.Module)
 def resnet_cifar(
     depth: int = 8, num_classes: int = 10, stem_stride: int = 2, width: int = 16, *, block: type[BasicBlock | Bottleneck] = BasicBlock
 ) -> nn.Sequential:
-    """ResNet of He et al. (CVPR 2016, section 4.2): stages of ``width``, 2x and 4x channels, (depth - 2) / 6 blocks each.
+    """ResNet of He et al. (CVPR 2016, section 4.2): stages of ``width``, 2x and 4x ``width`` channels, (depth - 2) / 6 blocks each.
 
-    With ``block`` `Bottleneck` as many blocks of three convolutions, four times as wide at their ends: LFI-CAM's and ABN's "ResNet-110"
-    (256 channels, really 164 layers). Depth 8 with stem stride 2 costs about 40 M multiply-adds on 112 x 112 images.
+    With ``block`` `Bottleneck`: as many blocks of three convolutions, with four times as many output channels: LFI-CAM's and ABN's
+    "ResNet-110" (256 channels, really 164 layers). Depth 8 with stem stride 2 costs about 40 M multiply-adds on 112 x 112 images.
     """
     if depth < 8 or (depth - 2) % 6:
         raise ValueError(f"depth {depth} is not 6n + 2: take 8, 14, 20, 32, 44, 56 or 110")
@@ -92,7 +89,7 @@ def _network(
 
 
 def initialised(network: Network) -> Network:
-    """The network with every convolution drawn anew: normal, variance 2 / (kernel size x output channels) (He et al., ICCV 2015)."""
+    """The network with every convolution initialised again: normal, variance 2 / (kernel size x output channels) (He et al., ICCV 2015)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -109,78 +106,8 @@ CIFAR: dict[str, Callable[..., nn.Sequential]] = {
 }
 
 
-# --- finer maps -----------------------------------------------------------------------------------------------------------------------
-
-
-def finer_resnet(network: nn.Module, stride: int) -> nn.Module:
-    """A torchvision ResNet whose layer4 (``stride`` 16), or layer3 and layer4 (8), no longer step; changed in place, without dilation."""
-    for stage in {16: ("layer4",), 8: ("layer3", "layer4")}[stride]:
-        unstrided(network.get_submodule(stage))
-    return network
-
-
 def unstrided(stage: nn.Module) -> None:
-    """Let every convolution of a stage step by one; weights stay."""
+    """Set the stride of every convolution of a stage to 1; the weights stay."""
     for module in stage.modules():
         if isinstance(module, nn.Conv2d):
             module.stride = (1, 1)
-
-
-def finer_vgg(network: nn.Module, stride: int) -> nn.Sequential:
-    """CALM's VGG: torchvision's convolutions without the last pooling (``stride`` 16) or the last two (8), then conv6, 1024 channels.
-
-    conv6 is 3x3, new, with BatchNorm where the network has it, rectified: 14x14 or 28x28 maps at 224.
-    """
-    features = list(network.get_submodule("features").named_children())
-    pools = [name for name, module in features if isinstance(module, nn.MaxPool2d)]
-    removed = set(pools[{16: -1, 8: -2}[stride] :])
-    norm = any(isinstance(module, nn.BatchNorm2d) for _, module in features)
-    conv6 = initialised(nn.Conv2d(512, 1024, 3, padding=1))
-    nn.init.zeros_(conv6.get_parameter("bias"))
-    parts = OrderedDict[str, nn.Module](features=nn.Sequential(OrderedDict((n, m) for n, m in features if n not in removed)), conv6=conv6)
-    return nn.Sequential(parts | ({"bn6": nn.BatchNorm2d(1024)} if norm else {}) | {"relu6": nn.ReLU(inplace=True)})
-
-
-class Mixed6a(nn.Module):
-    """Inception's grid reduction that reduces nothing: torchvision's three branches (shared) at stride 1 with padding."""
-
-    def __init__(self, stock: nn.Module) -> None:
-        super().__init__()
-        self.branch3x3 = stock.get_submodule("branch3x3")
-        self.branch3x3dbl_1, self.branch3x3dbl_2 = stock.get_submodule("branch3x3dbl_1"), stock.get_submodule("branch3x3dbl_2")
-        self.branch3x3dbl_3 = stock.get_submodule("branch3x3dbl_3")
-        for branch in (self.branch3x3, self.branch3x3dbl_3):
-            convolution = branch.get_submodule("conv")
-            convolution.stride, convolution.padding = (1, 1), (1, 1)  # type: ignore[assignment]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B,288,h,w] -> [B,768,h,w], at least 0."""
-        twice = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
-        return torch.cat([self.branch3x3(x), twice, F.max_pool2d(x, 3, stride=1, padding=1)], 1)
-
-
-def finer_inception(network: nn.Module, stride: int, *, wsol: bool = False) -> nn.Sequential:
-    """CALM's Inception-v3 for input of 224: torchvision's up to Mixed_6e, then two new 3x3 convolutions of 1024 channels (A3_1b, A3_2b).
-
-    28x28 maps (``stride`` 8), or 14x14 with one more pooling before Mixed_6a (16). Mixed_6e is read, as in the WSOL benchmark; the release
-    computes it and then reads Mixed_6d. The input is normalised like every network's: torchvision's rescaling to what these weights were
-    trained on (transform_input) is no part of the benchmark's network. By default BatchNorm follows the new convolutions (the release's
-    use_bn); ``wsol``: the benchmark's network, without it and with dropout of 0.5 before each of them and before the head.
-    """
-    stem = ["Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"]
-    parts = {name: network.get_submodule(name) for name in [*stem, "Mixed_5b", "Mixed_5c", "Mixed_5d"]}
-    parts["Conv2d_1a_3x3"].get_submodule("conv").padding = (1, 1)  # type: ignore[assignment]
-    parts |= {name: nn.MaxPool2d(3, 2, padding=1, ceil_mode=True) for name in ("maxpool1", "maxpool2")}
-    if stride == 16:
-        parts["maxpool3"] = nn.MaxPool2d(3, 2, ceil_mode=True)
-    parts["Mixed_6a"] = Mixed6a(network.get_submodule("Mixed_6a"))
-    parts |= {name: network.get_submodule(name) for name in ("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e")}
-    for name, given in (("A3_1b", 768), ("A3_2b", 1024)):
-        if wsol:
-            parts[f"dropout_{name}"] = nn.Dropout()
-        parts[name] = Conv2dNormActivation(given, 1024, 3, norm_layer=None if wsol else nn.BatchNorm2d, bias=True)
-        nn.init.xavier_uniform_(parts[name].get_parameter("0.weight"))
-        nn.init.zeros_(parts[name].get_parameter("0.bias"))
-    if wsol:
-        parts["dropout"] = nn.Dropout()
-    return nn.Sequential(OrderedDict[str, nn.Module](parts))

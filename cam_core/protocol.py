@@ -1,4 +1,4 @@
-"""Under which conditions a number is taken: view of the image, explained class, boxes, finishing of the map, fill of what is masked."""
+"""The conditions of a measurement: view of the image, explained class, boxes, finishing of the map, fill of masked pixels."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -31,8 +31,8 @@ class Explained:
 class Protocol:
     """``view``: crop (Resize 256, CenterCrop 224) · squash (to 224 x 224) · original size of the boxes, squashed input.
 
-    ``target``: prediction · label · present (every class with a box). ``finishing``: what turns a raw map into an image-size one;
-    the order of rescaling and resizing alone moves pixels by 0.03 to 0.07. ``fill``: what replaces a masked pixel.
+    ``target``: prediction · label · present (every class with a box). ``finishing``: how a raw map becomes one of image size; the order of
+    rescaling and resizing alone changes pixels by 0.03 to 0.07. ``fill``: what replaces a masked pixel.
     """
 
     name: str
@@ -52,13 +52,13 @@ class Protocol:
         if self.target == "label":
             return everyone, torch.tensor([example.label for example in examples])
         if not isinstance(dataset, VOC2007):
-            raise ValueError(f"every present class is asked for, which a {type(dataset).__name__} data set does not state: take VOC2007")
+            raise ValueError(f"this protocol explains every present class, and {type(dataset).__name__} does not list them: take VOC2007")
         pairs = [(i, c) for i in range(len(examples)) for c in dataset.present(start + i)]
         index, targets = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)  # none where every object is difficult
         return index, targets
 
     def lacking(self, dataset: Dataset) -> str:
-        """What a data set has not, though this protocol asks for it, and what to do; empty if it has all."""
+        """What this protocol needs and the data set does not have, and what to do; empty if nothing is missing."""
         trials = self.target != "present" or not isinstance(dataset, VOC2007) or any(map(dataset.present, range(len(dataset))))
         return "" if trials else "object that is not flagged difficult; take other images"
 
@@ -70,11 +70,11 @@ class Protocol:
         return boxes[example.box_labels == target] if self.target == "present" and example.box_labels is not None else boxes
 
     def finish(self, raw: Tensor, explained: Explained) -> Any:
-        """What the metrics get of raw maps [B,h,w]: maps [B,H,W] of the images' size. What the method has finished stays as it is."""
+        """Raw maps [B,h,w] -> the maps that metrics get, [B,H,W] of the images' size. Maps that the method has finished are not changed."""
         return raw if explained.method.finished else finish(raw, explained.probe.images.shape[-2:], self.finishing)
 
     def again(self, explained: Explained, probe: Probe) -> Any:
-        """Finished maps of other images in the place of those explained: what a metric calls that must explain again."""
+        """Finished maps of other images by the same method, for metrics that explain a second time."""
         return self.finish(explained.method(probe), replace(explained, probe=probe))
 
 
@@ -93,7 +93,7 @@ class _Pointing(Protocol):
 
 
 class _Cells(Protocol):
-    """Maps at the activations' resolution, whoever made them."""
+    """Maps at the resolution of the activations, from every method."""
 
     def finish(self, raw: Tensor, explained: Explained) -> Tensor:
         return finish(raw, explained.probe.activations.shape[-2:], self.finishing)
@@ -119,7 +119,7 @@ PROTOCOLS = {
         Protocol("rise", "squash", "prediction", "min_max_bilinear", "mean"),  # RISE's evaluation; insertion starts from a blur instead
         Protocol("calm", "squash", "label", "none_bilinear", "mean"),  # CALM's remove-and-classify
         Protocol("road", "squash", "label", "min_max_bilinear", "imputed"),
-        _Cells("cells", "crop", "prediction", "cells", "mean"),  # what compares a map's values with scores, cell by cell
+        _Cells("cells", "crop", "prediction", "cells", "mean"),  # compares a map's values with scores, cell by cell
         _Cue("cue", "squash", "label", "none_bilinear"),  # CALM: difference of two classes' maps, rescaled afterwards
     )
 }

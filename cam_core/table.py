@@ -25,8 +25,8 @@ class Table:
     def records(self, first: int | None = None) -> pd.DataFrame:
         """One row a number: protocol, method, metric, setting, value, ci_low, ci_high, n (images or trials).
 
-        ``first``: on the first images of the list only, which every method has; said in ``setting``. Maps without content are counted in
-        rows ``empty_maps``.
+        ``first``: only on the first images of the list, which every method has; ``setting`` says so. Rows ``empty_maps`` count the maps
+        without content.
         """
         rows: list[tuple[str, str, str, str, float, float | None, float | None, int]] = []
         for (method, name, setting), metric in self.metrics.items():
@@ -39,7 +39,7 @@ class Table:
         return pd.DataFrame(rows, columns=["protocol", "method", "metric", "setting", "value", "ci_low", "ci_high", "n"])
 
     def per_image(self) -> Iterator[pd.DataFrame]:
-        """A frame for each metric of each method in turn: all of them may be more than memory should hold (`results.save` takes them so).
+        """One frame after the other, for each metric of each method: together they may not fit in memory.
 
         Columns: id, image, row (an array of numbers), protocol, method, metric, setting. Histograms of pixels are left out.
         """
@@ -57,11 +57,11 @@ class Table:
         return paired_difference(a.per_image(), b.per_image(), a.value, groups=a.groups)
 
     def differences(self, reference: str, *more: tuple[str, str]) -> pd.DataFrame:
-        """Every method minus ``reference``, then the pairs of ``more`` (first minus second), in every metric and setting that both have.
+        """Every method minus ``reference``, then each pair of ``more`` (first minus second), in all metrics and settings that both have.
 
         Columns: protocol, method, than, metric, setting, value, ci_low, ci_high, n (as in `difference`), p (`paired_p`), p_holm, same_as.
-        A family of comparisons, over which Holm corrects, is all rows of one metric. A map that another method already gave
-        (`twins`) is named in ``same_as``; its comparison stands in the table, but has no p and no place in the family.
+        Holm's correction is over all rows of one metric. If another method gives the same map (`twins`), ``same_as`` names it; such a
+        comparison has no p and is excluded from Holm's correction.
         """
         twins = self.twins(reference)
         pairs = dict.fromkeys([*((method, reference) for method in self.methods if method != reference), *more])
@@ -83,7 +83,7 @@ class Table:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Of each method the seconds a map, mean over all batches; gradients that several share are paid by the first."""
+        """Seconds per map of each method, mean over all batches; gradients that several methods share count for the first."""
         return {method: float(seconds / maps) for method, (seconds, maps) in self.spent.items()}
 
     @property
@@ -92,7 +92,7 @@ class Table:
         return list(dict.fromkeys(method for method, _, _ in self.metrics))
 
     def twins(self, reference: str) -> dict[str, str]:
-        """Of each method the first one (``reference`` before all) that gives the same rows in every metric of the maps, or itself.
+        """For each method the first method (``reference`` comes first) with the same rows in every metric of the maps, or itself.
 
         Some methods are one method on some networks: with average pooling and a linear head Grad-CAM is XGrad-CAM, CAM is HiResCAM.
         """
@@ -106,7 +106,7 @@ class Table:
         return found
 
     def wins(self, first: str, second: str, setting: str = "100%") -> Wins:
-        """How often method ``first`` has the smaller drop, by the two's `AverageDrop` at ``setting``."""
+        """How often method ``first`` has the smaller drop, by `AverageDrop` at ``setting``."""
         return wins(self.metrics[first, "average_drop", setting], self.metrics[second, "average_drop", setting])
 
 

@@ -6,12 +6,12 @@ python -m data_scripts.check --root data/drawn
 
 import argparse
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
-from cam_core.data import CUB200, VOC2007, DataError, Dataset, ImageNet, check
+from cam_core.data import CUB200, VOC2007, DataError, Dataset, ImageNet
 
 WHERE = """where the official archives come from, and how they are laid out below ROOT:
 
@@ -48,6 +48,17 @@ def findings(root: Path, progress: bool = True) -> Iterator[tuple[str, int, list
             else:
                 bar: Callable = lambda steps, name=f"{folder} {split}": tqdm(steps, desc=name, unit="image", disable=not progress)  # noqa: E731
                 yield f"{folder} {split}", len(dataset), check(dataset, bar)
+
+
+def check(dataset: Dataset, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> list[str]:
+    """Every finding of a full pass over the images, one line each; empty when all can be read."""
+    problems: list[str] = []
+    for index in progress(range(len(dataset))):
+        try:
+            dataset[index]
+        except DataError as error:
+            problems += error.problems
+    return problems
 
 
 def _has(home: Path, split: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a network is worth without any map: accuracy, or mean average precision where an image has several classes."""
+"""The quality of a network without any map: accuracy, or mean average precision if images have several classes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,13 +8,13 @@ import torch
 
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset
-from cam_core.learned.batches import in_memory
-from cam_core.learned.plain import mean_average_precision
-from cam_core.learned.train import predict
 from cam_core.metrics import Metric
 from cam_core.metrics.metric import Rate
 from cam_core.metrics.statistics import Array, one_by_one
 from cam_core.table import Table
+from training.batches import in_memory
+from training.heads import mean_average_precision
+from training.loop import predict
 
 
 class Accuracy(Rate):
@@ -38,7 +38,7 @@ class MeanAveragePrecision(Metric):
         return of(rows, weights)
 
     def interval(self, level: float = 0.95, resamples: int = 300, seed: int = 0) -> tuple[float, float]:
-        """Bootstrap over the images; fewer resamples, because each ranks anew."""
+        """Bootstrap over the images; with fewer resamples, because each needs a new ranking."""
         return super().interval(level, resamples, seed)
 
 
@@ -46,7 +46,7 @@ BLOCK = 256  # images decoded at a time: a whole validation set does not fit in 
 
 
 def network_table(classifier: Classifier, dataset: Dataset, method: str = "plain") -> Table:
-    """What a network is worth without any map: accuracy or, with several classes an image, mean average precision, under ``method``."""
+    """The quality of a network without any map: accuracy or, with several classes per image, mean average precision, named ``method``."""
     frozen = classifier.frozen()
     metric: Metric = MeanAveragePrecision() if dataset[0].label < 0 else Accuracy()
     for first in range(0, len(dataset), BLOCK):
@@ -59,9 +59,9 @@ def network_table(classifier: Classifier, dataset: Dataset, method: str = "plain
 
 
 def best_on_test(method: str, summary: Mapping[str, Any]) -> pd.DataFrame:
-    """A row of `Table.records` for the papers' habit: the highest accuracy on the test images after any epoch of a training.
+    """A row of `Table.records` with the number that papers often give: the highest accuracy on the test images after any epoch.
 
-    ``summary``: of a training with ``best_on_test``. No interval: those images have chosen the value.
+    ``summary``: of a training with ``best_on_test``. No interval, because the value was chosen on these images.
     """
     best, metric = summary["best_on_test"], Accuracy()
     row = {"protocol": metric.protocol, "method": method, "metric": metric.name, "setting": "best on test", "value": best["accuracy"]}

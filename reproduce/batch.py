@@ -1,4 +1,4 @@
-"""Batches: a profile is read into jobs; Snakemake decides which must run, and runs them past any that fail."""
+"""Batches: a profile is read into jobs; Snakemake decides which must run and runs them, and goes on if one fails."""
 
 import csv
 import fcntl
@@ -33,8 +33,8 @@ class Job:
     backbone: str
     seed: int
     minutes: float
-    train: bool  # train the model in a job of its own beforehand
-    recipe: Mapping[str, Any] = field(default_factory=dict)  # what of `parameters.RECIPE` is given
+    train: bool  # train the model in a separate job before
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # the given ones of `parameters.RECIPE`
     extra: Mapping[str, Any] = field(default_factory=dict)  # the notebook's other parameters
     processes: Mapping[str, int] = field(default_factory=dict)  # of that training: "devices" of each of "nodes"
 
@@ -51,24 +51,24 @@ class Job:
 
     @property
     def marker(self) -> str:
-        """The small file that says which model the training job made."""
+        """The small file that names the model of the training job."""
         return f"runs/models/{self.profile}-{self.paper}-{self.key}.json"
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What the notebook is called with (the runner adds out_dir)."""
+        """The parameters of the notebook (the runner adds out_dir)."""
         return {**self.training, **self.extra}
 
     @property
     def training(self) -> dict[str, Any]:
-        """What the training job is called with: all of `parameters` that says which model, and where."""
+        """The parameters of the training job: those of `parameters` that say which model, and where."""
         where = {name: self.extra[name] for name in ("device", "data_root") if name in self.extra}
         return {"profile": self.profile, "dataset": self.dataset, "backbone": self.backbone, "seed": self.seed, **self.recipe, **where}
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What a batch runs. `watch`: a change of code or notebooks runs everything again. `threads`: None is all cores."""
+    """What a batch runs. `watch`: run everything again after a change of code or notebooks. `threads`: None is all cores."""
 
     name: str
     jobs: list[Job]
@@ -138,13 +138,13 @@ def _check(job: Job) -> None:
 
 def _mapping(content: Any, known: set[str] | None = None) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise ValueError(f"{content!r} stands where names with values are expected, as `name: value`")
+        raise ValueError(f"found {content!r}, expected names with values, as `name: value`")
     if known and (unknown := set(content) - known):
         raise ValueError(f"unknown key {min(map(str, unknown))!r}; known are {', '.join(sorted(known))}")
     return content
 
 
-VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what stands behind a key; a bool is no number here
+VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {  # the check of each key's value; a bool is not a number here
     "minutes": (lambda v: type(v) in (int, float) and v > 0, "a number above 0"),
     **dict.fromkeys(("train", "watch"), (lambda v: type(v) is bool, "true or false")),
     **dict.fromkeys(("threads", "devices", "nodes"), (lambda v: type(v) is int and v > 0, "a whole number of at least 1")),
@@ -163,7 +163,7 @@ def _value(content: Mapping[str, Any], key: str, usual: Any) -> Any:
 def batch(name: str, *, cores: int | None = None, dry_run: bool = False, passed_on: Sequence[str] = ()) -> bool:
     """Run what a profile lacks; True if every run is complete afterwards. `passed_on` goes to Snakemake as it is.
 
-    Where it names files of single runs, only these runs are asked for.
+    If it names files of single runs, only these are run.
     """
     profile, cores = _asked(read_profile(name), passed_on), cores or os.cpu_count() or 1
     for variable in profile.needs:
@@ -179,7 +179,7 @@ def batch(name: str, *, cores: int | None = None, dry_run: bool = False, passed_
         process = subprocess.Popen(command, pass_fds=[lock], env={**os.environ, **ALLOCATOR})
         try:
             process.wait()
-        except KeyboardInterrupt:  # Snakemake got it too: let it end its jobs, then say what stands
+        except KeyboardInterrupt:  # Snakemake gets it too: let it end its jobs, then print the status
             process.wait()
             print("interrupted: start the same batch again, and it resumes with what is not complete", file=sys.stderr)
     rows = status(profile)
@@ -188,7 +188,7 @@ def batch(name: str, *, cores: int | None = None, dry_run: bool = False, passed_
 
 
 def _asked(profile: Profile, passed_on: Sequence[str]) -> Profile:
-    """The profile cut to the runs that are named, or whole where none is."""
+    """The profile with only the runs that are named, or all if none is."""
     named = [job for job in profile.jobs if any(word.startswith(f"{job.folder}/") for word in passed_on)]
     return replace(profile, jobs=named) if named else profile
 
@@ -201,7 +201,7 @@ def _snakemake(profile: Profile, cores: int, *more: str) -> list[str]:
 
 
 def _pending(profile: Profile, cores: int) -> set[str]:
-    """Outputs that Snakemake would make, by its own judgement."""
+    """The outputs that Snakemake would make."""
     done = subprocess.run(_snakemake(profile, cores, "--summary"), capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(f"Snakemake cannot plan profile {profile.name}:\n{done.stderr.strip()}")
@@ -211,7 +211,7 @@ def _pending(profile: Profile, cores: int) -> set[str]:
 
 @contextmanager
 def _only_batch(name: str) -> Iterator[int]:
-    """Hold runs/.batch.lock; Snakemake inherits it, so that it is free exactly when neither lives any more."""
+    """Hold runs/.batch.lock. Snakemake inherits it, so that it is free once both have ended."""
     path = Path("runs/.batch.lock")
     path.parent.mkdir(exist_ok=True)
     lock = os.open(path, os.O_RDWR | os.O_CREAT)
@@ -228,7 +228,7 @@ def _only_batch(name: str) -> Iterator[int]:
 
 
 def announce(profile: Profile, pending: set[str], cores: int) -> str:
-    """What a batch will run and about how long it takes, per job and in sum (its `minutes`, scaled to the cores)."""
+    """What a batch will run and about how long it takes, per job and in total (`minutes`, scaled to the cores)."""
     waiting = [job for job in profile.jobs if f"{job.folder}/provenance.json" in pending or job.marker in pending]
     kept = len(profile.jobs) - len(waiting)
     if not waiting:
@@ -249,14 +249,14 @@ def _time(minutes: float) -> str:
 
 
 def status(profile: Profile) -> list[tuple[str, str, str]]:
-    """(state, run, log or reason) of every job, by what lies on the disk; states: done, failed, left."""
+    """(state, run, log or reason) of every job, from the files on the disk; states: done, failed, left."""
     rows = []
     for job in profile.jobs:
         folder, part, failed = (Path(job.folder + suffix) for suffix in ("", ".part", ".failed"))
         trouble = Path(job.marker).with_suffix(".log")
         if is_complete(folder):
             rows.append(("done", job.folder, str(folder / LOG)))
-        elif part.exists():  # which a failing run leaves under another name
+        elif part.exists():  # a failed run renames it
             rows.append(("left", job.folder, f"{part / LOG}: begun; it is running, or was killed (out of memory?)"))
         elif failed.exists():
             rows.append(("failed", job.folder, f"{failed / LOG}: {_last_line(failed / LOG)}"))

@@ -1,4 +1,4 @@
-"""Does my run agree with the published one? Record by record: bit for bit, within its interval, or outside."""
+"""Does a run agree with the published one? Record by record: identical to the bit, within the interval, or outside."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ NAMES = ["paper", "key", "method", "metric", "setting"]  # enough to find a reco
 
 
 def compare(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """Join two tables of `results.load` on what names a record; adds the column `verdict`.
+    """Join two tables of `results.load` on the columns that identify a record, and add the column `verdict`.
 
     verdict: "identical" (value, interval and n equal to the bit), "within" (our value lies in the published interval,
     or equals the published value), "outside", "only ours", "only published".

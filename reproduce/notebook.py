@@ -1,11 +1,11 @@
-"""What all notebooks do alike, in few calls.
+"""What all notebooks have in common, in a few calls.
 
     images, examples, batch = notebook.open_images(wanted)
     plain, learned, summaries = jobs.models(wanted)
     known, facts = notebook.worth(wanted, images, networks, summaries)
     notebook.save(wanted, images("squash"), classifier, [records, facts], table.per_image(), differences, summaries)
 
-Between them stands what a notebook is about.
+The rest of a notebook is its own subject.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,9 +15,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cam_core import metrics
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset, Example
 from cam_core.data.example import View
+from cam_core.metrics import Metric
 from cam_core.probe import Probe
 from cam_core.table import Table
 from data_scripts.draw import draw
@@ -31,8 +33,17 @@ Images = Callable[[View], Dataset]
 Summaries = Mapping[str, Mapping[str, Any]]  # of the trainings, by model
 
 
+CONTROLS = ["random_map", "center_gaussian", "mean_activation", "grad_cam[power=2]", "grad_cam[power=0.5]"]
+
+
+def faithfulness() -> list[Metric]:
+    """Average Drop, Increase in Confidence and the map's mean, with the whole map, its highest half and its highest 15 %."""
+    kinds = (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.MapMean)
+    return [kind(keep) for keep in (1.0, 0.5, 0.15) for kind in kinds]
+
+
 def open_images(wanted: Parameters, view: View = "squash") -> tuple[Images, list[Example], Tensor]:
-    """The test images by view, and the first that are to be shown, as examples and as a batch [B,3,H,W]; drawn data is drawn if missing."""
+    """The test images by view, and the first ones, which are shown, as examples and as a batch [B,3,H,W]; missing drawn data is drawn."""
     root = sources.find_root(wanted.dataset, wanted.data_root)
     if wanted.dataset in DRAWN and not root.exists():
         draw(root)
@@ -46,9 +57,9 @@ def open_images(wanted: Parameters, view: View = "squash") -> tuple[Images, list
 def worth(
     wanted: Parameters, images: Images, networks: Mapping[str, Classifier], summaries: Summaries, view: View = "squash"
 ) -> tuple[dict[str, Table], pd.DataFrame]:
-    """What ``networks`` are worth without any map: `network_table` of each under ``view``, and these with all other such facts as rows.
+    """The quality of ``networks`` without any map: `network_table` of each under ``view``, and a frame of these and all other such facts.
 
-    The others: best on test, where ``summaries`` hold it; of drawn data whether the answer follows the cue, in the squashed image.
+    The others: best on test, if ``summaries`` have it; for drawn data, whether the answer follows the cue, in the squashed image.
     """
     known = {name: network_table(classifier, images(view), name) for name, classifier in networks.items()}
     facts = [table.records() for table in known.values()]
@@ -59,7 +70,7 @@ def worth(
 
 
 def deviations(summaries: Summaries) -> pd.DataFrame:
-    """In what the trainings deviate from the paper, and which models do."""
+    """How the trainings deviate from the paper, and for which models."""
     told = [(name, deviation) for name, summary in summaries.items() for deviation in summary["deviations"]]
     frame = pd.DataFrame(told, columns=["deviates from the paper", "how"])
     return frame.groupby("how", sort=False).agg(", ".join).rename_axis(None)
@@ -76,10 +87,10 @@ def save(
     explain: Mapping[str, tuple[Classifier, Callable[[Probe], Tensor]]] | None = None,
     **more: object,
 ) -> pd.DataFrame:
-    """Complete the numbers of a run and write them with what they came from (`results.save`); the run card, ``more`` of it at its end.
+    """Complete the numbers of a run and write them with their provenance (`results.save`). Returns the run card, with ``more`` at its end.
 
-    ``records``, ``differences``: without what is the same in every row; their ``weights`` are those of ``classifier`` where they say
-    nothing. ``explain``: what made the maps that are published with a training, and of which network.
+    ``records``, ``differences``: without the columns that are constant; without a column ``weights`` those of ``classifier`` are added.
+    ``explain``: for each map published with a training, its network and the function that makes it.
     """
     of = {"paper": wanted.paper, "dataset": wanted.dataset, "split": sources.source(wanted.dataset).test, "backbone": wanted.backbone}
     weights = {"weights": classifier.weights}

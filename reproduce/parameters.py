@@ -1,4 +1,4 @@
-"""What notebooks, training jobs and batches are asked for: read in one place, and refused there before anything is loaded.
+"""The parameters of notebooks, training jobs and batches: read and checked in one place, before anything is loaded.
 
     wanted = read("calm", {"dataset": "drawn_cub", "backbone": "resnet8", "epochs": 12, "best": True, "limit": 96})
     jobs.models(wanted)                  # what the notebook explains, and what its training job trains
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 DRAWN = ("drawn_imagenet", "drawn_voc", "drawn_cub")
-DATASETS = {  # what each notebook can be run on: the data has what its metrics need, and a recipe
+DATASETS = {  # the data sets of each notebook: they have what its metrics need, and a recipe
     "increment_cam": (*DRAWN, "imagenet", "voc07", "cub"),
     "l_cam": ("drawn_imagenet", "drawn_cub", "imagenet", "cub"),
     "calm": ("drawn_cub", "cub"),
@@ -27,9 +27,17 @@ RECIPES = {  # published recipes; Increment-CAM's networks are trained as CALM's
     "increment_cam": ("paper", "wsol"), "l_cam": ("paper",), "calm": ("paper", "wsol"), "lfi_cam": ("paper",),
 }  # fmt: skip
 TERMS = ("all", "ce", "raw", "ce-raw")
-RECIPE = ("epochs", "epochs_img", "setting", "recipe", "best", "best_on_test", "terms")  # what names a training, beside data, network, seed
+RECIPE = (
+    "epochs",
+    "epochs_img",
+    "setting",
+    "recipe",
+    "best",
+    "best_on_test",
+    "terms",
+)  # besides data, network and seed
 LEAST = {"seed": 0, "limit": 1, "first": 0, "first_rise": 0, "shown": 1, "epochs": 1, "epochs_img": 1, "setting": 0}
-OPEN = {"limit": "for all images", "epochs": "for the usual number", "epochs_img": "for the usual number"}  # None is a value of these
+OPEN = {"limit": "for all images", "epochs": "for the usual number", "epochs_img": "for the usual number"}  # these may be None
 
 
 def _of(default: Any, *papers: str) -> Any:
@@ -41,9 +49,10 @@ class Parameters:
     """The parameters of one run or training; what each means is said in the first cell of the notebooks.
 
     ``recipe``: a published one of `RECIPES`, None for the reduced one. ``setting``: of `recipes.SETTINGS`. ``best``: the weights that are
-    best on a tenth of the training images, which is not trained on. ``best_on_test``: the papers' habit, beside the accuracy of the last
-    weights. ``terms`` of L-CAM's loss: "all"; with "ce" L-CAM is also trained by cross-entropy alone, with "raw" Img is trained so once
-    more, as ResNet-50's was released. ``seed`` is that of the trainings; masks, random maps and the bootstrap always take 0.
+    best on a tenth of the training images, which is not trained on. ``best_on_test``: also report the highest test accuracy of any epoch,
+    as the papers often do. ``terms`` of L-CAM's loss: "all"; with "ce" L-CAM is also trained by cross-entropy alone, with "raw" Img is
+    trained so once more, as ResNet-50's was released. ``seed`` is that of the trainings; masks, random maps and the bootstrap always take
+    0.
     """
 
     paper: str
@@ -87,7 +96,7 @@ class Parameters:
         return self.paper != "increment_cam" or not pretrained
 
     def ran(self, images: int) -> str:
-        """For the run card, how many ``images`` were really used: "96", or "200 of 200" where the data set holds no more."""
+        """For the run card, how many ``images`` were used: "96", or "200 of 200" if the data set has no more."""
         return str(images) if images == self.limit else f"{images} of {images}"
 
 
@@ -100,12 +109,12 @@ def recipe_name(
     best_on_test: bool = False,
     terms: str = "all",
 ) -> str:
-    """What a recipe is called in run folders and results: "" for the usual one, "e25-3-ce", "e12-2-best" (setting 2), "paper-test".
+    """The name of a recipe in run folders and results: "" for the usual one, "e25-3-ce", "e12-2-best" (setting 2), "paper-test".
 
     >>> recipe_name(epochs=25, epochs_img=3, terms="ce"), recipe_name(recipe="paper", best_on_test=True), recipe_name(setting=2)
     ('e25-3-ce', 'paper-test', 'setting2')
     """
-    counts = {"e": epochs, "img": epochs_img, "setting": setting}  # behind that of the epochs a number stands alone
+    counts = {"e": epochs, "img": epochs_img, "setting": setting}  # after the number of epochs, numbers have no word
     parts = [str(count) if epochs and word != "e" else f"{word}{count}" for word, count in counts.items() if count]
     parts += [recipe or "", "best" * best, "test" * best_on_test, terms if terms != "all" else ""]
     return "-".join(filter(None, parts))
@@ -165,7 +174,7 @@ def _check_types(wanted: Parameters) -> None:
 
 
 def _check_recipe(wanted: Parameters) -> None:
-    from cam_core.learned.recipes import SCRATCH_EPOCHS
+    from training.recipes import SCRATCH_EPOCHS
 
     paper, dataset = wanted.paper, wanted.dataset
     if wanted.recipe is not None:
@@ -187,9 +196,9 @@ def _check_backbone(wanted: Parameters) -> None:
     """Networks that can be had for the data, then those that have a recipe (`recipes` says which)."""
     import torchvision
 
-    from cam_core.learned.recipes import calm_plan, l_cam_plan, scratch_plan
     from cam_core.networks import CIFAR
     from cam_core.pretrained import DEFAULT_LAYER, LITE
+    from training.recipes import calm_plan, l_cam_plan, scratch_plan
 
     paper, dataset, name, recipe = wanted.paper, wanted.dataset, wanted.backbone, wanted.recipe or ""
     stock = [n for n in torchvision.models.list_models(module=torchvision.models) if n.startswith(tuple(DEFAULT_LAYER))]

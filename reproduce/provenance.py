@@ -1,4 +1,4 @@
-"""What a number came from: commit, packages, machine, threads, memory, parameters; nobody's paths (without torch)."""
+"""Provenance of a number: commit, packages, machine, threads, memory, parameters; no absolute paths. Does not load torch."""
 
 import os
 import platform
@@ -12,11 +12,11 @@ from typing import Any
 
 from cam_core.environment import versions
 
-CODE = ("cam_core", "reproduce", "data_scripts", "notebooks", "requirements.lock")  # what can move a number; prose cannot
+CODE = ("cam_core", "training", "reproduce", "data_scripts", "notebooks", "requirements.lock")  # what can change a number; prose cannot
 
 
 def process_facts() -> dict[str, Any]:
-    """Threads, device and peak memory (MiB) of this process; torch is asked only where it is already loaded."""
+    """Threads, device and peak memory (MiB) of this process; torch is used only if it is already loaded."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     facts: dict[str, Any] = {"device": "cpu", "threads": os.cpu_count(), "peak_memory_mib": round(peak, 1)}
     if torch := sys.modules.get("torch"):
@@ -30,7 +30,7 @@ def process_facts() -> dict[str, Any]:
 def provenance(parameters: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
     """Everything needed to judge or repeat a run; `facts` (from the notebook and the runner) come on top.
 
-    Absolute paths are cut to their last component: a published file says nothing about anyone's disk.
+    Absolute paths are cut to their last component, so that published files reveal nothing about anyone's disk.
     """
     commit, dirty = git_state(Path(__file__).resolve().parent.parent)
     unknown = dict.fromkeys(("device", "threads", "chunk", "data_digest", "weights_digest"))

@@ -1,6 +1,7 @@
 """What the notebooks show of what they measured: tables, intervals, training curves, mistakes of the network."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,10 +13,11 @@ from torch import Tensor
 from cam_core import figures, maps
 from cam_core.methods import Method, is_control
 from cam_core.probe import Probe
+from reproduce.results import number
 
 
 def mistakes(probe: Probe, labels: Tensor, count: int | None = None) -> Tensor:
-    """The images [n] of a probe whose prediction is not their label [B], the surest mistakes first."""
+    """The images [n] of a probe whose prediction is not their label [B], the most confident mistakes first."""
     said = probe.logits.argmax(1)
     wrong = (said != labels.to(said)).nonzero()[:, 0]
     sure = probe.probabilities[wrong, said[wrong]]
@@ -32,10 +34,10 @@ def errors(
     boxes: Sequence[Tensor | None] = (),
     outlines: Sequence[Tensor | None] = (),
 ) -> Figure:
-    """Error analysis: the surest mistakes of a probe, and what each method says of the predicted and of the true class, side by side.
+    """Error analysis: the most confident mistakes of a probe, with each method's maps of the predicted and of the true class side by side.
 
-    ``labels`` [B] are the true classes, ``names`` those of all classes. ``boxes`` and ``outlines``, one an image of the probe, are the
-    ground truth drawn in. ValueError if nothing was mistaken.
+    ``labels`` [B] are the true classes, ``names`` those of all classes. ``boxes`` and ``outlines``, one per image of the probe, are the
+    ground truth to draw. ValueError if there is no mistake.
     """
     index = mistakes(probe, labels, count)
     if not len(index):
@@ -52,17 +54,28 @@ def errors(
     return figures.grid(probe.images[index], shown, titles=titles, boxes=chosen[0], outlines=chosen[1])
 
 
+def finished(raw: Mapping[str, Tensor], images: Tensor) -> dict[str, Tensor]:
+    """Raw maps [B,h,w] by name as the pictures show them: min-max, then bilinear to the size of ``images`` [B,3,H,W]."""
+    return {name: maps.upsample(maps.min_max(heat), images.shape[-2:]) for name, heat in raw.items()}
+
+
+def rounded(frame: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
+    """The frame with its numbers as text of so many ``digits``; whole numbers stay."""
+    whole = (int, np.integer, str)
+    return frame.map(lambda value: value if isinstance(value, whole) else "–" if pd.isna(value) else number(value, digits))
+
+
 def table(records: pd.DataFrame, metrics: Sequence[str], first: int | None = None) -> pd.DataFrame:
     """Method x (metric, setting) with "value [low, high]" in the cells, explanations first and controls after them; n is the last column.
 
-    ``first`` picks the rows on the first so many images of the list, which every method has.
+    ``first`` selects the rows on the first so many images of the list, which every method has.
     """
     ending = "" if first is None else f"first {first}"
     rows = records[records["metric"].isin(metrics) & (records["setting"].str.contains("first ") == bool(ending))]
     rows = rows[rows["setting"].str.endswith(ending)]
     settings = rows["setting"].str.removesuffix(ending).str.strip()
     cells = [
-        f"{v:.1f}" + (f" [{lo:.1f}, {hi:.1f}]" if np.isfinite(lo) else "")
+        number(v) + (f" [{number(lo)}, {number(hi)}]" if np.isfinite(lo) else "")
         for v, lo, hi in zip(rows["value"], rows["ci_low"], rows["ci_high"], strict=True)
     ]
     wide = rows.assign(cell=cells, column=(rows["metric"].str.replace("_", " ") + " " + settings).str.strip())
@@ -78,7 +91,7 @@ def card(facts: Mapping[str, object]) -> pd.DataFrame:
 
 
 def intervals(records: pd.DataFrame, metric: str, *, setting: str = "", published: Mapping[str, float] | None = None) -> Figure:
-    """One line a method: value, 95 % interval, and the published number where there is one. Controls are drawn hollow and grey."""
+    """One line per method: value, 95 % interval, and the published number if there is one. Controls are drawn hollow and grey."""
     chosen = records[(records["metric"] == metric) & (records["setting"] == setting)].sort_values("value", ascending=False)
     figure, axes = plt.subplots(figsize=(6.4, 0.28 * len(chosen) + 0.9), layout="constrained")
     colour = sns.color_palette("colorblind")[0]
@@ -95,10 +108,11 @@ def intervals(records: pd.DataFrame, metric: str, *, setting: str = "", publishe
     return figure
 
 
-def curves(histories: Mapping[str, Sequence[float]], label: str) -> Figure:
-    """Training curves: one line a model, a point an epoch."""
+def curves(summaries: Mapping[str, Mapping[str, Any]], what: str, label: str) -> Figure:
+    """Training curves: ``what`` of each epoch ("loss", "accuracy"), one line a model."""
     figure, axes = plt.subplots(figsize=(6.4, 2.6), layout="constrained")
-    for name, values in histories.items():
+    for name, summary in summaries.items():
+        values = [epoch[what] for epoch in summary["history"]]
         axes.plot(np.arange(1, len(values) + 1), values, marker="o", markersize=3, label=name)
     axes.set(xlabel="epoch", ylabel=label)
     axes.legend(frameon=False, fontsize=8)

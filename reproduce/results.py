@@ -11,17 +11,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from cam_core.files import flush, replace_folder, write_arrays, write_json, write_parts, write_table
+from cam_core.files import flush, write_json
+from reproduce.files import replace_folder, write_arrays, write_parts, write_table
 from reproduce.provenance import process_facts, public
 
 TEXT = ("paper", "dataset", "split", "backbone", "weights", "recipe", "protocol", "method", "metric", "setting")
 NUMBERS = ("value", "ci_low", "ci_high", "n", "seed")
 COLUMNS = (*TEXT, *NUMBERS)
-KEY = (*TEXT, "seed")  # what names a record; the other columns are what was measured
+KEY = (*TEXT, "seed")  # the columns that identify a record; the others are measured
 MAY_BE_EMPTY = ("weights", "recipe", "setting")
 
 DIFFERENCE = (*COLUMNS, "than", "p", "p_holm", "same_as")  # a record whose value is that of `method` minus that of `than`
-PAIRED = ["value", "ci_low", "ci_high", "p_holm", "n", "same_as"]  # what a reader wants to see of a difference
+PAIRED = ["value", "ci_low", "ci_high", "p_holm", "n", "same_as"]  # the columns of a difference that readers need
 
 METRICS, DIFFERENCES, MAPS, PER_IMAGE, FACTS, PROVENANCE, NOTEBOOK = (
     "metrics.csv",
@@ -32,10 +33,16 @@ METRICS, DIFFERENCES, MAPS, PER_IMAGE, FACTS, PROVENANCE, NOTEBOOK = (
     "provenance.json",
     "notebook.ipynb",
 )
-UNFINISHED = (".part", ".failed", ".old")  # how the folder of a run ends before it has its final name, or where it never gets it
+UNFINISHED = (".part", ".failed", ".old")  # suffixes of the folders of runs that are not finished, or failed
 
 
 # ---------------------------------------------------------------- records
+
+
+def number(value: float, digits: int = 1, sign: str = "") -> str:
+    """A number as the book and the notebooks print it: rounded once, from what the file has, and never a negative zero."""
+    text = f"{value:{sign}.{digits}f}"
+    return text if float(text) else text.removeprefix("-")
 
 
 def check_records(frame: pd.DataFrame) -> None:
@@ -75,7 +82,7 @@ def _named(record: "pd.Series[Any]") -> str:
 def check_differences(frame: pd.DataFrame) -> None:
     """Raise ValueError, in one sentence, unless these are differences: records of `method` minus `than`, each p in [0, 1] or empty.
 
-    p is empty where `same_as` names a method that gave the same map already.
+    p is empty if `same_as` names a method that gave the same map.
     """
     if sorted(frame.columns) != sorted(DIFFERENCE):
         missing, surplus = sorted(set(DIFFERENCE) - set(frame.columns)), sorted(set(frame.columns) - set(DIFFERENCE))
@@ -107,7 +114,7 @@ def _read(path: Path | str, text: Sequence[str], numbers: Sequence[str], check: 
             keep_default_na=False,
             float_precision="round_trip",
         )
-        if "weights" in frame:  # as runs called those of a network that they had trained
+        if "weights" in frame:  # the name that earlier runs gave to weights they had trained
             frame["weights"] = frame["weights"].str.replace(r"^random\b", "trained here", regex=True)
         check(frame)
     except (ValueError, OSError) as error:
@@ -118,8 +125,8 @@ def _read(path: Path | str, text: Sequence[str], numbers: Sequence[str], check: 
 def load(root: Path | str, file: str = METRICS) -> pd.DataFrame:
     """All records, or with `file=DIFFERENCES` all differences, of the complete runs under `root` (runs, results/subset, ...) in one table.
 
-    Columns: profile, key (the last three folder names are profile/paper/key), then the record's.
-    A folder without provenance, `<key>.part` and `<key>.failed` are no results. No run at all: an empty table.
+    Columns: profile, key (the last three folder names are profile/paper/key), then the record's. Folders without provenance, `<key>.part`
+    and `<key>.failed` are ignored. Without any run the table is empty.
     """
     read, columns = (read_records, COLUMNS) if file == METRICS else (read_differences, DIFFERENCE)
     frames = []
@@ -145,7 +152,7 @@ Maps = tuple[Sequence[str], Mapping[str, ArrayLike]]  # ids of N images, and by 
 def write_maps(path: Path | str, maps: Maps) -> None:
     """Write the maps of N images as .npz: each in float16 between its least and its greatest value, and these two in float32.
 
-    So a map that is nearly constant (ABN's) keeps its shape, and the values keep their sign and their size.
+    This keeps the shape of nearly constant maps (ABN's), and the sign and size of the values.
     """
     ids, named = maps
     arrays: dict[str, NDArray[Any]] = {"ids": np.asarray(ids, str)}
@@ -162,7 +169,7 @@ def write_maps(path: Path | str, maps: Maps) -> None:
 def read_maps(path: Path | str) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
     """The ids and the raw maps float32 [N,h,w] of a maps.npz, within 1/4096 of each map's range of what was written.
 
-    What is measured on them comes out the same, to the bit, whenever they are read.
+    Every reading gives the same bits, and so do measurements on them.
     """
     try:
         with np.load(path) as file:
@@ -187,19 +194,19 @@ def save(
     differences: pd.DataFrame | None = None,
     maps: Maps | None = None,
 ) -> pd.DataFrame:
-    """What a notebook calls at its end: write metrics.csv, differences.csv, maps.npz, per_image.parquet and run_facts.json into `out_dir`.
+    """The last call of a notebook: write metrics.csv, differences.csv, maps.npz, per_image.parquet and run_facts.json into `out_dir`.
 
-    records: the 15 columns in any order. per_image: frames of one row per image and measure (`Table.per_image`).
-    provenance_extra: what only the notebook knows (device, chunk, data_digest, weights_digest, ...).
-    differences: the columns of DIFFERENCE, in any order; paired comparisons of the methods (`Table.differences`).
-    maps: of the models that the run trained, so that a metric can be computed anew without training (`jobs.spread`, `jobs.explained`).
-    `out_dir=None` (a notebook opened by hand) checks and writes nothing. Returns the checked records.
+    records: the 15 columns in any order. per_image: frames of one row per image and measure (`Table.per_image`). provenance_extra: what
+    only the notebook knows (device, chunk, data_digest, weights_digest, ...). differences: the columns of DIFFERENCE, in any order; paired
+    comparisons of the methods (`Table.differences`). maps: of the models that the run trained, so that a metric can be recomputed without
+    training (`jobs.spread`, `jobs.explained`). `out_dir=None` (a notebook opened by hand) checks and writes nothing. Returns the checked
+    records.
     """
     frame = pd.DataFrame(records)
     frame = frame[[column for column in COLUMNS if column in frame] + [c for c in frame if c not in COLUMNS]]
     for column in ("ci_low", "ci_high"):
         if column in frame and frame[column].isna().all():
-            frame[column] = float("nan")  # a column of None has no number type of its own
+            frame[column] = float("nan")  # a column of None has no numeric type
     check_records(frame)
     if differences is not None:
         check_differences(differences)
@@ -220,9 +227,9 @@ def save(
 def publish(profile: str, *, runs: Path, results: Path, allow_dirty: bool = False) -> tuple[list[Path], list[str]]:
     """Copy metrics, differences, maps and provenance of the complete runs of a profile into results/<profile>/<paper>/<key>/.
 
-    Each folder is swapped in whole; nothing else under `results` is touched; a run that is older than differences or maps goes without.
-    Returns (published folders, one sentence per refused run): a run is refused that does not come from a committed state of the code,
-    unless `allow_dirty` (its provenance then says `dirty`). FileNotFoundError if the profile has no complete run.
+    Each folder is replaced as a whole and nothing else under `results` is changed; older runs may lack differences or maps. Returns
+    (published folders, one sentence per refused run): a run is refused that does not come from a committed state of the code, unless
+    `allow_dirty` (its provenance then says `dirty`). FileNotFoundError if the profile has no complete run.
     """
     folders = complete(runs / profile)
     if not folders:

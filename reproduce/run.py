@@ -1,4 +1,4 @@
-"""One notebook, executed: works in `<out>.part/`, checks what came out, and only then gives the folder its name.
+"""Execute one notebook: work in `<out>.part/`, check the results, and only then rename the folder.
 
 A run folder under its final name is complete. A failing run ends as `<out>.failed/` with its log and partial notebook;
 a killed one leaves `<out>.part/`, which the next attempt replaces.
@@ -23,6 +23,7 @@ from typing import Any
 from cam_core import files
 from cam_core.environment import ALLOCATOR
 from reproduce import provenance, results
+from reproduce.files import replace_folder
 
 LOG = "run.log"
 
@@ -47,7 +48,7 @@ def run(notebook: Path, out: Path, parameters: Mapping[str, Any], *, force: bool
         return False
     _check_call(notebook, out, parameters)
     if out.exists() and not is_complete(out):
-        shutil.rmtree(out)  # left by a batch system that removes single outputs; half a run must not keep a final name
+        shutil.rmtree(out)  # left by a batch system that removes single outputs: an incomplete run must not keep the final name
     part, failed = out.with_name(out.name + ".part"), out.with_name(out.name + ".failed")
     os.environ.update(ALLOCATOR)
     if threads:
@@ -64,7 +65,7 @@ def run(notebook: Path, out: Path, parameters: Mapping[str, Any], *, force: bool
             if isinstance(error, Exception):
                 raise RunError(f"{sentence}; log and partial notebook are in {failed}") from error
             raise
-        files.replace_folder(part, out)
+        replace_folder(part, out)
         shutil.rmtree(failed, ignore_errors=True)
     return True
 
@@ -73,7 +74,7 @@ def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any
     import papermill  # takes seconds to import; a complete run is recognised without it
 
     started, clock = datetime.now(UTC), time.monotonic()
-    known = provenance.provenance(parameters)  # git's state before hours go by, not after
+    known = provenance.provenance(parameters)  # the state of git when the run starts
     target = part / results.NOTEBOOK
     try:
         papermill.execute_notebook(
@@ -159,7 +160,7 @@ def _same_interpreter() -> Any:
 
 @contextmanager
 def _claimed(part: Path) -> Iterator[None]:
-    """An empty `part`, held by this process: a live holder is respected, what a dead one left is replaced."""
+    """An empty `part`, held by this process: if another process holds it, stop; replace what a dead process left."""
     if part.exists():
         stale = os.open(part, os.O_RDONLY)
         try:
@@ -173,10 +174,10 @@ def _claimed(part: Path) -> Iterator[None]:
         part.mkdir(parents=True)
     except FileExistsError as error:
         raise RunError(f"{part} was just begun by another process; wait for it or end it") from error
-    held = os.open(part, os.O_RDONLY)  # a lock on the folder itself leaves no file behind and dies with the process
+    held = os.open(part, os.O_RDONLY)  # a lock on the folder leaves no file behind and ends with the process
     fcntl.flock(held, fcntl.LOCK_EX)
     before = signal.getsignal(signal.SIGTERM)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cancelled job fails like any other
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a cancelled job fails like any other
     try:
         yield
     finally:
@@ -222,7 +223,7 @@ def _error_banner(cell: Mapping[str, Any]) -> bool:
 
 
 def _tidy(notebook: dict[str, Any], part: Path, out: Path) -> dict[str, Any]:
-    """The executed notebook, speaking of its final folder and of nobody's disk."""
+    """The executed notebook with the path of its final folder, and without absolute paths."""
     meta = notebook["metadata"]["papermill"]
     meta["output_path"] = str(out / results.NOTEBOOK)
     meta["parameters"]["out_dir"] = str(out)

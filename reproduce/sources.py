@@ -1,4 +1,4 @@
-"""Data sets by the names that profiles, notebooks and studies use: reader, splits, the side of the network's input, where they lie.
+"""Data sets by the names that profiles, notebooks and studies use: reader, splits, side of the network's input, location.
 
 root = find_root("cub")
 images = images("cub", root, limit=100)   # view -> Dataset
@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
+from torchvision.transforms import v2
+
 from cam_core.data.cub import CUB200
 from cam_core.data.example import Dataset, View
-from cam_core.data.folder import ImageFolder, middle_square
 from cam_core.data.imagenet import ImageNet
-from cam_core.data.packed import Packed
 from cam_core.data.voc import VOC2007
+from reproduce.archives import archived
+from reproduce.packed import Packed
 
 HOME = Path(__file__).resolve().parents[1]  # the repository, wherever a notebook was started
 DRAWN = HOME / "data/drawn"
@@ -26,10 +29,9 @@ DRAWN = HOME / "data/drawn"
 class Source:
     """A data set by name: its reader, the splits trained on and reported on, the side of the network's input.
 
-    ``held_out``: the last so many images of the test list choose recipes and are never reported on. ``full``: the split of all training
-    images, where ``train`` is a part of them. ``view``: how images are looked at when networks from scratch are trained (``train_view``,
-    if another) and tested. ``published``, ``classes``: how many training images and classes the papers have; fewer are a
-    deviation.
+    ``held_out``: the last so many images of the test list are for choosing recipes and are never reported on. ``full``: the split of all
+    training images, where ``train`` is a part of them. ``view``: the view of images when networks are trained from scratch (``train_view``
+    if it differs) and tested. ``published``, ``classes``: how many training images and classes the papers have; fewer are a deviation.
     """
 
     reader: Callable[..., Dataset]
@@ -45,6 +47,11 @@ class Source:
     classes: int | None = None
 
 
+def middle_square(side: int) -> v2.Transform:
+    """A view: short side scaled to ``side``, the middle square cut out; a float image [3,side,side] in [0, 1]."""
+    return v2.Compose([v2.Resize(side, antialias=True), v2.CenterCrop(side), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+
+
 SOURCES = {
     "drawn_imagenet": Source(ImageNet, "train", "val", 112),
     "drawn_voc": Source(VOC2007, "trainval", "test", 112),
@@ -53,7 +60,7 @@ SOURCES = {
     "voc07": Source(VOC2007, "trainval", "test", 224),
     "cub": Source(CUB200, "train", "test", 224, published=5994, classes=200),
     "cifar10": Source(
-        partial(ImageFolder, name="CIFAR-10-subset"), "train", "test", 32,
+        partial(archived, name="CIFAR-10-subset"), "train", "test", 32,
         deviations=("images: 20,000 and 5,000 as JPEG files instead of 50,000 and 10,000",),
     ),
     "cifar100": Source(partial(Packed, name="CIFAR-100"), "train", "test", 32, published=50_000, classes=100),
@@ -61,7 +68,7 @@ SOURCES = {
         partial(Packed, name="STL-10"), "train", "test", 96, view="crop", train_view="original", published=5000, classes=10,
     ),
     "cat_dog": Source(
-        partial(ImageFolder, name="Cat-Dog-128"), "train", "val", 64, view="crop", train_view=middle_square(128),
+        partial(archived, name="Cat-Dog-128"), "train", "val", 64, view="crop", train_view=middle_square(128),
         deviations=("images: 2000 and 2000 with short side 128, trained on their middle squares; the split is ours",),
     ),
 }  # fmt: skip
@@ -88,7 +95,7 @@ def images(dataset: str, root: Path | str, split: str = "test", limit: int | Non
 
 
 def find_root(dataset: str, data_root: Path | str | None = None) -> Path:
-    """Where a data set lies: ``data_root`` if given, ``data/drawn`` for drawn data, else the folder that CAM_DATA names."""
+    """The folder of a data set: ``data_root`` if given, ``data/drawn`` for drawn data, else the folder that CAM_DATA names."""
     source(dataset)
     if data_root is not None:
         return Path(data_root)

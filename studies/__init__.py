@@ -1,4 +1,4 @@
-"""What is chosen, and what is settled once: each module writes one csv to results/studies/."""
+"""Studies: experiments that choose a setting or answer one question. Each module writes one csv to results/studies/."""
 
 from cam_core.environment import keep_pages
 

@@ -1,9 +1,9 @@
-"""LFI-CAM with parts changed, and what learns beside it: `LEARNS`, by the names that results have."""
+"""LFI-CAM with parts changed, and the models it is compared with: `LEARNS`, by their names in results."""
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from reproduce import jobs, sources
 
 
 class FixedImportance(nn.Module):
-    """In FIN's place, the same weights for every image, of our own: 1/C, or, ``learned``, C numbers of either sign that start there.
+    """Replaces FIN by equal weights for every image (ours): 1/C or, with ``learned``, C trained numbers that start at 1/C.
 
     Step 6 then takes the mean activation, or a 1x1 convolution of F without bias.
     """
@@ -32,7 +32,7 @@ class FixedImportance(nn.Module):
             self.register_buffer("weights", start)
 
     def extra_repr(self) -> str:
-        """Which of the two, for the digest under which a trained model is kept."""
+        """Which of the two; it is part of the digest of a trained model."""
         return f"{len(self.weights)}, learned={isinstance(self.weights, nn.Parameter)}"
 
     def forward(self, masked: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class OneByOne(LfiCam):
 
 
 def equal_width(name: str, parameters: int, classes: int = 10) -> int:
-    """The ``width`` at which a CIFAR ResNet comes closest to a number of parameters; ValueError if ``name`` is none."""
+    """The ``width`` at which a CIFAR ResNet is closest to a number of parameters; ValueError if ``name`` is not one."""
     resnets = [key for key in CIFAR if key.startswith("resnet")]
     if name not in resnets:
         raise ValueError(f"{name} cannot be widened: take one of {', '.join(resnets)}")
@@ -80,12 +80,12 @@ def equal_width(name: str, parameters: int, classes: int = 10) -> int:
     return min(sizes, key=lambda width: abs(sizes[width] - parameters))
 
 
-def widened(dataset: str, name: str, root: Path | str, **how: Any) -> tuple[Classifier, jobs.Summary]:
+def widened(dataset: str, name: str, root: Path | str, **options: Unpack[jobs.Options]) -> tuple[Classifier, jobs.Summary]:
     """The plain network with as many parameters as LFI-CAM has on the network of that name, and no attention."""
     classes = len(sources.images(dataset, root, limit=1)("squash").classes)
     with torch.device("meta"):
         wanted = sum(parameter.numel() for parameter in LfiCam(name, classes).parameters())
-    return jobs.plain(dataset, name, root, width=equal_width(name, wanted, classes), **how)
+    return jobs.plain(dataset, name, root, width=equal_width(name, wanted, classes), **options)
 
 
 LEARNS: dict[str, Callable[..., tuple[Any, jobs.Summary]]] = {

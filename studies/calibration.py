@@ -1,13 +1,12 @@
-"""How far cue localization moves with the calibration of the map alone.
+"""How much cue localization changes with the calibration of the map alone.
 
     python -m studies.calibration drawn_cub resnet8
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.calibration cub resnet18 --epochs 5
 
-CALM's case against CAM is that CAM's values have no unit, so that a map has to be calibrated before it can be read, while CALM's are
-probabilities. Each method's map difference is therefore brought into [0, 1] in each of the three ways, read at even and at log thresholds
-and in each of the three variants of the metric (`CueLocalization`). Maps are those of each network's own methods. Where there are no
-segmentations the parts' cells are cut at the box. Results: results/studies/calibration-<dataset>-<backbone>.csv, one row a network, method
-and way.
+CALM's authors object to CAM that its values have no unit, so that a map must be calibrated before it can be read, while CALM's values are
+probabilities. Therefore each method's map difference is brought into [0, 1] in each of the three ways, read at even and at log thresholds,
+and in each of the three variants of the metric (`CueLocalization`). Each network has its own methods. Without segmentations the parts'
+cells are limited by the box. Results: results/studies/calibration-<dataset>-<backbone>.csv, one row per network, method and way.
 """
 
 import argparse
@@ -20,19 +19,19 @@ import pandas as pd
 from cam_core import metrics
 from cam_core.classifier import Classifier
 from cam_core.evaluate import Data, evaluate
-from cam_core.files import write_table
 from cam_core.learned import Calm
 from cam_core.methods import Method, method
 from cam_core.metrics.cues import CALIBRATIONS, THRESHOLDS, VARIANTS, ClassPair
 from reproduce import jobs, sources
+from reproduce.files import write_table
 
 RESAMPLES = 500
 PLAIN = ("cam", "grad_cam", "grad_cam[power=2]", "grad_cam[power=0.5]", "random_map")
-BESIDE = ("grad_cam", "random_map")  # what else is asked of CALM's networks
+BESIDE = ("grad_cam", "random_map")  # further methods on CALM's networks
 
 
 def joint_and_posterior(name: str, model: Calm) -> list[Method]:
-    """CALM's map p(y,z|x), and p(z|x,y), which is the same up to a number for each image and class."""
+    """CALM's map p(y,z|x), and p(z|x,y), which is the same up to a factor for each image and class."""
     joint = Method(name, model.explain, "Kim et al., ICCV", 2021, "1", all_classes=model.class_maps)
     posterior = Method(
         f"{name}, posterior",
@@ -46,10 +45,10 @@ def joint_and_posterior(name: str, model: Calm) -> list[Method]:
 
 
 def ways(pairs: Sequence[ClassPair], inside: str) -> list[metrics.CueLocalization]:
-    """One metric for each calibration and kind of thresholds; the variants read the same rows."""
+    """One metric for each calibration, kind of thresholds and variant; the variants share a measure."""
     return [
-        metrics.CueLocalization(pairs, inside=inside, thresholds=thresholds, calibration=calibration)
-        for calibration, thresholds in product(CALIBRATIONS, THRESHOLDS)
+        metrics.CueLocalization(pairs, inside=inside, thresholds=thresholds, calibration=calibration, variant=variant)
+        for calibration, thresholds, variant in product(CALIBRATIONS, THRESHOLDS, VARIANTS)
     ]
 
 
@@ -63,13 +62,12 @@ def calibrated(network: str, classifier: Classifier, data: Data, methods: Sequen
     rows = []
     for (name, metric, _), found in table.metrics.items():
         assert isinstance(found, metrics.CueLocalization)
-        for variant in VARIANTS:
-            read = found.read_as(variant)
-            low, high = read.interval(resamples=RESAMPLES)
-            images = len(set(read.groups(read.per_image()[0]).tolist()))
-            rows.append({"network": network, "method": name, "metric": metric, "calibration": found.calibration,
-                         "thresholds": found.thresholds, "variant": variant, "value": read.compute(), "ci_low": low, "ci_high": high,
-                         "n": images, "pairs": len(read.by_pair())})  # fmt: skip
+        low, high = found.interval(resamples=RESAMPLES)
+        ids, measured = found.per_image()
+        images, answered = len(set(found.groups(ids).tolist())), sum(positive.any() for _, _, positive in found.counts(measured))
+        rows.append({"network": network, "method": name, "metric": metric, "calibration": found.calibration,
+                     "thresholds": found.thresholds, "variant": found.variant, "value": found.compute(), "ci_low": low, "ci_high": high,
+                     "n": images, "pairs": answered})  # fmt: skip
     return pd.DataFrame(rows)
 
 

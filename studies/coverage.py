@@ -1,9 +1,10 @@
-"""How often our 95 % intervals hold the truth: simulated images, the cases that occur, n images each.
+"""How often our 95 % intervals cover the true value, in simulations of the cases that occur, with n images each.
 
     python -m studies.coverage [--repetitions 1000] [--resamples 1000] [--only R_k]
 
-Each case draws images from a population whose number is known, takes the interval as a metric would, and counts. Below 93 or above 97 %
-the metric's page warns. Writes results/studies/coverage.csv; with ``--only`` the cases whose name holds a word, and the other rows stay.
+Each case draws images from a population whose true value is known, computes the interval as a metric does, and counts. Below 93 or above 97
+% the page of the metric warns. Writes results/studies/coverage.csv; ``--only`` runs the cases whose name contains a word and keeps the
+other rows.
 """
 
 import argparse
@@ -16,14 +17,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cam_core.files import write_table
 from cam_core.metrics import MaxBoxAcc, PxAP, RemoveAndClassify
 from cam_core.metrics.pixels import BINS
 from cam_core.metrics.statistics import Value, bootstrap, mean, wilson
+from reproduce.files import write_table
 
 OUT = Path(__file__).resolve().parents[1] / "results/studies/coverage.csv"
 IMAGES = (30, 128, 300, 620)
-POPULATION = 100_000  # images that stand for the truth where no formula gives it
+POPULATION = 100_000  # images from which the true value is simulated if there is no formula
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
 
 
@@ -38,7 +39,7 @@ class Case(NamedTuple):
 
 
 def drops(zeros: float) -> Draw:
-    """Average Drop in percent: nothing on a share of ``zeros``, else spread over 0..100 with most of it low."""
+    """Average Drop in percent: 0 for a share of ``zeros``, else spread over 0..100, mostly low."""
     return lambda rng, n: 100 * np.where(rng.random(n) < zeros, 0, rng.beta(0.6, 1.2, n))
 
 
@@ -48,13 +49,13 @@ def rate(p: float) -> Draw:
 
 
 def overlaps(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
-    """Best IoU [n,255] over the levels: a hump for each image, of its own height and place."""
+    """Best IoU [n,255] over the levels: one peak per image, with random height and position."""
     height, centre, width = rng.beta(5, 3, n), rng.normal(90, 40, n), rng.uniform(30, 90, n)
     return height[:, None] * np.exp(-(((np.arange(255) - centre[:, None]) / width[:, None]) ** 2))
 
 
 def histograms(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
-    """PxAP's rows [n, 2·1001]: objects of very different size, found well on one image and badly on the next."""
+    """PxAP's rows [n, 2·1001]: objects of very different size, found well in some images and badly in others."""
     pixels, area, skill = 784, rng.beta(1.5, 3, n).clip(0.005), rng.normal(1, 0.7, n)
     rows = np.zeros((n, 2, BINS))
     for i in range(n):
@@ -65,7 +66,7 @@ def histograms(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
 
 
 def removed(after: float, random: float) -> Draw:
-    """Remove-and-classify [n,2]: still right after erasing by the map, and by chance; what is hard for one is hard for the other."""
+    """Remove-and-classify [n,2]: still correct after erasing by the map and after random erasing; the two are correlated."""
 
     def draw(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
         luck = rng.random((n, 3))
@@ -92,7 +93,7 @@ CASES = (
 
 
 def truth(case: Case, seed: int = 12345) -> float:
-    """The population's number, in parts that fit into memory where it is simulated."""
+    """The true value of the population; if it is simulated, in parts that fit into memory."""
     if case.truth is not None:
         return case.truth
     assert case.value is not None
@@ -105,7 +106,7 @@ def truth(case: Case, seed: int = 12345) -> float:
 
 
 def coverage(case: Case, n: int, repetitions: int, resamples: int, seed: int = 0) -> dict[str, object]:
-    """One row: how often the interval of n images holds the truth, on which side it misses, and how wide it is."""
+    """One row: how often the interval of n images covers the true value, on which side it misses, and its width."""
     goal, ends = truth(case), np.empty((repetitions, 2))
     for i in range(repetitions):
         rows = case.draw(np.random.default_rng([seed, n, i]), n)
@@ -128,7 +129,7 @@ def study(cases: Sequence[Case] = CASES, images: Sequence[int] = IMAGES, repetit
 
 
 def with_kept(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The rows of ``frame`` and, in the order of `CASES`, those of the table at ``path`` whose case it does not have."""
+    """The rows of ``frame`` and those of the table at ``path`` for other cases, in the order of `CASES`."""
     if path.exists():
         kept = pd.read_csv(path, float_precision="round_trip")
         frame = pd.concat([kept[~kept.case.isin(frame.case)], frame])

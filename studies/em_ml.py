@@ -1,12 +1,12 @@
-"""CALM by EM beside CALM by ML: an A/A test, because with the posterior at the current parameters the two gradients are equal.
+"""CALM by EM compared with CALM by ML: an A/A test, because with the posterior at the current parameters the two gradients are equal.
 
     python -m studies.em_ml [--seeds 10] [--epochs 6] [--images 800]
 
-Drawn objects at half size, a small ResNet; results/studies/em_ml.csv, one row a number. ``part`` "steps": one start, the same batches, and
-how far the weights are from ML's after so many updates, |theta - theta_ml| / |theta_ml|, by every way of leaving ML that we know. Beside
-them the two floors: ML begun a rounding error off, and ML on other batches. "end": what those trainings end with. "seeds": accuracy and
-mean -log p(y|x) on the test images, one training an objective and seed. "spread": mean and standard deviation of these over the seeds, and
-of each minus ML under the same seeds; of EM with S a constant, as released, minus ML with S a constant.
+Drawn objects at half size, a small ResNet; results/studies/em_ml.csv, one row per number. ``part`` "steps": same start, same batches; the
+distance of the weights from ML's after so many updates, |theta - theta_ml| / |theta_ml|, for every way of departing from ML that we know.
+For comparison: ML started with a rounding error, and ML on other batches. "end": the final results of these trainings. "seeds": accuracy
+and mean -log p(y|x) on the test images, one training per objective and seed. "spread": mean and standard deviation of these over the seeds,
+and of each minus ML under the same seeds; of EM with S a constant, as released, minus ML with S a constant.
 """
 
 import argparse
@@ -27,15 +27,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cam_core.classifier import Classifier
-from cam_core.files import write_table
-from cam_core.learned import Calm, lfi_backbone, recipes
-from cam_core.learned.batches import Tensors, as_float, batches, in_memory, size
+from cam_core.learned import Calm, lfi_backbone
 from cam_core.learned.calm import CalmHead, em_loss, of_class, posterior
-from cam_core.learned.recipes import CALM, Recipe
-from cam_core.learned.store import trained
-from cam_core.learned.train import predict
 from cam_core.metrics.statistics import bootstrap
 from reproduce import jobs, sources
+from reproduce.files import write_table
+from training import recipes
+from training.batches import Tensors, as_float, batches, in_memory, size
+from training.loop import predict
+from training.recipes import CALM, Recipe
+from training.store import trained
 
 OUT = sources.HOME / "results/studies/em_ml.csv"
 AT = (1, 3, 10, 30, 100)  # updates after which the weights are compared, besides the last
@@ -45,7 +46,7 @@ Row = dict[str, object]
 
 @dataclass(frozen=True)
 class Way:
-    """One training beside ML's: its objective, how far its first weights are off (relative), which order of batches it sees."""
+    """One training compared with ML: its objective, the relative error of its first weights, and its order of batches."""
 
     name: str
     objective: str = "ml"
@@ -55,7 +56,7 @@ class Way:
     order: int = 0
     probabilities: bool = False  # the released arithmetic of ML
     detached: bool = False  # S a constant for the gradient, as released
-    exact: bool = False  # float64, against ML in float64, and, being slow, no further than the last of AT
+    exact: bool = False  # in float64, against ML in float64; slow, so only up to the last of AT
 
 
 WAYS = (
@@ -84,7 +85,7 @@ DIFFERENCES = [(key, "calm_ml") for key in OBJECTIVES if key != "calm_ml"] + [("
 
 
 def small(recipe: Recipe) -> Recipe:
-    """The recipe on images of half the side: half the border."""
+    """The recipe for images of half the side: with half the border."""
     return recipe.shortened(recipe.epochs, pad=4)
 
 
@@ -107,7 +108,7 @@ class InProbabilities(Calm):
 
 
 class Earlier(nn.Module):
-    """A classifier as it was up to ``lag`` updates ago, and the number of updates so far; it never learns, but is kept with the model."""
+    """A copy of the classifier from up to ``lag`` updates ago, and the number of updates so far; not trained, but stored with the model."""
 
     updates: Tensor
 
@@ -121,7 +122,7 @@ class Earlier(nn.Module):
         return f"lag={self.lag}"
 
     def follow(self, current: Classifier) -> None:
-        """Count an update; before every ``lag``-th, the first among them, take over the current parameters and statistics."""
+        """Count an update; before the first and every ``lag``-th after it, copy the current parameters and statistics."""
         if int(self.updates) % self.lag == 0:
             self.classifier.load_state_dict(current.state_dict())
         self.updates += 1
@@ -147,7 +148,7 @@ class Lagged(Calm):
     def criterion(self, log_class: Tensor, log_location: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """`calm.em_loss` with the earlier posterior."""
         joint = of_class(log_class, log_location, batch["labels"])
-        # where the ReLU has closed a place since, its logarithm has no finite value and is left out
+        # positions where the attention has become 0 since have no finite logarithm and are left out
         return em_loss(joint, torch.where(joint.isfinite(), self._earlier(batch), 0.0))
 
     @torch.no_grad()
@@ -162,7 +163,7 @@ class Lagged(Calm):
 def build(
     name: str, classes: int, objective: str = "em", *, lag: int = 0, probabilities: bool = False, detach_scale: bool = False, **options: Any
 ) -> Calm:
-    """CALM as the drawn runs have it: S in the gradient, attention dead everywhere looks at every place alike.
+    """CALM as in the runs on drawn data: S in the gradient, uniform p(z|x) if the attention is zero everywhere.
 
     ``lag``: EM by `Lagged`. ``probabilities``: ML by `InProbabilities`.
     """
@@ -177,7 +178,7 @@ def build(
 
 
 def walk(way: Way, name: str, data: Tensors, recipe: Recipe, seed: int) -> Iterator[Calm]:
-    """The model after each update of one training by ``recipe``; it goes on changing."""
+    """Yields the model after each update of one training by ``recipe``; it is always the same object."""
     classes, kind = int(data["labels"].max()) + 1, torch.float64 if way.exact else torch.float32
     torch.manual_seed(seed)
     options = {"objective": way.objective, "epsilon": way.epsilon, "lag": way.lag, "probabilities": way.probabilities}
@@ -198,12 +199,12 @@ def walk(way: Way, name: str, data: Tensors, recipe: Recipe, seed: int) -> Itera
 
 
 def weights(model: nn.Module) -> Tensor:
-    """All parameters that learn, one after another, in float64."""
+    """All trainable parameters, concatenated, in float64."""
     return torch.cat([parameter.detach().double().flatten() for parameter in model.parameters() if parameter.requires_grad])
 
 
 def steps(name: str, data: Tensors, test: Tensors, recipe: Recipe, ways: Sequence[Way] = WAYS, seed: int = 0) -> list[Row]:
-    """Rows of the parts "steps" and "end": every way beside ML in its own precision."""
+    """Rows of the parts "steps" and "end": every way compared with ML in the same precision."""
     last = recipe.epochs * math.ceil(size(data) / recipe.batch)
     at = [*(update for update in AT if update < last), last]
     rows: list[Row] = []
@@ -233,7 +234,7 @@ def quality(classifier: Classifier, test: Tensors) -> dict[str, float]:
 
 
 def seeds(name: str, data: Tensors, test: Tensors, recipe: Recipe, count: int, store: Path | str = jobs.STORE) -> list[Row]:
-    """Rows of the part "seeds"; every training is kept, so that a killed run goes on."""
+    """Rows of the part "seeds"; every training is stored, so that a killed run can be continued."""
     classes, rows = int(data["labels"].max()) + 1, list[Row]()
     plan = [(seed, key) for seed in range(count) for key in OBJECTIVES]
     for seed, key in tqdm(plan, desc="seeds", unit="training"):

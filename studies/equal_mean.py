@@ -1,10 +1,10 @@
-"""What is left of Average Drop's order of methods when no map may hide more than another.
+"""How does Average Drop order the methods if all maps hide the same amount?
 
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.equal_mean resnet18 --images 100
 
-Grad-CAM, its square root, its square, LayerCAM and the mean activation, each as it is and with every image's map raised to the power that
-gives it a mean of 0.3: Average Drop, Increase in Confidence, Average Gain and the mean of the map, all of the map shown, black fill. The
-square root and the square of Grad-CAM are then all but the same map. Results: results/studies/equal_mean-<backbone>.csv.
+Grad-CAM, its square root, its square, LayerCAM and the mean activation, each unchanged and with the map of every image raised to the power
+that gives it a mean of 0.3: Average Drop, Increase in Confidence, Average Gain and the mean of the map, with the whole map and black fill.
+The square root and the square of Grad-CAM are then almost the same map. Results: results/studies/equal_mean-<backbone>.csv.
 """
 
 import argparse
@@ -13,9 +13,9 @@ import pandas as pd
 
 from cam_core import load_classifier, metrics
 from cam_core.evaluate import evaluate
-from cam_core.files import write_table
 from cam_core.methods import method
 from reproduce import sources
+from reproduce.files import write_table
 
 METHODS = ("grad_cam[power=0.5]", "grad_cam", "grad_cam[power=2]", "layer_cam", "mean_activation", "random_map")
 MEAN = 0.3
@@ -23,7 +23,7 @@ WANTED = (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.AverageGain
 
 
 def study(backbone: str, count: int) -> pd.DataFrame:
-    """One row a method, mean ("" or "0.3") and metric; ``base`` is the method's name without the mean."""
+    """One row per method, mean ("" or "0.3") and metric; ``base`` is the method's name without the mean."""
     classifier, data = load_classifier(backbone), sources.images("imagenet", sources.find_root("imagenet"), limit=count)
     plain = [method(name) for name in METHODS]
     frames = []

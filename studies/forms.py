@@ -1,12 +1,12 @@
-"""What the difference between two forms of one method does to its maps.
+"""How much do two forms of one method differ in their maps?
 
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.forms resnet18
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.forms squeezenet1_1 --only is_cam
 
 For each pair: Pearson's correlation of the two native maps of an image (mean with a bootstrap interval, and worst), and the share of the
-finished map inside the boxes. The second form is one of ours under a name of its own, or what a peer computes by the same name
-(`studies.peers`), with what it does ``otherwise``. IS-CAM passes the network ten times for every channel, twice over for its two forms:
-a matter of a small network and few images. Results: results/studies/forms-<backbone>.csv.
+finished map inside the boxes. The second form is one of ours under its own name, or what another package computes under the same name
+(`studies.peers`); ``otherwise`` says the difference. IS-CAM needs ten passes per channel for each of its two forms: use a small network and
+few images. Results: results/studies/forms-<backbone>.csv.
 """
 
 import argparse
@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from cam_core import METHODS, Probe, load_classifier, maps
 from cam_core.data import inclusive_boxes
-from cam_core.files import write_table
 from cam_core.metrics.localization import inside
 from cam_core.metrics.statistics import bootstrap
 from reproduce import sources
+from reproduce.files import write_table
 from studies.peers import OTHERWISE, changed, otherwise
 
 # (form, other form, images): the last ones take many passes
@@ -42,7 +42,7 @@ PAIRS = (
 
 
 def compare(backbone: str, pairs: Sequence[tuple[str, str, int]] = PAIRS) -> pd.DataFrame:
-    """One row a pair."""
+    """One row per pair."""
     classifier = load_classifier(backbone)
     frozen, data = classifier.frozen(), sources.images("imagenet", sources.find_root("imagenet"), limit=max(n for *_, n in pairs))("squash")
     rows = []

@@ -2,11 +2,11 @@
 
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.increment_cam imagenet resnet18 --images 240
 
-The list is cut in two. On its first half (which holds the images that suggested the choices of the specification) every reading is tried
-and the one of highest `PixelPrecision`, named beforehand because no sharpening at image size moves it, becomes ``increment_cam_tuned``;
-Grad-CAM gets as many tries over its layer, its exponent, its gradients (gated by sign or not) and channels. Only the second half is
-reported. Every channel is passed once per layer, resolution, path and kind of mask; selections, weights and merges are combined from those
-scores. Results: results/studies/increment_cam-<dataset>-<backbone>.csv.
+The list is cut in two. On its first half (which includes the images that suggested the choices of the specification) every reading is
+tried, and the one with the highest `PixelPrecision` becomes ``increment_cam_tuned`` (a criterion fixed beforehand, because sharpening at
+image size does not change it); Grad-CAM gets as many tries over its layer, its exponent, its gradients (gated by sign or not) and channels.
+Only the second half is reported. Every channel passes once per layer, resolution, path and kind of mask; selections, weights and merges are
+computed from these scores. Results: results/studies/increment_cam-<dataset>-<backbone>.csv.
 """
 
 import argparse
@@ -24,13 +24,13 @@ from torch import Tensor
 
 from cam_core import METHODS, Probe, maps, metrics
 from cam_core.evaluate import evaluate
-from cam_core.files import write_table
 from cam_core.methods import Method, increment, method
 from cam_core.methods.control import image_seeds
 from cam_core.metrics.randomization import spearman
 from cam_core.metrics.statistics import bootstrap
 from cam_core.table import Table
 from reproduce import jobs, sources
+from reproduce.files import write_table
 
 RESOLUTIONS = (0, 32, 64, 112, 224)  # sides of what enters the network; 0: as small as the map
 MASKS = ("channel", "gated")
@@ -42,22 +42,22 @@ SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {  # of the channels, by Gra
 WEIGHTS, MERGES = ("increment", "probability", "softmax"), ("sum", "product", "max", "channels")
 EXPONENTS = (1, 0.5, 2, 4)  # of Grad-CAM, before it is enlarged
 CHOICE = metrics.PixelPrecision
-Image = tuple[float, tuple[int, ...]]  # what tells one image and class from another
+Image = tuple[float, tuple[int, ...]]  # identifies an image and class
 
 
 @dataclass(frozen=True)
 class Scores(increment.Scores):
-    """Scores of all channels, from which those of any selection follow without a pass."""
+    """Scores of all channels, from which those of any selection follow without another pass."""
 
     alpha: Tensor  # [B,K], Grad-CAM's weights
 
     def narrowed(self, select: str) -> "Scores":
-        """What `increment.score` would have found of the channels of a selection alone."""
+        """The scores that `increment.score` would give for the channels of a selection alone."""
         return replace(self, selected=self.selected & SELECTIONS[select](self.alpha))
 
 
 class Passes:
-    """Increment-CAM's passes and the probes of other layers, made once per image and class, whoever asks."""
+    """Increment-CAM's passes and the probes of other layers, computed once per image and class and shared."""
 
     def __init__(self) -> None:
         self.scores: dict[tuple[str, int | str, str, str], dict[Image, Scores]] = {}
@@ -73,7 +73,7 @@ class Passes:
         return found[1]
 
     def score(self, layer: str, resolution: int | str, path: str, masks: str, probe: Probe) -> Scores:
-        """`increment.score` of all channels at the layer, from memory where these images were seen before."""
+        """`increment.score` of all channels at the layer, cached for images seen before."""
         kept = self.scores.setdefault((layer, resolution, path, masks), {})
         if _image(probe) not in kept:
             at = self.at(layer, probe)
@@ -89,7 +89,7 @@ def _image(probe: Probe) -> Image:
 def weights(probe: Probe, scores: increment.Scores, weight: str) -> str | Tensor:
     """``weight`` as `increment.phases` takes it: its name or, of the controls, the weights [B,K] themselves.
 
-    "equal": all ones. "permuted increment", "permuted softmax", ...: those weights, dealt anew to the scored channels by the image's seed.
+    "equal": all ones. "permuted increment", "permuted softmax", ...: those weights, permuted over the scored channels by the image's seed.
     """
     if weight == "equal":
         return torch.ones_like(scores.probability[:, 2:])
@@ -135,9 +135,9 @@ def readings(
 
 
 def knowledge(passes: Passes) -> pd.DataFrame:
-    """What the second phase's weights know: a row (role "weights") for each layer, resolution, path and kind of mask.
+    """How informative the weights of the second phase are: a row (role "weights") for each layer, resolution, path and kind of mask.
 
-    Mean over images, of the channels that Grad-CAM weighs positively: Spearman's correlation of the increments with those at the largest
+    Mean over images, over the channels with a positive Grad-CAM weight: Spearman's correlation of the increments with those at the largest
     resolution (Score-CAM's own masks and image) and the effective number of channels as a share of those scored; and the target's rank on
     the unmasked reduced image.
     """
@@ -198,7 +198,7 @@ LAYERS = {"resnet8": ("", "layer2"), "resnet": ("", "layer3"), "mobilenet_v2": (
 
 
 def localization(protocol: str) -> list[metrics.Metric]:
-    """What the abstract's claims can mean, under one protocol: squashed view, predicted or present class, min-max then bilinear."""
+    """Metrics for the abstract's claims, under one protocol: squashed view, predicted or present class, min-max then bilinear."""
     out: list[metrics.Metric] = [CHOICE(protocol), metrics.EnergyPointingGame(protocol), metrics.MaximumInBox(protocol)]
     for threshold in (0.2, 0.5):
         out += [metrics.FalseActivation(threshold, protocol=protocol), metrics.FalseActivation(threshold, "active", protocol)]
@@ -225,7 +225,7 @@ def study(
     protocol = "energy_present" if several else "energy"
     images = sources.images(dataset, root, limit=count)
     other_cuts = classifier.whole and next((names for family, names in LAYERS.items() if backbone.startswith(family)), None)
-    layers = other_cuts or ("",)  # a head of our own on a trunk (voc07, cub) has the one cut
+    layers = other_cuts or ("",)  # a trunk with our own head (voc07, cub) has only one cut
 
     def answered(half: slice, found: list[Method], wanted: list[metrics.Metric], **more: Any) -> Table:
         return evaluate(classifier, lambda view: images(view).part(half), found, wanted, batch_size=4, **more)

@@ -1,16 +1,16 @@
-"""Which masks and learning rate L-CAM gets when a thousand images have to do; chosen on held-out images that nothing is reported on.
+"""Which masks and learning rate does L-CAM need with only a thousand images? Chosen on held-out images on which nothing is reported.
 
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.l_cam_recipe mobilenet_v2 resnet50
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.l_cam_recipe mobilenet_v2 --variant img
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.l_cam_recipe mobilenet_v2 --views 4
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.l_cam_recipe mobilenet_v2 resnet50 --epochs 12 25 50 100 200
 
-Every try trains L-CAM-Fm for 50 epochs on cached centre views. The choice is the one of least mean Average Drop at 50 % over the
-networks (at 100 % a map wins by hiding little, so that value does not choose). Rows of maps that learn nothing stand beside the tries.
-``--variant img``: as many tries of L-CAM-Img, over 3 epochs, each of which costs forty of Fm's (results/studies/l_cam_recipe-img.csv); on
-MobileNetV2 the best is within about a point of Fm's choice, which Img keeps. ``--views``: what the choice gains from so many cached views
-of an image instead of the centre alone, over as many updates but for rounding (results/studies/l_cam_views.csv). ``--epochs``: the choice
-trained for longer and shorter (results/studies/l_cam_epochs.csv).
+Every try trains L-CAM-Fm for 50 epochs on cached centre views. The choice has the least mean Average Drop at 50 % over the networks (at 100
+% a map wins by hiding little, so that value is not used). Maps without learning are measured for comparison. ``--variant img``: as many
+tries of L-CAM-Img, for 3 epochs, each of which takes as long as forty of Fm's (results/studies/l_cam_recipe-img.csv); on MobileNetV2 the
+best is within about a point of Fm's choice, which Img keeps. ``--views``: the choice with so many cached views of an image instead of only
+the centre, and (up to rounding) the same number of updates (results/studies/l_cam_views.csv). ``--epochs``: the choice with more and fewer
+epochs (results/studies/l_cam_epochs.csv).
 """
 
 import argparse
@@ -26,15 +26,16 @@ from tqdm import tqdm
 
 from cam_core import load_classifier, metrics
 from cam_core.classifier import Classifier
-from cam_core.data.folder import middle_square
 from cam_core.evaluate import evaluate
-from cam_core.files import write_table
-from cam_core.learned import LCam, recipes
-from cam_core.learned.batches import augment, center, derived_seed, in_memory
-from cam_core.learned.recipes import L_CAM, Recipe
-from cam_core.learned.train import fit
+from cam_core.learned import LCam
 from cam_core.methods import Method, method
 from reproduce import sources
+from reproduce.files import write_table
+from training import recipes
+from training.batches import augment, center, derived_seed, in_memory
+from training.cached import l_cam_data
+from training.loop import fit
+from training.recipes import L_CAM, Recipe
 
 OUT = sources.HOME / "results/studies/l_cam_recipe.csv"
 MASKS = {"batch": 0.01, "own": 0.64, "own as printed": 0.01}  # weight of the variation: as released; the same for N = 64; as printed
@@ -56,11 +57,11 @@ def learned(name: str, model: LCam) -> Method:
 
 
 def tries(network: str, root: Path, variant: str = "fm") -> pd.DataFrame:
-    """Every masks and rate."""
+    """Every combination of masks and rate."""
     classifier = load_classifier(network)
     short = L_CAM.shortened(EPOCHS[variant], flip=False, crop=None)
     train = in_memory(sources.images("imagenet", root, "train")("crop"))
-    data = LCam(classifier, variant).prepare(train, short)
+    data = l_cam_data(LCam(classifier, variant), train, short)
     found = {}
     for masks, rate in tqdm(list(itertools.product(MASKS, RATES)), desc=network, unit="try"):
         torch.manual_seed(0)
@@ -83,12 +84,12 @@ def windows(images: Tensor, count: int) -> list[Tensor]:
 def prepared(model: LCam, images: Tensor, recipe: Recipe, count: int = 1) -> dict[str, Tensor]:
     """The training set of ``count`` cached views of each image: the centre and random windows, under the class predicted on the centre."""
     middle = center(images, L_CAM.crop)
-    data = model.prepare({"images": torch.cat([middle, *windows(images, count - 1)])}, recipe, progress=False)
+    data = l_cam_data(model, {"images": torch.cat([middle, *windows(images, count - 1)])}, recipe, progress=False)
     return {**data, "labels": data["labels"][: len(middle)].repeat(count)}
 
 
 def chosen(classifier: Classifier, images: Tensor, epochs: int, count: int = 1) -> LCam:
-    """L-CAM-Fm by the chosen masks and rate, on ``count`` cached views of each of the ``images``."""
+    """L-CAM-Fm with the chosen masks and rate, on ``count`` cached views of each of the ``images``."""
     recipe = L_CAM.shortened(epochs, **recipes.L_CAM_FEW)
     torch.manual_seed(0)
     model = LCam(classifier, masks=recipes.L_CAM_MASKS)
@@ -97,9 +98,9 @@ def chosen(classifier: Classifier, images: Tensor, epochs: int, count: int = 1) 
 
 
 def views(network: str, root: Path, counts: Sequence[int]) -> pd.DataFrame:
-    """The chosen masks and rate on one cached view of an image and on more, an epoch the shorter the more views it shows."""
+    """The chosen masks and rate on one or more cached views of an image; with more views, fewer epochs."""
     classifier = load_classifier(network)
-    images = in_memory(sources.images("imagenet", root, "train")(middle_square(256)))["images"]
+    images = in_memory(sources.images("imagenet", root, "train")(sources.middle_square(256)))["images"]
     found = []
     for count in tqdm(counts, desc=network, unit="try"):
         model = chosen(classifier, images, round(EPOCHS["fm"] / count), count)
@@ -108,7 +109,7 @@ def views(network: str, root: Path, counts: Sequence[int]) -> pd.DataFrame:
 
 
 def lengths(network: str, root: Path, counts: Sequence[int]) -> pd.DataFrame:
-    """The chosen masks and rate over each number of epochs, the fall of the rate stretched alike."""
+    """The chosen masks and rate for each number of epochs, the decay of the rate scaled with it."""
     classifier = load_classifier(network)
     images = in_memory(sources.images("imagenet", root, "train")("crop"))["images"]
     found = [learned(f"{count} epochs", chosen(classifier, images, count)) for count in tqdm(counts, desc=network, unit="try")]
@@ -116,7 +117,7 @@ def lengths(network: str, root: Path, counts: Sequence[int]) -> pd.DataFrame:
 
 
 def choice(frame: pd.DataFrame) -> tuple[str, float]:
-    """(masks, rate) of the least mean Average Drop at 50 % over the networks."""
+    """(masks, rate) with the least mean Average Drop at 50 % over the networks."""
     drop = frame[(frame.metric == "average_drop") & (frame.setting == "50%") & (frame.masks != "")]
     means = drop.groupby(["masks", "rate"]).value.mean()
     masks, rate = means.idxmin()

@@ -1,12 +1,12 @@
-"""Does training LFI-CAM make the backbone's own features better? Its trunk, the attention taken out, beside the plain network's trunk.
+"""Does training LFI-CAM improve the features of the backbone? Its trunk without the attention, compared with the plain network's trunk.
 
     python -m studies.lfi_features [--seeds 3] [--dataset drawn_imagenet] [--backbone resnet8]
 
-Both learn from scratch on the same images by the same recipe. Of each trunk: accuracy of a linear probe (a logistic regression on averaged
-features of the training images, fitted anew for either) and, under that probe and under the network's own head, CAM and Grad-CAM on the
-test images: energy inside the object's box and average precision of its pixels. A third trunk is LFI-CAM's with equal weights in FIN's
-place: what the attention does without anything that chooses. Results: results/studies/lfi_features.csv, one row a number; ``head``
-"attended" is the LFI-CAM network as it is, attention and all.
+Both are trained from scratch on the same images by the same recipe. For each trunk: accuracy of a linear probe (a logistic regression on
+averaged features of the training images, fitted for each trunk) and, under that probe and under the network's own head, CAM and Grad-CAM on
+the test images: energy inside the object's box and average precision of its pixels. A third trunk is LFI-CAM's with equal weights instead
+of FIN: the effect of an attention that does not choose channels. Results: results/studies/lfi_features.csv, one row per number; ``head``
+"attended" is the complete LFI-CAM network, with its attention.
 """
 
 import argparse
@@ -20,17 +20,18 @@ import torch.nn.functional as F
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset
 from cam_core.evaluate import Data, evaluate
-from cam_core.files import write_table
-from cam_core.learned import LfiCam, multi_label_head
-from cam_core.learned.batches import in_memory
-from cam_core.learned.cached import features
+from cam_core.learned import LfiCam
 from cam_core.methods import method
 from cam_core.metrics import EnergyPointingGame, PixelPrecision
 from cam_core.metrics.statistics import paired_difference
 from cam_core.table import Table
 from reproduce import jobs, sources
 from reproduce.accuracy import network_table
+from reproduce.files import write_table
 from studies.ablations import LEARNS
+from training.batches import in_memory
+from training.cached import features
+from training.heads import multi_label_head
 
 OUT = sources.HOME / "results/studies/lfi_features.csv"
 METHODS = ("cam", "grad_cam", "mean_activation", "random_map", "center_gaussian")
@@ -47,7 +48,7 @@ def bare(model: LfiCam) -> Classifier:
 
 
 def probed(trunk: Classifier, train: Dataset) -> Classifier:
-    """The trunk under a linear probe of the training images, its weight decay chosen on a fifth of them."""
+    """The trunk with a linear probe fitted to the training images; its weight decay is chosen on a fifth of them."""
     images = in_memory(train, progress=False)
     pooled, _ = features(trunk, images["images"], pool=True, progress=False)
     return multi_label_head(trunk, pooled, F.one_hot(images["labels"], len(train.classes)).float())[0]
@@ -65,7 +66,7 @@ def networks(key: str, dataset: str, name: str, root: Path, **options: Any) -> d
 
 
 def measured(found: dict[str, Classifier], images: Data, test: Dataset) -> tuple[list[Row], dict[str, Table]]:
-    """Rows of one trunk under each of its heads, and the tables they come from; the accuracy's method is called "network"."""
+    """Rows of one trunk with each of its heads, and their tables; the method of the accuracy is called "network"."""
     rows, tables = list[Row](), dict[str, Table]()
     for head, classifier in found.items():
         tables[head] = evaluate(classifier, images, [method(m) for m in METHODS], [EnergyPointingGame(), PixelPrecision()], progress=False)
@@ -98,7 +99,7 @@ def study(
 
 
 def against(kept: dict[str, dict[str, Table]], key: str, head: str) -> list[Row]:
-    """Differences to the plain trunk under the same kind of head, image by image; of "attended" to its own head."""
+    """Differences to the plain trunk with the same kind of head, image by image; for "attended", to its own head."""
     rows, plain = list[Row](), kept["plain"]["own" if head == "attended" else head]
     for (which, metric, setting), first in kept[key][head].metrics.items():
         d = paired_difference(first.per_image(), plain.metrics[which, metric, setting].per_image(), first.value)

@@ -1,18 +1,18 @@
-"""What LFI-CAM's importance network and ABN's branch add in parameters, on the networks that the papers train.
+"""How many parameters LFI-CAM's importance network and ABN's branch add to the networks that the papers train.
 
     python -m studies.parameters
 
-results/studies/parameters.csv, one row a number; nothing is trained, the networks are built without their weights. ``part``: the "plain"
-network, and what joins it: "fin_3x3" (as released), "fin_1x1" (ours: 1x1 of the same widths), "abn_branch".
+results/studies/parameters.csv, one row per number; nothing is trained and no weights are loaded. ``part``: the "plain" network, and the
+additions: "fin_3x3" (as released), "fin_1x1" (ours: 1x1 of the same widths), "abn_branch".
 """
 
 import pandas as pd
 import torch
 from torch import nn
 
-from cam_core.files import write_table
 from cam_core.learned import Abn, LfiCam, lfi_backbone
 from reproduce import sources
+from reproduce.files import write_table
 from studies.ablations import OneByOne
 
 OUT = sources.HOME / "results/studies/parameters.csv"
@@ -23,7 +23,8 @@ NETWORKS = {"resnet110_bottleneck": 10, "densenet100_12": 10, "resnext29_8x64d":
 def parameter_counts(name: str, num_classes: int) -> dict[str, int]:
     """Parameters of a plain network, of FIN with 3x3 and 1x1 convolutions, and of ABN's branch, each without the network it joins.
 
-    LFI-CAM's "fewer parameters than ABN" holds for no FIN of 3x3, and for one of 1x1 on all networks but the DenseNet.
+    LFI-CAM's claim of fewer parameters than ABN is false for FIN with 3x3 convolutions; with 1x1 it holds for all networks but the
+    DenseNet.
     """
     with torch.device("meta"):
         backbone = lfi_backbone(name, num_classes)

@@ -1,7 +1,7 @@
-"""What the peers do otherwise than we, on purpose or by mistake: our method with that one change, a function of a probe.
+"""How other packages (peers) differ from us, on purpose or by mistake: our method with that one change, as a function of a probe.
 
-tests/oracles holds each against the peer itself, so that a change upstream is noticed; studies/forms.py measures what the difference does;
-the benchmark uses them to tell a known difference from an error.
+tests/oracles compares each with the peer itself, so that a change upstream is noticed; studies/forms.py measures the effect of the
+difference; the benchmark uses them to tell a known difference from an error.
 """
 
 import torch
@@ -38,7 +38,7 @@ def grad_cam_pp_epsilon(probe: Probe) -> Tensor:
 
 
 def grad_cam_pp_without_denominator(probe: Probe) -> Tensor:
-    """`grad_cam_pp` with the denominator lost, as the division changes a copy."""
+    """`grad_cam_pp` without the denominator, because there the division changes a copy."""
     g, a = probe.gradients().double(), probe.activations.double()
     return _sum((g**2 * g.relu()).sum((2, 3)), a).relu()
 
@@ -54,7 +54,7 @@ def grad_cam_signed(probe: Probe) -> Tensor:
 
 
 def ablation_cam_over_y(probe: Probe) -> Tensor:
-    """`ablation_cam` with the drop divided by the logit, not by its magnitude: a map of a negative logit is turned over."""
+    """`ablation_cam` with the drop divided by the logit, not by its magnitude: this flips the sign of the map of a negative logit."""
     channels = probe.activations.shape[1]
     keep = (1 - torch.eye(channels, device=probe.images.device)).expand(len(probe.images), -1, -1).to(probe.images.dtype)
     y = probe.logits.gather(1, probe.targets[:, None])
@@ -78,7 +78,7 @@ def changed(peer: str) -> str:
 
 
 def otherwise(peer: str) -> str:
-    """What the peer does otherwise, in the words that stand behind "with" above."""
+    """How the peer differs, in the words after "with" above."""
     return str(OTHERWISE[peer].__doc__).partition(" with ")[2].rstrip(".")
 
 

@@ -1,9 +1,9 @@
-"""How far is our Grad-CAM from the one in L-CAM's tables, and does leaving out the ReLU explain it? On every network there are weights for.
+"""How far is our Grad-CAM from the one in L-CAM's tables, and does leaving out the ReLU explain it? On all networks with weights.
 
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.published_gap resnet50 resnet18 mobilenet_v2 squeezenet1_1 --images 200
 
-L-CAM's protocol: centre crop, predicted class, black fill, all of the map shown, its top 50 % and its top 15 %. Beside Grad-CAM: the same
-sum without the ReLU, Grad-CAM++ as L-CAM's tables have it, and the controls. Results: results/studies/published_gap.csv, one row a number.
+L-CAM's protocol: centre crop, predicted class, black fill, the whole map, its top 50 % and its top 15 %. Methods: Grad-CAM, the same sum
+without the ReLU, Grad-CAM++ as in L-CAM's tables, and the controls. Results: results/studies/published_gap.csv, one row per number.
 """
 
 import argparse
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from cam_core import Probe, load_classifier, metrics
 from cam_core.evaluate import evaluate
-from cam_core.files import write_table
 from cam_core.methods import Method, method
 from reproduce import sources
+from reproduce.files import write_table
 
 OUT = sources.HOME / "results/studies/published_gap.csv"
 NAMES = ("grad_cam_pp[l_cam]", "grad_cam[power=0.5]", "mean_activation", "random_map")
@@ -30,7 +30,7 @@ def signed(probe: Probe) -> Tensor:
 
 
 def study(backbone: str, count: int) -> pd.DataFrame:
-    """One row a method, metric and share of the map that is shown."""
+    """One row per method, metric and share of the map that is shown."""
     classifier, data = load_classifier(backbone), sources.images("imagenet", sources.find_root("imagenet"), limit=count)
     without = Method("grad_cam[no relu]", signed, "Selvaraju et al., ICCV", 2017, "1 + head")
     frame = evaluate(

@@ -1,14 +1,13 @@
-"""Does a map change when the network forgets? Cascading parameter randomization, with the class held fixed.
+"""Does a map change when the weights are randomised? Cascading parameter randomization, with the class held fixed.
 
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.randomization resnet18 --images 20 --seeds 3
 
-The blocks of a pretrained network lose their weights from the logits downwards; after each of them every method explains the same images
-for the class that the intact network predicted, and is compared with its map of the intact network: rank correlation of the raw maps and
-of their absolute values at native resolution, SSIM and rank correlation of HOG descriptors of the finished maps. A map that hardly
-changes does not come from what is lost. The mean activation and the edges of the picture, which explain nothing, show what a likeness is
-worth.
-Results: results/studies/randomization-<backbone>.csv, one row a method, measure, depth and seed: mean over the images, and how many maps
-were empty.
+The blocks of a pretrained network are randomised from the logits downwards; after each block every method explains the same images for the
+class that the intact network predicted, and is compared with its map of the intact network: rank correlation of the raw maps and of their
+absolute values at native resolution, SSIM and rank correlation of HOG descriptors of the finished maps. A map that hardly changes does not
+depend on the randomised weights. The mean activation and the edges of the picture, which explain nothing, are the reference. Results:
+results/studies/randomization-<backbone>.csv, one row per method, measure, depth and seed: mean over the images, and how many maps were
+empty.
 """
 
 import argparse
@@ -18,16 +17,16 @@ import pandas as pd
 import torch
 
 from cam_core import load_classifier, metrics
-from cam_core.files import write_table
 from cam_core.methods import method
 from reproduce import sources
+from reproduce.files import write_table
 
 NAMES = ("cam", "grad_cam", "hires_cam", "grad_cam_pp", "layer_cam", "eigen_cam", "saliency", "guided_backprop", "mean_activation", "edges")
 BATCH = 10
 
 
 def study(backbone: str, count: int, seeds: Sequence[int]) -> pd.DataFrame:
-    """All rows; ``empty``: how many of the ``n`` images had an empty map, whose likeness counts 0."""
+    """All rows; ``empty``: how many of the ``n`` images had an empty map, whose similarity counts 0."""
     classifier = load_classifier(backbone)
     data = sources.images("imagenet", sources.find_root("imagenet"), limit=count)("crop")
     frames = []

@@ -1,10 +1,10 @@
-"""How few passes Score-CAM needs when the other channels' weights are predicted.
+"""How few passes does Score-CAM need if the weights of the other channels are predicted?
 
     CAM_DATA=... CAM_WEIGHTS=... python -m studies.score_cam_budget resnet18 --images 40
 
-Every channel is passed once; each way to spend m passes is then computed from those scores. Its map's correlation with the exact map
-stands beside two floors: all weights equal (no pass), and m channels without prediction. Average Drop, Increase in Confidence and energy
-are told as paired differences from the exact map's. Results: results/studies/score_cam_budget-<backbone>.csv, a row for each way, m and
+Every channel passes once; each way to use m passes is then computed from these scores. The correlation of its map with the exact map is
+compared with two baselines: all weights equal (no pass), and m channels without prediction. Average Drop, Increase in Confidence and energy
+are given as paired differences from the exact map's. Results: results/studies/score_cam_budget-<backbone>.csv, a row for each way, m and
 metric.
 """
 
@@ -22,12 +22,12 @@ from tqdm import tqdm
 
 from cam_core import Probe, load_classifier, maps, metrics
 from cam_core.data import inclusive_boxes
-from cam_core.files import write_table
 from cam_core.methods import budget
 from cam_core.methods.perturbation import channel_scores
 from cam_core.metrics.statistics import bootstrap, paired_difference
 from cam_core.protocol import finish
 from reproduce import sources
+from reproduce.files import write_table
 
 BUDGETS = (16, 32, 64, 128, 256, 512)
 WANTED = 0.99  # correlation with the exact map
@@ -70,7 +70,7 @@ def ways(probe: Probe, scores: Tensor) -> Iterator[tuple[Way, Tensor, float | No
 
 
 class Tally:
-    """What was found of one way and number of passes, image by image."""
+    """The results of one way and number of passes, image by image."""
 
     def __init__(self, asked: Asked) -> None:
         self.found: dict[str, list[float]] = defaultdict(list)
@@ -90,7 +90,7 @@ class Tally:
 
 
 def image_rows(probe: Probe, number: int, boxes: Tensor, tallies: dict[Way, Tally], asked: Asked) -> None:
-    """Everything of one image."""
+    """All rows of one image."""
     a, useful = probe.activations, ~maps.is_empty(probe.activations)[0]
     scores = channel_scores(probe, useful[None]).double()
     exact = torch.einsum("bk,bkhw->bhw", scores, a.double()).relu()

@@ -5,22 +5,22 @@
     CAM_DATA=... python -m studies.scratch cat_dog resnet18 --settings 0 1 2 --seeds 0
     python -m studies.scratch cifar10 resnet20 --settings 0 1 2 3 4 --seeds 0 --from-maps
 
-Trainings: every setting under the first seed, then the other seeds under the first setting, each for the three models in turn; on two
-cores the first command takes an hour and a half to two hours, the second one hour, the third (images of 64 pixels) an hour and a half, and
-each has its table. Every finished training is kept, a killed one resumes from its last checkpoint: give the same command again.
-``--models`` adds the ablations of LFI-CAM (`studies.ablations`): equal weights, one learned 1x1 map, the 1x1 importance network, a plain
-network of as many parameters.
+Trainings: every setting under the first seed, then the other seeds under the first setting, each for the three models; on two cores the
+first command takes an hour and a half to two hours, the second one hour, the third (images of 64 pixels) an hour and a half, and each
+writes its own table. Every finished training is stored and a killed one resumes from its last checkpoint: repeat the command. ``--models``
+adds the ablations of LFI-CAM (`studies.ablations`): equal weights, one learned 1x1 map, the 1x1 importance network, a plain network of as
+many parameters.
 
-After each training the table is written anew: results/studies/scratch-<dataset>-<backbone>.csv, with "-e<epochs>" behind it for another
-number of epochs than usual, "-seeds" where only these differ though the data set has settings, and "-ablations" for other models, so
-that one table does not replace another. In a folder of the same name lie the maps of each training, of 500 test images (``--images``)
-evenly spaced over the list, at their native resolution (`results.write_maps`; all tables of CIFAR-10 come to 5 MB, to 7 MB with ablations
-under three seeds). Everything about maps is computed from these files: ``--from-maps`` does it anew, to the same bits, and trains nothing.
+After each training the table is written anew: results/studies/scratch-<dataset>-<backbone>.csv, with "-e<epochs>" appended for another
+number of epochs than usual, "-seeds" if only the seeds differ though the data set has settings, and "-ablations" for other models, so that
+no table replaces another. A folder of the same name has the maps of each training, of 500 test images (``--images``) evenly spaced over the
+list, at their native resolution (`results.write_maps`; all tables of CIFAR-10 come to 5 MB, to 7 MB with ablations under three seeds).
+Everything about maps is computed from these files: ``--from-maps`` recomputes it, to the same bits, without training.
 
-Rows of ``role`` "training": one a planned training and number, without a value until it is done. "pair": agreement of the maps of two
-finished trainings on the same test images (`map_stability`: IoU at the threshold, by LFI-CAM's script, at a fixed area, correlation; of
-the pair, of shuffled images, and the excess), for pairs that differ in the setting ("settings") or in the seed ("seeds"). "mean": mean,
-least and most over those pairs.
+Rows of ``role`` "training": one per planned training and number, without a value until it is done. "pair": agreement of the maps of two
+finished trainings on the same test images (`map_stability`: IoU at the threshold, by LFI-CAM's script, at a fixed area, correlation; of the
+pair, of shuffled images, and the excess), for pairs that differ in the setting ("settings") or in the seed ("seeds"). "mean": mean, least
+and most over those pairs.
 """
 
 import argparse
@@ -38,18 +38,19 @@ from torch import Tensor
 
 from cam_core import METHODS, Probe
 from cam_core.classifier import Classifier
-from cam_core.files import write_table
-from cam_core.learned import LfiCam, TrainingError, recipes
-from cam_core.learned.batches import as_float, in_memory
+from cam_core.learned import LfiCam
 from cam_core.maps import is_empty
 from cam_core.metrics import map_stability
 from reproduce import jobs, results, sources
+from reproduce.files import write_table
 from studies.ablations import LEARNS
 from studies.lfi_features import bare
+from training import TrainingError, recipes
+from training.batches import as_float, in_memory
 
 IMAGES = 500  # whose maps are published and compared: 50 of each of CIFAR-10's classes
 MODELS = ("plain", "lfi_cam", "abn")
-CHOOSES = ("lfi_cam", "lfi_cam[kernel=1]")  # have an importance network, whose weights differ from image to image
+CHOOSES = ("lfi_cam", "lfi_cam[kernel=1]")  # models with an importance network, whose weights differ between images
 DATASETS = ("cifar10", "cifar100", "stl10", "cat_dog", "drawn_imagenet", "drawn_cub")
 Row = dict[str, object]
 Explains = Callable[[Probe], Tensor]
@@ -73,7 +74,7 @@ class Done:
 
 
 def plan(settings: Sequence[int], seeds: Sequence[int], models: Sequence[str] = MODELS) -> list[Training]:
-    """All trainings, those first without which nothing can be compared: contenders take turns, settings come before seeds."""
+    """All trainings, in an order that allows comparisons early: the models take turns, settings come before seeds."""
     ways = [(setting, seeds[0]) for setting in settings] + [(settings[0], seed) for seed in seeds[1:]]
     return [Training(model, setting, seed) for setting, seed in dict.fromkeys(ways) for model in models]
 
@@ -90,7 +91,7 @@ def pairs(trainings: Sequence[Training]) -> Iterator[tuple[str, Training, Traini
 
 
 def train(training: Training, dataset: str, name: str, root: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
-    """The trained model (plain: its classifier) and its summary; loaded if it is kept already."""
+    """The trained model (plain: its classifier) and its summary; loaded if it is stored already."""
     return LEARNS[training.model](dataset, name, root, seed=training.seed, setting=training.setting, **options)
 
 
@@ -111,7 +112,7 @@ def looked_at(name: str, model: Any, images: Tensor, batch: int = 100) -> dict[s
 
 @torch.no_grad()
 def effective_channels(model: LfiCam, images: Tensor, batch: int = 100) -> float:
-    """1 / sum of w², the number of channels that share FIN's weight, mean over images [N,3,H,W]: C where all weigh alike."""
+    """1 / sum of w², the effective number of channels that share FIN's weight, mean over images [N,3,H,W]: C if all weights are equal."""
     found: list[Tensor] = []
     hook = model.classifier.trunk.importance.register_forward_hook(lambda _module, _given, w: found.append(1 / w.double().square().sum(1)))
     try:
@@ -133,7 +134,7 @@ def finished(training: Training, images: Tensor, dataset: str, name: str, root: 
 
 
 def as_published(found: Done, ids: Sequence[str], file: Path) -> Done:
-    """The finished training with its maps as they are read back from ``file``, where they are written; ``ids`` of the images."""
+    """The finished training with its maps, written to ``file`` and read back; ``ids`` of the images."""
     results.write_maps(file, (ids, {key: maps.numpy() for key, maps in found.maps.items()}))
     return replace(found, maps=published_maps(file))
 
@@ -154,7 +155,8 @@ def published_maps(file: Path) -> dict[str, Tensor]:
 def training_rows(planned: Sequence[Training], done: dict[Training, Done], failed: dict[Training, str]) -> list[Row]:
     """Accuracy, seconds, effective channels and empty maps of every planned training, where its model has them.
 
-    ``state`` is "done", "failed" (``why``) or "not run". ``empty_maps``: how many of the model's own maps are constant, its attention off.
+    ``state`` is "done", "failed" (``why``) or "not run". ``empty_maps``: how many of the model's own maps are constant, so that its
+    attention has no effect.
     """
     rows: list[Row] = []
     for one in planned:
@@ -209,7 +211,7 @@ def mean_rows(paired: Sequence[Row], planned: Sequence[Training]) -> list[Row]:
 
 
 def remaining(planned: Sequence[Training], done: dict[Training, Done], failed: dict[Training, str]) -> float:
-    """Seconds that the trainings to come will take, by what those of the same model took, or of any model where it has none yet."""
+    """Expected seconds of the remaining trainings, from those of the same model, or of any model if it has none yet."""
     taken = [(one.model, found.summary["seconds"]) for one, found in done.items()]
     if not taken:
         return float("nan")
@@ -235,8 +237,8 @@ def study(
 ) -> pd.DataFrame:
     """Train all that is planned, one by one, and write ``out`` after each. ``limit``: maps of how many test images.
 
-    A training that diverges is recorded as failed and the others go on. While there is less than an earlier run had published, as long as
-    that is only being loaded again, the table stays what it was.
+    A training that diverges is recorded as failed and the others go on. The table is not rewritten while it would hold less than an earlier
+    run has published, that is, while finished trainings are loaded.
     """
     of = sources.source(dataset)
     data = jobs.spread(sources.images(dataset, root)(of.view), limit)
@@ -284,7 +286,7 @@ def from_maps(out: Path) -> pd.DataFrame:
 
 
 def told(training: Training, done: dict[Training, Done], failed: dict[Training, str]) -> str:
-    """One training in words, and what came of it."""
+    """One training in words, and its result."""
     found = f"accuracy {done[training].summary['accuracy']:.1f}" if training in done else f"failed ({failed[training]})"
     return f"{training.model}, setting {training.setting}, seed {training.seed}: {found}"
 

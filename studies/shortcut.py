@@ -1,16 +1,15 @@
-"""Does a map show that the network reads a planted mark? Drawn objects; a mark is all that tells one class from its twin.
+"""Does a map show that the network reads a planted mark? Drawn objects; only a mark distinguishes one class from its twin.
 
     python -m studies.shortcut [--seeds 1] [--class 0]
 
-The striped and the spotted creature of one shape are pooled and their training images dealt to the two labels by turns, so that nothing in
-the drawing tells the labels apart. One network learns from images where all of the first label, and no others, carry a mark in the corner;
-another from the same images and labels without any mark. L-CAM-Fm and L-CAM-Img learn on either. All are then shown the test images of the
-two classes with the mark drawn in, and without it, and explain the marked label: how much of each map lies on the mark's pixels, and how
-often its maximum does. What a method puts there *because* the network learned the mark is the difference between the two networks on the
-same marked images. (A mark beside a full cue is no bait: a network that does not need it hardly learns it.)
-Controls beside those that know no network: an L-CAM that has not learned, and the maps of the twin's label, which the mark speaks against.
-RISE is left out: 4000 passes an image would take hours.
-Results: results/studies/shortcut.csv, one row a number.
+The striped and the spotted creature of one shape are pooled and their training images assigned to the two labels alternately, so that
+nothing in the drawing distinguishes the labels. One network is trained on images in which exactly those of the first label have a mark in
+the corner; another on the same images and labels without any mark. L-CAM-Fm and L-CAM-Img are trained on both. All are then shown the test
+images of the two classes with the mark drawn in, and without it, and explain the marked label: how much of each map lies on the mark's
+pixels, and how often its maximum does. What a method puts there *because* the network learned the mark is the difference between the two
+networks on the same marked images. (A mark beside a full cue is no shortcut: a network that does not need it hardly learns it.) Additional
+controls: an untrained L-CAM, and the maps of the twin's label, against which the mark is evidence. RISE is left out: 4000 passes per image
+would take hours. Results: results/studies/shortcut.csv, one row a number.
 """
 
 import argparse
@@ -31,24 +30,25 @@ from tqdm import tqdm
 from cam_core import Probe
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset, inclusive_boxes
-from cam_core.files import write_table
-from cam_core.learned import LCam, Plain, recipes
-from cam_core.learned.batches import in_memory
-from cam_core.learned.recipes import L_CAM
-from cam_core.learned.store import trained
-from cam_core.learned.train import predict
+from cam_core.learned import LCam, Plain
 from cam_core.methods import Method, method
 from cam_core.metrics import EnergyPointingGame, MaximumInBox, Metric
 from cam_core.metrics.statistics import paired_difference, wilson
 from cam_core.protocol import PROTOCOLS, finish
 from data_scripts.draw import QUALITY, mark_box, redraw
 from reproduce import jobs, sources
+from reproduce.files import write_table
+from training import recipes
+from training.batches import in_memory
+from training.loop import predict
+from training.recipes import L_CAM
+from training.store import trained
 
 OUT = sources.HOME / "results/studies/shortcut.csv"
 NAME = "drawn_imagenet"
 POSTHOC = ("grad_cam", "grad_cam_pp", "cam", "layer_cam", "score_cam", "saliency")
 CONTROLS = ("mean_activation", "random_map", "center_gaussian", "all_ones")
-EPOCHS = (24, 20, 20)  # the network's: after the usual 8 it has learned the shapes, and the mark hardly; L-CAM's two: as many for both
+EPOCHS = (24, 20, 20)  # the network's (after the usual 8 it knows the shapes but hardly the mark), and the same for L-CAM's two
 Row = dict[str, object]
 Found = dict[tuple[str, str], Metric]  # (method, metric)
 
@@ -80,7 +80,7 @@ def twins(labels: Tensor, label: int) -> Tensor:
 
 
 def training_sets(data: Dataset, label: int) -> dict[str, dict[str, Tensor]]:
-    """The training images, the twins' labels dealt by turns: as they are ("without"), and with a mark in all of ``label`` ("with")."""
+    """The training images, the twins' labels assigned alternately: unchanged ("without"), and with a mark in all of ``label`` ("with")."""
     plain = in_memory(data, progress=False)
     numbers = twins(plain["labels"], label).nonzero()[:, 0]
     labels, images = plain["labels"].clone(), plain["images"].clone()
@@ -93,7 +93,7 @@ def training_sets(data: Dataset, label: int) -> dict[str, dict[str, Tensor]]:
 def learn(
     name: str, train: dict[str, Tensor], seed: int, epochs: tuple[int, int, int], store: Path | str = jobs.STORE
 ) -> tuple[Classifier, dict[str, LCam]]:
-    """The plain network, and L-CAM-Fm and L-CAM-Img on it; ``epochs`` of the three. No border: a shifted image would lose its mark."""
+    """The plain network, and L-CAM-Fm and L-CAM-Img on it; ``epochs`` of the three. Without random shifts, which could remove the mark."""
     options = {"seed": seed, "store": store, "device": "cpu", "progress": False}
     classes = int(train["labels"].max()) + 1
     recipe = recipes.scratch_recipe("plain", NAME, epochs[0]).shortened(epochs[0], pad=0)
@@ -107,7 +107,7 @@ def learn(
 
 
 def explainers(classifier: Classifier, learned: dict[str, LCam], seed: int) -> list[Method]:
-    """Everything that is asked: the learned maps, those of `POSTHOC`, and the controls."""
+    """All methods: the learned maps, those of `POSTHOC`, and the controls."""
     own = [Method(key, model.explain, "Gkartzonika et al., ECCVW", 2022, "1") for key, model in learned.items()]
     torch.manual_seed(seed)
     untrained = Method("random_l_cam", LCam(classifier).explain, "control: an untrained L-CAM", 0, "1", control=True)
@@ -142,7 +142,7 @@ def looked_at(
 
 
 def answers(classifier: Classifier, labels: Tensor, shown: dict[str, Tensor], label: int) -> list[Row]:
-    """What the network does: accuracy on the other classes, no mark shown; how many of the twins it calls ``label``, mark or not."""
+    """The network's answers: accuracy on the other classes without a mark; how many twins it calls ``label``, with and without the mark."""
     said = {key: predict(classifier, images).argmax(1) for key, images in shown.items()}
     pair = twins(labels, label)
     hits = {("accuracy", "without"): (said["without"] == labels)[~pair]}

@@ -1,12 +1,12 @@
-"""Which metrics can be trusted: where maps that are known to be right or wrong land under every metric.
+"""Which metrics can be trusted? The values of maps that are known to be right or wrong under every metric.
 
     python -m studies.trust [--images 40]
 
-On drawn data the pixels that decide the class, the cue, are known. Two networks are known to go by them: one trained on the drawn
-creatures, on the images where redrawing shows that it follows the cue and nothing else (`follows`), and one wired by hand that is blind to
-everything but the cue (`wired`). The cue's mask is then the right answer, and its inverse, noise and a map of ones are wrong ones. Cue
-localization, which compares maps of two classes and needs no network, is asked on the drawn birds. Writes results/studies/trust.csv, one
-row a network, map and metric; ``against_cue`` says whether the map is "better" or "worse" than the cue's mask (paired 95 % interval).
+On drawn data the pixels that decide the class, the cue, are known. Two networks are known to use them: one trained on the drawn creatures,
+on the images where redrawing shows that it follows the cue and nothing else (`follows`), and one built by hand that only sees the cue
+(`wired`). The cue's mask is then the right answer; its inverse, noise and a map of ones are wrong. Cue localization, which compares the
+maps of two classes and needs no network, is measured on the drawn birds. Writes results/studies/trust.csv, one row per network, map and
+metric; ``against_cue`` says whether the map is "better" or "worse" than the cue's mask (paired 95 % interval).
 """
 
 import argparse
@@ -33,7 +33,6 @@ from cam_core import METHODS, Probe, maps, metrics
 from cam_core.classifier import Classifier
 from cam_core.data import CUB200, Dataset, Example
 from cam_core.evaluate import evaluate
-from cam_core.files import write_table
 from cam_core.learned import lfi_backbone
 from cam_core.learned.plain import pooled_head
 from cam_core.methods import Method, method
@@ -43,6 +42,7 @@ from cam_core.protocol import PROTOCOLS, finish
 from cam_core.table import Table
 from data_scripts.draw import cue_mask, redraw
 from reproduce import jobs, sources
+from reproduce.files import write_table
 
 OUT = sources.HOME / "results/studies/trust.csv"
 CREATURES, BIRDS = "drawn_imagenet", "drawn_cub"
@@ -62,7 +62,7 @@ class Picture(NamedTuple):
     cue: Tensor
 
 
-Asked = tuple[Picture, Tensor, Tensor]  # a picture, what it looks like redrawn [V,3,H,W], and the answers [V] of one who follows the cue
+Asked = tuple[Picture, Tensor, Tensor]  # a picture, its redrawn versions [V,3,H,W], and the right answers [V] by the cue
 
 
 _redrawn = lru_cache(64)(redraw)  # both views look at the same pictures
@@ -74,7 +74,7 @@ def seen(dataset: Dataset, drawn_again: Image.Image | tv_tensors.Mask) -> Tensor
 
 
 def drawn(dataset: Dataset, index: int) -> Asked:
-    """A drawn creature; redrawn as every other class, and with everything else drawn anew."""
+    """A drawn creature, redrawn as every other class, and once with everything else redrawn."""
     example = dataset[index]
     name, others = example.image_id, [c for c in range(len(dataset.classes)) if c != example.label]
     cue = seen(dataset, tv_tensors.Mask(cue_mask(CREATURES, name)))
@@ -96,7 +96,7 @@ def tinted(dataset: Dataset, index: int) -> Asked:
 
 
 def follows(classifier: Classifier, picture: Picture, redrawn: Tensor, answers: Tensor) -> bool:
-    """Whether the answer is right, becomes the class of every other cue that is drawn in, and stays when all but the cue is drawn anew."""
+    """Whether the answer is right, changes to the class of every other cue that is drawn in, and stays if all but the cue is redrawn."""
     with torch.no_grad():
         found = classifier(torch.cat([picture.example.image[None], redrawn])).argmax(1)
     return found.tolist() == [picture.example.label, *answers.tolist()]
@@ -117,8 +117,8 @@ def tint(image: Tensor, cue: Tensor, label: int) -> Tensor:
 def wired() -> Classifier:
     """Four fixed 1x1 convolutions, one for each tint, means over cells of 8x8 pixels, global average pooling, one weight a class.
 
-    A detector's weights add up to zero and are at right angles to the other hues, so grey and the other tints give nothing at all; its
-    small threshold takes away what rounding leaves.
+    A detector's weights sum to zero and are orthogonal to the other hues, so that grey and the other tints give exactly 0; its small
+    threshold removes rounding errors.
     """
     detectors = nn.Conv2d(3, len(TINTS), 1)
     head = pooled_head(len(TINTS), len(TINTS))
@@ -135,14 +135,14 @@ def wired() -> Classifier:
 
 
 class Known:
-    """The cue's mask [B,H,W] of a probe's images, found by their content; changed images keep the mask of those whose place they take."""
+    """The cue's mask [B,H,W] of a probe's images, found by their content; changed images keep the mask of the original."""
 
     def __init__(self, pictures: Iterable[Picture]) -> None:
         self.masks = {picture.example.image.numpy().tobytes(): picture.cue.float() for picture in pictures}
         self.latest: Tensor | None = None
 
     def __call__(self, probe: Probe) -> Tensor:
-        """Float [B,H,W], 1 on the cue. ValueError for images that were never handed over."""
+        """Float [B,H,W], 1 on the cue. ValueError for unknown images."""
         found = [self.masks.get(image.numpy().tobytes()) for image in probe.images.contiguous()]
         if all(mask is not None for mask in found):
             self.latest = torch.stack([mask for mask in found if mask is not None])
@@ -172,7 +172,7 @@ EQUAL = "equal mean"
 
 
 def faithfulness() -> list[metrics.Metric]:
-    """Every metric that asks the network; at equal mean it is asked by `equal_mean`."""
+    """Every metric that needs the network; `equal_mean` measures them at equal mean."""
     erased = (metrics.RemoveAndClassify, metrics.CorrectAfterRemoval, metrics.CorrectAfterRandomRemoval)
     imputed = (metrics.RoadMorf, metrics.RoadLerf, metrics.RoadCombined)
     return [
@@ -188,7 +188,7 @@ def faithfulness() -> list[metrics.Metric]:
 
 
 def localization() -> list[metrics.Metric]:
-    """Every metric that asks the boxes."""
+    """Every metric that needs the boxes."""
     return [
         *(metrics.EnergyPointingGame(), metrics.MaximumInBox(), metrics.PixelPrecision()),
         *(metrics.FalseActivation(threshold, of) for threshold, of in product((0.2, 0.5), ("image", "active"))),
@@ -212,7 +212,7 @@ class Shown(TorchDataset[Example]):
 
 
 def pixels_and_points(table: Table, classifier: Classifier, pictures: Sequence[Picture], methods: Sequence[Method], batch: int = 8) -> None:
-    """Record in ``table`` what `evaluate` has no truth for: PxAP against the cue's mask, and the pointing game on the creature's boxes."""
+    """Record in ``table`` the metrics that `evaluate` cannot measure here: PxAP against the cue's mask, and the pointing game."""
     frozen, pixels, points = classifier.frozen(), metrics.PxAP(), metrics.PointingGame()
     finishing = PROTOCOLS[pixels.protocol].finishing
     for one, metric in product(methods, (pixels, points)):
@@ -232,9 +232,9 @@ def pixels_and_points(table: Table, classifier: Classifier, pictures: Sequence[P
 
 
 def equal_mean(classifier: Classifier, data: Callable[[str], Any], methods: Sequence[Method], mean: float, progress: bool = True) -> Table:
-    """Average Drop and what goes with it, of all the map, when each map is raised to the power that gives it this ``mean``.
+    """Average Drop and the metrics with it, of the whole map, each map raised to the power that gives it this ``mean``.
 
-    The study takes the mean share of the cue, which the mask has as it is: no power moves a map of zeros and ones.
+    The study takes the mean share of the cue, which is the mask's own mean: no power changes a map of zeros and ones.
     """
     brought = {one.at_mean(mean): one.name for one in methods}
     found = evaluate(classifier, data, list(brought), [metric() for metric in MASKED], progress=progress)
@@ -266,13 +266,13 @@ def every_candidate(views: dict[str, list[Picture]]) -> list[Method]:
 
 
 def cue_localization(dataset: CUB200, progress: bool = True) -> Table:
-    """The candidates as maps of every class of birds: the regions painted otherwise on it (`cue_mask`), and nothing for the label's own.
+    """The candidates as maps of every class of birds: the regions painted differently on it (`cue_mask`), zeros for the label's own.
 
-    The difference of two classes' maps is then the region that tells them apart, or what the candidate makes of it. Fake-CAM is the same
-    for every class and leaves nothing.
+    The difference between the maps of two classes is then the region that distinguishes them, as the candidate changes it. Fake-CAM is the
+    same for every class, so its difference is zero.
     """
     classes = range(len(dataset.classes))
-    untrained = lfi_backbone("resnet8", len(classes)).eval()  # asked for nothing but the size of its map
+    untrained = lfi_backbone("resnet8", len(classes)).eval()  # only the size of its map is used
     regions = {
         example.image.numpy().tobytes(): torch.stack(
             [seen(dataset, tv_tensors.Mask(cue_mask(BIRDS, example.image_id, against=c))) for c in classes]
@@ -311,7 +311,7 @@ def _power(maps: Callable[[Probe], Tensor], exponent: float, probe: Probe) -> Te
 
 
 def records(table: Table) -> pd.DataFrame:
-    """The table's numbers with the direction that is better and how each map stands to the cue's mask."""
+    """The numbers of the table with the better direction and each map's comparison with the cue's mask."""
     frame = table.records()
     frame = frame[frame.metric != "empty_maps"]
     found = [table.metrics[key] for key in zip(frame.method, frame.metric, frame.setting, strict=True)]
@@ -328,7 +328,7 @@ def _against(table: Table, name: str, metric: metrics.Metric) -> str:
 
 
 def verdict(low: float, high: float, *, higher: bool) -> str:
-    """What the interval of a difference says of the first: "better", "worse", or "" where it holds 0."""
+    """The verdict on the first map from the interval of the difference: "better", "worse", or "" if it contains 0."""
     low, high = (low, high) if higher else (-high, -low)
     return "better" if low > 0 else "worse" if high < 0 else ""
 
@@ -336,7 +336,7 @@ def verdict(low: float, high: float, *, higher: bool) -> str:
 def win_rows(table: Table, keep: str) -> pd.DataFrame:
     """Win %: how often a map has a strictly smaller drop than another one, mean over all others; one row a map.
 
-    The metric compares two maps (`metrics.wins`); a list of maps is put in order by its mean over pairs.
+    The metric compares two maps (`metrics.wins`); its mean over all pairs orders a list of maps.
     """
     names = list(dict.fromkeys(name for name, *_ in table.metrics))
     ids, first = table.metrics[CUE, "average_drop", keep].per_image()

@@ -85,9 +85,9 @@ def test_methods_of_one_target_share_one_gradient(root, classifier):
     """Three methods, two rules of the target: one backward pass through the head for each batch and its classes."""
     backward, differentiate = [], Probe._differentiate
 
-    def counted(self, score):
+    def counted(self, **options):
         backward.append(self.targets.tolist())
-        return differentiate(self, score)
+        return differentiate(self, **options)
 
     chosen = [METHODS[name] for name in ("grad_cam", "layer_cam", "hires_cam")]
     with pytest.MonkeyPatch.context() as patch:
@@ -212,7 +212,7 @@ def test_on_another_device_nothing_meets_the_cpu_and_no_number_moves(name, root,
     data = lambda view: kind(root, split, view, 64, 3)  # noqa: E731
     measured = {
         "ImageNet": [
-            *(metrics.AverageDrop(0.5), metrics.MapMean(protocol="score_cam"), metrics.Insertion(), metrics.Deletion(ties="random")),
+            *(metrics.AverageDrop(0.5), metrics.MapMean(protocol="score_cam"), metrics.Insertion(), metrics.Deletion()),
             *(metrics.TiedPixels(), metrics.RemoveAndClassify(), metrics.RoadCombined(), metrics.ADCC(), metrics.SensitivityN()),
             *(metrics.Infidelity(), metrics.MaxSensitivity(samples=1), metrics.EnergyPointingGame(), metrics.MaxBoxAccV2()),
             *(metrics.LocalizationError(0.2, top1=True), metrics.BoxIoU(0.2)),

@@ -186,7 +186,7 @@ class TestIncrementReadings:
         monkeypatch.setattr(probe, "score_masked", None)
         for weight, merged in expected.items():
             assert torch.equal(inc.phases(probe, found, weight=weight).merged, merged)
-        with pytest.raises(TypeError, match="scores were handed over, so masks would change nothing"):
+        with pytest.raises(TypeError, match="scores are given, so masks would have no effect"):
             inc.phases(probe, found, masks="gated")
 
     def test_the_three_phases_are_the_method(self):
@@ -388,7 +388,7 @@ class TestTransformers:
 
     def test_no_small_image_is_answered_and_the_sentence_says_what_to_take(self, vit):
         probe = Probe(vit, torch.rand(1, 3, 224, 224))
-        with pytest.raises(ValueError, match=r"vit_b_16 answers no input of 96 x 96 or less: take increment_cam\[full\]"):
+        with pytest.raises(ValueError, match=r"vit_b_16 accepts no input of 96 x 96 or less: take increment_cam\[full\]"):
             METHODS["increment_cam"](probe)
 
     def test_gradients_are_those_of_the_whole_network(self, vit):

@@ -12,9 +12,9 @@ from cam_core.data.example import Annotation, DataError, Dataset, View, folder, 
 class CUB200(Dataset):
     """``CUB_200_2011/``: ``images.txt`` and its companions, ``parts/``, ``attributes/``, ``segmentations/`` (a separate archive).
 
-    A part of the classes may be present: ``label`` counts the classes that have images (0..n-1), ``class_ids`` are their official ids
-    (from 1). ``class_attributes`` [n,A] holds the percentages of annotators, ``attribute_names`` their names
-    ("has_wing_color::blue"; the official archive has that file beside, not in, ``CUB_200_2011``). ``part_names`` has 15 entries.
+    Some classes may be missing: ``label`` counts the classes that have images (0..n-1), ``class_ids`` are their official ids (from 1).
+    ``class_attributes`` [n,A] holds the percentages of annotators, ``attribute_names`` their names ("has_wing_color::blue"; the official
+    archive has that file beside, not in, ``CUB_200_2011``). ``part_names`` has 15 entries.
     """
 
     def __init__(self, root: Path | str, split: str = "test", view: View = "squash", size: int = 224, limit: int | None = None) -> None:
@@ -72,6 +72,6 @@ class CUB200(Dataset):
 
 
 def families(classes: Sequence[str]) -> Tensor:
-    """Which classes are kin, bool [C,C]: row y marks those whose name ends in the same word as y's ("Sky Warbler", "Night Warbler")."""
+    """Families of classes, bool [C,C]: row y marks the classes whose name ends in the same word as y's ("Sky Warbler", "Night Warbler")."""
     last = [name.split()[-1] for name in classes]
     return torch.tensor([[one == other for other in last] for one in last])

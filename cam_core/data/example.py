@@ -1,9 +1,9 @@
-"""One annotated image, and what the three readers share: loading, checking, transforming, naming what they read."""
+"""One annotated image, and what all readers share: loading, checking, transforming, and digests."""
 
 import copy
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -23,7 +23,7 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # of what
 
 
 class DataError(ValueError):
-    """Data on disk is not what its layout promises; ``problems`` lists every finding, one line each."""
+    """Data on disk does not follow its layout; ``problems`` lists every finding, one line each."""
 
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -55,7 +55,7 @@ class Example:
 
 @dataclass
 class Annotation:
-    """What the files say about one image, before any view: the fields of `Example` in original pixels."""
+    """The annotations of one image as in the files: the fields of `Example` in original pixels."""
 
     path: Path
     label: int
@@ -68,7 +68,7 @@ class Annotation:
 
 
 class Dataset(TorchDataset[Example]):
-    """The common part of the readers. A reader fills ``ids``, ``classes`` and ``annotations`` and calls `_finish`."""
+    """The base class of the readers. A reader fills ``ids``, ``classes`` and ``annotations`` and calls `_finish`."""
 
     def __init__(self, root: Path | str, split: str, view: View = "crop", size: int = 224, limit: int | None = None) -> None:
         self.root, self.split, self.view, self.limit = Path(root), split, view, limit
@@ -79,7 +79,7 @@ class Dataset(TorchDataset[Example]):
         self.skipped: list[Path] = []
 
     def _images(self, folder: Path) -> list[Path]:
-        """`images_in` of a folder; what is skipped is said by `_finish`, once for the whole data set."""
+        """`images_in` of a folder; `_finish` warns about skipped files, once for the whole data set."""
         images, skipped = images_in(folder)
         self.skipped += skipped
         return images
@@ -107,7 +107,7 @@ class Dataset(TorchDataset[Example]):
         width, height = image.size
         boxes = _inside(item, width, height)
         soft = None if item.segmentation is None else _read_mask(item.segmentation, (height, width))
-        segmentation = None if soft is None else tv_tensors.Mask(soft > 0)  # any annotator counts
+        segmentation = None if soft is None else tv_tensors.Mask(soft > 0)  # one annotator is enough
         points = None if item.parts is None else tv_tensors.KeyPoints(item.parts[:, :2], canvas_size=(height, width))
         view_image, view_boxes, view_mask, view_points = self.transform(image, boxes, segmentation, points)
         example = Example(image_id, view_image.as_subclass(Tensor), item.label, size=(height, width), segmentation=view_mask)
@@ -120,7 +120,7 @@ class Dataset(TorchDataset[Example]):
         return example
 
     def part(self, wanted: slice) -> "Dataset":
-        """The images of the list that a slice takes."""
+        """The data set cut to a slice of its images."""
         other = copy.copy(self)
         other.ids, other.annotations = self.ids[wanted], self.annotations[wanted]
         other._finish()
@@ -150,7 +150,7 @@ def images_in(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def skipped_words(skipped: Sequence[Path]) -> str:
-    """What is said of files and folders that are no images."""
+    """The sentence about files and folders that are not images."""
     more = f" and {len(skipped) - 1} more" if len(skipped) > 1 else ""
     return f"skips {skipped[0].name}{more}, no image by its name: images end in {', '.join(ENDINGS)}"
 
@@ -158,9 +158,9 @@ def skipped_words(skipped: Sequence[Path]) -> str:
 def read_image(path: Path, *, upright: bool = False, behind: str | None = "white") -> Image.Image:
     """The RGB image of a file, decoded to the last byte; `DataError` names a file that is damaged, truncated or no image.
 
-    Pixels come as they are stored, because the benchmarks' boxes are drawn on these; ``upright`` turns them as the camera noted (EXIF),
-    for photographs of one's own. Values of more than 8 bits are scaled by the range of the file's type, floats must lie in [0, 1].
-    ``behind``: the colour behind what is transparent; None drops the transparency and keeps the colours stored.
+    Pixels are returned as stored, because the boxes of the benchmarks refer to these; ``upright`` rotates by the EXIF orientation, for a
+    user's own photographs. Values of more than 8 bits are scaled by the range of the file's type, floats must lie in [0, 1]. ``behind``:
+    the colour behind transparent pixels; None ignores the transparency and keeps the stored colours.
     """
     try:
         with Image.open(path) as image:
@@ -179,7 +179,7 @@ def read_image(path: Path, *, upright: bool = False, behind: str | None = "white
 
 
 def _eight_bits(path: Path, image: Image.Image, bits: int, signed: bool) -> Image.Image:
-    """An image of ``bits`` wide integers or of floats as one of 8 bits: Pillow would clip them. Others are returned as they are."""
+    """An image of ``bits``-bit integers or floats converted to 8 bits, which Pillow would clip. Others are returned unchanged."""
     kind = np.dtype(ImageMode.getmode(image.mode).typestr)
     if kind.itemsize == 1:
         return image
@@ -203,7 +203,7 @@ def _read_mask(path: Path, size: tuple[int, int]) -> Tensor:
 
 
 def _inside(item: Annotation, width: int, height: int) -> tv_tensors.BoundingBoxes | None:
-    """Boxes as tv_tensors; one pixel beyond the border is an official off-by-one and is cut, more is an error, and so is an empty box."""
+    """Boxes as tv_tensors. One pixel beyond the border (an official off-by-one) is clipped; more is an error, and so is an empty box."""
     if item.boxes is None:
         return None
     for number, (x0, y0, x1, y1) in enumerate(item.boxes.tolist()):
@@ -217,7 +217,7 @@ def _inside(item: Annotation, width: int, height: int) -> tv_tensors.BoundingBox
 
 
 def _keep_visible(example: Example, boxes: tv_tensors.BoundingBoxes) -> None:
-    """Boxes cut to the view; those with less than a pixel of width or height left go, with their labels and flags."""
+    """Clip the boxes to the view; boxes with less than one pixel of width or height left are removed, with their labels and flags."""
     height, width = example.image.shape[-2:]
     plain = boxes.as_subclass(Tensor).clamp(min=0).minimum(torch.tensor([width, height, width, height]))
     keep = ((plain[:, 2:] - plain[:, :2]) >= 1).all(1)
@@ -243,22 +243,14 @@ def inclusive_boxes(boxes: Tensor) -> Tensor:
 def wsol_boxes(example: Example, size: int = 224) -> Tensor:
     """The WSOL benchmark's boxes of the squashed image: int(coordinate * size / side) of the official integers; inclusive, int64 [m,4].
 
-    Its lists keep every coordinate below the side, so what reaches the side (CUB's x + w, VOC's 1-based xmax) ends in the last pixel.
+    Its lists keep every coordinate below the side, so a coordinate equal to the side (CUB's x + w, VOC's 1-based xmax) is moved to the last
+    pixel.
     """
     if example.official_boxes is None:
         raise ValueError(f"{example.image_id} has no boxes; use a split with boxes (ImageNet val, VOC2007, CUB)")
     height, width = example.size
     sides = torch.tensor([width, height, width, height])
     return (example.official_boxes * size // sides).clamp(0, size - 1)  # integers: exactly the truncation of the quotient
-
-
-def multi_hot(examples: Iterable[Example], num_classes: int) -> Tensor:
-    """Targets float [B,num_classes]: 1 where the view holds an object of the class, `difficult` ones included."""
-    rows = []
-    for example in examples:
-        labels = torch.tensor([example.label]) if example.box_labels is None or example.label >= 0 else example.box_labels
-        rows.append(torch.zeros(num_classes).index_fill(0, labels, 1.0))
-    return torch.stack(rows)
 
 
 def collate(examples: Sequence[Example]) -> dict[str, Any]:
@@ -268,17 +260,6 @@ def collate(examples: Sequence[Example]) -> dict[str, Any]:
         "labels": torch.tensor([example.label for example in examples]),
         "examples": list(examples),
     }
-
-
-def check(dataset: Dataset, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> list[str]:
-    """Every finding of a full pass over the images, one line each; empty when all can be read."""
-    problems: list[str] = []
-    for index in progress(range(len(dataset))):
-        try:
-            dataset[index]
-        except DataError as error:
-            problems += error.problems
-    return problems
 
 
 def folder(root: Path | str, name: str, *holds: str) -> Path:

@@ -16,10 +16,10 @@ KAGGLE = "ILSVRC/Data/CLS-LOC"
 class ImageNet(Dataset):
     """``ILSVRC2012/``: ``val/*.JPEG`` flat or ``val/<wnid>/``, ``train/<wnid>/``, ``LOC_synset_mapping.txt``, ``LOC_<split>_solution.csv``.
 
-    Images with their labels come from ``<split>.txt`` ("name label") if it is there, which may list a part of them; else from the folders
-    by class; else from the csv, which must then match the folder. Where two of them say a label, they must agree. "train256" is a list
-    ``train256.txt`` with its folder. ``classes`` follow the mapping file or, without it, the thousand folders' names in alphabetical
-    order (torchvision's). Boxes in the csv are inclusive pixels; images without a row have none.
+    Images and labels come from ``<split>.txt`` ("name label") if it exists (it may list some images only); else from the class folders;
+    else from the csv, which must then match the folder. If two of them give a label, they must agree. "train256" is a list ``train256.txt``
+    with its folder. ``classes`` follow the mapping file or, without it, the thousand folders' names in alphabetical order (torchvision's).
+    Boxes in the csv are inclusive pixels; images without a row have none.
     """
 
     def __init__(self, root: Path | str, split: str = "val", view: View = "crop", size: int = 224, limit: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Views: how an image reaches the network when a number is taken; boxes, mask and points go along."""
+"""Views: how an image is prepared for the network when a number is measured; boxes, mask and points are transformed with it."""
 
 import torch
 from torchvision import tv_tensors
@@ -11,8 +11,8 @@ def view(name: str, size: int = 224, resize: int | None = None, interpolation: s
     """The transform of a view; it ends in a float image [3,H,W] in [0, 1].
 
     "crop": short side to ``resize`` (default: 256/224 of ``size``), centre crop (torchvision's evaluation, L-CAM). "squash": to size x
-    size whatever the aspect (the WSOL benchmark). "original": nothing but the conversion. ``interpolation``: "bilinear" or "bicubic";
-    `Classifier` tells what its weights were trained with.
+    size, without keeping the aspect (the WSOL benchmark). "original": only the conversion. ``interpolation``: "bilinear" or "bicubic";
+    `Classifier.interpolation` is that of its weights.
     """
     by = {"interpolation": v2.InterpolationMode(interpolation), "antialias": True}
     if name == "crop":

@@ -17,7 +17,7 @@ OFFICIAL = {
 class VOC2007(Dataset):
     """``VOCdevkit/VOC2007/``: ``JPEGImages``, ``Annotations/*.xml``, ``ImageSets/Main``.
 
-    An image has several classes, so ``label`` is -1; `present` says what is explained in it. XML boxes are 1-based and inclusive.
+    An image has several classes, so ``label`` is -1; `present` lists those that are explained. XML boxes are 1-based and inclusive.
     ``classes`` are the twenty official ones where each has its list in ``ImageSets/Main``, else those that have one, in alphabetical order
     (VOC's own). A class's list is called ``<class>_<split>.txt`` and says 1, 0 (difficult) or -1 behind every image.
     """
@@ -87,7 +87,7 @@ class VOC2007(Dataset):
 
 
 def _classes(lists: Path) -> list[str]:
-    """The classes that have a list, whatever else lies beside these lists."""
+    """The classes that have a list; other files in the folder are ignored."""
     parted = ((*path.stem.rpartition("_")[::2], path) for path in visible(lists) if path.suffix == ".txt" and "_" in path.stem)
     found = {name: path for name, split, path in parted if path.with_stem(split).is_file()}
     if found.keys() >= OFFICIAL:

@@ -1,8 +1,8 @@
-"""ABN, the attention branch network (Fukui et al., CVPR 2019): a branch that classifies, and whose class maps make the attention.
+"""ABN, the attention branch network (Fukui et al., CVPR 2019): a branch that classifies and whose class maps give the attention.
 
-G [B,D,h,w] is the output of the last stage but one, K the number of classes. Attention branch: E [B,K,h,w] is rectified class evidence,
-its logits are averages of a 1x1 convolution of E, its map M [B,h,w] in (0, 1) a sigmoid of a 3x3 one. Perception branch: the network's
-own last stage and head on (1 + M) G. Loss: cross-entropy of both.
+G [B,D,h,w] is the output of the last stage but one, K the number of classes. Attention branch: E [B,K,h,w] is rectified class evidence, its
+logits are averages of a 1x1 convolution of E, its map M [B,h,w] in (0, 1) a sigmoid of a 3x3 one. Perception branch: the network's own last
+stage and head on (1 + M) G. Loss: sum of the cross-entropies of both.
 """
 
 import copy
@@ -19,10 +19,10 @@ from cam_core.probe import Probe
 
 
 class AttentionBranch(nn.Module):
-    """A last stage of its own at stride 1 ("own weights" of the same shape), BN, 1x1 to K classes, BN, ReLU; a class head and a map head.
+    """A copy of the last stage at stride 1 (with weights of its own), BN, 1x1 to K classes, BN, ReLU; then a class head and a map head.
 
-    The map head is 3x3, as in the released code and, by its author's word, in the published numbers (the paper's figure draws 1x1).
-    ``normed``: the first BN is applied; the release of ResNeXt declares it and leaves it out.
+    The map head is 3x3, as in the released code and, according to its author, for the published numbers (the paper's figure shows 1x1).
+    ``normed``: apply the first BN; the released ResNeXt defines it but does not apply it.
     """
 
     def __init__(self, stage: nn.Module, channels: int, num_classes: int, *, normed: bool = True) -> None:
@@ -45,7 +45,7 @@ class AttentionBranch(nn.Module):
 
 
 class BranchedTrunk(nn.Module):
-    """Normalised images -> the last stage's output for (1 + M) G; what the branch says comes out of `attend`."""
+    """Normalised images -> the last stage's output for (1 + M) G; `attend` also returns the outputs of the branch."""
 
     def __init__(self, features: nn.Module, branch: AttentionBranch, stage: nn.Module) -> None:
         super().__init__()
@@ -73,9 +73,9 @@ SPLITS = {
 class Abn(nn.Module):
     """A backbone (modules shared) with an attention branch. Trained from scratch; accuracy is the perception branch's.
 
-    The explained layer of ``classifier`` is the last stage, behind the attention. Given by name, torchvision's networks keep their stem of
-    stride 2 as in the paper (14x14 map at 224); beside LFI-CAM and its baseline take ``stem_stride`` 1 as there. A classifier has its own
-    number of classes and stem.
+    The explained layer of ``classifier`` is the last stage, after the attention. Given by name, torchvision's networks keep their stem of
+    stride 2 as in the paper (14x14 map at 224); for a comparison with LFI-CAM take its ``stem_stride`` 1. A classifier keeps its own number
+    of classes and stem.
     """
 
     name = "abn"

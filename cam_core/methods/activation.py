@@ -1,4 +1,4 @@
-"""Maps from the activations alone, or with the weights of the last layer. A is [B,K,h,w]."""
+"""Maps from the activations A [B,K,h,w] alone, or from A and the weights of the last layer."""
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ def weighted_sum(weights: Tensor, activations: Tensor) -> Tensor:
 def cam(probe: Probe, *, bias: bool = False) -> Tensor:
     """CAM (Zhou et al., CVPR 2016, eq. 2): ``sum_k W_ck A_k``, signed, the class's bias left out.
 
-    ``bias``: added to every place, as CALM's release has it ("vanilla"). ValueError if the head is not global average pooling and one
-    linear layer.
+    ``bias``: add the class's bias at every position, as in CALM's release ("vanilla"). ValueError if the head is not global average pooling
+    and one linear layer.
     """
     last = linear_head(probe.classifier, probe.activations.shape[1])
     weights, dtype = last.weight.detach()[probe.targets], probe.activations.dtype
@@ -27,8 +27,9 @@ def cam(probe: Probe, *, bias: bool = False) -> Tensor:
 def eigen_cam(probe: Probe, *, centred: bool = False) -> Tensor:
     """Eigen-CAM (Muhammad & Yeasin, IJCNN 2020): the activations [hw,K] projected on their first principal vector, whatever the class.
 
-    From the smaller of the two Gram matrices, in float64. A singular vector has no sign: the map's sum is made positive (with A >= 0 it
-    is then nowhere negative). ``centred``: as pytorch-grad-cam, each channel's mean taken off first; the larger extreme is made positive.
+    From the smaller of the two Gram matrices, in float64. A singular vector has no sign: the map's sum is made positive (with A >= 0 it is
+    then nowhere negative). ``centred``: as in pytorch-grad-cam, each channel's mean is subtracted first, and the larger extreme is made
+    positive.
     """
     a = probe.activations.double().flatten(2).mT  # [B,hw,K]
     a = a - a.mean(1, keepdim=True) if centred else a
@@ -44,5 +45,5 @@ def eigen_cam(probe: Probe, *, centred: bool = False) -> Tensor:
 
 
 def mean_activation(probe: Probe) -> Tensor:
-    """Control: the plain mean over channels. It knows where the network is active and nothing of the class."""
+    """Control: the mean over channels. It shows where the network is active, whatever the class."""
     return probe.activations.mean(1)

@@ -1,8 +1,8 @@
-"""Score-CAM within a budget of passes (ours): some channels are passed, the weights of the others are predicted from them.
+"""Score-CAM with a budget of passes (ours): some channels are scored, and the weights of the others are predicted from these scores.
 
 The score of a masked image is a smooth function of its mask of h x w numbers, so a Gaussian process over the min-maxed masks, with the
-passed channels as its observations, predicts the others. Authors' form of Score-CAM throughout: `score_cam`, to which it tends as the
-budget grows. In results it never goes by the exact method's name.
+scored channels as its observations, predicts the others. It approximates the authors' form, `score_cam`, and approaches it as the budget
+grows. In results it has a name of its own.
 """
 
 import torch
@@ -13,11 +13,11 @@ from cam_core.methods.activation import weighted_sum
 from cam_core.methods.perturbation import channel_scores
 from cam_core.probe import Probe
 
-NOISE = 1e-4  # of the prior variance: the score is exact, this only keeps the equations well posed
+NOISE = 1e-4  # of the prior variance: scores are exact, this only keeps the equations well conditioned
 
 
 def score_cam_budget(probe: Probe, passes: int = 64) -> Tensor:
-    """Map [B,h,w] like Score-CAM's for ``passes`` passes an image."""
+    """Approximate Score-CAM [B,h,w] with ``passes`` passes per image."""
     a = probe.activations
     masks = maps.min_max(a).flatten(2).double()
     chosen = order(a, masks, passes)[:, :passes]
@@ -26,7 +26,7 @@ def score_cam_budget(probe: Probe, passes: int = 64) -> Tensor:
 
 
 def score_cam_until(probe: Probe, accuracy: float = 0.99, start: int = 32) -> Tensor:
-    """Map [B,h,w] like Score-CAM's: ``start`` passes, doubled until the process's own error promises a correlation of ``accuracy``."""
+    """Approximate Score-CAM [B,h,w]: ``start`` passes, doubled until the predicted correlation with the exact map reaches ``accuracy``."""
     a = probe.activations
     masks, useful = maps.min_max(a).flatten(2).double(), ~maps.is_empty(a)
     ranked, heat = order(a, masks), torch.zeros_like(a[:, 0])
@@ -47,8 +47,8 @@ def score_cam_until(probe: Probe, accuracy: float = 0.99, start: int = 32) -> Te
 def order(activations: Tensor, masks: Tensor, count: int = 1024) -> Tensor:
     """Which channel passes first, second, ...: [B,K] from activations [B,K,h,w] and masks [B,K,hw].
 
-    Greedily the channel whose weight is least certain, times the norm of A_k, which asks no score beforehand (pivoted Cholesky of the
-    weighted kernel); exact for the first ``count``. Constant channels come last.
+    Greedy: next comes the channel whose weight is least certain, times the norm of A_k; no scores are needed (pivoted Cholesky of the
+    weighted kernel). Exact for the first ``count``. Constant channels come last.
     """
     norms = torch.where(maps.is_empty(activations), 0.0, activations.flatten(2).double().norm(dim=2))
     return torch.stack([_pivots(kernel(m) * n * n[:, None], count) for m, n in zip(masks, norms, strict=True)])
@@ -92,7 +92,7 @@ def predicted(masks: Tensor, chosen: Tensor, scores: Tensor, useful: Tensor) -> 
 
 
 def promised(activations: Tensor, masks: Tensor, chosen: Tensor, scores: Tensor) -> Tensor:
-    """Correlation [B] with the exact map that the process expects of its own: from the posterior covariance of the unpassed weights."""
+    """Expected correlation [B] with the exact map, from the posterior covariance of the weights that were not scored."""
     out = []
     for a, m, index, y in zip(activations, masks, chosen, scores, strict=True):
         covariance, flat = kernel(m), a.flatten(1).double()

@@ -10,12 +10,12 @@ from cam_core.probe import Probe
 
 
 def image_seeds(probe: Probe, seed: int) -> list[int]:
-    """A seed for every image [B], from ``seed`` and the image's content: a draw then differs between images and not between batches."""
+    """A seed for every image [B], from ``seed`` and the image's content, so that draws differ between images but not with the batches."""
     return [zlib.crc32(image.cpu().numpy().tobytes(), seed) for image in probe.images]
 
 
 def random_map(probe: Probe, seed: int = 0) -> Tensor:
-    """Uniform noise [B,h,w] at the activations' resolution, drawn from ``seed`` and the image, so that batches do not matter."""
+    """Uniform noise [B,h,w] at the activations' resolution, drawn from ``seed`` and the image, independent of the batches."""
     size = probe.activations.shape[-2:]
     noise = [torch.rand(size, generator=torch.Generator().manual_seed(s)) for s in image_seeds(probe, seed)]
     return torch.stack(noise).to(probe.activations, non_blocking=True)
@@ -30,7 +30,7 @@ def center_gaussian(probe: Probe) -> Tensor:
 
 
 def all_ones(probe: Probe) -> Tensor:
-    """Ones everywhere [B,H,W]: the image is shown as it is."""
+    """Ones everywhere [B,H,W]: nothing of the image is hidden."""
     return torch.ones_like(probe.images[:, 0])
 
 

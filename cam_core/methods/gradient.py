@@ -10,7 +10,7 @@ from cam_core.classifier import Classifier
 from cam_core.methods.activation import weighted_sum
 from cam_core.probe import Probe
 
-# The stages whose maps LayerCAM fuses, from shallow to deep, rectified; those behind the explained layer are left out.
+# The stages whose maps LayerCAM fuses, from shallow to deep, after their ReLU; stages after the explained layer are left out.
 _RESNET = ("layer1", "layer2", "layer3", "layer4")
 STAGES = {
     "resnet": _RESNET, "resnext": _RESNET, "wide_resnet": _RESNET,
@@ -36,8 +36,8 @@ def xgrad_cam(probe: Probe) -> Tensor:
 def grad_cam_pp(probe: Probe) -> Tensor:
     """Grad-CAM++ (Chattopadhay et al., WACV 2018, eq. 5, 11-12, 19), on Y = exp(logit).
 
-    ``alpha = g² / (2 g² + g³ sum A)`` (denominator 0 counts as 1), ``w_k = sum alpha ReLU(g)``, ``ReLU(sum_k w_k A_k)``; in float64,
-    g² being about 4e-7 on a ResNet. The factor exp(logit) scales the whole map and is left out. Not free of the scale of g.
+    ``alpha = g² / (2 g² + g³ sum A)`` (denominator 0 counts as 1), ``w_k = sum alpha ReLU(g)``, ``ReLU(sum_k w_k A_k)``; in float64, g²
+    being about 4e-7 on a ResNet. The factor exp(logit) scales the whole map and is left out. The map depends on the scale of g.
     """
     g, a = probe.gradients().double(), probe.activations.double()
     alpha = _over(g**2, 2 * g**2 + g**3 * a.sum((2, 3), keepdim=True))

@@ -1,4 +1,4 @@
-"""Increment-CAM (IEEE Access 2024) in our reading R1. Only the abstract could be read: every choice below that is ours is a keyword.
+"""Increment-CAM (IEEE Access 2024) in our reading R1. We could read only the abstract: every choice below that is ours is a keyword.
 
 s is min-max, p_c the probability of the target, x_d the image reduced to the size h x w of the map.
 
@@ -6,8 +6,8 @@ s is min-max, p_c the probability of the target, x_d the image reduced to the si
     Phase 2  L2 = ReLU(sum_k w_k A_k), w_k = p_c(s(A_k) · x_d) - p_c(0) where alpha_k > 0: Score-CAM at low resolution
     Phase 3  M = s(ReLU(s(L1) / 2 + s(L2) / 2))
 
-Expects rectified activations (A >= 0), so that s(alpha A) = s(A) for alpha > 0. The explained layer is the classifier's choice, the class
-the probe's, and what follows at image size the protocol's. The search over other readings is `studies.increment_cam`.
+Expects rectified activations (A >= 0), so that s(alpha A) = s(A) for alpha > 0. The classifier sets the explained layer, the probe the
+class, and the protocol the finishing at image size. `studies.increment_cam` searches over other readings.
 """
 
 import inspect
@@ -24,13 +24,13 @@ from torchvision.transforms.functional import gaussian_blur
 from cam_core import maps
 from cam_core.methods.activation import weighted_sum
 from cam_core.methods.gradient import grad_cam
-from cam_core.methods.perturbation import of_target
+from cam_core.options import one_of
 from cam_core.probe import Probe
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What the network says of reduced images: with everything masked [:, 0], unmasked [:, 1], under each channel [:, 2:]."""
+    """Scores of the reduced images: fully masked [:, 0], unmasked [:, 1], under the mask of each channel [:, 2:]."""
 
     selected: Tensor  # [B,K], the channels that were scored; NaN stands for the others
     probability: Tensor  # [B,2+K] of the target
@@ -40,7 +40,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Phases:
-    """What each phase found. Maps [B,h,w]; ``increments``, the weights w [B,K], are NaN for channels that were not scored."""
+    """The result of each phase. Maps [B,h,w]; ``increments``, the weights w [B,K], are NaN for channels that were not scored."""
 
     grad_cam: Tensor
     low_resolution_score_cam: Tensor
@@ -49,7 +49,7 @@ class Phases:
     scores: Scores
 
     def diagnostics(self) -> dict[str, Tensor]:
-        """What Phase 2 had to go by, [B] each; without these its contribution cannot be judged.
+        """What Phase 2 is based on, [B] each; needed to judge its contribution.
 
         ``effective_channels``: (sum |w|)² / sum w², 1 if a single channel decides, the number scored if all weigh alike. ``correlation``
         of the two maps that are merged: NaN where one is constant.
@@ -78,14 +78,14 @@ def phases(
     rectify: bool = True,
     **options: Any,
 ) -> Phases:
-    """All three phases, under the options of `phase_two`, `phase_three` and, unless its ``scores`` are handed over, of `score`.
+    """All three phases, under the options of `phase_two`, `phase_three` and, unless ``scores`` are given, of `score`.
 
-    ``rectify``: the ReLU of L1 and of L2. TypeError names an option that none has. ValueError if a map is not finite: such an image is an
-    error and no empty map.
+    ``rectify``: the ReLU of L1 and of L2. TypeError names an unknown option. ValueError if a map is not finite: that is an error, not an
+    empty map.
     """
     merging = {name: options.pop(name) for name in inspect.signature(phase_three).parameters.keys() & options.keys()}
     if scores is not None and options:
-        raise TypeError(f"scores were handed over, so {', '.join(options)} would change nothing: leave out one or the other")
+        raise TypeError(f"scores are given, so {', '.join(options)} would have no effect: leave out one or the other")
     scores = scores or score(probe, **options)
     first = _finite(phase_one(probe))
     second, w = phase_two(probe, scores, weight=weight, summed=summed)
@@ -113,9 +113,9 @@ def phase_two(probe: Probe, scores: Scores, *, weight: str | Tensor = "increment
     ``weight``: the "increment" of the probability over the all-masked image, signed; "rectified", its ReLU; "logit", the logit's increment;
     "probability"; "softmax" of the logits over the channels; or w itself. ``summed``: "activations" A_k or "masks" s(A_k).
     """
-    _known("summed", summed, "activations", "masks")
+    one_of("summed", summed, ("activations", "masks"))
     if isinstance(weight, str):
-        _known("weight", weight, *WEIGHTS)
+        one_of("weight", weight, WEIGHTS)
     w = (WEIGHTS[weight](scores) if isinstance(weight, str) else weight).masked_fill(~scores.selected, torch.nan)
     a = probe.activations if summed == "activations" else maps.min_max(probe.activations)
     return weighted_sum(torch.where(scores.selected, w, 0.0).to(a.dtype), a), w
@@ -141,7 +141,7 @@ def phase_three(
     channel, each over its largest magnitude (reading R3). ``sigma``: a Gaussian of that width, in cells, over the merged map; 0 none.
     ``regularise``: ReLU and min-max of the merged map.
     """
-    _known("merge", merge, "sum", "product", "max", "channels")
+    one_of("merge", merge, ("sum", "product", "max", "channels"))
     one, two = (maps.min_max(first), maps.min_max(second)) if rescale else (first, second)
     if merge == "sum":
         merged = weight_grad_cam * one + weight_score * two
@@ -168,19 +168,19 @@ def score(
     fill: str | Tensor = "mean",
     epsilon: float = 1e-12,
 ) -> Scores:
-    """Phase 2's passes: the reduced image x_d under every mask, under none, and nothing but the fill.
+    """The passes of Phase 2: the reduced image x_d under every mask, unmasked, and fully masked.
 
     ``resolution``: side of the square that enters the network: "literal" (preset LIT: h x w, or the smallest size it answers), 0 (h x w),
-    "image" (preset FULL) or pixels. ``path`` "map": image and masks meet at h x w and are enlarged together; "direct": both are resized
-    directly to the resolution. ``masks`` "channel": s(A_k); "gated": s(L1 · A_k). ``select`` "positive": Grad-CAM's weight is positive;
-    "all"; or which channels, bool [B,K]. A channel whose range is not above ``epsilon`` is never scored. ``reduce``: how the image is made
-    small, "area" or "bilinear". ``enlarge``: how what meets at h x w grows, "bilinear", "bicubic" or "nearest". ``fill`` of what a mask
-    hides: "mean" (0 in the normalised image), "black" or a colour.
+    "image" (preset FULL) or pixels. ``path`` "map": image and masks are multiplied at h x w and enlarged together; "direct": both are
+    resized directly to the resolution. ``masks`` "channel": s(A_k); "gated": s(L1 · A_k). ``select`` "positive": Grad-CAM's weight is
+    positive; "all"; or which channels, bool [B,K]. A channel whose range is not above ``epsilon`` is never scored. ``reduce``: how the
+    image is reduced, "area" or "bilinear". ``enlarge``: how the product at h x w is enlarged, "bilinear", "bicubic" or "nearest". ``fill``
+    of what a mask hides: "mean" (0 in the normalised image), "black" or a colour.
     """
-    _known("path", path, "map", "direct")
-    _known("masks", masks, "channel", "gated")
-    _known("reduce", reduce, "area", "bilinear")
-    _known("enlarge", enlarge, "bilinear", "bicubic", "nearest")
+    one_of("path", path, ("map", "direct"))
+    one_of("masks", masks, ("channel", "gated"))
+    one_of("reduce", reduce, ("area", "bilinear"))
+    one_of("enlarge", enlarge, ("bilinear", "bicubic", "nearest"))
     a, size = probe.activations, probe.activations.shape[-2:]
     side = _smallest_side(probe) if resolution == "literal" else max(probe.images.shape[-2:]) if resolution == "image" else int(resolution)
     enters = torch.Size(round(s * side / max(size)) for s in size) if side else size
@@ -190,7 +190,7 @@ def score(
     everything = torch.ones_like(a[:, :1])
     stacked = torch.cat([torch.zeros_like(everything), everything, maps.min_max(masked)], 1)
 
-    def mask(m: Tensor) -> Tensor:  # enlarging lowers a mask's maximum, so it is rescaled again; nothing and everything stay
+    def mask(m: Tensor) -> Tensor:  # enlarging lowers a mask's maximum, so it is rescaled again; constant masks are not
         return torch.where(maps.is_empty(m)[:, None, None], m[:, :1, :1], maps.min_max(maps.upsample(m, meets)))
 
     def enter(x: Tensor) -> Tensor:
@@ -204,20 +204,20 @@ def score(
         images=F.interpolate(probe.images, meets, mode=reduce),
         adapt=None if meets == enters else enter,
     ).double()
-    logit, whole = of_target(logits, probe), logits[:, 1]
-    return Scores(selected, of_target(logits.softmax(-1), probe), logit, (whole > logit[:, 1:2]).sum(1))
+    logit, whole = probe.of_target(logits), logits[:, 1]
+    return Scores(selected, probe.of_target(logits.softmax(-1)), logit, (whole > logit[:, 1:2]).sum(1))
 
 
 def _selected(probe: Probe, select: str | Tensor) -> Tensor:
     if isinstance(select, Tensor):
         return select
-    _known("select", select, "positive", "all")
+    one_of("select", select, ("positive", "all"))
     alpha = probe.gradients().mean((2, 3))
     return alpha > 0 if select == "positive" else torch.ones_like(alpha, dtype=torch.bool)
 
 
 def _smallest_side(probe: Probe) -> int:
-    """The first of 0 (h x w), 16, 32, 64, 96 that the network answers: 0 of ResNets and MobileNets, 32 of VGG and DenseNet."""
+    """The first of 0 (h x w), 16, 32, 64, 96 that the network accepts: 0 for ResNets and MobileNets, 32 for VGG and DenseNet."""
     for side in (0, 16, 32, 64, 96):
         reduced = F.interpolate(probe.images[:1], side or probe.activations.shape[-2:])
         try:
@@ -226,7 +226,7 @@ def _smallest_side(probe: Probe) -> int:
         except (RuntimeError, AssertionError):  # a transformer asserts its size
             continue
         return side
-    raise ValueError(f"{probe.classifier.name or 'the network'} answers no input of 96 x 96 or less: take increment_cam[full]")
+    raise ValueError(f"{probe.classifier.name or 'the network'} accepts no input of 96 x 96 or less: take increment_cam[full]")
 
 
 def _finite(heat: Tensor) -> Tensor:
@@ -248,8 +248,3 @@ def _blur(heat: Tensor, sigma: float) -> Tensor:
 def _over_largest(weights: Tensor) -> Tensor:
     largest = weights.abs().amax(1, keepdim=True)
     return weights / torch.where(largest == 0, 1.0, largest)
-
-
-def _known(option: str, value: str, *known: str) -> None:
-    if value not in known:
-        raise ValueError(f"{option} is {' or '.join(map(repr, known))}, got {value!r}")

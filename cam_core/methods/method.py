@@ -1,4 +1,4 @@
-"""The record of a method, and what can be made of it: a power of its map."""
+"""The record of a method, and variants of it: its map raised to a power or brought to a given mean."""
 
 import re
 from collections.abc import Callable
@@ -10,13 +10,12 @@ from torch import Tensor
 from cam_core import maps
 from cam_core.probe import Probe
 
-# As people write them; what is missing here is written with spaces.
+# Names as people write them; others are written with spaces instead of underscores.
 WRITTEN = {
     "cam": "CAM", "eigen_cam": "Eigen-CAM", "grad_cam": "Grad-CAM", "grad_cam_pp": "Grad-CAM++", "xgrad_cam": "XGrad-CAM",
     "hires_cam": "HiResCAM", "layer_cam": "LayerCAM", "score_cam": "Score-CAM", "ss_cam": "SS-CAM", "is_cam": "IS-CAM",
     "ablation_cam": "Ablation-CAM", "fd_cam": "FD-CAM", "group_cam": "Group-CAM", "rise": "RISE", "opti_cam": "Opti-CAM",
     "smooth_grad": "SmoothGrad", "var_grad": "VarGrad", "guided_backprop": "guided backprop", "increment_cam": "Increment-CAM",
-    "increment_cam_tuned": "Increment-CAM, tuned reading",
     "l_cam_fm": "L-CAM-Fm", "l_cam_img": "L-CAM-Img", "center_gaussian": "centre Gaussian", "fake_cam": "Fake-CAM",
 }  # fmt: skip
 
@@ -25,8 +24,9 @@ WRITTEN = {
 class Method:
     """A named function Probe -> raw maps [B,h,w] (signed, native resolution unless ``finished``).
 
-    ``passes``: what one explanation costs in forward passes of the whole network, in words where it depends on the layer ("K" = channels).
-    ``finished``: a control at image size in [0, 1], which skips the finishing. ``all_classes``: a shorter way to all classes' maps.
+    ``passes``: the cost of one explanation in forward passes of the whole network, as text, since it may depend on the layer ("K" =
+    channels). ``finished``: the map has image size and lies in [0, 1], so it is not finished again. ``all_classes``: a faster way to the
+    maps of all classes.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Method:
         return total
 
     def class_maps(self, probe: Probe) -> Tensor:
-        """Raw maps [B,C,h,w] of every class, whatever the probe's targets; for what compares two classes' maps."""
+        """Raw maps [B,C,h,w] of all classes, whatever the probe's targets; for metrics that compare the maps of two classes."""
         if self.all_classes is not None:
             return self.all_classes(probe)
         batch, classes = probe.logits.shape
@@ -87,7 +87,7 @@ class Method:
     def at_mean(self, mean: float) -> "Method":
         """The finished map (min-max, bilinear to image size) raised, image by image, to the power that gives it this ``mean``.
 
-        With AD and IC this takes away what a map gains by hiding little. A map that no power brings there keeps the nearest.
+        In AD and IC a map then gains nothing by hiding little. If no power gives this mean, the nearest is taken.
         """
         return replace(
             self,

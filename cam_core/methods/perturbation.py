@@ -20,20 +20,21 @@ def score_cam(probe: Probe) -> Tensor:
     """Score-CAM (Wang et al., CVPRW 2020) in the form of the authors' code: ``ReLU(sum_k p_c(x · H_k) A_k)``, K passes.
 
     p_c is the softmax probability, without the baseline of Definition 4 and without the softmax over channels of Algorithm 1, which
-    contradict each other. Constant channels are skipped. The sum is taken before upsampling, which is the same, both being linear.
+    contradict each other. Constant channels are skipped. The sum is taken before upsampling, which gives the same map, since both are
+    linear.
     """
     return weighted_sum(channel_scores(probe, ~maps.is_empty(probe.activations)), probe.activations).relu()
 
 
 def channel_scores(probe: Probe, useful: Tensor) -> Tensor:
     """p_c(x · H_k) [B,K] of the channels that are ``useful`` [B,K], 0 for the others."""
-    return torch.where(useful, of_target(_masked(probe, useful).softmax(-1), probe), 0.0)
+    return torch.where(useful, probe.of_target(_masked(probe, useful).softmax(-1)), 0.0)
 
 
 def score_cam_softmax(probe: Probe) -> Tensor:
     """Score-CAM as the libraries have it: the weights are a softmax over channels of the target's *logits* (any baseline cancels)."""
     useful = ~maps.is_empty(probe.activations)
-    return weighted_sum(_channel_softmax(of_target(_masked(probe, useful), probe), useful), probe.activations).relu()
+    return weighted_sum(_channel_softmax(probe.of_target(_masked(probe, useful)), useful), probe.activations).relu()
 
 
 def score_cam_l_cam(probe: Probe) -> Tensor:
@@ -42,15 +43,15 @@ def score_cam_l_cam(probe: Probe) -> Tensor:
     span = _span(a, probe.images.shape[-2:])
     useful = span > 0
     scaled = a / torch.where(useful, span, 1.0)[..., None, None]
-    weights = of_target(probe.score_masked(scaled, "mean", select=useful).softmax(-1), probe)
+    weights = probe.of_target(probe.score_masked(scaled, "mean", select=useful).softmax(-1))
     return weighted_sum(torch.where(useful, weights, 0.0), scaled).relu()
 
 
 def ss_cam(probe: Probe, samples: int = 35, sigma: float = 2.0, seed: int = 0) -> Tensor:
     """SS-CAM (Naidu & Michael 2020): softmax over channels of the mean logit over noisy masks ``H_k + N(0, sigma²)``; samples · K passes.
 
-    The noise is drawn at image size from ``seed``, the same for every channel and image (ours). sigma = 2 is TorchCAM's, on masks in
-    [0, 1]; without a paper at hand, doubt it.
+    The noise is drawn at image size from ``seed``, the same for every channel and image (ours). sigma = 2 is TorchCAM's, for masks in [0,
+    1]; we could not check it against the paper.
     """
     generator = torch.Generator().manual_seed(seed)
     size = probe.images.shape[-2:]
@@ -73,7 +74,7 @@ def _mean_over_masks(probe: Probe, changes: Iterable[Finish], samples: int) -> T
     useful = ~maps.is_empty(probe.activations)
     total = torch.zeros_like(probe.activations[:, :, 0, 0])
     for change in changes:
-        total += of_target(_masked(probe, useful, change), probe) / samples
+        total += probe.of_target(_masked(probe, useful, change)) / samples
     return weighted_sum(_channel_softmax(total, useful), probe.activations).relu()
 
 
@@ -84,7 +85,7 @@ def _masked(probe: Probe, useful: Tensor, change: Finish = lambda mask: mask) ->
 
 
 def _span(a: Tensor, size: torch.Size) -> Tensor:
-    """Maximum minus minimum [B,K] of each channel at image size, without holding all of them there."""
+    """Maximum minus minimum [B,K] of each channel at image size, computed 64 channels at a time to save memory."""
     each = [maps.upsample(part, size) for part in a.flatten(0, 1).split(64)]
     return torch.cat([part.amax((1, 2)) - part.amin((1, 2)) for part in each]).reshape(a.shape[:2])
 
@@ -95,13 +96,13 @@ def _span(a: Tensor, size: torch.Size) -> Tensor:
 def ablation_cam(probe: Probe) -> Tensor:
     """Ablation-CAM (Desai & Ramaswamy, WACV 2020): ``ReLU(sum_k (y - y_k) / |y| A_k)``, y_k the logit with channel k set to zero.
 
-    The head runs K times, the trunk once. The paper divides by y, which turns the map over where y < 0; |y| does not (ours), and the
-    scale falls away in finishing.
+    The head runs K times, the trunk once. The paper divides by y, which flips the sign of the map where y < 0; we divide by |y|. Finishing
+    removes the scale.
     """
     channels = probe.activations.shape[1]
     keep = 1 - torch.eye(channels, device=probe.activations.device, dtype=probe.activations.dtype)
-    without = of_target(probe.score_channels(keep.expand(len(probe.images), -1, -1)), probe)
-    y = of_target(probe.logits[:, None], probe)
+    without = probe.of_target(probe.score_channels(keep.expand(len(probe.images), -1, -1)))
+    y = probe.of_target(probe.logits[:, None])
     return weighted_sum((y - without) / torch.where(y == 0, 1.0, y.abs()), probe.activations).relu()
 
 
@@ -115,8 +116,8 @@ def fd_cam(probe: Probe, quantile: float = 0.95) -> Tensor:
     unit = a / torch.where((norm := a.norm(dim=2, keepdim=True)) == 0, 1.0, norm)
     cosines = unit @ unit.mT
     group = (cosines > cosines.quantile(quantile, dim=2, keepdim=True)).to(a.dtype)  # [B,K,K]
-    alone, without = (of_target(probe.score_channels(keep), probe) for keep in (group, 1 - group))
-    scores = alone + of_target(probe.logits[:, None], probe) - without
+    alone, without = (probe.of_target(probe.score_channels(keep)) for keep in (group, 1 - group))
+    scores = alone + probe.of_target(probe.logits[:, None]) - without
     s, g = (maps.min_max(values[:, None])[:, 0] for values in (scores, probe.gradients().mean((2, 3))))
     return weighted_sum(s.exp() * g - 0.5, probe.activations).relu()
 
@@ -145,12 +146,12 @@ def _group_cam(probe: Probe, groups: int, *, denoise: float, rectify: bool, norm
     if denoise:
         m = torch.where(m > m.flatten(2).quantile(denoise, dim=2)[..., None, None], m, 0.0)
     useful = ~maps.is_empty(m)
-    kernel = min(51, 2 * ((min(size) - 1) // 2) + 1)  # the blur reflects the border, which a tiny image does not have
+    kernel = min(51, 2 * ((min(size) - 1) // 2) + 1)  # the blur reflects the border, so the kernel must fit into a tiny image
     blurred = gaussian_blur(probe.images, [kernel, kernel], [50.0, 50.0])
-    masks = F.pad(m, (0, 0, 0, 0, 1, 0))  # first mask: nothing, that is the blurred image
+    masks = F.pad(m, (0, 0, 0, 0, 1, 0))  # first mask: all zeros, which gives the blurred image
     select = F.pad(useful, (1, 0), value=True)
     logits = probe.score_masked(masks, blurred, lambda mask: maps.min_max(maps.upsample(mask, size)), select=select)
-    p = of_target(logits.softmax(-1), probe)
+    p = probe.of_target(logits.softmax(-1))
     gain = torch.where(useful, p[:, 1:] - p[:, :1], 0.0)
     gain = gain.relu() if rectify else gain
     shown = maps.upsample(m, size)
@@ -167,7 +168,7 @@ def rise(probe: Probe, samples: int = 4000, cells: int = 7, share: float = 0.5, 
     for block in rise_masks(probe.images.shape[-2:], samples, cells, share, seed):
         masks = block.to(probe.images, non_blocking=True)
         logits = probe.score_masked(masks.expand(len(total), *masks.shape), "mean")
-        total += torch.einsum("bm,mhw->bhw", of_target(logits.softmax(-1), probe), masks)
+        total += torch.einsum("bm,mhw->bhw", probe.of_target(logits.softmax(-1)), masks)
     return total / (samples * share)
 
 
@@ -185,8 +186,8 @@ def rise_masks(size: torch.Size, samples: int, cells: int = 7, share: float = 0.
 def opti_cam(probe: Probe, steps: int = 50, lr: float = 0.1) -> Tensor:
     """Opti-CAM (Zhang et al. 2023): the convex combination of the channels whose mask raises the target's logit most; black fill.
 
-    ``S = sum_k softmax(u)_k ReLU(A_k)``, u from 0.5 by Adam on f_c(min_max(S) · x), ``steps`` passes with gradient to the image. Each
-    image is optimised by itself (the authors stop a batch by its sum).
+    ``S = sum_k softmax(u)_k ReLU(A_k)``, u from 0.5 by Adam on f_c(min_max(S) · x), ``steps`` passes with gradient to the image. Each image
+    is optimised on its own (the authors stop a whole batch by its summed loss).
     """
     a, size = probe.activations.relu(), probe.images.shape[-2:]
     with torch.inference_mode(mode=False), torch.enable_grad():
@@ -203,11 +204,6 @@ def opti_cam(probe: Probe, steps: int = 50, lr: float = 0.1) -> Tensor:
 
 
 # --- shared ----------------------------------------------------------------------------------------------------------------------------
-
-
-def of_target(scores: Tensor, probe: Probe) -> Tensor:
-    """Scores [B,M,C] -> those of each image's target [B,M]."""
-    return scores.gather(-1, probe.targets[:, None, None].expand(-1, scores.shape[1], 1))[..., 0]
 
 
 def _channel_softmax(scores: Tensor, useful: Tensor) -> Tensor:

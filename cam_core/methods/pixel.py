@@ -1,8 +1,7 @@
 """Maps [B,H,W] from gradients with respect to pixels: d(logit of the target) / d(normalised image), [B,3,H,W].
 
-Where a paper leaves three colours, the map is the largest magnitude over them (Simonyan et al.); integrated gradients are summed over
-them, so that the map adds up to the score. CALM's forms differ from the textbook's and stand under names of their own: they average
-magnitudes.
+If a paper gives one map per colour, ours is the largest magnitude over the colours (Simonyan et al.); integrated gradients are summed over
+them, so that the map adds up to the score. CALM's forms average magnitudes and have names of their own.
 """
 
 from collections.abc import Iterator
@@ -102,7 +101,7 @@ class _GuidedReLU(torch.autograd.Function):
 
 
 class _GuidedReLUs(TorchFunctionMode):
-    """While it lasts every ReLU is guided, module or function, in place or not; the network itself is not touched."""
+    """While active, every ReLU is guided, module or function, in place or not; the network itself is not changed."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         name = getattr(func, "__name__", "")

@@ -1,4 +1,4 @@
-"""Coherency, complexity and ADCC: what a method says of the image that its own map has masked."""
+"""Coherency, complexity and ADCC: a method explains an image once more after its own map has masked it."""
 
 import numpy as np
 import torch
@@ -6,8 +6,9 @@ from torch import Tensor
 
 from cam_core.maps import correlation
 from cam_core.metrics.agreement import Explain
-from cam_core.metrics.metric import Explaining, of_target
+from cam_core.metrics.metric import Explaining
 from cam_core.metrics.statistics import Array, mean, ratio
+from cam_core.options import one_of
 from cam_core.probe import Probe
 from cam_core.protocol import PROTOCOLS
 
@@ -24,7 +25,7 @@ class _Reexplained(Explaining):
 
     @property
     def shares(self) -> str:
-        """One second explanation serves all."""
+        """All three use the same second explanation."""
         return "reexplained"
 
     def _measure(self, maps: Tensor, probe: Probe, explain: Explain) -> Tensor:
@@ -35,12 +36,12 @@ class _Reexplained(Explaining):
         again = explain(second)
         self.refuse(again)
         coherency = ((1 + correlation(maps, again)) / 2).nan_to_num()
-        before, after = (of_target(one.probabilities, probe) for one in (probe, second))
+        before, after = (probe.of_target(one.probabilities) for one in (probe, second))
         return torch.stack([before, after, coherency, maps.double().mean((1, 2))], 1)
 
 
 class Coherency(_Reexplained):
-    """Mean coherency in percent, 0 to 100: does the method find the same again in what its map lets through (higher is better)."""
+    """Mean coherency in percent, 0 to 100: does the method give the same map for what its first map shows (higher is better)."""
 
     name = "coherency"
     higher_is_better = True
@@ -48,7 +49,7 @@ class Coherency(_Reexplained):
 
 
 class Complexity(_Reexplained):
-    """Mean complexity in percent, 0 to 100: how much of the image the map lets through (lower is better)."""
+    """Mean complexity in percent, 0 to 100: how much of the image the map shows (lower is better)."""
 
     name = "complexity"
     higher_is_better = False
@@ -66,8 +67,7 @@ class ADCC(_Reexplained):
 
     def __init__(self, averaging: str = "images") -> None:
         super().__init__()
-        if averaging not in ("images", "means"):
-            raise ValueError(f'{self.name}: averaging is "images" or "means", got {averaging!r}')
+        one_of("averaging", averaging, ("images", "means"))
         self.averaging = averaging
         self.setting = "" if averaging == "images" else "of means"
 

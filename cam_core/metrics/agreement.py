@@ -1,7 +1,7 @@
-"""Do a map's values say what its cells are worth, and does the map stay where it is when the image hardly moves.
+"""Do a map's values agree with the effect of its cells on the score, and is the map stable under small changes of the image?
 
-All at the resolution of the map's cells [B,h,w] (protocol "cells": raw values, finer maps averaged). A cell is removed by giving its pixels
-the mean colour; its worth is what the target's logit then loses.
+All at the resolution of the map's cells [B,h,w] (protocol "cells": raw values, finer maps averaged). A cell is removed by setting its
+pixels to the mean colour; its effect is the drop of the target's logit.
 """
 
 from collections.abc import Callable, Hashable
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cam_core.maps import correlation
 from cam_core.methods.control import image_seeds
-from cam_core.metrics.metric import Explaining, Metric, of_target
+from cam_core.metrics.metric import Explaining, Metric
 from cam_core.metrics.statistics import Array, ratio, total
 from cam_core.probe import Probe
 from cam_core.protocol import PROTOCOLS
@@ -21,15 +21,15 @@ Explain = Callable[[Probe], Tensor]  # a probe -> its maps, finished as the prot
 
 
 def losses(probe: Probe, removed: Tensor) -> Tensor:
-    """What the target's logit loses when a set of cells turns into the mean colour: sets bool [M,h,w] -> float64 [B,M]."""
+    """The drop of the target's logit when a set of cells is set to the mean colour: sets bool [M,h,w] -> float64 [B,M]."""
     size = probe.images.shape[-2:]
 
     def pixels(kept: Tensor) -> Tensor:
         return F.interpolate(kept[:, None], tuple(size), mode="nearest-exact")[:, 0]
 
     kept = (~removed).to(probe.images).expand(len(probe.images), *removed.shape)
-    after = of_target(probe.score_masked(kept, probe.colour(PROTOCOLS["cells"].fill), pixels).double(), probe)
-    return of_target(probe.logits.double(), probe)[:, None] - after
+    after = probe.of_target(probe.score_masked(kept, probe.colour(PROTOCOLS["cells"].fill), pixels).double())
+    return probe.of_target(probe.logits.double())[:, None] - after
 
 
 def _worth(maps: Tensor, removed: Tensor) -> Tensor:
@@ -81,8 +81,8 @@ class Infidelity(Metric):
     """Mean squared difference of the map's sum over a square of cells and the logit's loss without it (Yeh et al., NeurIPS 2019).
 
     All squares of 1 to ``sides`` cells count alike (the authors' square removal). 0 and up, lower is better, in squared logits; mean over
-    images. With ``scaled`` each map is first multiplied by the number that serves it best, as in the authors' code, since most maps have
-    no unit. Rows [B,2]: as it is, and scaled.
+    images. With ``scaled`` each map is first multiplied by the factor that minimises the difference, as in the authors' code, since most
+    maps have no unit. Rows [B,2]: as it is, and scaled.
     """
 
     name = "infidelity"
@@ -99,7 +99,7 @@ class Infidelity(Metric):
 
     @property
     def shares(self) -> Hashable:
-        """With and without the scale: the same squares."""
+        """The form with the scale and the one without use the same squares."""
         return "infidelity", self.sides
 
     def squares(self, height: int, width: int) -> Tensor:
@@ -127,11 +127,11 @@ class Infidelity(Metric):
 
 
 class MaxSensitivity(Explaining):
-    """How far the map moves when the image does: largest |a(x') - a(x)| / |a(x)|, Frobenius norms (Yeh et al., NeurIPS 2019).
+    """Largest change of the map when the image changes a little: |a(x') - a(x)| / |a(x)|, Frobenius norms (Yeh et al., NeurIPS 2019).
 
     0 and up, lower is better; mean over images. Of each image ``samples`` x' are drawn, each value within ``radius`` of the image's, in
-    units of [0, 1] (not clipped), from ``seed`` and the image, equal for all methods; the class stays. A map without content has no
-    relative change and is left out (`undefined`). Rows [B,2]: the change, and whether it is defined.
+    units of [0, 1] (not clipped), from ``seed`` and the image, equal for all methods; the class stays. Images whose map is zero everywhere
+    have no relative change and are left out. Rows [B,2]: the change, and whether it is defined.
     """
 
     name = "max_sensitivity"
@@ -168,7 +168,3 @@ class MaxSensitivity(Explaining):
     def value(self, rows: Array, weights: Array | None = None) -> Array:
         """Mean over the images whose map has content."""
         return ratio(total(rows[:, 0], weights), total(rows[:, 1], weights))
-
-    def undefined(self) -> int:
-        """How many of the recorded maps were zero everywhere."""
-        return int((self.per_image()[1][:, 1] == 0).sum())

@@ -1,4 +1,4 @@
-"""Boxes round the bright regions of a map beside the object's: MaxBoxAcc and V2, localization error, box IoU."""
+"""Boxes around the bright regions of a map, compared with the object's: MaxBoxAcc and V2, localization error, box IoU."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -13,6 +13,7 @@ from cam_core.metrics import components
 from cam_core.metrics.localization import Boxed
 from cam_core.metrics.metric import Rate
 from cam_core.metrics.statistics import Array, mean
+from cam_core.options import one_of
 from cam_core.protocol import Explained
 
 
@@ -30,7 +31,7 @@ def iou(boxes: ArrayLike, others: ArrayLike) -> Array:
 
 
 def quantize(maps: Tensor, calibration: str = "min_max") -> NDArray[np.uint8]:
-    """Maps [...,h,w] as the official evaluator stores them: rescaled, 255 times the value, truncated, in the map's own precision.
+    """Maps [...,h,w] as the official evaluator stores them: rescaled, times 255, truncated, in the precision of the map.
 
     ``calibration``: "min_max" (the benchmark) or "max" (what is below zero cut off, divided by the maximum: CAM's own form); see `rescale`.
     """
@@ -40,13 +41,12 @@ def quantize(maps: Tensor, calibration: str = "min_max") -> NDArray[np.uint8]:
 def rescale(maps: Tensor, calibration: str) -> Tensor:
     """Maps [...,h,w] brought into [0, 1]: by "min_max", by "max" (divided by the maximum), or by "clipping" alone.
 
-    Cut off at 0 and 1 afterwards; constant and non-finite maps become zeros under each (CALM's released code).
-    A map that is negative everywhere gives zeros under "max"; the release divides by the negative maximum and gives ones.
+    Values are clipped to [0, 1] afterwards; constant and non-finite maps become zeros (CALM's released code). A map that is negative
+    everywhere gives zeros under "max"; the release divides by the negative maximum and gives ones.
     """
     if calibration == "min_max":
         return map_ops.min_max(maps)
-    if calibration not in ("max", "clipping"):
-        raise ValueError(f"maps are calibrated by min_max, max or clipping, got {calibration!r}")
+    one_of("calibration", calibration, ("min_max", "max", "clipping"))
     top = maps.amax((-2, -1), keepdim=True)
     scaled = maps / torch.where(top > 0, top, 1.0) if calibration == "max" else maps
     return torch.where(map_ops.is_empty(maps)[..., None, None], 0.0, scaled.clamp(0, 1))
@@ -58,7 +58,7 @@ def largest_boxes(image: NDArray[np.uint8]) -> NDArray[np.int64]:
     Among equal areas OpenCV lists first the one whose first pixel comes last. A level without foreground gives [0, 0, 0, 0].
     """
     nodes = components.components(components.fill_holes(image))
-    rank = nodes[:, components.AREA] * 2.0**31 + nodes[:, components.FIRST]  # the area decides, then the first pixel; exact in float64
+    rank = nodes[:, components.AREA] * 2.0**31 + nodes[:, components.FIRST]  # by area, then by the first pixel; exact in float64
     best = components.best_node(nodes, rank)
     boxes = np.zeros((components.LEVELS, 4), np.int64)
     boxes[best >= 0] = _evaluator_boxes(nodes, image)[best[best >= 0]]
@@ -75,12 +75,12 @@ def best_iou(image: NDArray[np.uint8], boxes: ArrayLike, single: bool = False) -
     nodes = np.concatenate([components.components(image), components.holes(image)])
     overlap = iou(_evaluator_boxes(nodes, image), boxes).max(1)
     best = components.best_node(nodes, overlap)
-    nothing = iou([0, 0, 0, 0], boxes).max()  # what the evaluator says where it finds no contour
+    nothing = iou([0, 0, 0, 0], boxes).max()  # the evaluator's result without any contour
     return np.where(best >= 0, overlap[best] if len(overlap) else 0.0, nothing)
 
 
 def _evaluator_boxes(nodes: components.Nodes, image: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Boxes as the official evaluator takes them: x + w and y + h, one pixel too far except at the border, and then used inclusively."""
+    """Boxes as in the official evaluator: x + w and y + h, which is one pixel too far except at the border, then used as inclusive."""
     boxes = nodes[:, components.X0 : components.Y1 + 1].astype(np.int64)
     boxes[:, 2:] = np.minimum(boxes[:, 2:] + 1, [image.shape[1] - 1, image.shape[0] - 1])
     return boxes
@@ -93,7 +93,7 @@ class MaxBoxAcc(Boxed):
     [B,H,W] are min-maxed and quantised here; boxes [n,4] are inclusive x0, y0, x1, y1 in map pixels (the benchmark's own: truncated from
     the official integers). Its 1000 thresholds arange(0, 1, .001) reduce to the levels k = int(threshold * 255) = 0..254. Rows [B,255]:
     best IoU at each level, kept in float32, which still tells an IoU from the limits. A constant map gives the box [0, 0, 0, 0]. Its 95 %
-    interval holds the truth in 91 to 92 % on 30 to 128 images, in 94 % above (`studies/coverage.py`).
+    interval covers the true value in 91 to 92 % of simulations with 30 to 128 images, in 94 % with more (`studies/coverage.py`).
     """
 
     name = "max_box_acc"
@@ -134,14 +134,13 @@ class _AtThreshold(Boxed):
         super().__init__(protocol)
         if not 0 <= threshold < 1:
             raise ValueError(f"a threshold is a share of the map's maximum in [0, 1), got {threshold}")
-        if calibration not in ("min_max", "max"):
-            raise ValueError(f"a map is calibrated by min_max or by max before it is thresholded, got {calibration!r}")
+        one_of("calibration", calibration, ("min_max", "max"))
         self.threshold, self.calibration = threshold, calibration
         self.setting = f"{100 * threshold:g}%" + (" of max" if calibration == "max" else "")
 
     @property
     def shares(self) -> Hashable:
-        """One component tree serves every threshold."""
+        """All thresholds use the same component tree."""
         return "at threshold", self.calibration, self.protocol
 
     def _measure(self, maps: Tensor, boxes: Sequence[Tensor], correct: Tensor | Sequence[bool] | None = None) -> Tensor:
@@ -154,7 +153,7 @@ class _AtThreshold(Boxed):
         return best_iou(quantize(heat, self.calibration), boxes, single=True)
 
     def beside(self, explained: Explained, held: Sequence[int]) -> tuple[Any, ...]:
-        """Whether the prediction is the label, where one class is explained."""
+        """Whether the prediction is the label, if one class per image is explained."""
         predicted = explained.probe.logits.argmax(1).tolist()
         return () if self._several else ([predicted[i] == explained.examples[i].label for i in held],)
 
@@ -165,10 +164,10 @@ class _AtThreshold(Boxed):
 class LocalizationError(Rate, _AtThreshold):
     """Share of images (percent) whose box at a fixed threshold has an IoU below 50 % with every ground-truth box; lower is better.
 
-    GT-known (``top1`` False) shows the map of the label and asks for the box alone; top-1 also wants the prediction to be the label, so
-    ``correct`` must be handed over (where it is, the two maps are the same). Thresholds: 0.2 of the maximum (CAM, Zhou et al. 2016), 0.15
-    (Grad-CAM; LayerCAM). ``calibration`` "max" is the papers' own "of the maximum" and wants maps that were not rescaled before; after
-    "min_max", the benchmark's, the two agree. ``update(maps, boxes, correct)``: see `BoxIoU`. Rows [n,2]: IoU, correct.
+    GT-known (``top1`` False) uses the map of the label and only checks the box; top-1 also requires that the prediction is the label, so
+    ``correct`` must be passed (if it is correct, the two maps are the same). Thresholds: 0.2 of the maximum (CAM, Zhou et al. 2016), 0.15
+    (Grad-CAM; LayerCAM). ``calibration`` "max" is the papers' own "of the maximum" and needs maps that were not rescaled; "min_max" is the
+    benchmark's. ``update(maps, boxes, correct)``: see `BoxIoU`. Rows [n,2]: IoU, correct.
     """
 
     name = "localization_error"

@@ -1,9 +1,9 @@
-"""The bounding boxes of all contours of a map at all 255 thresholds, in one sweep and without OpenCV.
+"""The bounding boxes of all contours of a map at all 255 thresholds, in one pass over the pixels, without OpenCV.
 
 At level k the foreground of a uint8 image is img > k. The contours that `cv2.findContours(RETR_TREE)` lists there are the outlines of the
 8-connected components of the foreground and of the 4-connected holes in it (background that the frame does not reach). Going through the
 pixels from bright to dark, components only grow and merge, so a union-find carries each component's box from level to level: a component
-tree. Holes are components of the inverted image. Rows of the result are *nodes*: a component that stays as it is over a range of levels.
+tree. Holes are components of the inverted image. Rows of the result are *nodes*: a component that does not change over a range of levels.
 """
 
 import numpy as np
@@ -33,31 +33,31 @@ def holes(image: Image) -> Nodes:
     """Nodes of the 4-connected background components that do not reach the frame; the box is that of the contour around them."""
     inverted = np.pad(np.pad(255 - image, 1, constant_values=255), 1)
     nodes = _nodes(inverted, False)
-    nodes = nodes[nodes[:, X0] > 1]  # all but the one that holds the frame
+    nodes = nodes[nodes[:, X0] > 1]  # all but the one that touches the frame
     nodes[:, [LOW, HIGH]] = 254 - nodes[:, [HIGH, LOW]]
-    nodes[:, X0 : Y1 + 1] -= np.array([3, 3, 1, 1], np.int32)  # two of padding, and the contour runs on the foreground: one more each way
+    nodes[:, X0 : Y1 + 1] -= np.array([3, 3, 1, 1], np.int32)  # 2 of padding, 1 since the contour is on the foreground
     return nodes
 
 
 def _nodes(image: Image, eight: bool) -> Nodes:
-    """Nodes in the coordinates of ``image``, whose outermost pixels must be 0: never foreground, they save the look at the border."""
+    """Nodes in the coordinates of ``image``, whose outermost pixels must be 0, so that no border check is needed."""
     flat, width = image.ravel(), image.shape[1]
     order = np.argsort(255 - flat, kind="stable")[: np.count_nonzero(flat)]  # bright to dark
     around = np.array([-width, -1, 1, width, -width - 1, -width + 1, width - 1, width + 1])[: 8 if eight else 4]
-    state, nodes = np.zeros((2, flat.size, 8), np.int32)  # there is room: every node has a pixel that began it
+    state, nodes = np.zeros((2, flat.size, 8), np.int32)  # large enough: every node starts at another pixel
     count = _sweep(flat, width, order, around, np.full(flat.size, -1, np.int32), state, nodes)
     return np.array(nodes[:count])
 
 
 def fill_holes(image: Image) -> Image:
-    """The image whose foreground at every level is the original's with its holes filled: the lowest pass from the frame to each pixel."""
+    """The image whose foreground at every level is the original's with its holes filled (minimax path from the frame to each pixel)."""
     passed = np.full(image.size, 256)
     _flood(np.ascontiguousarray(image).ravel(), image.shape[1], passed, np.full(256, -1), np.empty(image.size, np.int64))
     return passed.astype(np.uint8).reshape(image.shape)
 
 
 def best_node(nodes: Nodes, score: ArrayLike) -> NDArray[np.int64]:
-    """For each level the index of the present node with the highest score [m], the first of equals; -1 where there is none. [255]"""
+    """For each level the index of the node with the highest score [m] there, the first of equals; -1 if there is none. [255]"""
     best = np.full(LEVELS, -1)
     _best(nodes, np.asarray(score, np.float64), best)
     return best
@@ -73,7 +73,7 @@ def _find(parent, p):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _close(nodes, count, state, root, level):  # type: ignore[no-untyped-def]
-    """Write down a component as it was above ``level``, unless it began there; its next form begins there."""
+    """Store a component as it was above ``level``, unless it began there; a new node of it begins at this level."""
     if state[root, HIGH] <= level:
         return count
     for column in range(8):
@@ -139,7 +139,7 @@ def _flood(flat, width, passed, first, following):  # type: ignore[no-untyped-de
             first[level] = following[p]
             for step in around:
                 q = p + step
-                if 0 <= q < flat.size and passed[q] == 256:  # a step over the border comes out on the border, which is reached
+                if 0 <= q < flat.size and passed[q] == 256:  # steps over the border end on the border, which is reached
                     passed[q] = max(level, flat[q])
                     following[q], first[passed[q]] = first[passed[q]], q
 

@@ -1,4 +1,4 @@
-"""Cue localization on CUB (CALM): does the difference of two classes' maps lie on the parts in which the classes differ?"""
+"""Cue localization on CUB (CALM): does the difference between the maps of two classes lie on the parts in which the classes differ?"""
 
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from cam_core.metrics.boxes import rescale
 from cam_core.metrics.metric import Annotated
 from cam_core.metrics.pixels import BINS, average_precision, pixel_histogram
 from cam_core.metrics.statistics import Array, ratio, total
+from cam_core.options import one_of
 from cam_core.protocol import PROTOCOLS
 
 PARTS = ("head", "back", "belly", "breast", "tail", "leg", "wing")
@@ -34,7 +35,7 @@ class ClassPair(NamedTuple):
 
 
 class Cue(NamedTuple):
-    """What one image offers: class, the part of each pixel (int [H,W]: index in PARTS, -1 outside the bird), the visible parts."""
+    """The cue of one image: class, the part of each pixel (int [H,W]: index in PARTS, -1 outside the bird), the visible parts."""
 
     label: int
     cells: Tensor
@@ -42,7 +43,7 @@ class Cue(NamedTuple):
 
 
 def part_of(attribute: str) -> str | None:
-    """The part an attribute speaks of, by the words in its name; None for the whole bird.
+    """The part that an attribute describes, by the words in its name; None for the whole bird.
 
     >>> part_of("has_bill_shape::dagger"), part_of("has_under_tail_color::red"), part_of("has_size::small_(5_-_9_in)")
     ('head', 'tail', None)
@@ -72,7 +73,7 @@ def class_pairs(attributes: ArrayLike, names: Sequence[str], counts: Collection[
 def bird_in_view(mask: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     """The bird, bool [H,W] of ``size``, of a segmentation uint8 [H0,W0] of the original image, squashed as CALM's release does it.
 
-    Pillow's bicubic resizing, then > 0: where the image shrinks, a pixel belongs to the bird if a little of it does.
+    Pillow's bicubic resizing, then > 0: in a reduced image a pixel belongs to the bird if any of it does.
     """
     resized = Image.fromarray(mask.cpu().numpy()).resize((size[1], size[0]), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.asarray(resized) > 0)
@@ -82,7 +83,7 @@ def cue(label: int, points: Tensor, bird: Tensor) -> Cue:
     """The cue of an image: every pixel of ``bird`` (bool [H,W]) goes to the part of the nearest visible key point.
 
     ``points`` [15,3] are x, y, visible in pixels of the view, truncated to integers; ties go to the first in the order head, back, belly,
-    breast, tail, legs, wings. ``bird`` is `bird_in_view` or, where no segmentation exists, the bounding box, and the metric is another one
+    breast, tail, legs, wings. ``bird`` is `bird_in_view` or, without a segmentation, the bounding box, which makes it another metric
     (`CueLocalization`).
     """
     if points.shape != (15, 3) or bird.ndim != 2:
@@ -111,10 +112,10 @@ class CueLocalization(Annotated):
     An image is measured for every pair that holds its class and has a differing part visible; its score is the difference of the two
     classes' maps, brought to the cells' size, absolute, calibrated; histograms are summed over the pair's images. Higher is better.
 
-    ``parts`` restricts the mean to pairs with that many differing parts. ``inside`` names what the cells were cut at: "segmentation", or
-    "box" where segmentations are missing, which is recorded as another metric. ``thresholds`` "even" or "log" and ``calibration``
-    "min_max", "max" or "clipping" (none but cutting off at 1) are free in the released code: its README takes log and clipping for CALM.
-    ``variant``, all with cells cut as in the release:
+    ``parts`` restricts the mean to pairs with that many differing parts. ``inside`` says how the cells were limited: by the "segmentation"
+    or, without one, by the "box", which is recorded as another metric. ``thresholds`` "even" or "log" and ``calibration`` "min_max", "max"
+    or "clipping" (none but cutting off at 1) are free in the released code: its README takes log and clipping for CALM. ``variant``, all
+    with cells cut as in the release:
 
     - "zeros kept": a precision for each pair, over all its pixels.
     - "per pair": the same over the binned pixels only: under log thresholds those below 10^-6.993, all exact zeros among them, vanish
@@ -123,7 +124,7 @@ class CueLocalization(Annotated):
       ``pairs``, groups of fewer differing parts included; the mean is over these running values. Its CAM is `cam[calm]`, with the bias of
       the class, which s(A) - s(B) keeps.
 
-    Settings that differ in ``parts`` or ``variant`` share one measure (`read_as`).
+    Settings that differ in ``parts`` or ``variant`` alone share one measure.
 
     ``update(maps [B,C,h,w], cues, ids=...)``: raw maps of all classes and one `Cue` per image. Rows [N, 2 + 2·1001], one for each (image,
     pair): position in the batch, pair, counts at negative and at positive pixels; kept under image * len(pairs) + pair.
@@ -148,13 +149,10 @@ class CueLocalization(Annotated):
         super().__init__()
         if not any(parts in (None, len(pair.parts)) for pair in pairs):
             raise ValueError(f"no pair of classes differs in {parts or 'any'} parts; class_pairs(...) gave {len(pairs)} pairs")
-        if inside not in ("segmentation", "box"):
-            raise ValueError(f'cells are cut at the "segmentation" or the "box", got {inside!r}')
-        for option, known, given in (
-            ("thresholds", THRESHOLDS, thresholds), ("calibration", CALIBRATIONS, calibration), ("variant", VARIANTS, variant)
-        ):  # fmt: skip
-            if given not in known:
-                raise ValueError(f"{option} is one of {', '.join(known)}, got {given!r}")
+        one_of("inside", inside, ("segmentation", "box"))
+        one_of("thresholds", thresholds, THRESHOLDS)
+        one_of("calibration", calibration, CALIBRATIONS)
+        one_of("variant", variant, VARIANTS)
         self.pairs, self.parts, self.stride, self.inside = list(pairs), parts, len(pairs), inside
         self.thresholds, self.calibration, self.variant = thresholds, calibration, variant
         self.name = "cue_localization" + ("_box" if inside == "box" else "")
@@ -164,22 +162,15 @@ class CueLocalization(Annotated):
 
     @property
     def shares(self) -> Hashable:
-        """The same pairs, calibration and thresholds, whatever the number of parts and the variant."""
+        """Metrics that differ only in the number of parts and the variant share a measure."""
         return self.name, tuple(self.pairs), self.thresholds, self.calibration
 
     def truth(self, example: Example, target: int) -> Cue:
-        """The parts' cells of a bird, cut at its segmentation or, where there is none, at its box."""
+        """The cells of a bird's parts, limited by its segmentation or, without one, by its box."""
         assert example.parts is not None
         size, mask = example.image.shape[-2:], example.official_mask
         bird = localization.inside(PROTOCOLS[self.protocol].boxes(example, target), size) if mask is None else bird_in_view(mask, size)
         return cue(example.label, example.parts, bird)
-
-    def read_as(self, variant: str, parts: int | None = None) -> "CueLocalization":
-        """The same rows, read in another way."""
-        options = {"thresholds": self.thresholds, "calibration": self.calibration, "variant": variant}
-        other = CueLocalization(self.pairs, parts, self.inside, **options)
-        other.ids, other.rows, other._update_count = self.ids, self.rows, self._update_count
-        return other
 
     def _measure(self, maps: Tensor, cues: Sequence[Cue]) -> Tensor:
         if maps.ndim != 4 or len(maps) != len(cues):
@@ -203,9 +194,9 @@ class CueLocalization(Annotated):
     def _keep(self, keys: Tensor, rows: Tensor) -> None:
         super()._keep(torch.where(keys < 0, keys, keys * self.stride + rows[:, 1].long()), rows)
 
-    def _counts(self, rows: Array, weights: Array | None = None) -> Iterator[tuple[int, Array, Array]]:
-        """For each recorded pair, in order, the counts [..., bins] at negative and at positive pixels that its value is taken from."""
-        first = int(self.thresholds == "log" and self.variant != "zeros kept")  # the bin that the official histogram has not
+    def counts(self, rows: Array, weights: Array | None = None) -> Iterator[tuple[int, Array, Array]]:
+        """For each recorded pair, in order, the counts [..., bins] at negative and at positive pixels from which its value is computed."""
+        first = int(self.thresholds == "log" and self.variant != "zeros kept")  # the bin that the official histogram lacks
         running: Array | float = 0.0
         for number in np.unique(rows[:, 1]).astype(int):
             own = rows[:, 1] == number
@@ -218,18 +209,9 @@ class CueLocalization(Annotated):
     def value(self, rows: Array, weights: Array | None = None) -> Array:
         """Mean over pairs of the PxAP of the histograms summed over images; pairs without a positive pixel are left out."""
         scores, defined = [], []
-        for _, negative, positive in self._counts(rows, weights):
+        for _, negative, positive in self.counts(rows, weights):
             scores.append(average_precision(negative, positive))
             defined.append(positive.any(-1))
         if not scores:
             raise ValueError(f"{self.name}: no recorded image belongs to a pair with {self.parts or 'some'} differing parts")
         return ratio(np.where(defined, scores, 0).sum(0), np.sum(defined, axis=0))
-
-    def by_pair(self) -> dict[ClassPair, tuple[float, int]]:
-        """For each pair of this number of parts with a positive pixel: its PxAP in percent and its number of images."""
-        _, rows = self.per_image()
-        return {
-            self.pairs[number]: (float(average_precision(negative, positive)), int((rows[:, 1] == number).sum()))
-            for number, negative, positive in self._counts(rows)
-            if positive.any()
-        }

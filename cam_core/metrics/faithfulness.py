@@ -1,4 +1,4 @@
-"""How the class probability answers when the image is shown through the map."""
+"""How the class probability changes when the image is masked by the map."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cam_core import maps as map_ops
-from cam_core.metrics.metric import Metric, Rate, of_target
+from cam_core.metrics.metric import Metric, Rate
 from cam_core.metrics.statistics import Array, common, ratio, total, wilson
 from cam_core.probe import Probe
 from cam_core.protocol import PROTOCOLS, Explained
@@ -16,11 +16,11 @@ from cam_core.protocol import PROTOCOLS, Explained
 class Masked(Metric):
     """The measure that Average Drop, Increase in Confidence, Average Gain and the map's mean share: one masked pass.
 
-    L-CAM's form: maps [B,H,W] in [0, 1] at image size; all but the highest ``keep`` of the pixels are muted (`maps.top_fraction`, the
-    survivors keep their soft values); the image in [0, 1] is multiplied by the map, what is lost is ``fill``: "black" or "mean" colour, by
-    default the protocol's.
-    Rows [B,3]: Y and O, the probability of the probe's target without and with the mask, and the mean of the map that was multiplied; [B,4]
-    where ``labels`` [B] are handed over and none is -1: how many classes stand above the label under the mask (`CorrectUnderMask`).
+    L-CAM's form: maps [B,H,W] in [0, 1] at image size; all but the highest ``keep`` of the pixels are set to 0 (`maps.top_fraction`; the
+    others keep their values); the image in [0, 1] is multiplied by the map and the rest filled with ``fill``: "black" or "mean" colour, by
+    default the protocol's. Rows [B,3]: Y and O, the probability of the probe's target without and with the mask, and the mean of the map
+    that was multiplied; [B,4] if ``labels`` [B] are given and none is -1: how many classes score above the label under the mask
+    (`CorrectUnderMask`).
 
     ``protocol`` "score_cam" with ``keep`` 0.5 is the form of Score-CAM's tables (half of the pixels go).
     """
@@ -29,17 +29,17 @@ class Masked(Metric):
         super().__init__()
         self.keep, self.fill, self.protocol = keep, fill or PROTOCOLS[protocol].fill, protocol
         if self.fill is None:
-            raise ValueError(f'{self.name}: the protocol {protocol!r} says no fill of what is masked; pass fill="black" or "mean"')
+            raise ValueError(f'{self.name}: the protocol {protocol!r} has no fill for masked pixels; pass fill="black" or "mean"')
         named = [f"{100 * keep:g}%", *([] if self.fill == "black" else [f"{self.fill} fill"]), *([] if protocol == "l_cam" else [protocol])]
         self.setting = " ".join(named)
 
     @property
     def shares(self) -> Hashable:
-        """One masked pass serves all metrics with the same ``keep`` and ``fill`` under one protocol."""
+        """Metrics with the same ``keep``, ``fill`` and protocol share one masked pass."""
         return "masked", self.keep, self.fill, self.protocol
 
     def measured(self, maps: Tensor, explained: Explained) -> tuple[Sequence[int], Tensor]:
-        """With the labels of the examples."""
+        """`measure` with the labels of the examples."""
         return explained.ids, self.measure(maps, explained.probe, [example.label for example in explained.examples])
 
     def _measure(self, maps: Tensor, probe: Probe, labels: Tensor | Sequence[int] | None = None) -> Tensor:
@@ -47,7 +47,7 @@ class Masked(Metric):
         self._refuse_range(maps)
         shown = map_ops.top_fraction(maps, self.keep)
         masked = probe.score_masked(shown[:, None].to(probe.images.dtype), probe.colour(self.fill))[:, 0].double().softmax(1)
-        before, after = of_target(probe.probabilities, probe), of_target(masked, probe)
+        before, after = probe.of_target(probe.probabilities), probe.of_target(masked)
         rows = [before, after, shown.double().mean((-2, -1)).to(before.device)]
         if labels is not None and bool((label := torch.as_tensor(labels)[:, None].to(masked.device)).min() >= 0):
             rows.append((masked > masked.gather(1, label)).sum(1).double())
@@ -55,7 +55,7 @@ class Masked(Metric):
 
 
 class AverageDrop(Masked):
-    """Mean of max(0, Y - O) / Y in percent (Grad-CAM++; lower is better). Hiding little wins: read `MapMean` beside it."""
+    """Mean of max(0, Y - O) / Y in percent (Grad-CAM++; lower is better). A map that hides little wins: read `MapMean` beside it."""
 
     name = "average_drop"
     higher_is_better = False
@@ -90,7 +90,7 @@ class AverageGain(Masked):
 
 
 class MapMean(Masked):
-    """Mean of the map that was multiplied, in percent: how much of the image it lets through. AD, IC and AG must be read beside it."""
+    """Mean of the map that was multiplied, in percent: how much of the image it shows. Read AD, IC and AG together with it."""
 
     name = "map_mean"
     higher_is_better = None
@@ -123,7 +123,7 @@ class CorrectUnderMask(Rate, Masked):
 
 
 class Wins(NamedTuple):
-    """In percent of ``n`` images: how often the first drop is the smaller one, with Wilson's interval, and how often both are equal."""
+    """In percent of ``n`` images: how often the first drop is smaller, with Wilson's interval, and how often both are equal."""
 
     value: float
     low: float
@@ -135,8 +135,7 @@ class Wins(NamedTuple):
 def wins(first: Metric, second: Metric, level: float = 0.95) -> Wins:
     """Win % (Grad-CAM++): how often ``first`` loses strictly less confidence than ``second``, on the images of both.
 
-    Of two `Masked` metrics. Ties (mostly images that lose nothing under either) count for neither and are reported; wins of both and ties
-    add up to 100.
+    Of two `Masked` metrics. Ties (mostly images without any drop) count for neither; the wins of both and the ties add up to 100.
     """
     if first.shares != second.shares:
         raise ValueError(f"win: one method was measured at {first.setting} and the other at {second.setting}; compare equal settings")

@@ -43,7 +43,7 @@ class Boxed(Annotated):
     needs = "boxes"
 
     def truth(self, example: Example, target: int) -> Tensor | None:
-        """The boxes; a crop may have lost them all."""
+        """The boxes; None if the crop contains none."""
         boxes = PROTOCOLS[self.protocol].boxes(example, target)
         return boxes if len(boxes) else None
 
@@ -57,7 +57,7 @@ class Boxed(Annotated):
 
 
 class InBoxes(Boxed):
-    """Pixels against the union of the boxes; under "energy_present" every class with a box is a row of its own."""
+    """Compares pixels with the union of the boxes; under "energy_present" every class with a box has its own row."""
 
     protocol = "energy"
 
@@ -71,9 +71,8 @@ class InBoxes(Boxed):
 class EnergyPointingGame(InBoxes):
     """Share of the map's energy that lies inside the union of the boxes, in percent (Score-CAM; higher is better).
 
-    Maps [B,H,W] must be >= 0; boxes [n,4] are inclusive x0, y0, x1, y1 in map pixels. Rows [B,2]: energy inside, energy in all.
-    A map without energy counts 0 and is reported by `empty`. Under ``protocol`` "energy_present" every class with a box is a row of its
-    own, with the boxes of that class.
+    Maps [B,H,W] must be >= 0; boxes [n,4] are inclusive x0, y0, x1, y1 in map pixels. Rows [B,2]: energy inside, energy in all. A map
+    without energy counts 0. Under ``protocol`` "energy_present" every class with a box has its own row, with the boxes of that class.
     """
 
     name = "energy_pointing_game"
@@ -90,10 +89,6 @@ class EnergyPointingGame(InBoxes):
     def each(self, rows: Array) -> Array:
         """Energy inside / energy."""
         return ratio(rows[:, 0], rows[:, 1])
-
-    def empty(self) -> int:
-        """How many of the recorded maps have no energy at all."""
-        return int((self.per_image()[1][:, 1] == 0).sum())
 
 
 class Present(NamedTuple):
@@ -115,11 +110,11 @@ def points_at(point: tuple[float, float], boxes: ArrayLike, tolerance: float = 1
 class PointingGame(Metric):
     """How often the map's maximum falls on the class, mean over classes in percent (Zhang et al. 2016, TorchRay's protocol).
 
-    One trial per (image, class present); pairs whose objects are all `difficult` are no trials: pass none. Maps come at the size of the
-    original image: a tensor or a list of [H,W], one for each `Present` in ``points``. The first maximum in scan order hits if it is
+    One trial per (image, class present); pairs whose objects are all `difficult` are not trials: do not pass them. Maps come at the size of
+    the original image: a tensor or a list of [H,W], one for each `Present` in ``points``. The first maximum in scan order hits if it is
     strictly nearer than ``tolerance`` pixels to a pixel of the class's boxes. Rows [n,3]: class, hit, hard. ``hard_only``: only hard pairs.
-    The mean is over the classes that have a trial (TorchRay counts a class without any as 0; on all of VOC2007 there is none).
-    Ids are those of the images; an image's classes are told apart, and drawn together by the bootstrap. Higher is better.
+    The mean is over the classes that have a trial (TorchRay counts a class without any as 0; on all of VOC2007 there is none). Ids are
+    those of the images; the classes of an image have separate rows, which the bootstrap draws together. Higher is better.
     """
 
     name = "pointing_game"
@@ -135,11 +130,11 @@ class PointingGame(Metric):
 
     @property
     def shares(self) -> Hashable:
-        """All pairs and the hard ones come from the same trials."""
+        """The metric of all pairs and that of the hard ones use the same trials."""
         return self.name, self.tolerance
 
     def measured(self, maps: Sequence[Tensor], explained: Explained) -> tuple[Sequence[int], Tensor]:
-        """With all boxes of each class in pixels of the original image, difficult objects included."""
+        """`measure` with all boxes of each class in pixels of the original image, difficult objects included."""
         dataset, points = explained.dataset, []
         assert isinstance(dataset, VOC2007)
         for i, label in zip(explained.ids, explained.probe.targets.tolist(), strict=True):

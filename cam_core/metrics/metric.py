@@ -1,4 +1,4 @@
-"""The one base of all metrics: rows per image, kept by image id, summarised at the end."""
+"""The base class of all metrics: rows per image, stored by image id, summarised at the end."""
 
 from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
@@ -17,23 +17,18 @@ from cam_core.metrics.statistics import Array, bootstrap, mean, wilson
 from cam_core.probe import Probe
 from cam_core.protocol import PROTOCOLS, Explained
 
-CLASSES = 1000  # where an image has a row for each of its classes, rows are kept under image * CLASSES + class
-
-
-def of_target(scores: Tensor, probe: Probe) -> Tensor:
-    """What scores [B,...,C] say of the class that each of the probe's images explains: [B,...]."""
-    return scores[torch.arange(len(scores), device=scores.device), ..., probe.targets]
+CLASSES = 1000  # if an image has a row for each of its classes, the id is image * CLASSES + class
 
 
 class Metric(torchmetrics.Metric):
-    """What each image contributes (`measure`, recorded as rows [n,...]) and what the rows amount to (`value`).
+    """A metric: what each image contributes (`measure`, rows [n,...]), and the number computed from all rows (`value`).
 
-    A subclass says its ``name``, ``protocol`` (a name in PROTOCOLS), ``higher_is_better`` (None: neither), in words what it ``needs``
-    beside the maps and, where it has one, its ``setting``; it implements ``_measure`` and, unless it is the mean of a ``column`` of its
-    rows in percent (``unit`` 1: as it is), `each` or `value`. In `evaluate` a measure gets the probe; what it takes instead is said by
-    `measured` (or by ``truth`` of an `Annotated` metric). Metrics with equal ``shares`` have the same measure: measure once, `record` on
-    each. Rows lie on the CPU, sorted by image id and each id once at read-out, so that any split of the images over batches or processes
-    gives the same bits. Many long rows lie in temporary files (`store`), which go when the metric goes.
+    A subclass sets ``name``, ``protocol`` (a name in PROTOCOLS), ``higher_is_better`` (None: neither), ``needs`` (in words, what it takes
+    beside the maps) and, if it has one, ``setting``. It implements ``_measure`` and, unless it is the mean of a ``column`` of its rows in
+    percent (``unit`` 1: not in percent), `each` or `value`. In `evaluate` a measure gets the probe; override `measured` (or ``truth`` of an
+    `Annotated` metric) to pass something else. Metrics with equal ``shares`` have the same measure: measure once, `record` on each. Rows
+    are on the CPU and are read sorted by image id, each id once, so that any split of the images over batches or processes gives the same
+    bits. Many long rows lie in temporary files (`store`), which are deleted with the metric.
 
     A metric with several rows per image (its classes, its pairs) sets ``stride``: their ids are image * stride + index.
     """
@@ -46,8 +41,8 @@ class Metric(torchmetrics.Metric):
     stride: int = 1
     column: ClassVar[int] = 0
     unit: ClassVar[float] = 100
-    histograms: ClassVar[bool] = False  # rows are counts of pixels, which are not written image by image
-    row_type: ClassVar[torch.dtype] = torch.float64  # float32 where rows are long and exact in it
+    histograms: ClassVar[bool] = False  # rows are counts of pixels and are not published per image
+    row_type: ClassVar[torch.dtype] = torch.float64  # float32 if rows are long and exactly representable
     ids: list[Tensor]
     rows: list[Tensor]
 
@@ -62,7 +57,7 @@ class Metric(torchmetrics.Metric):
         return type(self).__name__, self.setting
 
     def measure(self, maps: Any, *needs: Any) -> Tensor:
-        """What each image contributes: maps [B,...] and what is needed -> float64 [B,...] on the CPU; ValueError on NaN or infinity."""
+        """Maps [B,...] and what else is needed -> what each image contributes, float64 [B,...] on the CPU. ValueError on NaN, infinity."""
         self.refuse(maps)
         return self._measure(maps, *needs).detach().cpu().double()
 
@@ -90,11 +85,11 @@ class Metric(torchmetrics.Metric):
         raise NotImplementedError
 
     def measured(self, maps: Any, explained: Explained) -> tuple[Sequence[int], Tensor]:
-        """Ids and rows of a batch that was explained: `measure` with what this metric takes beside the ``maps``, which are finished."""
+        """Ids and rows of an explained batch: `measure` of the finished ``maps`` with what else this metric takes."""
         return explained.ids, self.measure(maps, explained.probe)
 
     def lacking(self, dataset: Dataset) -> str:
-        """What a data set would have to have for this metric, and what to do; empty if it has all."""
+        """What this metric needs and the data set does not have, and what to do; empty if nothing is missing."""
         return PROTOCOLS[self.protocol].lacking(dataset)
 
     def each(self, rows: Array) -> Array:
@@ -102,7 +97,7 @@ class Metric(torchmetrics.Metric):
         return rows.reshape(len(rows), -1)[:, self.column]
 
     def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """The number that rows [n,...] amount to: ``unit`` times the mean of `each`, unless a subclass says otherwise.
+        """The number computed from rows [n,...]: ``unit`` times the mean of `each`, unless a subclass overrides it.
 
         Under weights [R,n] (how often each row counts) R numbers. See `statistics`.
         """
@@ -127,7 +122,7 @@ class Metric(torchmetrics.Metric):
     def _keep(self, keys: Tensor, rows: Tensor) -> None:
         store.append(self.ids, keys)
         store.append(self.rows, rows.detach().to("cpu", self.row_type))
-        self._update_count = max(self._update_count, 1)  # recorded by another metric's pass: torchmetrics must not warn
+        self._update_count = max(self._update_count, 1)  # set by hand, because torchmetrics warns if update was never called
 
     def per_image(self) -> tuple[NDArray[np.int64], Array]:
         """(ids int64 [n], rows [n,...]) over all processes, sorted by id; an id recorded twice (padded samplers) counts once.
@@ -163,17 +158,17 @@ class Metric(torchmetrics.Metric):
 
 
 class Explaining(Metric):
-    """A metric that explains other images in the place of the first: its measure takes the probe, and a function probe -> finished maps."""
+    """A metric that explains other images too: its measure takes the probe and a function probe -> finished maps."""
 
     needs = "method"
 
     def measured(self, maps: Any, explained: Explained) -> tuple[Sequence[int], Tensor]:
-        """With the method, under this metric's protocol."""
+        """`measure` with the method, under this metric's protocol."""
         return explained.ids, self.measure(maps, explained.probe, partial(PROTOCOLS[self.protocol].again, explained))
 
 
 class Annotated(Metric):
-    """A metric that compares maps with what an image is annotated with, its ``truth``; images without it are left out.
+    """A metric that compares maps with an annotation of the image, its ``truth``; images without it are left out.
 
     Under a protocol that explains every present class each class is a row, kept under image * `CLASSES` + class.
     """
@@ -185,15 +180,15 @@ class Annotated(Metric):
         self.stride = CLASSES if self._several else 1
 
     def truth(self, example: Example, target: int) -> Any:
-        """What the measure takes of one image, explained for class ``target``; None where the image has nothing of the kind."""
+        """The annotation of one image that the measure takes, explained for class ``target``; None if the image has none."""
         raise NotImplementedError
 
     def beside(self, _explained: Explained, _held: Sequence[int]) -> tuple[Any, ...]:
-        """What the measure takes beside the truths, of the ``held`` maps."""
+        """What the measure takes beside the truths, for the ``held`` maps."""
         return ()
 
     def measured(self, maps: Tensor, explained: Explained) -> tuple[Sequence[int], Tensor]:
-        """With the truths of those images that have one."""
+        """`measure` with the truths of the images that have one."""
         targets = explained.probe.targets.tolist()
         truths = [self.truth(example, target) for example, target in zip(explained.examples, targets, strict=True)]
         held = [i for i, truth in enumerate(truths) if truth is not None]
@@ -206,11 +201,11 @@ class Annotated(Metric):
 class Rate(Metric):
     """A metric that is the share of its rows, in percent, 0 to 100, of which `each` is a hit (0 or 1); its interval is Wilson's.
 
-    Where an image has several rows, its classes, they are drawn together, as for every metric.
+    If an image has several rows (its classes), the bootstrap draws them together, as for every metric.
     """
 
     def interval(self, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-        """Wilson's interval of the rate, for which ``resamples`` and ``seed`` have nothing to do; with several rows an image, bootstrap."""
+        """Wilson's interval of the rate (``resamples`` and ``seed`` are not used); with several rows per image, the bootstrap."""
         if self.stride > 1:
             return super().interval(level, resamples, seed)
         _, rows = self.per_image()

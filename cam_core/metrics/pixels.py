@@ -1,4 +1,4 @@
-"""Do the bright pixels lie on the object: pixels ranked against boxes, area lit outside them, and pixels against a mask."""
+"""Do the bright pixels lie on the object? Ranked pixels against boxes, bright area outside them, pixels against a mask."""
 
 from collections.abc import Hashable, Sequence
 
@@ -11,7 +11,8 @@ from torch import Tensor
 from cam_core.data import Dataset, Example
 from cam_core.metrics.localization import InBoxes
 from cam_core.metrics.metric import Annotated, Rate
-from cam_core.metrics.statistics import Array, mean, ratio, total
+from cam_core.metrics.statistics import Array, ratio, total
+from cam_core.options import one_of
 
 # ---------------------------------------------------------------- pixels against the boxes
 
@@ -21,7 +22,7 @@ class PixelPrecision(InBoxes):
 
     By rank, ties together (precision at each distinct value times the gain in recall), so any strictly growing change of the map, such
     as a power, leaves it as it is. Maps [B,H,W] of any range, boxes [n,4] inclusive in map pixels. Rows [B,2]: average precision, and the
-    boxes' share of the image, which is what a constant map scores (`chance`).
+    boxes' share of the image, which is what a constant map scores.
     """
 
     name = "pixel_precision"
@@ -30,16 +31,12 @@ class PixelPrecision(InBoxes):
     def _pixels(self, heat: NDArray[np.floating], truth: NDArray[np.bool_]) -> Sequence[float]:
         return ranked_precision(heat, truth), float(truth.mean())
 
-    def chance(self) -> float:
-        """What a map without content scores on the recorded images, in percent."""
-        return float(100 * mean(self.per_image()[1][:, 1]))
-
 
 class MaximumInBox(Rate, InBoxes):
     """How often the first maximum in scan order lies inside a box, in percent: pointing without tolerance, in pixels of the view.
 
-    What data without VOC's protocol (`PointingGame`) can be asked. Maps [B,H,W], boxes [n,4] inclusive in map pixels. Rows [B,2]: hit, and
-    the boxes' share of the image, which is what a random point scores. Higher is better.
+    For data without VOC's protocol (`PointingGame`). Maps [B,H,W], boxes [n,4] inclusive in map pixels. Rows [B,2]: hit, and the boxes'
+    share of the image, which is what a random point scores. Higher is better.
     """
 
     name = "maximum_in_box"
@@ -52,9 +49,9 @@ class MaximumInBox(Rate, InBoxes):
 class FalseActivation(InBoxes):
     """Area above the threshold and outside every box, mean over images in percent; lower is better.
 
-    ``of``: "image" (of all pixels; a map that shows little wins) or "active" (of those above the threshold; none above counts 0).
-    Maps [B,H,W] in [0, 1], strictly above ``threshold``; boxes [n,4] inclusive in map pixels. Rows [B,3], shares of the image: false,
-    active, boxes.
+    ``of``: "image" (share of all pixels; a map that shows little wins) or "active" (share of those above the threshold; 0 if there are
+    none). Maps [B,H,W] in [0, 1], strictly above ``threshold``; boxes [n,4] inclusive in map pixels. Rows [B,3], shares of the image:
+    false, active, boxes.
     """
 
     name = "false_activation"
@@ -62,14 +59,13 @@ class FalseActivation(InBoxes):
 
     def __init__(self, threshold: float = 0.2, of: str = "image", protocol: str = "energy") -> None:
         super().__init__(protocol)
-        if of not in ("image", "active"):
-            raise ValueError(f'{self.name}: the area is a share "of" the "image" or of what is "active", got {of!r}')
+        one_of("of", of, ("image", "active"))
         self.threshold, self.of = threshold, of
         self.setting = f"{100 * threshold:g}%" + (" of active" if of == "active" else "")
 
     @property
     def shares(self) -> Hashable:
-        """Both shares come from the same areas."""
+        """Both shares use the same areas."""
         return self.name, self.threshold, self.protocol
 
     def _measure(self, maps: Tensor, boxes: Sequence[Tensor]) -> Tensor:
@@ -130,7 +126,7 @@ def _count(scores, truth, counts):  # type: ignore[no-untyped-def]
             continue
         if not 0 <= score <= 1:
             return False
-        place = int(score * 1000)  # off by at most one from the bin between the true edges
+        place = int(score * 1000)  # at most one bin off
         if score < _EDGES[place]:
             place -= 1
         elif score >= _NEXT[place]:
@@ -190,7 +186,7 @@ class PxAP(Annotated):
         return torch.from_numpy(np.array(rows, np.float64).reshape(-1, 2 * BINS))
 
     def value(self, rows: Array, weights: Array | None = None) -> Array:
-        """Average precision of the summed histograms; 0 in a resample without a positive pixel."""
+        """Average precision of the summed histograms; 0 for a resample without positive pixels."""
         counts = total(rows, weights)
         if weights is None and not counts[BINS:].any():
             raise ValueError(f"{self.name}: no mask has a positive pixel, so there is no recall to integrate over")

@@ -1,4 +1,4 @@
-"""Does a map change when it should: while the network's weights are thrown away, stage by stage (Adebayo et al., NeurIPS 2018)."""
+"""Does a map change when it should: while the network's weights are randomised, block by block (Adebayo et al., NeurIPS 2018)."""
 
 import copy
 import zlib
@@ -52,7 +52,7 @@ def hog(maps: ArrayLike, cell: int = 16, bins: int = 9, block: int = 3) -> Array
 def ssim(first: Tensor, second: Tensor) -> Array:
     """Structural similarity [B] of maps [B,H,W] in [0, 1]: Gaussian window (sigma 1.5, 11 x 11), mean where it fits wholly inside.
 
-    torchmetrics also counts reflected borders; scikit-image, which the authors used, does not.
+    The mean leaves out the borders, which torchmetrics pads by reflection; scikit-image, which the authors used, leaves them out too.
     """
     if min(first.shape[-2:]) < 11:
         raise ValueError(f"structural similarity looks through 11 x 11 pixels, the maps have {first.shape[-2]} x {first.shape[-1]}")
@@ -65,8 +65,8 @@ def ssim(first: Tensor, second: Tensor) -> Array:
 def stages(classifier: Classifier, image: Tensor) -> list[tuple[str, list[nn.Module]]]:
     """The network's blocks that hold weights, last first: name and modules, in the order in which ``image`` [1,3,H,W] reaches them.
 
-    A block is what shares the first two parts of its name (layer4.2, features.28, fc): one step of the cascade. Modules that are never
-    called, because their owner reads their weights itself (attention), go with their block; a block without any call comes last.
+    A block is all modules with the same first two parts of the name (layer4.2, features.28, fc): one step of the cascade. Modules that are
+    never called because their parent reads their weights (attention) belong to their block; a block that is never called comes last.
     """
     named = [each for half in (classifier.trunk, classifier.head) for each in half.named_modules()]
     reached: dict[str, int] = {}
@@ -97,7 +97,7 @@ def _block(name: str) -> str:
 
 @torch.no_grad()
 def randomize(modules: Sequence[nn.Module]) -> None:
-    """Give modules the weights they would have at birth: their own `reset_parameters`, or else a normal cut off at two sigma of 0.02."""
+    """Initialise modules again: by their own `reset_parameters`, else by a normal distribution of sigma 0.02, truncated at two sigma."""
     for module in modules:
         if callable(reset := getattr(module, "reset_parameters", None)):
             reset()
@@ -116,22 +116,22 @@ def cascading_randomization(
     every: int = 1,
     chunk: int | None = None,
 ) -> pd.DataFrame:
-    """Cascading parameter randomization (Adebayo et al. 2018): do maps change when the network forgets?
+    """Cascading parameter randomization (Adebayo et al. 2018): do maps change when the weights are randomised?
 
-    On a copy of ``classifier`` the blocks (`stages`) lose their weights one after the other from the logits downwards, cumulatively; after
+    On a copy of ``classifier`` the blocks (`stages`) are randomised one after the other from the logits downwards, cumulatively; after
     ``every`` blocks, and after the last, each method explains ``images`` [B,3,H,W] again, for the class that the intact network predicts
-    (or ``targets`` [B]). All methods meet the same random network under the same seed. Likeness with the intact network's map:
+    (or ``targets`` [B]). With the same seed all methods explain the same random network. Similarity to the intact network's map:
 
     - spearman, spearman_absolute: ranks of the raw map, and of its absolute value, at its native resolution (smooth interpolation
       would make 7 x 7 maps look alike)
     - ssim, spearman_hog: of the min-maxed map at image size (16 x 16 pixels a cell)
 
-    One row for each seed, depth (blocks randomized), block (the last of them), method, image and measure: value in [-1, 1], and whether
-    one of the two maps was ``empty`` (constant or not finite: value 0). Depth 0 is the intact network: 1 wherever a map says something.
+    One row for each seed, depth (blocks randomized), block (the last of them), method, image and measure: value in [-1, 1], and whether one
+    of the two maps was ``empty`` (constant or not finite: value 0). Depth 0 is the intact network: 1 unless a map is empty.
     """
     if classifier.training:
         raise ValueError("the classifier is in train mode, its BatchNorm and dropout would move: call classifier.eval() first")
-    if classifier._folded:  # cuts elsewhere would be made of the intact network
+    if classifier._folded:  # `at` would cut the intact network
         raise ValueError("randomize the classifier itself, not its frozen copy: hand over what frozen() was called on")
     if every < 1:
         raise ValueError(f"the maps are compared after every so many blocks, at least 1, got {every}")
@@ -148,7 +148,7 @@ def cascading_randomization(
 
 
 def _cascade(classifier: Classifier, image: Tensor, seed: int, every: int) -> Iterator[tuple[int, str, Classifier]]:
-    """Copies of the classifier that have lost more and more blocks; the weights of a block depend on the seed and its name alone."""
+    """The classifier with more and more blocks randomised; the weights of a block depend only on the seed and its name."""
     network = copy.deepcopy(classifier)
     blocks = stages(network, image)
     devices = [image.device] if image.is_cuda else []

@@ -1,7 +1,7 @@
-"""What the network still sees when pixels go in the map's order: insertion and deletion, remove-and-classify.
+"""What the network still recognises when pixels are removed in the map's order: insertion and deletion, remove-and-classify.
 
-Only the order of the pixels counts, not their values. Where a map has ties (large zero regions after a ReLU) the order is a convention:
-each metric says its own, and `TiedPixels` says how much of the map it decides.
+Only the order of the pixels counts, not their values. If a map has ties (large zero regions after a ReLU) the order is a convention: each
+metric states its own, and `TiedPixels` measures how many pixels are tied.
 """
 
 from collections.abc import Hashable, Sequence
@@ -14,8 +14,9 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from cam_core.methods.control import image_seeds
-from cam_core.metrics.metric import Metric, Rate, of_target
+from cam_core.metrics.metric import Metric, Rate
 from cam_core.metrics.statistics import Array, total
+from cam_core.options import one_of
 from cam_core.probe import Probe
 from cam_core.protocol import PROTOCOLS
 
@@ -23,7 +24,7 @@ from cam_core.protocol import PROTOCOLS
 def ranks(maps: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
     """The place of every pixel of maps [B,H,W] from the most (0) to the least salient, int64 [B,H,W].
 
-    Equal pixels keep their scan order or, given one seed an image, are drawn.
+    Equal pixels keep their scan order or, with one seed per image, are shuffled.
     """
     values = maps.flatten(1)
     places = torch.arange(values.shape[1])
@@ -41,18 +42,16 @@ def ranks(maps: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
 class _Curve(Metric):
     """Area under the target's probability while ``step`` pixels at a time change, in RISE's settings (224 pixels a step).
 
-    Maps [B,H,W]; rows [B], the area in [0, 1]. ``ties`` "scan" keeps equal pixels in scan order (RISE's sort leaves theirs open), "random"
-    draws their order from the image's content.
+    Maps [B,H,W]; rows [B], the area in [0, 1]. Equal pixels keep their scan order (RISE's sort leaves it open).
     """
 
     protocol = "rise"
 
-    def __init__(self, step: int = 224, ties: str = "scan") -> None:
+    def __init__(self, step: int = 224) -> None:
         super().__init__()
-        if step < 1 or ties not in ("scan", "random"):
-            raise ValueError(f'{self.name}: step is a number of pixels >= 1 and ties "scan" or "random", got {step} and {ties!r}')
-        self.step, self.ties = step, ties
-        self.setting = f"step {step}" + ("" if ties == "scan" else " random ties")
+        if step < 1:
+            raise ValueError(f"{self.name}: step is a number of pixels >= 1, got {step}")
+        self.step, self.setting = step, f"step {step}"
 
     def _measure(self, maps: Tensor, probe: Probe) -> Tensor:
         curve = self.curve(maps, probe)
@@ -61,7 +60,7 @@ class _Curve(Metric):
     def curve(self, maps: Tensor, probe: Probe) -> Tensor:
         """Probability of the target before the first and after every step, float64 [B, 1 + ceil(H·W / step)]."""
         self._refuse_size(maps, probe)
-        rank = ranks(maps, image_seeds(probe, 0) if self.ties == "random" else None)
+        rank = ranks(maps)
         steps = -(-rank[0].numel() // self.step)
         start, end, unmasked = self._ends(probe)
 
@@ -69,9 +68,9 @@ class _Curve(Metric):
             return torch.where((rank[image] < number[:, None, None] * self.step)[:, None], end[image], start[image])
 
         chosen = torch.ones(len(maps), steps + 1, dtype=torch.bool)
-        chosen[:, unmasked] = False  # the probe has seen the whole image
-        curve = of_target(probe.score_made(changed, chosen).double().softmax(-1), probe)
-        curve[:, unmasked] = of_target(probe.probabilities, probe)
+        chosen[:, unmasked] = False  # the probe already knows the score of the whole image
+        curve = probe.of_target(probe.score_made(changed, chosen).double().softmax(-1))
+        curve[:, unmasked] = probe.of_target(probe.probabilities)
         return curve
 
     def _ends(self, probe: Probe) -> tuple[Tensor, Tensor, int]:
@@ -135,7 +134,7 @@ FILLS = ("mean", "black", "image mean", "noise", "blur")
 
 
 def filling(probe: Probe, fill: str, seed: int = 0) -> str | Tensor:
-    """What erased pixels show, for `Probe.score_masked`: a name it knows, or images [B,3,H,W]; of CALM's release but for "black".
+    """What erased pixels show, for `Probe.score_masked`: a name it knows, or images [B,3,H,W]. All but "black" are in CALM's release.
 
     "mean": the mean colour of all images. "image mean": that of each image, and "noise": the same with Gaussian noise of a fifth of the
     classifier's ``std``, drawn from ``seed`` and the image. "blur": the image under a Gaussian of 31 pixels, sigma 15, mirrored borders.
@@ -155,17 +154,17 @@ class _Erased(Metric):
     """The measure of remove-and-classify (CALM): the ``share`` of most salient pixels gets the protocol's fill, or another of `FILLS`.
 
     Maps [B,H,W] of the ground truth, whose values need no range; int(share·H·W) pixels go, ties in scan order. Rows [B,2]: whether the
-    target is still the prediction, and whether it is after as many random pixels went. The draw comes from ``seed`` and the image, so that
-    all methods are divided by the same number.
+    target is still the prediction, and whether it is after as many random pixels went. The random pixels come from ``seed`` and the image,
+    so that all methods are divided by the same number.
     """
 
     protocol = "calm"
 
     def __init__(self, share: float = 0.5, seed: int = 0, *, fill: str | None = None) -> None:
         super().__init__()
-        usual = PROTOCOLS[self.protocol].fill
-        if (fill := fill or usual) not in FILLS:
-            raise ValueError(f"{self.name}: what is erased shows one of {', '.join(FILLS)}, got {fill!r}")
+        usual = PROTOCOLS[self.protocol].fill or "mean"
+        fill = fill or usual
+        one_of("fill", fill, FILLS)
         if not 0 < share < 1:
             raise ValueError(f"{self.name}: share must lie between 0 and 1, got {share}: 0.1 erases a tenth of the pixels")
         self.share, self.seed, self.fill = share, seed, fill
@@ -173,7 +172,7 @@ class _Erased(Metric):
 
     @property
     def shares(self) -> Hashable:
-        """One pass serves the ratio, its numerator and its denominator."""
+        """The ratio, its numerator and its denominator share one pass."""
         return "erased", self.share, self.seed, self.fill
 
     def _measure(self, maps: Tensor, probe: Probe) -> Tensor:
@@ -193,9 +192,9 @@ class _Erased(Metric):
 class RemoveAndClassify(_Erased):
     """R_k: images still classified correctly without the most salient pixels, as a ratio to those without random pixels (lower is better).
 
-    The ratio of two counts over all images, 1 if the map is as good as chance and possibly above; where no image survives the random
-    erasing, both counts are taken one higher (0/0 is 1). Its interval resamples the whole ratio, and is a point at 0 where no image
-    survives the map's erasing: with 5 % surviving of 30 images it holds the truth in 77 % (`studies/coverage.py`). Read both counts.
+    The ratio of two counts over all images, 1 if the map is as good as chance; it can be larger. If no image survives the random erasing, 1
+    is added to both counts (0/0 is 1). Its interval resamples the whole ratio, and is the point 0 if no image survives the map's erasing:
+    with 5 % of 30 images surviving it covers the true value in 77 % of simulations (`studies/coverage.py`). Read both counts.
     """
 
     name = "remove_and_classify"

@@ -1,4 +1,4 @@
-"""ROAD (Rong et al., ICML 2022): what the network still says when pixels are imputed from the others, in the map's order."""
+"""ROAD (Rong et al., ICML 2022): the network's answer when pixels are removed in the map's order and imputed from the others."""
 
 from collections.abc import Hashable
 from functools import lru_cache
@@ -11,12 +11,12 @@ from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from cam_core.methods.control import image_seeds
-from cam_core.metrics.metric import Metric, Rate, of_target
+from cam_core.metrics.metric import Metric, Rate
 from cam_core.metrics.removal import ranks
 from cam_core.metrics.statistics import Array
 from cam_core.probe import Probe
 
-STENCIL = {(0, 1): 1 / 6, (1, 0): 1 / 6, (1, 1): 1 / 12, (1, -1): 1 / 12}  # half of the eight neighbours; the others mirror them
+STENCIL = {(0, 1): 1 / 6, (1, 0): 1 / 6, (1, 1): 1 / 12, (1, -1): 1 / 12}  # half of the eight neighbours; the others follow by symmetry
 
 
 @lru_cache(4)
@@ -53,9 +53,9 @@ def impute(image: NDArray[np.floating], missing: NDArray[np.bool_]) -> Array:
 class _Imputed(Metric):
     """The measure of ROAD: a ``share`` of the pixels is removed and imputed from the others, without retraining (Rong et al., ICML 2022).
 
-    Exactly int(share·H·W) pixels go, the most salient (MoRF) or the least (LeRF; the authors' own fraction is there what stays); ties are
-    drawn from the image's content. Imputed in [0, 1], where noise N(0, ``noise``²) is added, equal for all methods. Maps [B,H,W]. Rows
-    [B,4]: whether the target is the prediction after MoRF and LeRF, and the target's probability after both.
+    Exactly int(share·H·W) pixels are removed, the most salient (MoRF) or the least (LeRF, where the authors count the fraction that stays);
+    ties are shuffled by the image's content. Imputed in [0, 1], where noise N(0, ``noise``²) is added, equal for all methods. Maps [B,H,W].
+    Rows [B,4]: whether the target is the prediction after MoRF and LeRF, and the target's probability after both.
     """
 
     protocol = "road"
@@ -69,7 +69,7 @@ class _Imputed(Metric):
 
     @property
     def shares(self) -> Hashable:
-        """One imputation serves both orders and their difference."""
+        """Both orders and their difference share one imputation."""
         return "imputed", self.share, self.noise, self.seed
 
     def _measure(self, maps: Tensor, probe: Probe) -> Tensor:
@@ -90,7 +90,7 @@ class _Imputed(Metric):
             return torch.from_numpy(np.stack(made)).to(probe.images)
 
         logits = probe.score_made(imputed, torch.ones(len(maps), 2, dtype=torch.bool)).double()
-        return torch.cat([(logits.argmax(-1) == probe.targets[:, None]).double(), of_target(logits.softmax(-1), probe)], 1)
+        return torch.cat([(logits.argmax(-1) == probe.targets[:, None]).double(), probe.of_target(logits.softmax(-1))], 1)
 
 
 class RoadMorf(Rate, _Imputed):

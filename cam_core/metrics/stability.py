@@ -1,4 +1,4 @@
-"""Does a map stay when it should: the agreement of two trainings' maps, beside that of maps of different images (LFI-CAM)."""
+"""Is a map stable when it should be: agreement of the maps of two trainings, compared with that of maps of different images (LFI-CAM)."""
 
 from collections.abc import Hashable, Sequence
 
@@ -10,10 +10,11 @@ from torch import Tensor
 from cam_core import maps as map_ops
 from cam_core.metrics.metric import Metric
 from cam_core.metrics.statistics import Array, ratio
+from cam_core.options import one_of
 
 
 def mask_iou(first: ArrayLike, second: ArrayLike) -> Array:
-    """Intersection over union [...] of masks bool [...,h,w]; 0 where both are empty, for maps that say nothing do not agree."""
+    """Intersection over union [...] of masks bool [...,h,w]; 0 if both are empty, since empty maps do not count as agreement."""
     a, b = np.asarray(first, bool), np.asarray(second, bool)
     return ratio((a & b).sum((-2, -1)), (a | b).sum((-2, -1)))
 
@@ -25,7 +26,7 @@ def mask_dice(first: ArrayLike, second: ArrayLike) -> Array:
 
 
 def script_mask(maps: ArrayLike, threshold: int = 100) -> NDArray[np.bool_]:
-    """What LFI-CAM's release takes for bright, bool [...,h,w], in maps [...,h,w] in [0, 1] at image size.
+    """The bright pixels by LFI-CAM's release, bool [...,h,w], of maps [...,h,w] in [0, 1] at image size.
 
     The map is written as an 8-bit picture (255 times its value, rounded), read back, min-maxed over the picture, and becomes 256 times
     that, cut off, in 8 bits: what shares the picture's maximum becomes 256, wraps round to 0 and is dark. A constant picture is 0.
@@ -38,7 +39,7 @@ def script_mask(maps: ArrayLike, threshold: int = 100) -> NDArray[np.bool_]:
 
 
 def script_agreement(first: ArrayLike, second: ArrayLike, threshold: int = 100, *, dice: bool = False) -> Array:
-    """LFI-CAM's released "IoU", or "Dice", [...] of maps [...,h,w] in [0, 1], quirks kept; beside its published figures, and nowhere else.
+    """LFI-CAM's released "IoU", or "Dice", [...] of maps [...,h,w] in [0, 1], errors included; only to compare with its published figures.
 
     The masks of `script_mask` are compared row by row, over three equal channels, smoothed by 1e-6, and averaged: a row that is empty in
     both has an IoU of 1 and a Dice of 2.
@@ -67,12 +68,13 @@ class Stability(Metric):
 
     ``kind``: "iou" and "dice", of the pixels strictly above ``threshold`` (LFI-CAM: 100 of 255); "iou_script" and "dice_script", the values
     of its released script (`script_agreement`); "iou_area", of each map's highest ``area`` of the pixels, which a larger spot does not
-    improve; "correlation". All but the correlation, which lies in [-1, 1], are percentages (the script's Dice up to 200). Higher is better.
+    increase; "correlation". All but the correlation, which lies in [-1, 1], are percentages (the script's Dice up to 200). Higher is
+    better.
 
-    An IoU depends on the spots' area and on where objects use to lie, so each value stands beside that of maps of different images:
-    ``of`` "pair", "shuffled" or "excess" (pair minus shuffled), which share one measure. ``update(maps, others, strangers)``: maps
-    [B,H,W] in [0, 1] of one training, of another one for the same images, and of the other one for other images (`partners`).
-    Rows [B,2]: agreement with the other, with the stranger.
+    An IoU depends on the area of the spots and on where objects usually lie, so each value is compared with that of maps of different
+    images: ``of`` "pair", "shuffled" or "excess" (pair minus shuffled), which share one measure. ``update(maps, others, strangers)``: maps
+    [B,H,W] in [0, 1] of one training, of another one for the same images, and of the other one for other images (`partners`). Rows [B,2]:
+    agreement with the other, with the stranger.
     """
 
     needs = "maps of another training, the same of other images"
@@ -83,8 +85,8 @@ class Stability(Metric):
         self, kind: str = "iou", of: str = "pair", *, threshold: float = 100 / 255, area: float = 0.2, protocol: str = "energy"
     ) -> None:
         super().__init__()
-        if kind not in KINDS or of not in ("pair", "shuffled", "excess"):
-            raise ValueError(f"stability is the {', '.join(KINDS[:-1])} or {KINDS[-1]} of a pair, shuffled or its excess; got {kind}, {of}")
+        one_of("kind", kind, KINDS)
+        one_of("of", of, ("pair", "shuffled", "excess"))
         self.kind, self.of, self.threshold, self.area, self.protocol = kind, of, threshold, area, protocol
         self.name = f"stability_{kind}"
         detail = {**dict.fromkeys(("iou", "dice"), f"> {threshold:.3g}"), "iou_area": f"{100 * area:g}% area"}.get(kind, "")
@@ -92,7 +94,7 @@ class Stability(Metric):
 
     @property
     def shares(self) -> Hashable:
-        """The pair, the shuffled and the excess come from one comparison."""
+        """Pair, shuffled and excess share one comparison."""
         return self.kind, self.threshold, self.area, self.protocol
 
     def _measure(self, maps: Tensor, others: Tensor, strangers: Tensor) -> Tensor:
@@ -121,7 +123,7 @@ class Stability(Metric):
 
 
 def partners(count: int, seed: int = 0) -> NDArray[np.int64]:
-    """For each of ``count`` images another one, each image once: neighbours on a shuffled ring, so that none meets itself. [count]"""
+    """For each of ``count`` images another one, each image once: the next on a shuffled ring. [count]"""
     if count < 2:
         raise ValueError(f"shuffling needs at least two images, got {count}")
     ring = np.random.default_rng(seed).permutation(count)

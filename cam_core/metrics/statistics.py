@@ -1,6 +1,6 @@
-"""How sure a number is: intervals over images, rates, paired comparisons.
+"""Statistics of a number: intervals over images, rates, paired comparisons.
 
-Everything is built on a *value*: ``value(rows [n,...], weights)`` is the number that n per-image rows give. ``weights`` None counts every
+Everything is built on a *value*: ``value(rows [n,...], weights)`` computes a number from n per-image rows. ``weights`` None counts every
 row once; weights [R,n] say how often each row counts in each of R resamples and give R answers at once. A mean is then one matrix product,
 and a maximum over thresholds or a class mean is resampled as a whole. A plain function of rows becomes a value by `one_by_one`.
 """
@@ -19,7 +19,7 @@ Value = Callable[[Array, Array | None], Array]
 
 
 def total(rows: ArrayLike, weights: Array | None = None) -> Array:
-    """Sum of rows [n,...] over the images, [...]; under weights [R,n]: [R,...]. In float64, which long rows become a part at a time."""
+    """Sum of rows [n,...] over the images, [...]; under weights [R,n]: [R,...]. In float64; long rows are converted in parts."""
     rows = np.asarray(rows)
     if weights is None:
         return np.asarray(rows.sum(0, dtype=np.float64))
@@ -45,7 +45,7 @@ def ratio(numerator: ArrayLike, denominator: ArrayLike) -> Array:
 
 
 def one_by_one(summary: Callable[[Array], float]) -> Value:
-    """The value of any function of rows, for what is no sum over images (a median, a rank): slower, one call per resample."""
+    """The value of any function of rows that is not a sum over images (a median, a rank): slower, one call per resample."""
 
     def value(rows: Array, weights: Array | None = None) -> Array:
         if weights is None:
@@ -95,7 +95,7 @@ def _bca(values: Array, found: float, without: Array, z: Array) -> Array:
     """Where to cut the resampled ``values``: normal quantiles ``z``, corrected for bias and acceleration."""
     close = 1e-9 * max(1.0, abs(found))  # rounding: a resample that agrees is a tie
     below = np.mean(values < found - close) + 0.5 * np.mean(np.abs(values - found) <= close)
-    bias = np.clip(stats.norm.ppf(below), -1, 1)  # further off, no correction is to be trusted, and the interval would shrink to a point
+    bias = np.clip(stats.norm.ppf(below), -1, 1)  # larger corrections cannot be trusted and would shrink the interval to a point
     deviation = without.mean() - without
     acceleration = ratio((deviation**3).sum(), 6 * (deviation**2).sum() ** 1.5)
     return np.asarray(stats.norm.cdf(bias + (bias + z) / np.maximum(1 - acceleration * (bias + z), 1e-3)))
@@ -152,7 +152,7 @@ def paired_difference(
 ) -> Difference:
     """``value(first) - value(second)`` on the common ids; first and second are (ids [n], rows [n,...]) of `Metric.per_image()`.
 
-    Both are resampled together, image by image, so what makes an image hard for both cancels. ``groups`` maps ids to what is drawn
+    Both are resampled together, image by image, so that effects of the image on both cancel. ``groups`` maps ids to what is drawn
     (`Metric.groups`).
     """
     ids, rows_first, rows_second = common(first, second)
@@ -171,7 +171,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
-    """Exact two-sided p-value of McNemar's test that two paired columns [n] of 0/1 outcomes have the same rate; ties say nothing."""
+    """Exact two-sided p-value of McNemar's test that two paired columns [n] of 0/1 outcomes have the same rate; ties are ignored."""
     larger, smaller = np.sum(np.asarray(first) > np.asarray(second)), np.sum(np.asarray(first) < np.asarray(second))
     return float(stats.binomtest(int(larger), int(larger + smaller)).pvalue) if larger + smaller else 1.0
 
@@ -179,12 +179,12 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
 def randomization(
     first: Array, second: Array, value: Value = mean, *, groups: ArrayLike | None = None, resamples: int = 5000, seed: int = 0
 ) -> float:
-    """Two-sided p-value that two methods' rows [n,...] of one image could as well be swapped (Fisher's randomization test).
+    """Two-sided p-value of Fisher's randomization test: can the rows [n,...] of two methods be swapped, image by image?
 
-    The share of random swaps, image by image, that bring the two values at least as far apart as they are; what was found counts as one
-    swap, so p is never 0 (Phipson & Smyth 2010). Rows of one group are swapped together. The whole ``value`` is asked, as the interval
-    does, so a maximum over thresholds or a quotient of sums has its test too. Not the sign or Wilcoxon test: they ask for the median,
-    and most drops are ties at zero. For the mean of 0/1 rows `mcnemar` is the same test without chance.
+    The share of random swaps, image by image, that bring the two values at least as far apart as they are; the observed value counts as one
+    swap, so p is never 0 (Phipson & Smyth 2010). Rows of one group are swapped together. The whole ``value`` is recomputed, so it also
+    tests a maximum over thresholds or a quotient of sums. The sign and Wilcoxon tests would test the median, and most drops are ties at
+    zero. For the mean of 0/1 rows `mcnemar` is the exact form.
     """
     both = taken([first, second])
     members = np.arange(len(first)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
@@ -212,15 +212,15 @@ def outcomes(rows: Array, value: Value) -> Array | None:
 def _alone(row: Array, value: Value) -> float:
     try:
         return float(value(row, None))
-    except ValueError:  # a single image may have no value, as PxAP has none where the mask is empty
+    except ValueError:  # a single image may have no value (PxAP with an empty mask)
         return np.nan
 
 
 def paired_p(first: Rows, second: Rows, value: Value = mean, *, groups: Callable[[NDArray[np.int64]], ArrayLike] | None = None) -> float:
     """Two-sided p-value of ``value(first) - value(second)`` on the common ids: exact McNemar for a rate, else `randomization`.
 
-    Arguments as in `paired_difference`. A rate whose images have several rows each (classes) is no sum of independent coins:
-    randomization, the rows of an image swapped together.
+    Arguments as in `paired_difference`. If images have several rows each (classes), the rows of a rate are not independent: `randomization`
+    then, with the rows of an image swapped together.
     """
     ids, rows_first, rows_second = common(first, second)
     members = ids if groups is None else np.asarray(groups(ids))
@@ -234,7 +234,7 @@ def paired_p(first: Rows, second: Rows, value: Value = mean, *, groups: Callable
 def same_rows(first: Rows, second: Rows) -> bool:
     """Whether two methods' rows are equal up to rounding: 99 % of the entries on the common ids within a thousandth.
 
-    Not all entries: rounding moves a map's quantized level now and then, and with it a box.
+    Not all entries: rounding sometimes changes a map's quantized level, and with it a box.
     """
     _, a, b = common(first, second)
     step = max(1, 2**22 // max(1, a[0].size))

@@ -1,4 +1,4 @@
-"""Rows that are more than memory should hold: joined as they come, and moved to temporary files where they are many."""
+"""Storage of many rows: joined as they come, and moved to temporary files if they are large."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,19 +10,19 @@ from torch import Tensor
 
 from cam_core.files import mapped
 
-BLOCK = 2**20  # bytes; what is longer lies in a file
+BLOCK = 2**20  # bytes; larger tensors are mapped from a file
 
 
 def append(kept: list[Tensor], rows: Tensor) -> None:
     """Add rows [n,...] to what is ``kept``: few tensors instead of one a batch, and those of `BLOCK` bytes or more mapped from a file."""
     kept.append(mapped([rows], rows.shape) if rows.nbytes >= BLOCK else rows)
-    while len(kept) > 1 and len(kept[-2]) <= len(kept[-1]) and kept[-2].nbytes < BLOCK:  # so that no row is joined more than log(n) times
+    while len(kept) > 1 and len(kept[-2]) <= len(kept[-1]) and kept[-2].nbytes < BLOCK:  # so that each row is copied at most log(n) times
         joined = torch.cat([kept[-2], kept[-1]])
         kept[-2:] = [mapped([joined], joined.shape) if joined.nbytes >= BLOCK else joined]
 
 
 def parts(state: Tensor | Sequence[Tensor]) -> list[NDArray[Any]]:
-    """The arrays that make up a state, on the CPU; a synchronised one is a tensor already, and empty ones have no shape of their own."""
+    """The arrays of a state, on the CPU; a synchronised state is a single tensor, and empty parts are left out."""
     return [part.cpu().numpy() for part in ([state] if isinstance(state, Tensor) else state) if len(part)]
 
 

@@ -10,8 +10,8 @@ import torch
 
 from benchmarks import metrics
 from benchmarks.race import Peak
-from cam_core.files import write_parts
 from cam_core.metrics import store
+from reproduce.files import write_parts
 
 METHODS = 3
 

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from cam_core.data import DataError, ImageFolder
-from cam_core.data.folder import middle_square
+from reproduce.archives import archived
+from reproduce.sources import middle_square
 
 
 def jpeg(color, size=(20, 12)) -> bytes:
@@ -85,12 +86,12 @@ def test_an_archive_is_unpacked_once_into_its_own_folder(tmp_path, kind):
         archive = root / "pets.tar.gz"
         with tarfile.open(archive, "w:gz") as tar:
             tar.add(write(tmp_path / "loose"), ".")
-    dataset = ImageFolder(root, "val", "squash", 8, name="pets", unpacked=unpacked)
+    dataset = archived(root, "val", "squash", 8, name="pets", unpacked=unpacked)
     assert dataset.ids == ["cats_z", "dogs_a"]
     assert dataset[0].image.shape == (3, 8, 8)
     assert sorted(path.name for path in unpacked.iterdir()) == ["pets"]
     archive.unlink()
-    assert len(ImageFolder(root, "train", name="pets", unpacked=unpacked)) == 3
+    assert len(archived(root, "train", name="pets", unpacked=unpacked)) == 3
     assert list(root.iterdir()) == []
 
 
@@ -99,7 +100,7 @@ def test_names_that_lead_out_are_refused(tmp_path, name):
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
         archive.writestr(name, b"x")
     with pytest.raises(DataError, match=r"bad\.zip: refuses to unpack .*leads out of its folder"):
-        ImageFolder(tmp_path, name="bad", unpacked=tmp_path / "out/here")
+        archived(tmp_path, name="bad", unpacked=tmp_path / "out/here")
     assert not list(tmp_path.rglob("evil*"))
     assert not list((tmp_path / "out").rglob("*.*"))
 
@@ -110,38 +111,38 @@ def test_links_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
         archive.writestr(link, "/etc")
     with pytest.raises(DataError, match="a link"):
-        ImageFolder(tmp_path, name="bad", unpacked=tmp_path / "out")
+        archived(tmp_path, name="bad", unpacked=tmp_path / "out")
     (tmp_path / "cats").symlink_to("/etc")
     with tarfile.open(tmp_path / "worse.tar", "w") as tar:
         tar.add(tmp_path / "cats", "cats")
     with pytest.raises(DataError, match=r"worse\.tar: cannot be unpacked"):
-        ImageFolder(tmp_path, name="worse", unpacked=tmp_path / "out")
+        archived(tmp_path, name="worse", unpacked=tmp_path / "out")
     assert not (tmp_path / "out/worse").exists()
 
 
 def test_another_content_under_a_known_name_is_refused(tmp_path):
     zipped(tmp_path / "Cat-Dog-128.zip")
     with pytest.raises(DataError, match=r"its sha256 is .* expected 70a21c7fda69"):
-        ImageFolder(tmp_path, name="Cat-Dog-128", unpacked=tmp_path / "out")
+        archived(tmp_path, name="Cat-Dog-128", unpacked=tmp_path / "out")
 
 
 def test_a_damaged_archive_leaves_nothing_behind(tmp_path):
     archive = zipped(tmp_path / "pets.zip")
     archive.write_bytes(archive.read_bytes()[:-40])
     with pytest.raises(DataError, match=r"pets\.zip: cannot be unpacked"):
-        ImageFolder(tmp_path, name="pets", unpacked=tmp_path / "out")
+        archived(tmp_path, name="pets", unpacked=tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_errors_name_what_is_wrong(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nor pets\.zip beside it"):
-        ImageFolder(tmp_path, name="pets", unpacked=tmp_path / "out")
+        archived(tmp_path, name="pets", unpacked=tmp_path / "out")
     write(tmp_path / "pets")
     with pytest.raises(ValueError, match=r"unknown split 'test': .* has train, val"):
-        ImageFolder(tmp_path, "test", name="pets")
+        archived(tmp_path, "test", name="pets")
     write(tmp_path / "pets", {"val/birds/a.jpg": jpeg("red")})
     with pytest.raises(DataError, match="birds: a class that train does not have"):
-        ImageFolder(tmp_path, "val", name="pets")
+        archived(tmp_path, "val", name="pets")
 
 
 def test_middle_square(tmp_path):
@@ -160,7 +161,7 @@ def test_middle_square(tmp_path):
 )
 def test_real_archives(real, tmp_path, name, test, classes, sizes):
     for split, count in zip(("train", test), sizes, strict=True):
-        dataset = ImageFolder(real, split, "original", name=name, unpacked=tmp_path)
+        dataset = archived(real, split, "original", name=name, unpacked=tmp_path)
         assert (len(dataset), len(dataset.classes)) == (count, classes)
         assert min(dataset[0].image.shape[1:]) == (32 if classes == 10 else 128)
         assert len(set(dataset.ids)) == count

@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from cam_core.data import CUB200, VOC2007, DataError, Example, ImageNet, check, collate, inclusive_boxes, multi_hot, wsol_boxes
+from cam_core.data import CUB200, VOC2007, DataError, Example, ImageNet, collate, inclusive_boxes, wsol_boxes
 from cam_core.data.cub import families
 from cam_core.data.voc import OFFICIAL
 from data_scripts import birds, draw, village
-from data_scripts.check import findings
+from data_scripts.check import check, findings
 from data_scripts.check import main as check_main
+from training.batches import multi_hot
 
 READERS = [(ImageNet, "val", "imagenet"), (VOC2007, "test", "voc"), (CUB200, "test", "cub")]
 

@@ -12,10 +12,11 @@ from torch import nn
 from cam_core import maps
 from cam_core.classifier import Classifier
 from cam_core.learned.lcam import ENTROPY_ALONE, LCam, area, total_variation
-from cam_core.learned.recipes import L_CAM
 from cam_core.networks import resnet_cifar
 from cam_core.probe import Probe
 from tests import nets
+from training.cached import l_cam_data
+from training.recipes import L_CAM
 
 
 def small(seed: int = 0) -> Classifier:
@@ -153,13 +154,13 @@ def test_labels_are_the_classifiers_own():
     classifier = small()
     images = torch.randint(0, 256, (6, 3, 72, 72), dtype=torch.uint8)
     recipe = L_CAM.shortened(1, crop=64, flip=False)
-    data = LCam(classifier, "img").prepare({"images": images, "labels": torch.full((6,), 99)}, recipe, progress=False)
+    data = l_cam_data(LCam(classifier, "img"), {"images": images, "labels": torch.full((6,), 99)}, recipe, progress=False)
     view = images[:, :, 4:68, 4:68]
     assert torch.equal(data["labels"], classifier(view / 255).argmax(1))
     assert torch.equal(data["images"], view)
     assert data["activations"].dtype == torch.float16
     torch.testing.assert_close(data["activations"].float(), classifier.activations(view / 255), rtol=2e-3, atol=2e-3)
-    kept = LCam(classifier, cached=False).prepare({"images": images, "labels": torch.zeros(6)}, recipe, progress=False)
+    kept = l_cam_data(LCam(classifier, cached=False), {"images": images, "labels": torch.zeros(6)}, recipe, progress=False)
     assert set(kept) == {"images", "labels"}
     assert kept["images"].shape == images.shape
 
@@ -167,10 +168,10 @@ def test_labels_are_the_classifiers_own():
 def test_activations_that_do_not_fit_go_through_the_trunk_and_train_the_same(monkeypatch):
     classifier, images = small(), torch.randint(0, 256, (6, 3, 64, 64), dtype=torch.uint8)
     recipe, given = L_CAM.shortened(1, crop=None, flip=False), {"images": images, "labels": torch.zeros(6)}
-    kept = LCam(classifier).prepare(given, recipe, progress=False)
-    monkeypatch.setattr("cam_core.learned.cached.shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
+    kept = l_cam_data(LCam(classifier), given, recipe, progress=False)
+    monkeypatch.setattr("training.cached.shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.warns(UserWarning, match=r"6 views take .* they pass through the trunk in every epoch"):
-        passed = LCam(classifier).prepare(given, recipe, progress=False)
+        passed = l_cam_data(LCam(classifier), given, recipe, progress=False)
     assert set(passed) == {"images", "labels"}
     assert torch.equal(passed["labels"], kept["labels"])
     model = LCam(classifier)
@@ -218,7 +219,7 @@ def test_the_attention_reads_the_image_as_it_is(cached):
     classifier, given = model.classifier, (nets.images(4) * 255).round().to(torch.uint8)
     images = given.double() / 255
     labels = classifier(images).argmax(1)
-    prepared = model.prepare({"images": given}, L_CAM.shortened(1, flip=False, crop=None), progress=False)
+    prepared = l_cam_data(model, {"images": given}, L_CAM.shortened(1, flip=False, crop=None), progress=False)
     assert torch.equal(prepared["labels"], labels)
     read = classifier.trunk(images)
     if cached:

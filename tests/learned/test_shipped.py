@@ -13,6 +13,7 @@ from cam_core.learned.lcam import LCam
 from cam_core.pretrained import LITE, load_classifier
 from cam_core.probe import Probe
 from data_scripts.photographs import PHOTOGRAPHS
+from training.store import ship
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_what_is_kept_is_what_was_trained(tmp_path):
     classifier = load_classifier("resnet8", weights=None, num_classes=5)
     model = LCam(classifier, "img")
     summary = dict.fromkeys(("images", "epochs", "updates", "seed", "deviations", "digest", "recipe"), 1)
-    file = shipped.ship(model, summary, tmp_path)
+    file = ship(model, summary, tmp_path)
     assert file.name == "l_cam_img-resnet8.safetensors"
     for key, value in load_file(file).items():
         assert torch.equal(value, model.attention.state_dict()[key].half())

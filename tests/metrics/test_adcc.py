@@ -99,5 +99,5 @@ def test_what_is_refused():
         metrics.Complexity().update(torch.rand(2, 4, 4), probe, explain)
     with pytest.raises(ValueError, match="coherency: a map contains NaN"):
         metrics.Coherency().update(torch.rand(2, 16, 16), probe, lambda _probe: torch.full((2, 16, 16), float("nan")))
-    with pytest.raises(ValueError, match='averaging is "images" or "means"'):
+    with pytest.raises(ValueError, match="averaging is 'images' or 'means'"):
         metrics.ADCC("median")

@@ -88,6 +88,7 @@ def test_survivors_at_224_pixels(keep, survivors):
         targets=torch.tensor([0]),
         probabilities=torch.tensor([[0.5, 0.5]]),
         colour=lambda fill: fill,
+        of_target=lambda scores: scores[:, 0],
         score_masked=lambda masks, *_, **__: seen.append(int((masks > 0).sum())) or torch.zeros(1, 1, 2),
     )
     metrics.AverageDrop(keep).update(heat, probe)

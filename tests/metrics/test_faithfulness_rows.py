@@ -24,7 +24,6 @@ KINDS = {
     "removal, noise": lambda: metrics.RemoveAndClassify(fill="noise"),
     "adcc of means": lambda: metrics.ADCC("means"),
     "infidelity as it is": lambda: metrics.Infidelity(scaled=False),
-    "insertion with drawn ties": lambda: metrics.Insertion(32, "random"),
 }  # fmt: skip
 
 
@@ -111,7 +110,7 @@ def test_what_is_hidden_has_the_protocols_colour(kind, swapped, monkeypatch):
 
 
 def test_a_protocol_without_a_fill_masks_nothing():
-    with pytest.raises(ValueError, match="map_mean: the protocol 'energy' says no fill of what is masked; pass fill="):
+    with pytest.raises(ValueError, match="map_mean: the protocol 'energy' has no fill for masked pixels; pass fill="):
         metrics.MapMean(protocol="energy")
 
 

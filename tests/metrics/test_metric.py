@@ -13,7 +13,7 @@ from cam_core import METHODS, metrics
 from cam_core.data import ImageNet, inclusive_boxes
 from cam_core.evaluate import evaluate
 from cam_core.learned import lfi_backbone
-from cam_core.metrics.metric import Annotated, Metric, of_target
+from cam_core.metrics.metric import Annotated, Metric
 from cam_core.probe import Probe
 from data_scripts.draw import draw
 from tests.nets import gap, images
@@ -93,7 +93,7 @@ class Certainty(Metric):
     higher_is_better = None
 
     def _measure(self, _maps, probe):
-        return of_target(probe.probabilities, probe)[:, None]
+        return probe.of_target(probe.probabilities)[:, None]
 
     def each(self, rows):
         return 2 * rows[:, 0]

@@ -203,9 +203,7 @@ def test_what_is_erased_shows_one_of_the_released_fills(fill):
 
 
 def test_an_unknown_fill_is_refused():
-    with pytest.raises(
-        ValueError, match="remove_and_classify: what is erased shows one of mean, black, image mean, noise, blur, got 'grey'"
-    ):
+    with pytest.raises(ValueError, match="fill is 'mean', 'black', 'image mean', 'noise' or 'blur', got 'grey'"):
         metrics.RemoveAndClassify(fill="grey")
 
 

@@ -144,7 +144,7 @@ def test_stability_names_settings_and_refusals():
         metrics.map_stability(heat[:1], heat[:1])
     with pytest.raises(ValueError, match="the same images"):
         metrics.map_stability(heat, heat[:1])
-    with pytest.raises(ValueError, match="stability is the iou"):
+    with pytest.raises(ValueError, match="kind is 'iou',"):
         metrics.Stability("overlap")
 
 

@@ -5,6 +5,7 @@ import pandas as pd
 from cam_core import files
 from reproduce import compare, results
 from reproduce.__main__ import main
+from reproduce.files import write_table
 
 NAMES = ("paper", "dataset", "split", "backbone", "weights", "recipe", "protocol", "metric", "setting")
 COMMON = dict.fromkeys(NAMES, "x") | {"ci_low": 10.0, "ci_high": 20.0, "n": 8, "seed": 0}
@@ -12,7 +13,7 @@ COMMON = dict.fromkeys(NAMES, "x") | {"ci_low": 10.0, "ci_high": 20.0, "n": 8, "
 
 def write(root, *rows, key="d-r-s0"):
     folder = root / "subset" / "l_cam" / key
-    files.write_table(folder / "metrics.csv", pd.DataFrame([COMMON | row for row in rows])[list(results.COLUMNS)])
+    write_table(folder / "metrics.csv", pd.DataFrame([COMMON | row for row in rows])[list(results.COLUMNS)])
     files.write_json(folder / "provenance.json", {})
     return root / "subset"
 

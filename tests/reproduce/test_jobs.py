@@ -103,9 +103,9 @@ def asked(monkeypatch, drawn):
     """What a training depends on, for each that is asked for; nothing is trained and no network loaded."""
     trainings = []
 
-    def carried_out(plan, build, dataset, root, **how):
+    def carried_out(plan, build, dataset, root, means):
         form = [[getattr(one, "name", one) for one in build.args], build.keywords] if isinstance(build, partial) else []
-        trainings.append((dataset, str(root), repr(plan), form, how))
+        trainings.append((dataset, str(root), repr(plan), form, means))
         model = types.SimpleNamespace(name=f"model {len(trainings)}", classifier=types.SimpleNamespace(name="resnet50"))
         return model, {"digest": f"digest {len(trainings)}", "deviations": []}
 

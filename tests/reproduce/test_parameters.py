@@ -141,7 +141,7 @@ def test_a_notebook_has_these_parameters_lists_these_data_and_reads_them_first(p
     path = ROOT / f"notebooks/{paper}.ipynb"
     cell = inspect_notebook(path)
     assert set(cell) == set(names(paper))
-    listed = re.findall(r"\w+", cell["dataset"]["help"])
+    listed = re.findall(r"\w+", cell["dataset"]["default"] + " " + cell["dataset"]["help"])
     known = {name for of in DATASETS.values() for name in of}
     assert [word for word in listed if word in known] == list(DATASETS[paper])
     code = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]

@@ -10,6 +10,7 @@ import pytest
 
 from cam_core import files
 from reproduce import provenance, results
+from reproduce.files import write_parts, write_table
 
 
 def record(**changes):
@@ -38,7 +39,7 @@ def difference(**changes):
 
 
 def make_run(folder, *, dirty=False, **changes):
-    files.write_table(folder / "metrics.csv", pd.DataFrame([record(**changes)]))
+    write_table(folder / "metrics.csv", pd.DataFrame([record(**changes)]))
     files.write_json(folder / "provenance.json", {"dirty": dirty, "commit": "abc"})
     return folder
 
@@ -140,11 +141,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
     parts = tmp_path / "parts.parquet"
-    files.write_parts(parts, [pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [2, 3]})])
+    write_parts(parts, [pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [2, 3]})])
     with pytest.raises(pa.ArrowInvalid):
-        files.write_parts(parts, [pd.DataFrame({"a": [4]}), pd.DataFrame({"a": ["no number"]})])
+        write_parts(parts, [pd.DataFrame({"a": [4]}), pd.DataFrame({"a": ["no number"]})])
     assert pd.read_parquet(parts).a.tolist() == [1, 2, 3]
-    files.write_parts(tmp_path / "nothing.parquet", [])
+    write_parts(tmp_path / "nothing.parquet", [])
     assert sorted(tmp_path.iterdir()) == [path, parts]
 
 
@@ -274,11 +275,11 @@ def test_differences_are_published_where_a_run_has_them(tmp_path):
     runs, published = tmp_path / "runs", tmp_path / "results"
     make_run(runs / "subset" / "calm" / "old")
     run = make_run(runs / "subset" / "calm" / "with")
-    files.write_table(run / "differences.csv", pd.DataFrame([difference()]))
+    write_table(run / "differences.csv", pd.DataFrame([difference()]))
     (old, new), _ = results.publish("subset", runs=runs, results=published)
     assert [(folder / "differences.csv").exists() for folder in (old, new)] == [False, True]
     assert (new / "differences.csv").read_bytes() == (run / "differences.csv").read_bytes()
-    files.write_table(run / "differences.csv", pd.DataFrame([difference(p=2.0)]))
+    write_table(run / "differences.csv", pd.DataFrame([difference(p=2.0)]))
     with pytest.raises(ValueError, match=r"differences\.csv: difference 0"):
         results.publish("subset", runs=runs, results=published)
 

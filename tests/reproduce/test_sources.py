@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from cam_core.data import ImageNet
-from cam_core.learned import recipes
 from reproduce import sources
+from training import recipes
 
 
 def test_where_a_data_set_lies(monkeypatch, tmp_path):

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cam_core.files import write_table
 from cam_core.metrics import RemoveAndClassify
+from reproduce.files import write_table
 from studies import coverage as page
 from studies.coverage import CASES, Case, coverage, study, truth
 

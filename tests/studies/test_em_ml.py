@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
-from cam_core.learned import Calm, recipes
-from cam_core.learned.recipes import CALM
+from cam_core.learned import Calm
 from studies import em_ml
 from tests.learned.test_calm import batch, gradients, literal, model
+from training import recipes
+from training.recipes import CALM
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_a_constant_s_is_another_gradient_for_both_objectives_alike(found):
 
 def test_the_walk_takes_the_steps_of_the_training_loop(data, recipe):
     torch.manual_seed(0)
-    from cam_core.learned.train import fit
+    from training.loop import fit
 
     for updated in em_ml.walk(em_ml.Way("ML"), "resnet8", data, recipe, 3):
         walked = updated

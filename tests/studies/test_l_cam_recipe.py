@@ -6,12 +6,13 @@ import pandas as pd
 import pytest
 import torch
 
-from cam_core.learned import LCam, lfi_backbone, recipes
-from cam_core.learned.batches import in_memory
-from cam_core.learned.recipes import L_CAM
+from cam_core.learned import LCam, lfi_backbone
 from data_scripts.draw import draw
 from reproduce import sources
 from studies import l_cam_recipe
+from training import recipes
+from training.batches import in_memory
+from training.recipes import L_CAM
 
 
 def test_the_choice_is_the_least_mean_drop_at_half_the_map_over_the_networks():

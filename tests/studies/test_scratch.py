@@ -6,13 +6,14 @@ import pytest
 import torch
 from PIL import Image
 
-from cam_core.files import write_table
-from cam_core.learned import LfiCam, TrainingError, lfi_backbone
+from cam_core.learned import LfiCam, lfi_backbone
 from cam_core.metrics import map_stability
 from reproduce import jobs, results, sources
+from reproduce.files import write_table
 from studies import scratch
 from studies.ablations import FixedImportance, Uniform, widened
 from studies.scratch import Training
+from training import TrainingError
 
 
 def test_settings_come_under_the_first_seed_and_seeds_under_the_first_setting():

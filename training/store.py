@@ -1,8 +1,8 @@
-"""Trained models, kept under a digest of everything they depend on, and loaded when the same training is asked for again.
+"""Trained models, stored under a digest of everything they depend on, and loaded when the same training is asked for again.
 
     model, summary = trained(lambda: LfiCam("resnet8", 10), LFI_CAM.shortened(12), dataset, seed=0)
 
-The training itself is `cam_core.learned.train.fit`.
+The training itself is `training.loop.fit`.
 """
 
 import fcntl
@@ -16,17 +16,21 @@ from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
+from safetensors.torch import save_file
 from torch import nn
 
 from cam_core.data import Dataset
 from cam_core.files import flush, write_json
-from cam_core.learned.batches import Tensors, derived_seed, in_memory
-from cam_core.learned.recipes import PAPERS, Recipe
-from cam_core.learned.train import BEST, CHECKPOINT, accuracy, fit, kept_state, launched, load_kept, read_tensors, write_tensors
+from cam_core.learned.lcam import LCam
+from cam_core.learned.shipped import FOLDER
+from training.batches import Tensors, derived_seed, in_memory
+from training.cached import l_cam_data
+from training.loop import BEST, CHECKPOINT, accuracy, fit, kept_state, launched, load_kept, read_tensors, write_tensors
+from training.recipes import PAPERS, Recipe
 
 WEIGHTS, SUMMARY = "model.safetensors", "summary.json"
-# Part of every digest: raise it when a change alters what a training computes, so that models kept before are not found again.
-# tests/learned/test_training_version.py fails if that is forgotten.
+# Part of every digest: raise it when a change alters the result of a training, so that older models are not found any more.
+# tests/training/test_training_version.py fails if that is forgotten.
 TRAINING_VERSION = 1
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -51,16 +55,14 @@ def trained(
     """The model of ``build()`` trained by ``recipe``, in eval mode, and a summary; loaded if this very training was done before.
 
     It is kept in ``store`` under a digest of: the model as built under ``seed`` (its text and its tensors, a frozen classifier's among
-    them), recipe, training set, seed, ``extra`` and `TRAINING_VERSION`. The code of a model of your own is not part of it: say in ``extra``
-    which version it is. A data set is decoded into memory where it `fits` there, else (or with ``stream``) read from disk in every epoch;
-    a model with ``prepare`` makes its own training set of it.
-    ``summary``: history, seconds, accuracy (percent on ``test``, an image counted right by the largest logit; taken anew where the model
-    was kept with other test images), deviations from the paper's recipe, digest. Two jobs never train the same model at once; one job may
-    have several processes: ``devices`` of each of ``nodes`` machines, by default as many as torchrun or `fabric run` started, else one.
-    They need one store that all can read.
-    ``best``: the weights that were best on the training images that the recipe holds out, not the last; ``summary["best"]`` has their
-    epoch, their value there and their own accuracy on ``test``. ``best_on_test``, the papers' habit: ``summary["best_on_test"]`` is the
-    highest accuracy on ``test`` after any epoch; no weights are chosen by it.
+    them), recipe, training set, seed, ``extra`` and `TRAINING_VERSION`. The code of a model of your own is not part of it: give its version
+    in ``extra``. A data set is decoded into memory if it `fits`, else (or with ``stream``) read from disk in every epoch; for L-CAM
+    `cached.l_cam_data` prepares it. ``summary``: history, seconds, accuracy (percent on ``test``, by the largest logit; recomputed if the
+    model was stored with other test images), deviations from the paper's recipe, digest. Two jobs never train the same model at the same
+    time; one job may have several processes: ``devices`` of each of ``nodes`` machines, by default as many as torchrun or `fabric run`
+    started, else one. They need a store that all can read. ``best``: the weights that were best on the training images that the recipe
+    holds out, not the last; ``summary["best"]`` has their epoch, their value there and their own accuracy on ``test``. ``best_on_test``,
+    the papers' habit: ``summary["best_on_test"]`` is the highest accuracy on ``test`` after any epoch; no weights are chosen by it.
     """
     if best and not recipe.held_out:
         raise ValueError(f"the recipe {recipe.name!r} holds no training images out to choose by: give it held_out, for example 0.1")
@@ -77,19 +79,19 @@ def trained(
     def make(part: Path) -> dict[str, Any]:
         model.to(fabric.device)
         prepared = _read(data, fabric, stream, progress)
-        prepare = getattr(model, "prepare", None)
-        prepared = prepare(prepared, recipe, progress=progress) if prepare else prepared
+        if isinstance(model, LCam):
+            prepared = l_cam_data(model, prepared, recipe, progress=progress)
         held_out = None if test is None else _read(test, fabric, None, progress)
         shown = held_out if best_on_test else None
         summary = fit(model, recipe, prepared, out=part, seed=seed, progress=progress, fabric=fabric, watched=shown)
-        fabric.barrier()  # the first process has written
+        fabric.barrier()  # wait until the first process has written
         paper = PAPERS.get(recipe.name)
         summary |= {"recipe": recipe.record(), "seed": seed}
         summary["deviations"] = [*(recipe.differs_from(paper) if paper else []), *getattr(model, "deviations", [])]
         return summary if held_out is None else _tested(model, summary, held_out, part, of_test)
 
     summary = kept(model, key, make, Path(store), fabric)
-    if test is not None and summary.get("tested") != of_test:  # kept with other test images, or with none
+    if test is not None and summary.get("tested") != of_test:  # stored with other test images, or with none
         summary = _tested(model.to(fabric.device).eval(), summary, _read(test, fabric, None, progress), Path(store) / key[:20], of_test)
     if best:
         file = Path(store) / key[:20] / BEST
@@ -98,7 +100,7 @@ def trained(
 
 
 def _tested(model: Any, summary: dict[str, Any], test: Tensors | Dataset, folder: Path, digest: str) -> dict[str, Any]:
-    """The summary with the accuracy on test images of that ``digest``, of the model as it is and of the best weights in ``folder``."""
+    """The summary with the accuracy on test images with that ``digest``: of the model as it is, and of the best weights in ``folder``."""
     summary = {**summary, "accuracy": accuracy(model.classifier, test), "tested": digest}
     if "best" in summary:
         last = {key: value.clone() for key, value in kept_state(model).items()}  # which are the model's own, on a CPU
@@ -121,9 +123,9 @@ def _read(data: Tensors | Dataset, fabric: Fabric, stream: bool | None, progress
 
 
 def kept(model: nn.Module, key: str, make: Callable[[Path], dict[str, Any]], store: Path, fabric: Fabric) -> dict[str, Any]:
-    """Load ``model`` from ``store``/``key``, or let ``make(folder)`` change it and keep it there. Returns the summary.
+    """Load ``model`` from ``store``/``key``, or train it with ``make(folder)`` and store it there. Returns the summary.
 
-    Of the processes of ``fabric`` the first claims the folder and writes; all of them make.
+    The first process of ``fabric`` claims the folder and writes; all of them train.
     """
     folder = store / key[:20]
     if not fabric.broadcast(folder.exists()):
@@ -134,7 +136,7 @@ def kept(model: nn.Module, key: str, make: Callable[[Path], dict[str, Any]], sto
                     write_tensors(part / WEIGHTS, kept_state(model))
                     write_json(part / SUMMARY, summary)
                     part.rename(folder)
-                    (folder / CHECKPOINT).unlink(missing_ok=True)  # last: killed before, the training is resumed at its end
+                    (folder / CHECKPOINT).unlink(missing_ok=True)  # last, so that a training killed before this is resumed at its end
                     flush(store)
                 fabric.barrier()
                 return summary
@@ -155,7 +157,7 @@ def _claimed_together(part: Path, folder: Path, fabric: Fabric) -> Iterator[Path
 
 @contextmanager
 def _claimed(part: Path, folder: Path) -> Iterator[Path | None]:
-    """``part``, locked for this process; None if another one finished ``folder`` while we waited."""
+    """``part``, locked for this process; None if another one finished ``folder`` in the meantime."""
     part.mkdir(parents=True, exist_ok=True)
     handle = os.open(part, os.O_RDONLY)
     try:
@@ -173,7 +175,7 @@ def _claimed(part: Path, folder: Path) -> Iterator[Path | None]:
 def digest(model: nn.Module, *facts: Any) -> str:
     """sha256 of what a trained model depends on: the untrained one, `TRAINING_VERSION`, and ``facts``."""
     total = hashlib.sha256(f"{TRAINING_VERSION} {model!r}".encode())
-    for key, value in sorted({**dict(model.named_buffers()), **model.state_dict()}.items()):  # the normalisation is no part of the state
+    for key, value in sorted({**dict(model.named_buffers()), **model.state_dict()}.items()):  # the state dict lacks the normalisation
         total.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     total.update(json.dumps(facts, sort_keys=True, default=str).encode())
     return total.hexdigest()
@@ -187,3 +189,14 @@ def data_digest(data: Tensors | Dataset) -> str:
     for key, value in sorted(data.items()):
         total.update(f"{key} {value.dtype} {tuple(value.shape)}".encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return total.hexdigest()
+
+
+def ship(model: LCam, summary: dict[str, Any], folder: Path = FOLDER) -> Path:
+    """Store a trained mechanism for the package: its attention in half precision, the facts of its training in the metadata."""
+    keys = ("images", "epochs", "updates", "seed", "deviations", "digest", "recipe")
+    facts = {"weights": model.classifier.weights, "layer": model.classifier.layer, **{key: summary[key] for key in keys}}
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{model.name}-{model.classifier.name}.safetensors"
+    state = {key: value.half().contiguous() for key, value in model.attention.state_dict().items()}
+    save_file(state, file, metadata={"about": json.dumps(facts, sort_keys=True)})
+    return file

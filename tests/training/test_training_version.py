@@ -18,8 +18,8 @@ from cam_core.learned.calm import PATCH, Calm
 from cam_core.learned.lcam import LCam
 from cam_core.learned.lfi import LfiCam, lfi_backbone
 from cam_core.learned.plain import Plain
-from cam_core.learned.recipes import ABN, CALM, L_CAM, L_CAM_FEW, LFI_CAM, PLAIN_IMAGENET, drawn_recipe
-from cam_core.learned.store import TRAINING_VERSION, trained
+from training.recipes import ABN, CALM, L_CAM, L_CAM_FEW, LFI_CAM, PLAIN_IMAGENET, drawn_recipe
+from training.store import TRAINING_VERSION, trained
 
 
 def data() -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""What a frozen network says of a training set, passed once and kept: activations, predicted classes."""
+"""Outputs of a frozen network on a training set, computed once: activations and predicted classes."""
 
 import copy
 import math
@@ -14,9 +14,11 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from cam_core.classifier import Classifier
-from cam_core.data import Dataset
+from cam_core.data import Dataset, transforms
 from cam_core.files import mapped
-from cam_core.learned.batches import as_float, in_order
+from cam_core.learned.lcam import LCam
+from training.batches import Tensors, as_float, center, in_order
+from training.recipes import L_CAM, Recipe
 
 Read = Callable[[Classifier, Tensor], Tensor]  # classifier, images [N,3,H,W] in [0, 1] -> activations [N,K,h,w]
 
@@ -35,13 +37,13 @@ def features(
 def features_in_file(
     classifier: Classifier, images: Tensor, read: Read | None = None, *, progress: bool = True
 ) -> tuple[Tensor, Tensor] | None:
-    """`features` in float16, mapped from a temporary file; None, with a warning, where its folder has no room for them.
+    """`features` in float16, mapped from a temporary file; None, with a warning, if there is not enough disk space.
 
-    ``read`` makes the activations that are kept, if others than those behind the predicted classes.
+    ``read`` computes the activations to keep, if they differ from those used for the predicted classes.
     """
     with torch.no_grad():
         shape = (len(images), *classifier.activations(as_float(images[:1].to(classifier.mean.device))).shape[1:])
-    processes = distributed.get_world_size() if distributed.is_initialized() else 1  # as if on one machine, each with its file
+    processes = distributed.get_world_size() if distributed.is_initialized() else 1  # assuming one machine; each process has its file
     needed, folder = 2 * math.prod(shape) * processes, tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -74,7 +76,7 @@ def _passed(
 
 @torch.no_grad()
 def relabelled(data: Dataset, classifier: Classifier, view: v2.Transform, *, progress: bool = True) -> Dataset:
-    """The data set with the classes that ``classifier`` predicts on that ``view`` for labels."""
+    """The data set with the classes that ``classifier`` predicts on ``view`` as labels."""
     seen, labelled = copy.copy(data), copy.copy(data)
     seen.transform = view
     frozen, device = classifier.frozen(), classifier.mean.device
@@ -83,3 +85,23 @@ def relabelled(data: Dataset, classifier: Classifier, view: v2.Transform, *, pro
     both = zip(data.annotations, torch.cat(predicted).tolist(), strict=True)
     labelled.annotations = [replace(item, label=label) for item, label in both]
     return labelled
+
+
+def l_cam_data(model: LCam, data: Tensors | Dataset, recipe: Recipe, *, progress: bool = True) -> dict[str, Tensor] | Dataset:
+    """L-CAM's training set: as labels the classes that its classifier predicts on centre views and, if ``cached``, float16 activations.
+
+    Where the temporary folder has no room for these, the views are kept instead and pass through the trunk in every epoch. A data set that
+    is read from disk only gets the labels.
+    """
+    if isinstance(data, Dataset):
+        if model.cached:
+            raise ValueError("activations are cached of images in memory: decode the data set, or take cached=False")
+        return relabelled(data, model.classifier, transforms.view("crop", L_CAM.crop or 224), progress=progress)
+    views = center(data["images"], recipe.crop)
+    kept = None
+    if model.cached:
+        kept = features_in_file(model.classifier, views, model.read if model.raw else None, progress=progress)
+    if kept is None:
+        _, labels = features(model.classifier, views, pool=True, progress=progress)
+        return {"images": views if model.cached else data["images"], "labels": labels}
+    return {"activations": kept[0], "labels": kept[1], **({"images": views} if model.variant == "img" else {})}

@@ -19,17 +19,17 @@ from tqdm import tqdm
 
 from cam_core.data import Dataset, Example
 from cam_core.data.example import Annotation
-from cam_core.learned import store
-from cam_core.learned.batches import apart, augment, batches, center, derived_seed, in_memory, in_order, middle, window
-from cam_core.learned.cached import features
 from cam_core.learned.calm import Calm
 from cam_core.learned.lcam import LCam
 from cam_core.learned.lfi import LfiCam, lfi_backbone
 from cam_core.learned.plain import Plain
-from cam_core.learned.recipes import L_CAM, LFI_CAM_IMAGENET, PLAIN, Recipe
-from cam_core.learned.store import SUMMARY, trained
-from cam_core.learned.train import BEST, CHECKPOINT, TrainingError, accuracy, fit, kept_state
 from studies.em_ml import Lagged
+from training import store
+from training.batches import apart, augment, batches, center, derived_seed, in_memory, in_order, middle, window
+from training.cached import features
+from training.loop import BEST, CHECKPOINT, TrainingError, accuracy, fit, kept_state
+from training.recipes import L_CAM, LFI_CAM_IMAGENET, PLAIN, Recipe
+from training.store import SUMMARY, trained
 
 SHORT = PLAIN.shortened(3, batch=8, lr=0.05, pad=2)
 
@@ -167,8 +167,8 @@ def test_the_bar_counts_batches_and_says_loss_accuracy_and_images_a_second(monke
             super().set_postfix_str(s, refresh)
             said.append((self.n, self.total, str(self)))
 
-    monkeypatch.setattr("cam_core.learned.train.tqdm", Bar)
-    monkeypatch.setattr("cam_core.learned.train.time", types.SimpleNamespace(monotonic=lambda: sum(clock)))
+    monkeypatch.setattr("training.loop.tqdm", Bar)
+    monkeypatch.setattr("training.loop.time", types.SimpleNamespace(monotonic=lambda: sum(clock)))
     recipe, options = Recipe("told", 2, 8, lr=0.1, weight_decay=0), {"out": tmp_path, "every": 0, "device": "cpu"}
     with pytest.raises(Killed):
         fit(Told(clock, 4), recipe, {"x": torch.arange(20)}, **options)
@@ -424,7 +424,7 @@ def test_read_from_disk_is_what_memory_gives():
 def test_the_loader_asks_for_pinned_memory_where_there_is_a_gpu(gpu, monkeypatch):
     asked = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    monkeypatch.setattr("cam_core.learned.batches.DataLoader", lambda *_, **how: asked.append(how.get("pin_memory", False)) or [])
+    monkeypatch.setattr("training.batches.DataLoader", lambda *_, **how: asked.append(how.get("pin_memory", False)) or [])
     assert not list(batches(Coloured([(16, 16)] * 4), replace(SHORT, batch=4), 0, 0))
     assert asked == [gpu]
 

@@ -20,8 +20,9 @@ from cam_core.learned.abn import Abn
 from cam_core.learned.calm import Calm
 from cam_core.learned.lcam import LCam
 from cam_core.learned.lfi import LfiCam, lfi_backbone
-from cam_core.learned.train import fit
-from cam_core.learned.recipes import PLAIN
+from training.cached import l_cam_data
+from training.loop import fit
+from training.recipes import PLAIN
 
 generator = torch.Generator().manual_seed(0)
 data = {"images": torch.randint(0, 256, (22, 3, 16, 16), generator=generator, dtype=torch.uint8), "labels": torch.arange(22) % 3}
@@ -35,7 +36,7 @@ for kind in ("lfi", "abn", "calm", "l_cam_img", "l_cam_fm"):
     given, how = {**data, "images": data["images"].double() / 255}, recipe
     if kind == "l_cam_fm":  # under the data's labels: those of an untrained network may be all alike
         how = replace(recipe, flip=False, pad=0)
-        given = {"activations": model.prepare(given, how, progress=False)["activations"], "labels": data["labels"]}
+        given = {"activations": l_cam_data(model, given, how, progress=False)["activations"], "labels": data["labels"]}
         assert given["activations"].untyped_storage().filename  # mapped
     summary = fit(model, how, given, device="cpu", progress=False)
     found[kind] = {"history": summary["history"], "best": summary["best"],
@@ -74,8 +75,9 @@ TOGETHER = """
 import json, os, sys, torch
 from dataclasses import replace
 from pathlib import Path
-from cam_core.learned import Plain, lfi_backbone, trained
-from cam_core.learned.recipes import PLAIN
+from cam_core.learned import Plain, lfi_backbone
+from training import trained
+from training.recipes import PLAIN
 
 generator = torch.Generator().manual_seed(0)
 data = {"images": torch.randint(0, 256, (18, 3, 16, 16), generator=generator, dtype=torch.uint8), "labels": torch.arange(18) % 3}
@@ -122,7 +124,7 @@ def test_processes_keep_one_model_together(launcher, tmp_path):
 
 ASKED = """
 import sys
-from cam_core.learned.train import launched
+from training.loop import launched
 fabric = launched("cpu", 2, None, "32-true")
 print(f"of {fabric.world_size}", file=sys.stderr)
 fabric.barrier()

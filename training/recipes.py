@@ -1,9 +1,9 @@
-"""How the papers' models are trained: the published recipes, what each is reduced to, and the images a training sees.
+"""How the papers' models are trained: the published recipes, our reduced ones, and the images of a training.
 
     plan = scratch_plan("lfi_cam", "cifar10", "resnet20")      # reduced: 12 epochs; with paper="paper" as published
     plan.recipe.differs_from(LFI_CAM)                           # ["epochs: 12 instead of 300", ...]
 
-Every reduced recipe is made of a published one, so that its deviations are the difference of the two.
+Every reduced recipe is derived from a published one, so that its deviations are the difference of the two.
 """
 
 import re
@@ -21,11 +21,11 @@ class Recipe:
     ``milestones``; "cycle", for short trainings: it rises from 0 to ``lr`` over the first fifth of the updates and falls back to 0.
 
     ``groups``: (pattern, multiplier) pairs; the first pattern found in a parameter's name scales its learning rate. Weight decay acts on
-    every parameter. Augmentation of an image [3,H,W]: ``pad`` black pixels around it, then a random window of side ``crop`` (None: its
-    own size), then a mirror image half the time if ``flip``. With ``resized`` = (least, greatest) share of the image's area, the window has
-    a random area and an aspect of 3/4 to 4/3 and is resized to ``crop`` (torchvision's RandomResizedCrop).
-    ``frozen_batchnorm`` keeps BatchNorm in eval mode. ``held_out``: this share of the training images is not trained on; after each epoch
-    it is measured on, and the weights with the best ``criterion`` there ("accuracy": highest, "loss": lowest) are kept beside the last.
+    every parameter. Augmentation of an image [3,H,W]: ``pad`` black pixels around it, then a random window of side ``crop`` (None: its own
+    size), then a mirror image half the time if ``flip``. With ``resized`` = (least, greatest) share of the image's area, the window has a
+    random area and an aspect of 3/4 to 4/3 and is resized to ``crop`` (torchvision's RandomResizedCrop). ``frozen_batchnorm`` keeps
+    BatchNorm in eval mode. ``held_out``: this share of the training images is not trained on; it is measured after each epoch, and the
+    weights with the best ``criterion`` there ("accuracy": highest, "loss": lowest) are kept beside the last.
     """
 
     name: str
@@ -54,11 +54,11 @@ class Recipe:
 
     @property
     def augments(self) -> bool:
-        """Whether an image is shown in another view each time (then its activations cannot be cached)."""
+        """Whether the view of an image changes from epoch to epoch (then its activations cannot be cached)."""
         return self.flip or self.pad > 0 or self.crop is not None or self.resized is not None
 
     def rate(self, position: float) -> float:
-        """What the learning rates are multiplied by at a position in epochs: 2.5 is in the middle of the third."""
+        """The factor of the learning rates at a position in epochs: 2.5 is in the middle of the third."""
         if self.schedule == "steps":
             return self.decay ** sum(milestone <= position for milestone in self.milestones)
         if self.schedule == "cycle":
@@ -73,7 +73,7 @@ class Recipe:
     def shortened(self, epochs: int, **changes: Any) -> "Recipe":
         """The recipe over another number of epochs, its milestones moved in proportion, and other fields changed by name.
 
-        No milestone comes before the second epoch: the first one learns at the full rate.
+        No milestone comes before the second epoch, so that the first one has the full rate.
         """
         scaled = tuple(max(1, round(milestone * epochs / self.epochs)) for milestone in self.milestones)
         return replace(self, **{"epochs": epochs, "milestones": scaled, **changes})
@@ -116,11 +116,11 @@ L_CAM = Recipe(
     nesterov=True, groups=((r"bias$", 2.0),), flip=True, crop=224, criterion="loss",
 )  # fmt: skip
 
-# VGG-16: a name test in the released code that is always true gives a hundred times the rate; it produced the published numbers.
+# VGG-16: because of a test of the name that is always true, the released code uses a hundred times the rate; so do the published numbers.
 L_CAM_VGG = replace(L_CAM, name="l_cam_vgg", epochs=8, lr=1e-2, milestones=tuple(range(1, 8)), decay=0.75)
 
-# CALM's learning-rate groups: what is named learns at the base rate, everything else ten times as fast. As released, by substring: of a
-# ResNet the stem convolution and layers 1 to 3 are meant, but layer4's conv1 are caught too, and the stem's BatchNorm is not.
+# CALM's learning-rate groups: parameters named here have the base rate, all others ten times that. As released, by substring: meant are the
+# stem convolution and layers 1 to 3 of a ResNet, but layer4's conv1 match too, and the stem's BatchNorm does not.
 CALM_GROUPS = {
     "resnet": ((r"^(?!.*(conv1|layer1|layer2|layer3))", 10.0),),
     "vgg": ((r"^(?!.*features)", 10.0),),
@@ -136,8 +136,8 @@ CALM = Recipe(
 CALM_VGG = replace(CALM, name="calm_vgg", groups=CALM_GROUPS["vgg"])
 CALM_INCEPTION = replace(CALM, name="calm_inception", groups=CALM_GROUPS["inception"])
 
-# The WSOL benchmark's protocol at 28x28 (VGG: 14x14), on CUB and on ImageNet. Its rates were drawn thirty times and chosen on boxes; these
-# are the CAM rates that third parties quote, CALM's own are not known.
+# The WSOL benchmark's protocol at 28x28 (VGG: 14x14), on CUB and on ImageNet. Its rates are the best of thirty random ones, chosen by
+# boxes; these are the CAM rates that third parties quote, CALM's own are not known.
 CALM_WSOL = replace(CALM, name="calm_wsol", epochs=50, batch=32, lr=2.3222617e-4, milestones=(14, 29, 44), groups=WSOL_GROUPS["resnet"])
 CALM_WSOL_VGG = replace(CALM_WSOL, name="calm_wsol_vgg", lr=1.268269e-5, weight_decay=5e-4, groups=WSOL_GROUPS["vgg"])
 CALM_WSOL_INCEPTION = replace(CALM_WSOL, name="calm_wsol_inception", lr=2.24844746e-3, weight_decay=5e-4, groups=WSOL_GROUPS["inception"])
@@ -146,7 +146,8 @@ CALM_WSOL_IMAGENET = replace(CALM_WSOL, name="calm_wsol_imagenet", lr=3.108411e-
 CALM_WSOL_IMAGENET_VGG = replace(CALM_WSOL_VGG, name="calm_wsol_imagenet_vgg", lr=1.654502e-5, **_SHORTER)
 CALM_WSOL_IMAGENET_INCEPTION = replace(CALM_WSOL_INCEPTION, name="calm_wsol_imagenet_inception", lr=3.606503e-4, **_SHORTER)
 
-# Plain network from scratch: the baseline beside LFI-CAM and ABN, on LFI-CAM's schedule (He et al., 2016, section 4.2, with other epochs).
+# Plain network from scratch: the baseline beside LFI-CAM and ABN, on LFI-CAM's schedule (as He et al., 2016, section 4.2, but for the
+# epochs).
 PLAIN = replace(LFI_CAM, name="plain")
 PLAIN_IMAGENET = replace(LFI_CAM_IMAGENET, name="plain_imagenet")
 
@@ -191,7 +192,7 @@ def _published(model: str, data: str, network: str, epochs: int | None) -> Recip
 
 
 def _another(network: str, published: Sequence[str]) -> tuple[str, ...]:
-    """The deviation of a network that a paper has no result for: it stands for the one of its family, or for the first."""
+    """The deviation for a network without a result in the paper: it replaces the one of its family, or the first."""
     kin = [other for other in published if re.split("[^a-z]", other)[0] == re.split("[^a-z]", network)[0]]
     return () if network in published else (f"network: {network} instead of {(kin or published)[0]}",)
 
@@ -203,7 +204,7 @@ def _another(network: str, published: Sequence[str]) -> tuple[str, ...]:
 class Seen:
     """The images of a training: ``split`` and ``view`` of those trained on, the view ``tested`` in (None: the data set's own views).
 
-    ``stream``: read from disk in every epoch; None leaves it to their size.
+    ``stream``: read from disk in every epoch; None: if they do not fit into memory.
     """
 
     split: str = "train"
@@ -226,7 +227,7 @@ SCRATCH_EPOCHS = {**DRAWN_EPOCHS, "cifar10": 12, "cifar100": 12, "cat_dog": 30, 
 
 
 def drawn_recipe(recipe: Recipe, epochs: int, **changes: Any) -> Recipe:
-    """A paper's recipe cut to what drawn data needs: a minute on two cores, one cycle of the learning rate."""
+    """A paper's recipe reduced for drawn data: about a minute on two cores, one cycle of the learning rate."""
     few = {"batch": 32, "schedule": "cycle", "nesterov": True, "weight_decay": 5e-4, "pad": 8, "flip": True, "crop": None}
     return recipe.shortened(epochs, **{**few, **changes})
 
@@ -240,8 +241,8 @@ class Setting:
     weight_decay: float
 
 
-# Fixed before any training and the same for every contender; the first is the paper's (cat_dog: what 2000 images need). The paper's own
-# five are not known.
+# Fixed before any training and the same for all models; the first is the paper's (for cat_dog adapted to 2000 images). The paper's own five
+# settings are not known.
 SETTINGS = {
     "cifar10": (
         Setting(0.1, 128, 1e-4), Setting(0.05, 128, 5e-4), Setting(0.1, 64, 1e-4), Setting(0.05, 64, 1e-4), Setting(0.1, 128, 5e-4),
@@ -254,7 +255,7 @@ SETTINGS |= {"cifar100": SETTINGS["cifar10"], "stl10": SETTINGS["cat_dog"]}
 def scratch_recipe(
     model: str, dataset: str, epochs: int | None = None, setting: int = 0, paper: str = "", network: str = "resnet"
 ) -> Recipe:
-    """How "plain", "lfi_cam" or "abn" learns a data set from scratch; reduced, all three by LFI-CAM's recipe under their own names.
+    """How "plain", "lfi_cam" or "abn" learns a data set from scratch; reduced, all three use LFI-CAM's recipe under their own names.
 
     With ``paper``, each by its own, which for ABN depends on the network.
     """
@@ -265,12 +266,12 @@ def scratch_recipe(
     if paper or dataset not in SCRATCH_EPOCHS:
         kind, known = ("published", SMALL + LARGE) if paper else ("reduced", SCRATCH_EPOCHS)
         raise ValueError(f"{model} learns from scratch and has no {kind} recipe for {dataset}: take one of {', '.join(known)}")
-    epochs, settings = epochs or SCRATCH_EPOCHS[dataset], len(SETTINGS.get(dataset, (None,)))  # drawn data has one
+    epochs, settings = epochs or SCRATCH_EPOCHS[dataset], len(SETTINGS.get(dataset, (None,)))  # drawn data has one setting
     if not 0 <= setting < settings:
         raise ValueError(f"{dataset} has settings 0 to {settings - 1}, got {setting}")
     if dataset in DRAWN_EPOCHS:
         return drawn_recipe(replace(LFI_CAM, name=model), epochs)
-    # bfloat16: a third faster or more on a CPU that has it, for all contenders alike
+    # bfloat16: at least a third faster on a CPU that supports it; the same for all models
     of = {"precision": "bf16-mixed", **asdict(SETTINGS[dataset][setting])}
     if dataset in SMALL:
         return LFI_CAM.shortened(epochs, **of, name=model)
@@ -278,7 +279,7 @@ def scratch_recipe(
 
 
 def scratch_plan(model: str, dataset: str, network: str, epochs: int | None = None, setting: int = 0, paper: str = "") -> Plan:
-    """`scratch_recipe` and its images: the papers cut random windows out of whole ones (CIFAR's and drawn images are whole already)."""
+    """`scratch_recipe` and its images: the papers cut random windows out of whole images (CIFAR's and drawn images need no cropping)."""
     recipe = scratch_recipe(model, dataset, epochs, setting, paper, network)
     deviations = _another(network, NETWORKS[model].get(dataset, (network,)))
     if network in ("resnet44", "resnet56", "resnet110"):
@@ -302,17 +303,17 @@ def calm_plan(dataset: str, network: str, epochs: int | None = None, paper: str 
         return Plan(drawn_recipe(CALM, epochs or DRAWN_EPOCHS[dataset], lr=0.1, groups=()))
     if dataset != "cub":
         raise ValueError(f'CALM has no reduced recipe for {dataset}: take cub, drawn data, or the recipe "paper"')
-    # a few hundred images of ten classes, and pretrained weights whose BatchNorm statistics are best left alone
+    # few images (some hundreds of ten classes): keep the BatchNorm statistics of the pretrained weights
     few = replace(_published("calm", "", network, epochs or 5), lr=0.002, batch=16, crop=None, pad=16, frozen_batchnorm=True)
     return Plan(few, deviations=("maps: 14x14 instead of 28x28", *deviations))
 
 
 # A thousand images are 16 batches an epoch, the paper's 1.28 million 20,000. Masks and rate are chosen by studies/l_cam_recipe.py on
-# held-out images: with so few updates the released batch masks lose more at 50 % than those of the image's own class. The variation
-# keeps its printed weight, 0.01: raised to 0.64, which restores the released balance, it came out alike.
+# held-out images: with so few updates the released batch masks lose more at 50 % than those of the image's own class. The variation keeps
+# its printed weight, 0.01: with 0.64, which restores the released balance, the results were about the same.
 L_CAM_FEW = {"lr": 0.1, "flip": False, "crop": None}
 L_CAM_MASKS = "own"
-L_CAM_EPOCHS = {"fm": 25, "img": 5}  # Fm's by the same study; one of Img's passes the network
+L_CAM_EPOCHS = {"fm": 25, "img": 5}  # Fm's from the same study; an epoch of Img is slow, because it passes the network
 
 
 def l_cam_plan(variant: str, network: str, epochs: int | None = None, paper: str = "") -> Plan:

@@ -9,14 +9,15 @@ from torch import nn
 from torchvision.ops import Conv2dNormActivation
 
 from cam_core.data import Dataset
-from cam_core.learned import store
-from cam_core.learned.batches import batches
-from cam_core.learned.calm import CalmHead, calm_trunk
-from cam_core.learned.recipes import PAPERS
+from cam_core.learned.calm import CalmHead
 from cam_core.pretrained import load_classifier
 from data_scripts.draw import draw
 from reproduce import jobs, sources
 from studies.ablations import widened
+from training import store
+from training.batches import batches
+from training.recipes import PAPERS
+from training.trunks import calm_trunk
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
     history = fit(model, LFI_CAM.shortened(12), data, out=folder)["history"]
 
 A model has ``loss(batch) -> (loss, what to log)``. Killed at any moment and resumed, a training on the same CPU with as many threads ends
-with the same bits. Several processes (``fabric run``, torchrun, `launched`) share each batch and end with the weights that one would have:
-BatchNorm is frozen or synchronised, but each process draws its own dropout.
+with the same bits. Several processes (``fabric run``, torchrun, `launched`) share each batch and end with the weights of a single process:
+BatchNorm is frozen or synchronised; only dropout is drawn by each process on its own.
 """
 
 import hashlib
@@ -28,19 +28,19 @@ from tqdm import tqdm
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset
 from cam_core.files import replacing
-from cam_core.learned.batches import Tensors, apart, as_float, batches, derived_seed, in_order, size
-from cam_core.learned.recipes import Recipe
+from training.batches import Tensors, apart, as_float, batches, derived_seed, in_order, size
+from training.recipes import Recipe
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 
 
 class TrainingError(RuntimeError):
-    """A training that cannot go on."""
+    """A training that cannot continue."""
 
 
 @dataclass
 class Progress:
-    """Where a training stands: the next batch, what the epoch has summed up so far, and what the epochs before it gave."""
+    """The state of a training: the next batch, the sums over the epoch so far, and the results of earlier epochs."""
 
     epoch: int = 0
     batch: int = 0
@@ -50,27 +50,27 @@ class Progress:
     best: dict[str, float] = field(default_factory=dict)  # "epoch" and the criterion's value on the held-out images
 
     def add(self, logged: Mapping[str, float], count: int) -> None:
-        """Count a batch of ``count`` images and what it logged, means over them."""
+        """Add a batch of ``count`` images and its logged means."""
         for key, value in {"images": 1.0, **logged}.items():
             self.running[key] = self.running.get(key, 0.0) + value * count
         self.batch += 1
 
     def end_epoch(self, measured: Mapping[str, float]) -> None:
-        """Put the epoch's means and what was ``measured`` after it into the history."""
+        """Append the epoch's means, and what was ``measured`` after it, to the history."""
         images = self.running.pop("images")
         means = {key: value / images for key, value in self.running.items()}
         self.history.append({"epoch": self.epoch, "images": images, **means, **measured})
         self.epoch, self.batch, self.running = self.epoch + 1, 0, {}
 
     def improved(self, criterion: str) -> bool:
-        """Whether the epoch just ended is better on the held-out images than those before it; it then replaces the best."""
+        """Whether the last epoch is better on the held-out images than all earlier ones; if so it becomes the best."""
         value, known = self.history[-1][f"held_out_{criterion}"], self.best.get(criterion)
         better = math.isfinite(value) and (known is None or (value > known if criterion == "accuracy" else value < known))
         self.best = {"epoch": self.epoch - 1, criterion: value} if better else self.best
         return better
 
     def line(self, logged: Mapping[str, float]) -> str:
-        """What stands behind the progress bar."""
+        """The text of the progress bar."""
         seen = self.running["images"] + sum(epoch["images"] for epoch in self.history)
         shown = ", ".join(f"{key} {logged[key]:.3g}" for key in ("loss", "accuracy") if key in logged)
         return f"epoch {self.epoch}, {shown}, {seen / max(self.seconds, 1e-9):.0f} images/s"
@@ -91,13 +91,13 @@ def fit(
 ) -> dict[str, Any]:
     """Train ``model`` in place and leave it in eval mode.
 
-    A checkpoint (weights, optimiser, position; one file, replaced atomically) goes to ``out`` about ``every`` seconds and is resumed
-    from if it is there. Randomness of a step follows from (seed, epoch, batch), so there is no generator's state to keep.
-    Where the recipe holds training images out, the weights that do best on them are kept there too; the model itself ends with the last.
-    Where torchrun or ``fabric run`` started several processes, they train one model together; ``fabric`` stands in for the one that
-    `launched` makes. ``watched``: images whose accuracy is taken after each epoch (for the papers' "best on test"); it changes nothing.
-    Returns history per epoch, seconds, updates, "best" and "best_on_test".
-    Raises `TrainingError` at a loss or weight that is not finite, naming the batch; the last checkpoint stays.
+    A checkpoint (weights, optimiser, position; one file, replaced atomically) goes to ``out`` about ``every`` seconds and is resumed from
+    if it is there. Randomness of a step follows from (seed, epoch, batch), so there is no generator's state to keep. If the recipe holds
+    training images out, the weights that are best on them are saved too; the model itself ends with the last. Several processes started by
+    torchrun or ``fabric run`` train one model together; ``fabric`` replaces the one that `launched` makes. ``watched``: images on which the
+    accuracy is measured after each epoch (for the papers' "best on test"); training does not depend on it. Returns history per epoch,
+    seconds, updates, "best" and "best_on_test". Raises `TrainingError` at a loss or weight that is not finite, naming the batch; the last
+    checkpoint stays.
     """
     if recipe.precision == "16-mixed":
         raise ValueError("no checkpoint keeps the scale of gradients in float16, so a resumed training would differ: take bf16-mixed")
@@ -109,7 +109,7 @@ def fit(
     wrapped, stepped = fabric.setup(model, optimizer)
     wrapped.mark_forward_method("loss")
 
-    told = f"{type(model).__name__} {model.extra_repr()}"  # not all of it: BatchNorm is another class where processes share it
+    told = f"{type(model).__name__} {model.extra_repr()}"  # not the whole repr: several processes replace BatchNorm by another class
     identity = hashlib.sha256(repr((recipe, seed, size(data), told)).encode()).hexdigest()
     at = resume(out / CHECKPOINT, model, optimizer, identity) if out else Progress()
     out = out if fabric.global_rank == 0 else None  # all read it, one writes
@@ -159,7 +159,7 @@ def fit(
 
 
 def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Parameters that learn, by learning rate; their order is the model's, so that a resumed optimiser finds its state."""
+    """Trainable parameters by learning rate, in the model's order, so that a resumed optimiser finds its state."""
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -177,7 +177,7 @@ def _train_mode(model: nn.Module, recipe: Recipe) -> None:
 
 def _step(fabric: Fabric, model: Any, optimizer: Any, batch: dict[str, Tensor], index: list[int], where: str) -> dict[str, float]:
     loss, logged = _loss(fabric, model, batch, len(index))
-    if not math.isfinite(logged["loss"]):  # known to all processes, so that none is left waiting
+    if not math.isfinite(logged["loss"]):  # the same in all processes, so that none waits for another
         raise TrainingError(
             f"the loss is {logged['loss']} in {where} (examples {index[:8]} ...): lower the learning rate, or look at these examples; "
             "the checkpoint stays"
@@ -186,7 +186,7 @@ def _step(fabric: Fabric, model: Any, optimizer: Any, batch: dict[str, Tensor], 
     fabric.backward(loss)
     optimizer.step()
     learn = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not math.isfinite(nn.utils.get_total_norm(learn)):  # a finite loss may have a gradient that is not, and be the last
+    if not math.isfinite(nn.utils.get_total_norm(learn)):  # a finite loss may have a gradient that is not finite, in the last batch too
         raise TrainingError(
             f"a weight is not finite after {where} (examples {index[:8]} ...), whose loss was {logged['loss']:.4g}: lower the learning "
             "rate, or look at these examples; the checkpoint stays"
@@ -195,13 +195,13 @@ def _step(fabric: Fabric, model: Any, optimizer: Any, batch: dict[str, Tensor], 
 
 
 def _loss(fabric: Fabric, model: Any, batch: dict[str, Tensor], count: int) -> tuple[Tensor, dict[str, float]]:
-    """The loss to differentiate, and what is logged, means over the ``count`` examples that all processes have of the batch."""
+    """The loss to differentiate, and the logged means over the ``count`` examples of the whole batch in all processes."""
     batch = fabric.to_device(batch)
     if "images" in batch:  # channels_last: a third faster on a CPU
         batch["images"] = as_float(batch["images"]).contiguous(memory_format=torch.channels_last)
-    with fabric.autocast():  # Fabric casts in forward alone, and one process calls a marked method past it
+    with fabric.autocast():  # Fabric autocasts only forward; a single process calls a marked method directly
         loss, log = model.loss(batch)
-    # Gradients are averaged over the processes: the weight makes that the mean over the batch where its last shares differ in size.
+    # Gradients are averaged over the processes: the weight makes this the mean over the batch if their shares differ in size.
     weight = len(next(iter(batch.values()))) * fabric.world_size / count
     log = {"loss": loss, **log}
     values = torch.stack([term.detach().double() for term in log.values()]) * weight
@@ -211,7 +211,7 @@ def _loss(fabric: Fabric, model: Any, batch: dict[str, Tensor], count: int) -> t
 
 @torch.no_grad()
 def _measure(fabric: Fabric, model: Any, recipe: Recipe, data: Tensors | Dataset, held_out: Tensor, seed: int) -> dict[str, float]:
-    """Loss and what the model logs on the held-out images, in eval mode, on one still view of each."""
+    """Loss and logged values on the held-out images, in eval mode, on one fixed view of each."""
     model.eval()
     total: dict[str, float] = {}
     for index, batch in batches(data, recipe, seed, 0, among=held_out, still=True, rank=fabric.global_rank, world=fabric.world_size):
@@ -238,9 +238,9 @@ def accuracy(classifier: Classifier, data: Tensors | Dataset) -> float:
 
 
 def kept_state(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors worth keeping: those under a child of ``model`` that learns, or that its ``keeps`` names.
+    """The tensors to store: those of every child of ``model`` that has trainable parameters or is named in its ``keeps``.
 
-    A frozen classifier is built again, not stored again.
+    A frozen classifier is not stored; it is built again.
     """
     keeps = getattr(model, "keeps", ())
     learns = [f"{name}." for name, child in model.named_children() if name in keeps or any(p.requires_grad for p in child.parameters())]
@@ -249,7 +249,7 @@ def kept_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, at: Progress, identity: str) -> None:
-    """Write weights, optimiser and position to ``file``, all or nothing; `TrainingError` and no file if a weight is not finite."""
+    """Write weights, optimiser and progress to ``file`` atomically; `TrainingError` and no file if a weight is not finite."""
     state = kept_state(model)
     broken = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
     if broken:
@@ -265,13 +265,13 @@ def save(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, at: Pro
 
 
 def write_tensors(file: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file, all or nothing, to the disk and not only to its cache."""
+    """Write a safetensors file atomically and flush it to the disk."""
     with replacing(file) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 
 
 def resume(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> Progress:
-    """Give model and optimiser what ``file`` holds, and say where it stands; the beginning without a file.
+    """Load ``file`` into model and optimiser and return its progress; without a file the start of a training.
 
     `TrainingError` if it is damaged or was written under another ``identity``.
     """
@@ -303,7 +303,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def load_kept(model: nn.Module, state: Mapping[str, Tensor], file: Path) -> None:
-    """Give ``model`` the tensors of `kept_state` that ``file`` holds; `TrainingError` if they are not its own."""
+    """Load the tensors of `kept_state`, read from ``file``, into ``model``; `TrainingError` if they do not fit."""
     expected = kept_state(model)
     wrong = sorted({*expected} ^ {*state}) or [key for key in expected if expected[key].shape != state[key].shape]
     if wrong:
@@ -313,13 +313,13 @@ def load_kept(model: nn.Module, state: Mapping[str, Tensor], file: Path) -> None
 
 # --- processes -------------------------------------------------------------------------------------------------------------------------
 
-# How many processes torchrun or `fabric run` started here, and in all; Fabric, where it launches some itself, says the second alone.
+# How many processes torchrun or `fabric run` started on this machine and in total; if Fabric launches them, only the total is set.
 STARTED = tuple(int(os.environ[name]) if "LOCAL_WORLD_SIZE" in os.environ else 1 for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
 
 
-@cache  # a process has one place among the others, however many models it trains
+@cache  # a process joins the others once, however many models it trains
 def launched(device: str, devices: int | None, nodes: int | None, precision: str) -> Fabric:
-    """Fabric for one process, or for the ``devices`` of each of ``nodes`` machines, which it starts where nobody else has."""
+    """Fabric for one process, or for ``devices`` on each of ``nodes`` machines; it starts these processes unless they run already."""
     here, everywhere = STARTED
     devices, nodes = devices or here, nodes or max(1, everywhere // here)
     several = devices * nodes > 1
@@ -332,7 +332,7 @@ def launched(device: str, devices: int | None, nodes: int | None, precision: str
 
 
 def synchronise(model: nn.Module, recipe: Recipe, fabric: Fabric) -> None:
-    """Let BatchNorm that learns see the whole batch of several processes; ValueError on a CPU, where it cannot."""
+    """Let trainable BatchNorm use the whole batch of several processes; ValueError on a CPU, where it cannot."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if fabric.world_size == 1 or recipe.frozen_batchnorm or not any(p.requires_grad for m in norms for p in m.parameters()):
         return

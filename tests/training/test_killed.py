@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from cam_core.learned import Abn, LfiCam, lfi_backbone
-from cam_core.learned.recipes import PLAIN
-from cam_core.learned.train import CHECKPOINT, fit
+from training.loop import CHECKPOINT, fit
+from training.recipes import PLAIN
 
 # Trains as `training` below does and kills itself in the middle of the second epoch: no handler runs, nothing is flushed.
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from tests.learned.test_killed import training
+from tests.training.test_killed import training
 training(sys.argv[1], Path(sys.argv[2]), kill_at=5, kill=lambda: os.kill(os.getpid(), signal.SIGKILL))
 """
 KINDS = {"abn": "32-true", "abn, bf16": "bf16-mixed", "lfi_cam, bf16": "bf16-mixed"}

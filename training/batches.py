@@ -1,8 +1,8 @@
-"""Training sets as tensors in memory or read from disk: their order, their augmentation.
+"""Batches of a training set in memory or on disk: their order and augmentation.
 
-A training set is a mapping of tensors of equal length: ``images`` uint8 [N,3,H,W], ``labels`` int64 [N], ``targets`` float [N,C] where
-images have several classes, ``activations`` [N,K,h,w] where they are cached; or a `cam_core.data.Dataset`, read image by image.
-Everything random in a batch follows from (seed, epoch, number of the batch), so that a resumed training sees what it would have seen.
+A training set is a mapping of tensors of equal length: ``images`` uint8 [N,3,H,W], ``labels`` int64 [N], ``targets`` float [N,C] if images
+have several classes, ``activations`` [N,K,h,w] if they are cached; or a `cam_core.data.Dataset`, read image by image. All randomness of a
+batch follows from (seed, epoch, number of the batch), so that a resumed training sees the same batches.
 """
 
 import math
@@ -20,8 +20,8 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms.v2 import functional as geometry
 from tqdm import tqdm
 
-from cam_core.data import Dataset, Example, multi_hot
-from cam_core.learned.recipes import Recipe
+from cam_core.data import Dataset, Example
+from training.recipes import Recipe
 
 Tensors = Mapping[str, Tensor]
 
@@ -39,6 +39,15 @@ def _tensors(examples: list[Example], num_classes: int) -> dict[str, Tensor]:
     labels = torch.tensor([example.label for example in examples])
     tensors = {"images": images.mul(255).round().to(torch.uint8), "labels": labels}
     return {**tensors, "targets": multi_hot(examples, num_classes)} if bool((labels < 0).any()) else tensors
+
+
+def multi_hot(examples: Iterable[Example], num_classes: int) -> Tensor:
+    """Targets float [B,num_classes]: 1 where the view holds an object of the class, `difficult` ones included."""
+    rows = []
+    for example in examples:
+        labels = torch.tensor([example.label]) if example.box_labels is None or example.label >= 0 else example.box_labels
+        rows.append(torch.zeros(num_classes).index_fill(0, labels, 1.0))
+    return torch.stack(rows)
 
 
 def size(data: Tensors | Dataset) -> int:
@@ -70,8 +79,8 @@ def batches(
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
     """(indices, batch) from batch number ``first`` of an epoch on, over the examples ``among`` (indices; all for None).
 
-    ``still``: in one view, the `middle` of each image, instead of one drawn by the recipe. Of ``world`` processes each takes every
-    ``world``-th example of a batch; the indices are the whole batch's.
+    ``still``: the `middle` of each image instead of the recipe's random view. Each of ``world`` processes takes every ``world``-th example
+    of a batch; the indices are those of the whole batch.
     """
     if isinstance(data, Mapping) and "activations" in data and recipe.augments:
         raise ValueError("cached activations belong to one view: turn flip, pad and crop off in the recipe, or do not cache")
@@ -113,7 +122,7 @@ def _view(images: Tensor, draws: Tensor, recipe: Recipe, still: bool) -> Tensor:
 
 
 class _Seen(TorchDataset[dict[str, Tensor]]):
-    """(index, draws) -> one example as tensors, augmented by the worker that decodes it: before their window, images may differ in size."""
+    """(index, draws) -> one example as tensors, augmented by its worker, because images may differ in size until they are cropped."""
 
     def __init__(self, data: Dataset, see: See | None) -> None:
         self.data, self.see = data, see
@@ -129,7 +138,7 @@ class _Seen(TorchDataset[dict[str, Tensor]]):
 def _streamed(data: Dataset, shares: Iterable[tuple[list[int], Tensor]], see: See | None) -> Iterator[dict[str, Tensor]]:
     workers = min(8, (os.cpu_count() or 1) - 1)
     asked: Any = (list(zip(part, draws.tolist(), strict=True)) for part, draws in shares)
-    # The workers' seeds come from a generator of their own: training must not depend on how often an iterator was made.
+    # The workers' seeds come from a generator of their own, so that training does not depend on how often an iterator was made.
     yield from DataLoader(
         _Seen(data, see), batch_sampler=asked, num_workers=workers, generator=torch.Generator(), collate_fn=_joined,
         pin_memory=torch.cuda.is_available(),
@@ -146,12 +155,12 @@ def _joined(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def in_order(data: Dataset, count: int = 64) -> Iterator[dict[str, Tensor]]:
-    """The tensors of `in_memory`, ``count`` examples at a time, decoded by workers: for what does not fit into memory."""
+    """The tensors of `in_memory`, ``count`` examples at a time, decoded by workers; for data sets that do not fit into memory."""
     return _streamed(data, ((part.tolist(), torch.empty(len(part), 0)) for part in torch.arange(len(data)).split(count)), None)
 
 
 def derived_seed(*numbers: int) -> int:
-    """One seed out of several numbers; neighbours give unrelated streams, but zeros at the end do not count: (3,) and (3, 0) are one."""
+    """One seed from several numbers; close numbers give unrelated streams. Zeros at the end are ignored: (3,) and (3, 0) give the same."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
@@ -171,12 +180,12 @@ def augment(
     crop: int | None = None,
     resized: tuple[float, float] | None = None,
 ) -> Tensor:
-    """Images [B,3,H,W] -> [B,3,h,w]: padded, a window cut at random, mirrored.
+    """Images [B,3,H,W] -> [B,3,h,w]: padded, cropped at random, flipped.
 
-    ``draws`` [B,3] in [0, 1): mirror, row, column; with ``resized`` [B,23], ten tries of area and ten of aspect behind them.
+    ``draws`` [B,3] in [0, 1): mirror, row, column; with ``resized`` [B,23], followed by ten tries of area and ten of aspect.
     """
-    # The operations are torchvision's, the draws are not: its transforms draw from the global generator, where the published trainings
-    # (and a training that is resumed, or shared by several processes) need those of (seed, epoch, batch).
+    # The operations are torchvision's, the random numbers are not: its transforms use the global generator, but resumed trainings, several
+    # processes and the published trainings need those of (seed, epoch, batch).
     images = geometry.pad(images, [pad]) if pad else images
     height, width = (crop, crop) if crop else (images.shape[2] - 2 * pad, images.shape[3] - 2 * pad)
     if resized is not None:
@@ -195,7 +204,7 @@ def window(sides: Sequence[int], draw: Tensor, shares: tuple[float, float]) -> t
     """Top, left, height, width of RandomResizedCrop's window in an image of ``sides`` (H, W), from 23 numbers in [0, 1).
 
     Area uniform in ``shares`` of the image, logarithm of width / height uniform between 3/4 and 4/3; the first try that fits, else the
-    largest middle window of an allowed aspect.
+    largest centred window of an allowed aspect.
     """
     height, width = sides
     areas = height * width * (shares[0] + (shares[1] - shares[0]) * draw[3 : 3 + TRIES])
@@ -209,9 +218,9 @@ def window(sides: Sequence[int], draw: Tensor, shares: tuple[float, float]) -> t
 
 
 def middle(images: Tensor, recipe: Recipe) -> Tensor:
-    """The view of images [B,3,H,W] in which a recipe is measured: the middle window of its ``crop``.
+    """The view of images [B,3,H,W] for measuring a recipe: a centre crop of its ``crop``.
 
-    Where the recipe's windows are ``resized``, out of the image with a short side 256/224 as long, as the papers test.
+    If the recipe's windows are ``resized``, the image is first resized to a short side of 256/224 ``crop``, as the papers test.
     """
     if recipe.resized is not None and recipe.crop is not None:
         images = geometry.resize(images, [round(recipe.crop * 256 / 224)], antialias=True)
@@ -219,7 +228,7 @@ def middle(images: Tensor, recipe: Recipe) -> Tensor:
 
 
 def center(images: Tensor, side: int | None) -> Tensor:
-    """The middle window of ``side`` x ``side`` pixels of images [N,3,H,W]; all of it for None."""
+    """Centre crop of ``side`` x ``side`` pixels of images [N,3,H,W]; the whole image for None."""
     return images if side is None else geometry.center_crop(images, [side, side])
 
 

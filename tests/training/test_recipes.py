@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from cam_core.learned import recipes
-from cam_core.learned.recipes import (
+from training import recipes
+from training.recipes import (
     ABN,
     ABN_IMAGENET,
     CALM,

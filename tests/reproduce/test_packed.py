@@ -7,12 +7,11 @@ import pytest
 import torch
 from torchvision import datasets
 
-from cam_core.data import packed
-from cam_core.learned import recipes
-from cam_core.learned.batches import batches
-from cam_core.learned.recipes import LFI_CAM_IMAGENET
-from cam_core.learned.store import data_digest
-from reproduce import jobs, sources
+from reproduce import jobs, packed, sources
+from training import recipes
+from training.batches import batches
+from training.recipes import LFI_CAM_IMAGENET
+from training.store import data_digest
 
 COUNTS = {"train": 6, "test": 4}
 FINE = [f"class{number}" for number in range(100)]

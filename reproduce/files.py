@@ -1,0 +1,54 @@
+"""Tables, arrays and folders of a run, each written whole or not at all. Loads no torch."""
+
+import itertools
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from cam_core.files import flush, replacing
+
+
+def write_table(path: Path | str, frame: pd.DataFrame) -> None:
+    """Write a table atomically as .csv, floats to the bit."""
+    with replacing(Path(path)) as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def write_arrays(path: Path | str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays by name atomically as a compressed .npz; the same arrays give the same bytes."""
+    with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def write_parts(path: Path | str, frames: Iterable[pd.DataFrame]) -> None:
+    """Write one table atomically as .parquet, vectors as lists: from ``frames`` of the same columns, which are never held all at once.
+
+    Without any frame nothing is written.
+    """
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        return
+    schema = pa.Table.from_pandas(first, preserve_index=False).schema
+    with replacing(Path(path)) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for frame in itertools.chain([first], frames):
+            writer.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
+
+
+def replace_folder(new: Path, final: Path) -> None:
+    """Give the finished folder `new` its final name; a folder that had the name makes room first."""
+    flush(new)
+    old = final.with_name(final.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    new.rename(final)
+    flush(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
