@@ -3,7 +3,7 @@
 import re
 from pathlib import Path, PurePosixPath
 
-SCRIPT = r'\s*<script[^>]*/?\b(?:{})\.js[^>]*></script>'
+SCRIPT = r"\s*<script[^>]*/?\b(?:{})\.js[^>]*></script>"
 ICONS = SCRIPT.format("fontawesome")  # the style sheet has the same icons as a font
 SEARCH = SCRIPT.format("searchtools|language_data|searchindex")  # the page of results loads them itself
 THEBE = r'\s*<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = .*?</script>'

@@ -19,10 +19,12 @@ def pages():
 
 
 def pytest_collection_modifyitems(items):
-    """These tests need a browser and say so."""
+    """These tests need a browser and say so; those of one page go to one worker, which opens it once."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.browser)
+            parameters = item.callspec.params if hasattr(item, "callspec") else {}
+            item.add_marker(pytest.mark.xdist_group(parameters.get("opened", item.name)))
 
 
 @pytest.fixture(scope="session")
