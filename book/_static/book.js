@@ -19,6 +19,11 @@ addEventListener("DOMContentLoaded", () => {
     frame.setAttribute("aria-label", frame.dataset.name);
   }
 
+  for (const row of document.querySelectorAll("table.matrix tbody tr:not(.paper)")) {
+    const heads = row.closest("table").tHead?.rows[0].cells ?? []; // on a phone each cell stands below the other and says what it is
+    [...row.cells].slice(1).forEach((cell, number) => (cell.dataset.label = heads[number + 1]?.textContent ?? ""));
+  }
+
   const sizes = new ResizeObserver((entries) => entries.forEach((entry) => look(entry.target.closest("[data-name]"))));
   frames.forEach((frame, number) => {
     const kind = Object.entries(KINDS).find(([which]) => frame.matches(which))[1];

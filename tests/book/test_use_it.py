@@ -18,7 +18,9 @@ from .conftest import BOOK
 ROOT = BOOK.parent
 TEXT = (BOOK / "use_it.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines() if line.strip()]
+COMMANDS = [
+    line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL) for line in block.replace("\\\n", " ").splitlines() if line.strip()
+]
 
 
 @pytest.fixture
