@@ -47,24 +47,24 @@ def test_the_python_runs_as_pasted(here, snippet):
         assert left["heat"].ndim == 3
 
 
-def run(command, folder):
+def run(command, folder, home):
     """One command of the page with this Python; its output."""
     words = shlex.split(command.replace("python -m", f"{sys.executable} -m", 1))
-    environment = {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(folder)}
+    environment = {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(home)}
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=True).stdout
 
 
 def test_a_photograph_is_explained_without_a_download(here):
     (command,) = [line for line in COMMANDS if "explain" in line and "--model" not in line]
-    run(command, here)
+    run(command, here, here)
     assert (here / "maps/explained.json").is_file()
     assert len(list((here / "maps").glob("*.png"))) >= 1
 
 
-def test_batches_can_be_asked_before_they_run():
+def test_batches_can_be_asked_before_they_run(tmp_path):
     for command in COMMANDS:
         if "--dry-run" in command or "reproduce status" in command:
-            assert run(command, ROOT)
+            assert run(command, ROOT, tmp_path)
 
 
 def test_every_module_profile_and_target_of_the_commands_exists():
