@@ -3,7 +3,7 @@ if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS === "object")
   DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false; // browsers refuse to read other pages from disk
 
 addEventListener("DOMContentLoaded", () => {
-  const KINDS = { ".wide, .pst-scrollable-table-container, .text_html": "Table", pre: "Code", "div.math": "Equation", ".plot": "Figure", ".explorer-table": "Table" };
+  const KINDS = { ".wide, .pst-scrollable-table-container, .text_html": "Table", pre: "Code", "div.math": "Equation", ".plot": "Figure", ".explorer-table": "Table", ".gallery-strip": "Choice" };
   const frames = document.querySelectorAll(`.bd-article :is(${Object.keys(KINDS).join()})`);
 
   function look(frame) {
