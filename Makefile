@@ -10,7 +10,7 @@ LOCKS   := requirements.lock tests/oracles/requirements.lock
 IMPORTED := import torch, torchvision, torch._dynamo, lightning_fabric, torchmetrics, pandas, seaborn, scipy.stats, \
   papermill, snakemake.cli, ipykernel.kernelapp, pytest, hypothesis, jupyter_book, sphinx.application, cam_core, training, reproduce
 
-.PHONY: help setup check data photographs book test lint reproduce publish bench lock clean clean-all
+.PHONY: help setup check data photographs book browser site pdf test lint reproduce publish bench lock clean clean-all
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -55,6 +55,14 @@ photographs: .venv/.ready  ## photographs from the installed packages, explained
 book: .venv/.ready data photographs  ## draw the data, run the four notebooks, explain photographs, build and check the book
 	$(BIN)/python -m reproduce batch --profile smoke
 	$(BIN)/python book/assemble.py --profile smoke
+
+browser: .venv/.ready  ## open every page of the built book in Chromium: desk, phone, dark, print, axe
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadgroup tests/browser
+
+site: book browser  ## what is published: the book, built and looked at in a browser
+
+pdf: .venv/.ready  ## the built book as one file, build/book.pdf
+	$(BIN)/python book/print_site.py _site/html build/book.pdf
 
 test: .venv/.ready data  ## pytest, then the notebooks cell by cell with tiny parameters
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto

@@ -32,6 +32,7 @@ from reproduce.provenance import git_state
 
 load = functools.cache(results.load)
 BOOK = Path(__file__).resolve().parent
+CHANGELOG = BOOK.parent / "CHANGELOG.md"
 PUBLISHED = ("subset", "drawn")  # profiles of results/ that have their own tables
 FILES = (results.METRICS, results.DIFFERENCES)
 MARKER = re.compile(r"^% ([a-z-]+)(?:: *(.*?))? *$", re.MULTILINE)
@@ -76,7 +77,7 @@ def inputs(options):
     """Every file that the site depends on, in a fixed order."""
     own = (path for path in BOOK.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     runs = (options.runs / options.profile).glob("*/*/*")
-    own = [*own, *(options.runs / "photographs").glob("*")]
+    own = [*own, CHANGELOG, *(options.runs / "photographs").glob("*")]
     return sorted(own) + sorted(p for p in runs if p.suffix in {".ipynb", ".csv"}) + sorted(options.results.rglob("*.csv"))
 
 
@@ -180,6 +181,7 @@ MAKERS = {  # the marker `% what: words` of a page, and what makes its text of t
     "study": lambda options, what: study(options, "studies", what),
     "benchmark": lambda options, what: study(options, "benchmarks", what),
     "photographs": photographs,
+    "changelog": lambda _options: CHANGELOG.read_text(encoding="utf-8").partition("\n")[2],
     "methods": lambda _options: registry.methods(),
     "metrics": lambda _options: registry.metrics(),
     "protocols": lambda _options: registry.protocols(),

@@ -31,7 +31,7 @@ def pytest_terminal_summary(terminalreporter):
     skipped = terminalreporter.stats.get("skipped", [])
     told = {
         "real data and weights": sum("CAM_DATA is not set" in _reason(r) or "CAM_WEIGHTS is not set" in _reason(r) for r in skipped),
-        "a browser": sum("chromium" in _reason(r) for r in skipped),
+        "a browser": sum("chromium" in _reason(r) or "no site is built" in _reason(r) for r in skipped),
         "a GPU": sum("no CUDA device" in _reason(r) for r in skipped),
     }
     unset = [variable for variable in NEEDS.values() if not os.environ.get(variable)]
@@ -42,7 +42,7 @@ def pytest_terminal_summary(terminalreporter):
         )
     if told["a browser"]:
         terminalreporter.section("NOT TESTED IN A BROWSER", sep="!", red=True, bold=True)
-        terminalreporter.line(f"chromium is not installed: {told['a browser']} tests of the built book did not run.")
+        terminalreporter.line(f"No chromium, or no built book (`make book browser`): {told['a browser']} tests did not run.")
     if told["a GPU"]:
         terminalreporter.section("NOT TESTED ON A GPU", sep="!", red=True, bold=True)
         terminalreporter.line(f"There is no CUDA device: {told['a GPU']} tests of what waits for one did not run.")
