@@ -18,6 +18,8 @@ from pathlib import Path
 
 import check_site
 import experiments
+import explorer
+import gallery
 import nbformat
 import pandas as pd
 import plots
@@ -78,7 +80,7 @@ def inputs(options):
     own = (path for path in BOOK.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     runs = (options.runs / options.profile).glob("*/*/*")
     own = [*own, CHANGELOG, *(options.runs / "photographs").glob("*")]
-    return sorted(own) + sorted(p for p in runs if p.suffix in {".ipynb", ".csv"}) + sorted(options.results.rglob("*.csv"))
+    return sorted(own) + sorted(p for p in runs if p.suffix in {".ipynb", ".csv", ".npz"}) + sorted(options.results.rglob("*.csv"))
 
 
 def digest(options):
@@ -92,7 +94,7 @@ def digest(options):
 def assemble(source, options):
     """Write the complete source of the book into `source`, replacing what stood there."""
     shutil.rmtree(source, ignore_errors=True)
-    shutil.copytree(BOOK, source, ignore=shutil.ignore_patterns("*.py", "*.yaml", "__pycache__"))
+    shutil.copytree(BOOK, source, ignore=shutil.ignore_patterns("*.py", "*.yaml", "*.npz", "__pycache__"))
     if (options.runs / "photographs").is_dir():
         shutil.copytree(options.runs / "photographs", source / tiles.FOLDER)
     shutil.copytree(BOOK / "_ext", source / "_ext", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -193,6 +195,8 @@ MAKERS = {  # the marker `% what: words` of a page, and what makes its text of t
     "forest": statement_forest,
     "paper-forest": lambda options, *what: plots.paper_forest(options, evidence(options, results.DIFFERENCES), *what),
     "brightness": lambda options, *what: plots.brightness(options, evidence(options, results.METRICS), *what),
+    "gallery": gallery.gallery,
+    "explorer": lambda options: explorer.explorer(options, *(evidence(options, file) for file in FILES)),
 }
 
 

@@ -99,10 +99,13 @@ def write_photographs(folder):
     entries = {}
     for name in PHOTOGRAPHS:
         files = {method: f"{name}-{slug(method)}.webp" for method in (*EXPLAINED, *CONTROLS)}
-        for file in (f"{name}.webp", *files.values()):
+        heats = {method: file.replace(".webp", "-heat.webp") for method, file in files.items()}
+        for file in (f"{name}.webp", f"{name}-large.webp", *files.values(), *heats.values()):
             Image.new("L", (30, 20), 128).save(folder / file)
-        maps = {method: {"file": file, "empty": method == CONTROLS[-1]} for method, file in files.items()}
-        entries[name] = {"size": [30, 20], "said": [["tabby & <cat>", 61.6], ["lynx", 2.0]], "maps": maps}
+        of = {method: {"file": file, "heat": heats[method], "same_as": None} for method, file in files.items()}
+        maps = {method: {**entry, "empty": method == CONTROLS[-1]} for method, entry in of.items()}
+        sizes = {"size": [30, 20], "large": [60, 40]}
+        entries[name] = {**sizes, "said": [["tabby & <cat>", 61.6], ["lynx", 2.0]], "maps": maps}
     (folder / "photographs.json").write_text(json.dumps({"digest": "", "photographs": entries}))
 
 

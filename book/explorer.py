@@ -1,0 +1,112 @@
+"""The explorer: every published number in the browser, as a table and as a forest plot, and the same numbers as CSV.
+
+The numbers go into _static/explorer.data.js, each column as numbers that point into a list of words; DataTables, as itables brings it, into
+_static/explorer.tables.js. Both are scripts, because a page that was opened from a disk may load scripts and nothing else.
+"""
+
+import json
+import shutil
+from importlib import resources
+
+import pandas as pd
+from cells import digits_of
+from names import is_control, name
+
+from reproduce import results
+
+CONDITIONS = ("paper", "dataset", "backbone", "weights", "recipe", "seed", "protocol", "run")  # the same for many rows, and so kept once
+WORDS = (*CONDITIONS, "method", "than", "metric", "setting")
+TITLES = {
+    "method": "Method", "metric": "Metric", "setting": "Setting", "value": "Value", "ci": "95 % interval", "n": "n", "dataset": "Data",
+    "backbone": "Network", "weights": "Weights", "seed": "Seed", "protocol": "Protocol", "paper": "Paper", "run": "Run",
+}  # fmt: skip
+FOLDER = "_static/csv"
+APP = """<div class="explorer" id="explorer-app" hidden>
+<form class="explorer-filters" aria-label="Filters"></form>
+<p class="explorer-count" aria-live="polite"></p>
+<figure class="explorer-forest" tabindex="0" aria-label="Forest plot of the rows"></figure>
+<p class="explorer-save"><button type="button">Save these rows as CSV</button></p>
+<div class="explorer-table" tabindex="0" role="region" aria-label="Table of the rows"><table class="display compact nowrap"></table></div>
+</div>
+<noscript><p>The table and the plot need JavaScript; the files below do not.</p></noscript>
+"""
+
+
+def explorer(options, rows, differences):
+    """The page's controls as HTML; its data, DataTables and the CSVs are written into the folder of the site's own files."""
+    static = options.out / "src" / "_static"
+    static.mkdir(parents=True, exist_ok=True)
+    kinds = {"values": rows.assign(than=""), "differences": differences}
+    (static / "explorer.data.js").write_text(f"window.EXPLORER = {json.dumps(packed(kinds), ensure_ascii=False, separators=(',', ':'))};\n")
+    bundle = resources.files("itables") / "html" / "dt_bundle.js"  # an ES module, which a page on a disk may not import by its name
+    source = json.dumps(bundle.read_text(encoding="utf-8"), ensure_ascii=False)
+    opened = f'import(URL.createObjectURL(new Blob([{source}], {{ type: "text/javascript" }})))'
+    (static / "explorer.tables.js").write_text(f"window.TABLES = () => {opened};\n", encoding="utf-8")
+    (static / "explorer.tables.css").write_bytes(bundle.with_suffix(".css").read_bytes())
+    return f"{APP}{downloads(options, kinds)}"
+
+
+def packed(kinds):
+    """What explorer.js reads: lists of words as [identifier, printed], the conditions that rows share, and of each kind its columns.
+
+    A word is its place in its list, a row's `at` the place of its conditions.
+    """
+    frames = {kind: prepared(frame) for kind, frame in kinds.items()}
+    words = {column: list(dict.fromkeys(word for frame in frames.values() for word in frame[column])) for column in WORDS}
+    places = {column: {word: place for place, word in enumerate(found)} for column, found in words.items()}
+    frames = {kind: frame.assign(**{column: frame[column].map(places[column]) for column in WORDS}) for kind, frame in frames.items()}
+    shared = list(dict.fromkeys(row for frame in frames.values() for row in frame[list(CONDITIONS)].itertuples(index=False, name=None)))
+    at = {row: place for place, row in enumerate(shared)}
+    columns = {
+        kind: {
+            "at": [at[row] for row in frame[list(CONDITIONS)].itertuples(index=False, name=None)],
+            **{column: frame[column].tolist() for column in ("method", "than", "metric", "setting", "n")},
+            **{column: numbers(frame[column]) for column in ("value", "ci_low", "ci_high", "p_holm") if column in frame},
+            "digits": frame.groupby("metric")["digits"].first().to_dict(),
+        }
+        for kind, frame in frames.items()
+    }
+    controls = [place for place, word in enumerate(words["method"]) if is_control(word)]
+    printed = {column: [[word, spelled(column, word)] for word in found] for column, found in words.items()}
+    return {"titles": TITLES, "words": printed, "controls": controls, "conditions": CONDITIONS, "shared": shared, "kinds": columns}
+
+
+def prepared(frame):
+    """Numbers rounded as the book prints them, texts as texts, the run by its folder."""
+    digits = frame.groupby("metric")["value"].transform(digits_of).to_numpy()
+    rounded = {
+        column: [round(value, of) for value, of in zip(frame[column], digits, strict=True)] for column in ("value", "ci_low", "ci_high")
+    }
+    seeds = frame["seed"].astype(str)
+    run = frame["profile"] + "/" + frame["paper"] + "/" + frame["key"]
+    return frame.assign(**rounded, digits=digits, seed=seeds, run=run)
+
+
+def numbers(column):
+    """A column for JSON: null where there is no number."""
+    return [None if pd.isna(value) else round(value, 4) for value in column.tolist()]
+
+
+def spelled(column, word):
+    """A word as people write it: weights, runs and seeds are what they are."""
+    return word if column in ("weights", "seed", "run", "setting", "recipe") else name(word)
+
+
+def downloads(options, kinds):
+    """Links to the CSVs: all values, all differences, every study and benchmark."""
+    folder = options.out / "src" / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    main = []
+    columns = {"values": ["profile", "key", *results.COLUMNS], "differences": ["profile", "key", *results.DIFFERENCE]}
+    for kind, told in {"values": "every value", "differences": "every paired difference"}.items():
+        kinds[kind][columns[kind]].to_csv(folder / f"{kind}.csv", index=False, lineterminator="\n")
+        main.append(f'<a href="{FOLDER}/{kind}.csv" download>{kind}.csv</a> ({told}, {len(kinds[kind]):,} rows)')
+    further = []
+    for path in sorted([*options.results.glob("studies/*.csv"), *options.results.glob("benchmarks/*.csv")]):
+        file = f"{path.parent.name}-{path.name}"
+        shutil.copyfile(path, folder / file)
+        further.append(f'<li><a href="{FOLDER}/{file}" download>{file}</a></li>')
+    listed = (
+        f"<details><summary>Studies and benchmarks ({len(further)} files)</summary><ul>{''.join(further)}</ul></details>" if further else ""
+    )
+    return f'<div class="explorer-files"><p>Everything as CSV: {" and ".join(main)}.</p>{listed}</div>\n'

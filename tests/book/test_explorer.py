@@ -1,0 +1,70 @@
+"""The explorer's page: every row can be put together again from the packed data, and the CSVs lie beside it."""
+
+import json
+from argparse import Namespace
+
+import explorer
+import pandas as pd
+import pytest
+
+from reproduce import results
+
+from .conftest import frame, paired, rows
+
+VALUES = [
+    *rows(("grad_cam", "12.345", "10.04", "15.06"), ("random_map", "40.5", "", ""), metric="average_drop", setting="50%"),
+    *rows(("l_cam_fm", "0.51234", "0.5", "0.6"), metric="remove_and_classify", dataset="cub"),
+]
+
+
+@pytest.fixture
+def page(tmp_path):
+    (tmp_path / "results/studies").mkdir(parents=True)
+    (tmp_path / "results/studies/trust.csv").write_text("a\n1\n")
+    given = frame(VALUES), frame([paired("-2.0", "-1.0")], results.DIFFERENCE)
+    return explorer.explorer(Namespace(out=tmp_path, results=tmp_path / "results"), *given), tmp_path / "src/_static"
+
+
+def unpacked(data, kind):
+    """The rows again, words as identifiers."""
+    columns = data["kinds"][kind]
+    found = pd.DataFrame({key: values for key, values in columns.items() if key not in ("at", "digits")})
+    for index, column in enumerate(data["conditions"]):
+        found[column] = [data["shared"][at][index] for at in columns["at"]]
+    for column, words in data["words"].items():
+        found[column] = [words[place][0] for place in found[column]]
+    return found
+
+
+def test_rows_come_back_rounded_as_the_book_prints_them(page):
+    text = (page[1] / "explorer.data.js").read_text()
+    data = json.loads(text.removeprefix("window.EXPLORER = ").removesuffix(";\n"))
+    values = unpacked(data, "values")
+    assert values["method"].tolist() == ["grad_cam", "random_map", "l_cam_fm"]
+    assert values["dataset"].tolist() == ["imagenet", "imagenet", "cub"]
+    assert values["value"].tolist() == [12.3, 40.5, 0.512]
+    assert [data["kinds"]["values"]["digits"][str(place)] for place in data["kinds"]["values"]["metric"]] == [1, 1, 3]
+    assert values["ci_low"].fillna(-1).tolist() == [10.0, -1, 0.5]
+    assert values["run"].unique().tolist() == ["subset/l_cam/r"]
+    difference = unpacked(data, "differences").iloc[0]
+    assert (difference["method"], difference["than"], difference["value"], difference["p_holm"]) == ("l_cam_img", "grad_cam", -1.5, 0.034)
+    assert ["grad_cam", "Grad-CAM"] in data["words"]["method"]
+    assert [data["words"]["method"][place][0] for place in data["controls"]] == ["random_map"]
+
+
+def test_the_files_are_complete_and_linked(page):
+    text, static = page
+    kept = pd.read_csv(static / "csv/values.csv", dtype=str, keep_default_na=False)
+    assert kept["value"].tolist() == ["12.345", "40.5", "0.51234"]
+    assert list(pd.read_csv(static / "csv/differences.csv").columns) == ["profile", "key", *results.DIFFERENCE]
+    for file in ("values.csv", "differences.csv", "studies-trust.csv"):
+        assert f'href="_static/csv/{file}"' in text
+        assert (static / "csv" / file).is_file()
+    assert "<noscript>" in text
+
+
+def test_datatables_comes_along_as_a_script_that_asks_nobody(page):
+    script = (page[1] / "explorer.tables.js").read_text()
+    assert script.startswith('window.TABLES = () => import(URL.createObjectURL(new Blob(["')
+    assert "DataTable" in script
+    assert (page[1] / "explorer.tables.css").stat().st_size > 10_000

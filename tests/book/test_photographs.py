@@ -1,0 +1,50 @@
+"""Photographs explained: the maps that are kept in the repository are those that the code computes."""
+
+import hashlib
+
+import numpy as np
+import photographs
+import pytest
+import torch
+
+from data_scripts.photographs import PHOTOGRAPHS
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return photographs.network()
+
+
+def test_every_costly_map_is_kept(classifier):
+    known = photographs.kept(classifier)
+    assert set(known) == {(photograph, method) for photograph in PHOTOGRAPHS for method in photographs.SLOW}
+    for heat in known.values():
+        assert heat.dtype == torch.float32
+        assert heat.min() >= 0
+        assert heat.max() <= 1
+    assert photographs.KEPT.stat().st_size < 400_000
+
+
+@pytest.mark.parametrize(("method", "photograph"), [("group_cam", "camera"), ("score_cam[budget=64]", "rocket")])
+def test_a_map_computed_anew_is_the_kept_one(classifier, method, photograph):
+    found = photographs.explain(photographs.named(method, classifier), photographs.look(PHOTOGRAPHS[photograph], classifier))
+    with np.load(photographs.KEPT) as file:
+        kept = file[method][list(PHOTOGRAPHS).index(photograph)]
+    steps = 255 if kept.dtype == np.uint8 else 1
+    assert np.abs(photographs.packed(found) / steps - kept / steps).max() < 0.01
+
+
+def test_maps_of_other_weights_or_photographs_are_not_taken(classifier, monkeypatch):
+    now = photographs.provenance(classifier)
+    assert now["photographs"]["coffee"] == hashlib.sha256(PHOTOGRAPHS["coffee"].path.read_bytes()).hexdigest()
+    changed = {**now, "photographs": {**now["photographs"], "coffee": "another"}}
+    monkeypatch.setattr(photographs, "provenance", lambda _classifier: changed)
+    assert {photograph for photograph, _ in photographs.kept(classifier)} == set(PHOTOGRAPHS) - {"coffee"}
+    monkeypatch.setattr(photographs, "provenance", lambda _classifier: {**now, "weights": "others"})
+    assert photographs.kept(classifier) == {}
+
+
+def test_a_map_is_named_after_the_first_one_like_it():
+    a = torch.arange(9.0).reshape(3, 3) / 8
+    heats = {"cam": a, "other": 1 - a, "grad_cam": 0.5 * a + 0.5, "fine": torch.rand(6, 6)}
+    assert [photographs.same_as(one, heats) for one in heats] == [None, None, "cam", None]

@@ -1,0 +1,102 @@
+"""The explorer in the browser: filters, plot, table and address say the same."""
+
+import re
+
+from .conftest import PHONE, address
+
+START = "metric=average_drop&data=imagenet&setting=50%25&backbone=mobilenet_v2"
+
+
+def counted(page):
+    """How many rows pass the filters, as the page says."""
+    return int(re.match(r"[\d,]+", page.inner_text(".explorer-count")).group().replace(",", ""))
+
+
+def opened(page, site, fragment=START):
+    page.goto(address(site, "explorer", fragment))
+    page.wait_for_selector(".explorer-table tbody td:nth-child(4)")
+    return page
+
+
+def test_a_link_opens_the_explorer_filtered(page, site):
+    opened(page, site)
+    assert page.input_value('select[name="metric"]') == "average_drop"
+    assert page.input_value('select[name="dataset"]') == "imagenet"
+    assert page.input_value('select[name="setting"]') == "50%"
+    texts = page.eval_on_selector_all(".explorer-table tbody tr td:nth-child(7)", "cells => cells.map(c => c.textContent)")
+    assert set(texts) == {"ImageNet validation"}
+
+
+def test_the_plot_has_a_dot_for_every_row_and_a_bar_for_every_interval(page, site):
+    opened(page, site)
+    count = counted(page)
+    assert 0 < count <= 60
+    assert page.locator(".explorer-forest circle").count() == count
+    without = page.evaluate("document.querySelectorAll('.explorer-forest .row:not(:has(.bar))').length")
+    assert page.locator(".explorer-forest .bar").count() == count - without
+    assert 0 < page.locator(".explorer-forest .control").count() < count
+    assert f"of {count}" in page.inner_text(".dt-info")
+
+
+def test_a_filter_changes_rows_plot_and_address_and_back_undoes_it(page, site):
+    opened(page, site)
+    before = counted(page)
+    page.select_option('select[name="method"]', "grad_cam")
+    page.wait_for_function(f"!document.querySelector('.explorer-count').textContent.startsWith('{before} ')")
+    after = counted(page)
+    assert 0 < after < before
+    assert page.locator(".explorer-forest circle").count() == after
+    assert "method=grad_cam" in page.url
+    page.go_back()
+    page.wait_for_function(f"document.querySelector('.explorer-count').textContent.startsWith('{before} ')")
+
+
+def test_many_rows_are_capped_and_the_plot_says_so(page, site):
+    opened(page, site, "metric=average_drop")
+    assert counted(page) > 1000
+    assert page.locator(".explorer-forest circle").count() == 60
+    assert f"The first 60 of {counted(page)} rows" in page.inner_text(".explorer-forest figcaption")
+
+
+def test_differences_are_named_as_such_and_have_a_zero(page, site):
+    opened(page, site, "kind=differences&metric=average_drop&dataset=imagenet&setting=50%25&than=grad_cam")
+    assert " minus Grad-CAM" in page.inner_text(".explorer-table tbody td:first-child >> nth=0")
+    assert page.locator(".explorer-forest .zero").count() == 1
+    assert page.locator("th", has_text="p (Holm)").count() >= 1
+
+
+def test_columns_sort_and_the_search_finds(page, site):
+    opened(page, site)
+    page.click(".explorer-table thead th:nth-child(4)")
+    values = page.eval_on_selector_all(
+        ".explorer-table tbody td:nth-child(4)", "cells => cells.map(c => Number(c.textContent.replace('−', '-')))"
+    )
+    assert values == sorted(values)
+    page.fill(".dt-search input", "HiResCAM")
+    assert set(page.eval_on_selector_all(".explorer-table tbody td:first-child", "all => all.map(c => c.textContent)")) == {"HiResCAM"}
+
+
+def test_the_rows_are_saved_as_csv(page, site):
+    opened(page, site)
+    with page.expect_download() as download:
+        page.click(".explorer-save button")
+    lines = download.value.path().read_text(encoding="utf-8-sig").splitlines()
+    assert lines[0].startswith('"Method","Metric","Setting","Value","95 % interval","n"')
+    assert len(lines) == counted(page) + 1
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(page, site):
+    page.set_viewport_size(PHONE)
+    opened(page, site)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    assert page.locator(".explorer-forest svg").bounding_box()["width"] <= PHONE["width"]
+
+
+def test_without_javascript_the_files_are_linked(browser, site):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address(site, "explorer"))
+    assert not page.locator(".explorer").is_visible()
+    assert "need JavaScript" in page.inner_text("article")
+    assert page.locator('.explorer-files a[href$="values.csv"]').is_visible()
+    context.close()
