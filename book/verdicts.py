@@ -203,7 +203,8 @@ def _own(entry, found, kind):
 
 def _word(entry, found, kind):
     """The verdict of a statement on photographs or on drawn data, over all configurations."""
-    return overall(_own(entry, found, kind)) if "check" in entry else entry.get("studied", {}).get(kind, "not run")
+    own = _own(entry, found, kind)
+    return overall(own) if own else entry.get("studied", {}).get(kind, "not run")
 
 
 def _side(entry, found, kind):
