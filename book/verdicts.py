@@ -238,7 +238,7 @@ def details(entries, found):
                 parts.append(f"{entry.get('answer', '').strip()} See {entry['seen']}.\n".lstrip())
             elif not own:
                 parts.append(f"{entry['status'].capitalize()}: needs runs that are not part of this book yet.\n")
-            else:
+            if own:
                 parts += [f"% forest: {entry['id']}\n", *(f"- {told(one)}" for one in own), ""]
             if own and "beside" in entry:
                 parts.append(f"Read beside it: {entry['beside']}.\n")
