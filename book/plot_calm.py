@@ -50,11 +50,12 @@ def network(options):
                  ((2.84, 0.94), (3.34, 0.62), "$p(z|x)$"), ((4.46, 0.42), (4.74, 0.12), ""), ((4.46, 0.58), (4.74, 0.88), "")]  # fmt: skip
         for tail, head, words in lines:
             axes.annotate("", head, tail, arrowprops={"arrowstyle": "-|>", "color": theme.text, "lw": 1})
-            axes.text((tail[0] + head[0]) / 2 + 0.05, (tail[1] + head[1]) / 2 + (0.12 if tail[1] > 0.5 else -0.12), words, fontsize=8, va="center")
+            across, down = ((one + other) / 2 for one, other in zip(tail, head, strict=True))
+            axes.text(across + 0.05, down + (0.12 if tail[1] > 0.5 else -0.12), words, fontsize=8, va="center")
 
     return figure(
         options, "calm-network", draw, size=(WIDTH, 2.1), question="How does the data go through CALM?",
-        answer="Wine: what CALM has in the place of a plain network's head. The map and the prediction are two readings of one probability.",
+        answer="Wine: CALM's head, in the place of a plain network's. The map and the prediction are two readings of one probability.",
         alt="Diagram: image, convolutions, two 1×1 convolutions for the class at each place and for the place; their product is the joint "
         "probability; its sum over the places is the prediction, its plane of one class the map.",
     )  # fmt: skip
@@ -89,12 +90,14 @@ def cue_localization(options, rows):
         for axes, (dataset, (scores, right)) in zip(panels, found.items(), strict=True):
             for seed in scores.index:
                 axes.plot(range(3), scores.loc[seed], "-", color=GREY, lw=1, zorder=1)
-                axes.scatter(range(3), scores.loc[seed], c=right.loc[seed], cmap=colours, vmin=0, vmax=100, s=46, edgecolor=theme.text, lw=0.5, zorder=2)
+                tints = colours(right.loc[seed] / 100)
+                axes.scatter(range(3), scores.loc[seed], c=tints, s=46, edgecolor=theme.text, lw=0.5, zorder=2)
             for seed, of in failed(right):
                 axes.annotate(f"seed {seed}: {right.loc[seed, of]:.0f} % right", (list(METHODS).index(of), scores.loc[seed, of]), (10, -3),
                               textcoords="offset points", fontsize=8)  # fmt: skip
             if dataset == "cub":
-                axes.plot(range(3), [printed[of] for of in METHODS], "x:", color=theme.text, lw=1.2, ms=6, label="the authors, CUB, another form")
+                theirs = [printed[of] for of in METHODS]
+                axes.plot(range(3), theirs, "x:", color=theme.text, lw=1.2, ms=6, label="the authors, CUB, another form")
                 axes.legend(loc="lower left", fontsize=8)
             axes.set(xlim=(-0.35, 2.55), ylim=(0, 42), xticks=range(3), xticklabels=[words for words, *_ in METHODS.values()])
             axes.set_title(f"{DATA[dataset]}, {name(NETWORKS[dataset])}, {len(scores)} seeds", loc="left", fontsize=9.5)
@@ -107,14 +110,14 @@ def cue_localization(options, rows):
 
     (cub, _), (drawn, right) = found.values()
     trained = ", ".join(f"{METHODS[of][0]} under seed {seed} ({right.loc[seed, of]:.0f} % right)" for seed, of in failed(right))
+    ahead = [f"{sum(one['cam'] > one['calm_em'])} of {len(one)}" for one in (drawn, cub)]
     answer = (
-        f"One line a seed. CAM points better than CALM-EM under {sum(drawn['cam'] > drawn['calm_em'])} of {len(drawn)} seeds on drawn birds and "
-        f"{sum(cub['cam'] > cub['calm_em'])} of {len(cub)} on CUB. On drawn birds EM is above ML under "
-        f"{sum(drawn['calm_em'] > drawn['calm_ml'])} of {len(drawn)} seeds."
-        + (f" Trainings that failed: {trained}." if trained else "")
-    )
+        f"One line a seed. CAM points better than CALM-EM under {ahead[0]} seeds on drawn birds and {ahead[1]} on CUB. On drawn birds EM "
+        f"is above ML under {sum(drawn['calm_em'] > drawn['calm_ml'])} of {len(drawn)} seeds."
+    ) + (f" Trainings that failed: {trained}." if trained else "")
     return figure(
-        options, "calm-cues", draw, size=(WIDTH, 3.6), question="Does CALM point better at the parts in which two classes differ?", answer=answer,
+        options, "calm-cues", draw, size=(WIDTH, 3.6), answer=answer,
+        question="Does CALM point better at the parts in which two classes differ?",
         alt="Slope plots of cue localization from CAM to CALM-EM to CALM-ML, a line a seed, points coloured by the network's accuracy.",
     )  # fmt: skip
 
@@ -175,7 +178,8 @@ def removal(options, rows, differences):
     before, after = (removed(rows, "cub", metric).loc[50] for metric in SHARES)
     gain, loss = decided(differences, "drawn_cub")
     answer = (
-        "R is the share of images still right when the pixels that the map marks are gone, over the share when random ones are. At 50 % on CUB, "
+        "R is the share of images still right when the pixels that the map marks are gone, over the share when random ones are. "
+        "At 50 % on CUB, "
         + ", ".join(f"{words}: {cell(before[of])} over {cell(after[of])} %" for of, (words, *_) in METHODS.items())
         + f" (means of the seeds). On drawn birds the interval over the seeds goes against CALM-EM at {', '.join(loss) or 'no share'}"
         f" and for it at {', '.join(gain) or 'none'}."
@@ -229,23 +233,25 @@ def em_beside_ml(options, rows):
     own = rows_[(rows_["part"] == "spread") & (rows_["metric"] == "accuracy")].set_index("way").loc["calm_em minus calm_ml"]
     inside = "within" if chance.min() <= printed["CUB"] <= chance.max() else "outside"
     answer = (
-        f"One dot a seed, a bar at the mean. EM minus ML is {cell(own['value'], own['ci_low'], own['ci_high'], sign='+')} points over {own['n']:.0f} seeds. ML minus ML, computed in two "
-        f"ways that differ by rounding alone, goes from {cell(chance.min())} to {cell(chance.max(), sign='+')}: the published gap on CUB, "
-        f"{cell(printed['CUB'], sign='+')}, lies {inside} what chance does here."
+        f"One dot a seed, a bar at the mean. EM minus ML is {cell(own['value'], own['ci_low'], own['ci_high'], sign='+')} points over "
+        f"{own['n']:.0f} seeds. ML minus ML, computed in two ways that differ by rounding alone, goes from {cell(chance.min())} to "
+        f"{cell(chance.max(), sign='+')}: the published gap on CUB, {cell(printed['CUB'], sign='+')}, lies {inside} what chance does here."
     )
     return figure(
         options, "calm-em-ml", draw, size=(WIDTH, 3), question="Is EM better than ML, or is it chance?", answer=answer,
-        alt="Strip plots of the difference of accuracy between two trainings, one dot a seed, with the gaps that the authors printed as lines.",
+        alt="Strip plots of the difference of accuracy between two trainings, one dot a seed; lines are the gaps that the authors printed.",
     )  # fmt: skip
 
 
 # ---- calibration ------------------------------------------------------------------------------------------------------
 
 WAYS_TO_READ = {  # calibration, thresholds, variant: words, marker
-    ("min_max", "even", "zeros kept"): ("min-max", "o"), ("max", "even", "zeros kept"): ("divided by the maximum", "s"),
-    ("clipping", "even", "zeros kept"): ("clipped to 0..1", "X"), ("min_max", "log", "zeros kept"): ("min-max, logarithmic thresholds", "^"),
+    ("min_max", "even", "zeros kept"): ("min-max", "o"),
+    ("max", "even", "zeros kept"): ("divided by the maximum", "s"),
+    ("clipping", "even", "zeros kept"): ("clipped to 0..1", "X"),
+    ("min_max", "log", "zeros kept"): ("min-max, logarithmic thresholds", "^"),
     ("clipping", "log", "per pair"): ("clipped, logarithmic, dark pixels left out", "D"),
-}  # fmt: skip
+}
 STUDIES = ("calibration-cub-resnet18", "calibration-drawn_cub-resnet8")
 
 
@@ -278,10 +284,10 @@ def calibration(options):
     lifts = {variant: [abs(lift) for rows in found.values() for lift in log_lifts(rows, variant)] for variant in ("zeros kept", "per pair")}
     ways = list(WAYS_TO_READ)
     clipped = [own["cam"][ways[0]] - own["cam"][ways[2]] for own in scores.values()]
+    kept, left = (f"{cell(min(of))} to {cell(max(of))}" for of in lifts.values())
     answer = (
-        f"Clipped, CAM loses {cell(min(clipped))} to {cell(max(clipped))} points, as its values are no probabilities; after min-max or division by the maximum "
-        f"it does not. Logarithmic thresholds lift CALM by {cell(min(lifts['zeros kept']))} to {cell(max(lifts['zeros kept']))} points, and by "
-        f"{cell(min(lifts['per pair']))} to {cell(max(lifts['per pair']))} where the pixels below the last threshold are left out, as in the release."
+        f"Clipped, CAM loses {cell(min(clipped))} to {cell(max(clipped))} points against min-max, as its values are no probabilities. "
+        f"Logarithmic thresholds lift CALM by {kept} points, and by {left} where the pixels below the last threshold are left out, as in the release."
     )
     return figure(
         options, "calm-calibration", draw, size=(WIDTH, 2.6), question="How far does the score depend on how a map is read?", answer=answer,

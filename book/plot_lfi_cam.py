@@ -40,8 +40,8 @@ def read(options, what):
 def title_of(rows):
     """What a study trained, in words: data, epochs, what differs between its trainings and how many there are."""
     first, trained = rows.iloc[0], rows[(rows["role"] == "training") & (rows["metric"] == "accuracy")]
-    differs = "settings" if trained["setting"].nunique() > 1 else "seeds"
-    count = trained["setting" if differs == "settings" else "seed"].nunique()
+    settings, seeds = (len(trained[of].unique()) for of in ("setting", "seed"))
+    count, differs = (settings, "settings") if settings > 1 else (seeds, "seeds")
     return f"{place(first['dataset'])}, {first['epochs']} epochs: {count} {differs}"
 
 
@@ -67,7 +67,7 @@ def network(options):
 
     return figure(
         options, "lfi-network", draw, size=(WIDTH, 2.1), question="How does the data go through LFI-CAM?",
-        answer="Wine: what LFI-CAM adds to a plain network. The map is a by-product of the forward pass; no class and no gradient enter it.",
+        answer="Wine: what LFI-CAM adds to a plain network. The map comes from the forward pass; no class and no gradient enter it.",
         alt="Diagram: image, convolutions, features; masked channels and the importance network make weights; their sum is the attention "
         "map, which multiplies the features before pooling and the linear layer.",
     )  # fmt: skip
@@ -115,7 +115,7 @@ def stability(options, studies=STABILITY, slug="stability"):
         into.legend(handles=marks, loc="outside lower center", ncols=3, fontsize=8.5)
 
     size = (WIDTH, 0.75 + sum(0.2 * len(of) + 0.42 for of in shown.values()))
-    alt = "Dumbbell plots, a block for each set of trainings and a line for each map: agreement of maps of different images and of the same image."
+    alt = "Dumbbell plots, a block a set of trainings, a line a map: agreement of maps of different images and of the same image."
     if slug == "stability":
         question = "Do two trainings give the same map, beyond what maps of different images share?"
         return figure(options, "lfi-stability", draw, size=size, question=question, answer=_stability_in_words(read_, found), alt=alt)
@@ -133,8 +133,9 @@ def authors():
     """The agreement that the authors' figure shows, in percent, by study and map."""
     entry = next(one for one in load_yaml(PUBLISHED) if one["paper"] == "lfi_cam")
     studies = {"CIFAR-10": "scratch-cifar10-resnet20", "Cat-Dog": "scratch-cat_dog-resnet18"}
-    values = {(where, of): own[column] for of, own in entry["backbones"]["not stated"].items() for column, (_, where) in enumerate(entry["columns"])}
-    return {(studies[where], of): 100 * value for (where, of), value in values.items() if where in studies}
+    columns = {where: column for column, (_, where) in enumerate(entry["columns"])}
+    printed = entry["backbones"]["not stated"]
+    return {(what, of): 100 * printed[of][columns[where]] for where, what in studies.items() for of in printed}
 
 
 def pairs(rows):
@@ -145,7 +146,7 @@ def pairs(rows):
 
 
 def stability_word(rows):
-    """What one study says: LFI-CAM's maps must agree better than ABN's by the authors' IoU, and by its excess, in every pair; or in none."""
+    """What one study says: LFI-CAM's maps must agree better than ABN's in every pair, by the authors' IoU and by its excess; or in none."""
     better = (pairs(rows) > 0).all(axis=1)
     return "holds" if better.all() else "not decided" if better.any() else "does not hold"
 
@@ -159,29 +160,31 @@ def _stability_in_words(read_, found):
         ahead += excess["plain: mean_activation"] > excess["lfi_cam"]
     return (
         "The length of a line is what two trainings agree on. When the settings differ, LFI-CAM's line is longer than ABN's in "
-        f"{sum(settings['excess'] > 0)} of {len(settings)} pairs on CIFAR-10 and in {sum(cats['excess'] > 0)} of {len(cats)} on cats and dogs "
-        f"(IoU of the authors' script); its IoU itself is higher in {sum(settings['pair'] > 0)} and {sum(cats['pair'] > 0)}. The mean "
-        f"activation of the plain network, which nobody trained for stability, has a longer line than LFI-CAM in {ahead} of {len(real)} sets of "
-        "trainings on real images."
+        f"{sum(settings['excess'] > 0)} of {len(settings)} pairs on CIFAR-10 and in {sum(cats['excess'] > 0)} of {len(cats)} on cats "
+        f"and dogs (IoU of the authors' script); its IoU itself is higher in {sum(settings['pair'] > 0)} and {sum(cats['pair'] > 0)}. The "
+        "mean activation of the plain network, which nobody trained for stability, has a longer line than LFI-CAM in "
+        f"{ahead} of {len(real)} sets of trainings on real images."
     )
 
 
 # ---- accuracy ---------------------------------------------------------------------------------------------------------
 
-MODELS = ("lfi_cam", "plain", "abn")
+MODELS = {"lfi_cam": WINE, "plain": TEAL, "abn": ORANGE}
 SPAN = 5  # points that an axis shows at least, so that a small difference looks small
 
 
 def accuracies(options, rows):
-    """Accuracy of every training, a column a model: by the title of the study on real images, then of the published runs on drawn objects."""
+    """Accuracy of every training, a column a model: of each study on real images, then of the published runs on drawn objects."""
     found = {}
     for what in STABILITY:
         study = read(options, what)
         if not study["dataset"].iloc[0].startswith("drawn"):
             own = study[(study["role"] == "training") & (study["metric"] == "accuracy")]
-            found[title_of(study)] = own.pivot_table(index=["setting", "seed"], columns="model", values="value").reindex(columns=MODELS)
+            found[title_of(study)] = own.pivot_table(index=["setting", "seed"], columns="model", values="value").reindex(
+                columns=list(MODELS)
+            )
     drawn = rows[(rows["paper"] == "lfi_cam") & (rows["metric"] == "accuracy")]
-    wide = drawn.pivot_table(index=["dataset", "seed"], columns="method", values="value").reindex(columns=MODELS)
+    wide = drawn.pivot_table(index=["dataset", "seed"], columns="method", values="value").reindex(columns=list(MODELS))
     return found | {f"{place(of)}: {len(own)} seeds": own for of, own in wide.groupby(level="dataset", sort=False)}
 
 
@@ -202,7 +205,7 @@ def accuracy(options, rows):
                 below = one.lfi_cam < one.plain
                 axes.plot(range(len(one)), one, "-", color=WINE if below else GREY, lw=1.6 if below else 1)
             for column, model in enumerate(kept):
-                axes.plot([column] * len(kept), kept[model], "o", color={"lfi_cam": WINE, "plain": TEAL, "abn": ORANGE}[model], mec=theme.paper, mew=0.6)
+                axes.plot([column] * len(kept), kept[model], "o", color=MODELS[model], mec=theme.paper, mew=0.6)
             low, high = kept.min(axis=None), kept.max(axis=None)
             half = max(high - low, SPAN) / 2 + 0.3
             axes.set(ylim=((low + high) / 2 - half, (low + high) / 2 + half))
@@ -226,11 +229,14 @@ def accuracy(options, rows):
 
 def accuracy_word(found, margin):
     """What real images say to "no worse by ``margin``": by the interval over ten trainings of one kind or more; fewer decide nothing."""
-    words = []
-    for own in (own for of, own in found.items() if "drawn" not in of):
-        interval = seed_interval(list(own["lfi_cam"] - own["plain"]))
-        words.append("not decided" if not interval or interval[1] <= -margin <= interval[2] else "holds" if interval[1] > -margin else "does not hold")
-    return overall([SimpleNamespace(verdict=word) for word in words])
+    intervals = [seed_interval(list(own["lfi_cam"] - own["plain"])) for of, own in found.items() if "drawn" not in of]
+    return overall([SimpleNamespace(verdict=_no_worse(interval, margin)) for interval in intervals])
+
+
+def _no_worse(interval, margin):
+    if not interval or interval[1] <= -margin <= interval[2]:
+        return "not decided"
+    return "holds" if interval[1] > -margin else "does not hold"
 
 
 # ---- features and parameters ------------------------------------------------------------------------------------------
@@ -278,17 +284,22 @@ def features(options):
 
     better = own[(own["metric"] == "accuracy") & (own["ci_low"] > 0)].groupby("trunk").size()
     answer = (
-        "Drawn objects; 95 % intervals over the test images. The probe is more accurate on LFI-CAM's features, with an interval above zero, "
-        f"in {better.get('lfi_cam', 0)} of {len(seeds)} seeds; with equal weights in {better.get('lfi_cam[uniform]', 0)}."
+        "Drawn objects; 95 % intervals over the test images. The probe is more accurate on LFI-CAM's features, with an interval above "
+        f"zero, in {better.get('lfi_cam', 0)} of {len(seeds)} seeds; with equal weights in {better.get('lfi_cam[uniform]', 0)}."
     )
     return figure(
-        options, "lfi-features", draw, size=(WIDTH, 2.5), question="Are the features better once the attention is taken out?", answer=answer,
+        options, "lfi-features", draw, size=(WIDTH, 2.5), answer=answer,
+        question="Are the features better once the attention is taken out?",
         alt="Forest plots of a linear probe on the features of LFI-CAM and of equal weights, minus the plain network, three seeds.",
     )  # fmt: skip
 
 
-PARTS = {"fin_3x3": ("LFI-CAM, 3×3 as released", WINE, WINE), "fin_1x1": ("LFI-CAM, 1×1", WINE, None), "abn_branch": ("ABN", ORANGE, ORANGE),
-         "plain": ("the plain network itself", GREY, GREY)}  # fmt: skip
+PARTS = {
+    "fin_3x3": ("LFI-CAM, 3×3 as released", WINE, WINE),
+    "fin_1x1": ("LFI-CAM, 1×1", WINE, None),
+    "abn_branch": ("ABN", ORANGE, ORANGE),
+    "plain": ("the plain network itself", GREY, GREY),
+}
 
 
 def parameters_word(rows):
@@ -315,15 +326,16 @@ def parameters(options):
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(axis="x", lw=0.6)
         axes.tick_params(length=0, which="both")
-        handles = [Line2D([], [], color=edge, marker="o", mfc=fill or theme.paper, ls="", label=words) for words, edge, fill in PARTS.values()]
+        dots = {"marker": "o", "ls": ""}
+        handles = [Line2D([], [], color=edge, mfc=fill or theme.paper, label=words, **dots) for words, edge, fill in PARTS.values()]
         into.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8.5)
 
     more, small = (wide[part] > wide["abn_branch"] for part in ("fin_3x3", "fin_1x1"))
     answer = (
-        f"As released, LFI-CAM adds more parameters than ABN on {sum(more)} of {len(wide)} networks of the papers. With 1×1 convolutions, which "
-        f"the authors' code had once, it would add fewer on {sum(~small)}."
+        f"As released, LFI-CAM adds more parameters than ABN on {sum(more)} of {len(wide)} networks of the papers. With 1×1 convolutions, "
+        f"which the authors' code had once, it would add fewer on {sum(~small)}."
     )
     return figure(
         options, "lfi-parameters", draw, size=(WIDTH, 2.5), question="Does LFI-CAM need fewer parameters than ABN?", answer=answer,
-        alt="Dot plot on a logarithmic axis: parameters of the importance network, of ABN's branch and of the plain network, for five networks.",
+        alt="Dot plot on a logarithmic axis: parameters of the importance network, of ABN's branch and of five plain networks.",
     )  # fmt: skip

@@ -47,7 +47,8 @@ def channels(*studies):
 
 def mean(network, method, metric, setting=""):
     rows = drawn()
-    own = rows[(rows["weights"] == f"{network} network") & (rows["method"] == method) & (rows["metric"] == metric) & (rows["setting"] == setting)]
+    own = rows[(rows["weights"] == f"{network} network") & (rows["method"] == method)]
+    own = own[(own["metric"] == metric) & (own["setting"] == setting)]
     assert len(own) == 10
     return own["value"].mean()
 
@@ -93,8 +94,7 @@ def study_of_speed():
         ("energy in the box ({:.1f} %) than a centre Gaussian ({:.1f} %)",
          lambda: [mean("abn", of, "energy_pointing_game") for of in ("abn", "center_gaussian")]),
         ("MaxBoxAccV2 {:.1f} against {:.1f} %", lambda: [mean("abn", of, "max_box_acc_v2") for of in ("abn", "center_gaussian")]),
-        ("is {:.0f} % with an importance network of either size, {:.0f} % with equal weights, {:.0f} % for the widened network "
-         "and {:.0f} % with one learned map",
+        ("is {:.0f} % with an importance network of either size, {:.0f} % with equal weights, {:.0f} % for the widened network and {:.0f}",
          lambda: [ablated(of) for of in ("lfi_cam", "lfi_cam[uniform]", "plain[widened]", "lfi_cam[learned]")]),
     ],
 )  # fmt: skip

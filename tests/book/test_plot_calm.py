@@ -66,8 +66,13 @@ def test_removal_says_what_the_counts_and_intervals_say(options, evidence):
     assert "CALM-EM: {:.1f} over {:.1f} %".format(*shares) in said
     against = []
     for level in range(10, 100, 10):
-        own = differences[(differences["dataset"] == "drawn_cub") & (differences["backbone"] == "resnet8") & (differences["setting"] == f"{level}%")]
-        own = own[(own["metric"] == "remove_and_classify") & (own["method"] == "calm_em") & (own["than"] == "cam")]
+        own = differences[(differences["dataset"] == "drawn_cub") & (differences["backbone"] == "resnet8")]
+        own = own[
+            (own["setting"] == f"{level}%")
+            & (own["metric"] == "remove_and_classify")
+            & (own["method"] == "calm_em")
+            & (own["than"] == "cam")
+        ]
         interval = stats.ttest_1samp(own["value"], 0).confidence_interval(0.95)
         against += [f"{level}%"] if interval.low > 0 else []
         assert interval.high > 0  # none in CALM's favour

@@ -69,7 +69,8 @@ def test_accuracy_counts_trainings(options):
 
 def test_words_of_the_statements_follow_from_the_studies(options):
     told = {entry["id"]: entry for entry in yaml.safe_load((HOME / "book/claims.yaml").read_text(encoding="utf-8"))}
-    words = {what: plot_lfi_cam.stability_word(experiments.read(STUDIES / f"{what}.csv")) for what in plot_lfi_cam.STABILITY if "e36" not in what}
+    with_abn = [what for what in plot_lfi_cam.STABILITY if "e36" not in what]
+    words = {what: plot_lfi_cam.stability_word(experiments.read(STUDIES / f"{what}.csv")) for what in with_abn}
     real = [SimpleNamespace(verdict=word) for what, word in words.items() if "drawn" not in what]
     drawn = words["scratch-drawn_imagenet-resnet8"]
     assert told["lfi-stability"]["studied"] == {"photographs": plot_lfi_cam.overall(real), "drawn": drawn}
@@ -98,7 +99,8 @@ def test_parameters_decide(three, one, abn, word):
 )
 def test_features_decide_by_every_seed(lows, highs, word):
     base = {"than": "plain", "head": "probe", "trunk": "lfi_cam", "metric": "accuracy"}
-    assert plot_lfi_cam.features_word(pd.DataFrame([base | {"ci_low": low, "ci_high": high} for low, high in zip(lows, highs, strict=True)])) == word
+    rows = [base | {"ci_low": low, "ci_high": high} for low, high in zip(lows, highs, strict=True)]
+    assert plot_lfi_cam.features_word(pd.DataFrame(rows)) == word
 
 
 @pytest.mark.parametrize(
