@@ -287,7 +287,8 @@ def calibration(options):
     kept, left = (f"{cell(min(of))} to {cell(max(of))}" for of in lifts.values())
     answer = (
         f"Clipped, CAM loses {cell(min(clipped))} to {cell(max(clipped))} points against min-max, as its values are no probabilities. "
-        f"Logarithmic thresholds lift CALM by {kept} points, and by {left} where the pixels below the last threshold are left out, as in the release."
+        f"Logarithmic thresholds lift CALM by {kept} points, and by {left} where the pixels below the last threshold are left out, as "
+        "in the release."
     )
     return figure(
         options, "calm-calibration", draw, size=(WIDTH, 2.6), question="How far does the score depend on how a map is read?", answer=answer,

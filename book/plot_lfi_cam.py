@@ -51,19 +51,20 @@ def title_of(rows):
 def network(options):
     """The way of the data through an LFI-CAM network."""
     boxes = {
-        "image": (0, 0.5, "image $X$"), "trunk": (1, 0.5, "convolutions"), "features": (2, 0.5, "features $F$\nof $C$ channels"),
-        "mask": (3.15, 0, "channels × grey\nimage: $\\hat F \\odot \\hat g$"), "fin": (4.35, 0, "FIN: convolutions,\naverage, softmax"),
-        "map": (4.35, 1, "attention map $A$"), "attend": (5.5, 1, "$(1+A)\\odot F$"), "head": (6.6, 1, "pooling,\nlinear layer"),
+        "image": (0, 0.5, "image $X$"), "trunk": (1, 0.5, "convolutions"), "features": (2, 0.5, "features $F$,\n$C$ channels"),
+        "mask": (3, 0, "channels ×\ngrey image"), "fin": (4, 0, "FIN, average,\nsoftmax"), "map": (4, 1, "attention $A$"),
+        "attend": (5, 1, "$(1+A)\\odot F$"), "head": (6, 1, "pooling,\nlinear layer"),
     }  # fmt: skip
-    arrows = [("image", "trunk", ""), ("trunk", "features", ""), ("mask", "fin", ""), ("fin", "map", "weights $w$"), ("map", "attend", ""),
+    arrows = [("image", "trunk", ""), ("trunk", "features", ""), ("mask", "fin", ""), ("fin", "map", ""), ("map", "attend", ""),
               ("attend", "head", "")]  # fmt: skip
 
     def draw(into, theme):
         axes = into.subplots()
-        flow(axes, boxes, arrows, theme, own=("mask", "fin", "map", "attend"), wide=0.46)
-        for tail, head in (((2.3, 0.24), (2.68, 0.06)), ((2.3, 0.76), (3.88, 1))):
+        flow(axes, boxes, arrows, theme, own=("mask", "fin", "map", "attend"))
+        for tail, head in (((2.3, 0.24), (2.62, 0.06)), ((2.3, 0.76), (3.62, 1))):
             axes.annotate("", head, tail, arrowprops={"arrowstyle": "-|>", "color": theme.text, "lw": 1})
-        axes.text(3.05, 0.8, "$F$", fontsize=8)
+        axes.text(2.95, 0.8, "$F$", fontsize=8)
+        axes.text(4.05, 0.5, "weights $w$", fontsize=8, va="center")
 
     return figure(
         options, "lfi-network", draw, size=(WIDTH, 2.1), question="How does the data go through LFI-CAM?",

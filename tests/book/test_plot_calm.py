@@ -77,6 +77,8 @@ def test_removal_says_what_the_counts_and_intervals_say(options, evidence):
         against += [f"{level}%"] if interval.low > 0 else []
         assert interval.high > 0  # none in CALM's favour
     assert against == ["10%", "20%", "30%", "40%", "60%"]
+    page = (HOME / "book/calm.md").read_text(encoding="utf-8")
+    assert f"against CALM at {', '.join(of.rstrip('%') for of in against[:-1])} and {against[-1].rstrip('%')} %" in page
     assert f"goes against CALM-EM at {', '.join(against)} and for it at none." in said
 
 
