@@ -17,13 +17,17 @@ import sys
 from pathlib import Path
 
 import check_site
+import drawn_maps
 import experiments
 import explorer
 import gallery
 import nbformat
 import pandas as pd
+import plot_calm
+import plot_lfi_cam
 import plots
 import registry
+import source
 import tables
 import tiles
 import verdicts
@@ -197,6 +201,19 @@ MAKERS = {  # the marker `% what: words` of a page, and what makes its text of t
     "brightness": lambda options, *what: plots.brightness(options, evidence(options, results.METRICS), *what),
     "gallery": gallery.gallery,
     "explorer": lambda options: explorer.explorer(options, *(evidence(options, file) for file in FILES)),
+    "lines": source.lines,
+    "drawn-maps": drawn_maps.drawn_maps,
+    "plot-lfi-network": plot_lfi_cam.network,
+    "plot-lfi-stability": plot_lfi_cam.stability,
+    "plot-lfi-ablations": lambda options: plot_lfi_cam.stability(options, plot_lfi_cam.ABLATIONS, "ablations"),
+    "plot-lfi-accuracy": lambda options: plot_lfi_cam.accuracy(options, evidence(options, results.METRICS)),
+    "plot-lfi-features": plot_lfi_cam.features,
+    "plot-lfi-parameters": plot_lfi_cam.parameters,
+    "plot-calm-network": plot_calm.network,
+    "plot-calm-cues": lambda options: plot_calm.cue_localization(options, evidence(options, results.METRICS)),
+    "plot-calm-removal": lambda options: plot_calm.removal(options, *(evidence(options, file) for file in FILES)),
+    "plot-calm-em-ml": lambda options: plot_calm.em_beside_ml(options, evidence(options, results.METRICS)),
+    "plot-calm-calibration": plot_calm.calibration,
 }
 
 

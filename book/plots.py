@@ -17,7 +17,7 @@ COLOURS = {  # one a method, in every figure
     "increment_cam": WINE, "increment_cam[channels]": ORANGE, "l_cam_fm": WINE, "l_cam_img": ORANGE, "lfi_cam": WINE, "abn": ORANGE,
     "calm_em": WINE, "calm_ml": ORANGE, "grad_cam": TEAL, "cam": TEAL, "score_cam": BLUE, "plain": TEAL,
 }  # fmt: skip
-RIVALS = {"grad_cam": WINE, "grad_cam[power=2]": ORANGE, "mean_activation": TEAL, "cam": WINE}  # of a forest: one colour each
+RIVALS = {"grad_cam": WINE, "grad_cam[power=2]": ORANGE, "mean_activation": TEAL, "mean_features": BLUE, "cam": WINE}  # of a forest
 THEMES = {
     "light": {"text": "#1f1f24", "grid": "#dddddf", "paper": "#ffffff"},
     "dark": {"text": "#e6e6ea", "grid": "#3b3d44", "paper": "#14181e"},
@@ -130,7 +130,7 @@ def legend(figure_, kinds, *, colour="than"):
     words = [f"minus {name(one)}" if colour == "than" else name(one) for one in kinds]
     handles = [Line2D([], [], color=tint, marker="o", label=word) for tint, word in zip(tints, words, strict=True)]
     handles.append(Line2D([], [], color=GREY, marker="o", ls="", label="filled: decided"))
-    figure_.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8.5)
+    figure_.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), fontsize=8.5)
 
 
 PANELS = {  # of a paper's page: metric, setting, the direction that is better
@@ -139,7 +139,7 @@ PANELS = {  # of a paper's page: metric, setting, the direction that is better
     "lfi_cam": (("energy_pointing_game", "", "higher"), ("max_box_acc_v2", "", "higher"), ("average_drop", "50%", "lower")),
     "calm": (("cue_localization", "all pairs", "higher"), ("energy_pointing_game", "", "higher"), ("max_box_acc_v2", "", "higher")),
 }
-AGAINST = {"calm": ("cam",)}  # others: Grad-CAM, its square, the mean activation
+AGAINST = {"calm": ("cam",), "lfi_cam": ("grad_cam", "grad_cam[power=2]", "mean_features")}  # others: the mean activation
 METHOD = {"increment_cam": "increment_cam", "l_cam": "l_cam_fm", "lfi_cam": "lfi_cam", "calm": "calm_em"}
 
 

@@ -31,8 +31,8 @@ def row(photograph, entry, methods):
     return f'<div class="tiles" style="--columns: {columns}">\n{"".join(figures)}</div>\n<p class="credit">Photograph: {credit}.</p>\n'
 
 
-def tile(file, alt, caption, size):
+def tile(file, alt, caption, size, folder=FOLDER):
     """A picture with its caption."""
     width, height = size
-    picture = f'<img src="{FOLDER}/{file}" alt="{html.escape(alt, quote=True)}" width="{width}" height="{height}" loading="lazy">'
+    picture = f'<img src="{folder}/{file}" alt="{html.escape(alt, quote=True)}" width="{width}" height="{height}" loading="lazy">'
     return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>\n"

@@ -203,7 +203,8 @@ def _own(entry, found, kind):
 
 def _word(entry, found, kind):
     """The verdict of a statement on photographs or on drawn data, over all configurations."""
-    return overall(_own(entry, found, kind)) if "check" in entry else entry.get("studied", {}).get(kind, "not run")
+    own = _own(entry, found, kind)
+    return overall(own) if own else entry.get("studied", {}).get(kind, "not run")
 
 
 def _side(entry, found, kind):
@@ -237,7 +238,7 @@ def details(entries, found):
                 parts.append(f"{entry.get('answer', '').strip()} See {entry['seen']}.\n".lstrip())
             elif not own:
                 parts.append(f"{entry['status'].capitalize()}: needs runs that are not part of this book yet.\n")
-            else:
+            if own:
                 parts += [f"% forest: {entry['id']}\n", *(f"- {told(one)}" for one in own), ""]
             if own and "beside" in entry:
                 parts.append(f"Read beside it: {entry['beside']}.\n")
@@ -316,11 +317,11 @@ def finding(entries, found):
     """The first page's sentence: of the tested statements, how many hold and how many of these a control shares, by kind of data."""
     parts = []
     for kind, where in (("photographs", "On photographs"), ("drawn", "On drawn images")):
-        own = [of for entry in entries if "check" in entry and (of := _own(entry, found, kind))]
-        words = Counter(overall(of) for of in own)
-        held = [of for of in own if overall(of) == "holds"]
+        tested = [entry for entry in entries if "check" in entry and _word(entry, found, kind) != "not run"]
+        words = Counter(_word(entry, found, kind) for entry in tested)
+        held = [_own(entry, found, kind) for entry in tested if _word(entry, found, kind) == "holds"]
         shared = sum(any(flag.startswith("a control") for one in of for flag in one.flags) for of in held)
-        text = f"{where} **{words['holds']} of {len(own)}** tested statements {'holds' if words['holds'] == 1 else 'hold'}"
+        text = f"{where} **{words['holds']} of {len(tested)}** tested statements {'holds' if words['holds'] == 1 else 'hold'}"
         text += f", {shared} of them no better than a control that explains nothing" if shared else ""
         parts.append(f"{text}; {words['does not hold']} {'does' if words['does not hold'] == 1 else 'do'} not, and the rest is undecided.")
     return " ".join(parts)
