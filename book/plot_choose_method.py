@@ -11,7 +11,6 @@ import pandas as pd
 from cells import seed_interval
 from names import name
 from plots import BLUE, GREY, ORANGE, TEAL, WIDTH, WINE, figure, place
-from tables import of_the_first
 
 import cam_core.methods as library
 from cam_core.methods import METHODS
@@ -118,7 +117,9 @@ def costs(options):
     found = []
     for family, (_, methods) in FAMILIES.items():
         for method in methods:
-            counted = passes(METHODS[method].passes.replace("32, 64, ... or K, as it needs", f"{until:.0f}"), head) if method in METHODS else None
+            counted = (
+                passes(METHODS[method].passes.replace("32, 64, ... or K, as it needs", f"{until:.0f}"), head) if method in METHODS else None
+            )
             found.append((family, method, counted, times.get(method)))
     return found
 
@@ -179,56 +180,72 @@ ASKED = {  # what a figure shows: metrics (the first that a run has), the direct
     "localization": ((("max_box_acc_v2", ""), ("pointing_game", "15px")), "higher"),
     "faithfulness": ((("average_drop", "mean 30%"),), "lower"),
 }
+FEWEST = 20  # images: an interval over fewer says nothing
 CONTROLS = ("random_map", "center_gaussian", "mean_activation", "random_l_cam")
 ORDER = ("cam", "grad_cam", "grad_cam_pp", "hires_cam", "layer_cam", "saliency", "score_cam", "rise", "increment_cam",
          "increment_cam[channels]", "l_cam_fm", "l_cam_img", "lfi_cam", "abn", "calm_em", "calm_ml")  # fmt: skip
-TINTS = {method: tint for tint, methods in ((TEAL, ORDER[:5]), (BLUE, ORDER[5:8]), (WINE, ORDER[8:10]), (ORANGE, ORDER[10:])) for method in methods}
+TINTS = {
+    method: tint
+    for tint, methods in ((TEAL, ORDER[:5]), (BLUE, ORDER[5:8]), (WINE, ORDER[8:10]), (ORANGE, ORDER[10:]))
+    for method in methods
+}
 
 
 def held(rows, what, kind):
     """Each method beside the best control of its own network: one row a data set, network and method.
 
-    Columns: `where`, `metric`, `method`, `value`, `low`, `high`, `control`, `control_value`, `control_low`, `control_high`, `n`, `ahead`
-    (the method's interval lies beyond the control's). Of ten seeds and more the mean and its interval; of fewer, the ends of all.
+    Columns: `where`, `metric`, `method`, `n`, `seeds`, and those of `_beside`. A method that saw only the first images meets the control
+    on the same ones.
     """
     metrics, better = ASKED[what]
     rows = rows[(rows["dataset"].str.startswith("drawn")) == (kind == "drawn")]
-    rows = rows[~of_the_first(rows)]
     keys = ["paper", "dataset", "backbone", "recipe", "weights"]
     found = []
     for of, own in rows.groupby(keys, sort=False):
-        chosen = next((m for m in metrics if ((own["metric"] == m[0]) & (own["setting"] == m[1])).any()), None)
-        if chosen is None:
-            continue
-        own = own[(own["metric"] == chosen[0]) & (own["setting"] == chosen[1])]
-        each = {method: _over_seeds(one) for method, one in own.groupby("method", sort=False)}
-        controls = {method: each[method] for method in CONTROLS if method in each}
-        if not controls:
-            continue
-        best = (max if better == "higher" else min)(controls, key=lambda method, of=controls: of[method][0])
+        metric, setting = next((m for m in metrics if ((own["metric"] == m[0]) & (own["setting"] == m[1])).any()), (None, None))
+        own = own[own["metric"] == metric]
         for method in ORDER:
-            if method in each:
-                value, low, high = each[method]
-                best_value, best_low, best_high = controls[best]
-                ahead = low > best_high if better == "higher" else high < best_low
-                found.append(dict(zip(keys, of, strict=True)) | {
-                    "metric": chosen[0], "method": method, "value": value, "low": low, "high": high, "control": best, "ahead": ahead,
-                    "control_value": best_value, "control_low": best_low, "control_high": best_high, "n": own["n"].max(),
-                })  # fmt: skip
+            each = own[(own["method"] == method) & (own["setting"] == setting)]
+            if each.empty or each["n"].min() < FEWEST:
+                continue
+            same = own[own["setting"].isin([setting, f"{setting} first {each['n'].iloc[0]}".strip()]) & (own["n"] == each["n"].iloc[0])]
+            best = _best(same, better)
+            if best is not None:
+                found.append(dict(zip(keys, of, strict=True)) | {"metric": metric, "method": method, "n": each["n"].iloc[0],
+                                                                 "seeds": len(each)} | _beside(each, best, better))  # fmt: skip
     table = pd.DataFrame(found)
-    table["own"] = ~table["weights"].str.endswith(" network") | table["weights"].str.endswith("plain network")
-    learned = table["method"].isin(("calm_em", "calm_ml", "lfi_cam", "abn"))
-    table = table[table["own"] | learned].sort_values("n", ascending=False, kind="stable")
-    table = table.drop_duplicates(["dataset", "backbone", "method"])
-    if kind == "drawn":  # the network of each data set that most methods explain
-        counts = table.groupby(["dataset", "backbone"])["method"].transform("count")
-        table = table[counts == counts.groupby(table["dataset"]).transform("max")]
+    plain = ~table["weights"].str.endswith(" network") | table["weights"].str.endswith("plain network")
+    table = table[plain | table["method"].isin(("calm_em", "calm_ml", "lfi_cam", "abn"))]  # others explain the plain network
+    table = table.sort_values("n", ascending=False, kind="stable").drop_duplicates(["dataset", "backbone", "method"])
+    if kind == "drawn":  # the network of each data set that has most methods, and most seeds
+        size = table.groupby(["dataset", "backbone"])["seeds"].agg(["count", "sum"]).sort_values(["count", "sum"], kind="stable")
+        table = table[table.set_index(["dataset", "backbone"]).index.isin(size.groupby("dataset").tail(1).index)]
     return table.assign(where=[f"{place(one.dataset)}, {name(one.backbone)}" for one in table.itertuples()])
 
 
+def _best(rows, better):
+    """The rows of the control that is best on the mean over the seeds; None without one."""
+    means = rows[rows["method"].isin(CONTROLS)].groupby("method")["value"].mean()
+    return None if means.empty else rows[rows["method"] == (means.idxmax() if better == "higher" else means.idxmin())]
+
+
+def _beside(own, best, better):
+    """A method and a control with their intervals; `ahead`: under every seed, or over ten seeds and more, the intervals are apart."""
+    value, low, high, of_seeds = _over_seeds(own)
+    best_value, best_low, best_high, _ = _over_seeds(best)
+    if of_seeds:
+        ahead = low > best_high if better == "higher" else high < best_low
+    else:
+        pair = own.merge(best, on="seed", suffixes=("", "_best"))
+        ahead = bool(((pair["ci_low"] > pair["ci_high_best"]) if better == "higher" else (pair["ci_high"] < pair["ci_low_best"])).all())
+    told = {"control": best["method"].iloc[0], "control_value": best_value, "control_low": best_low, "control_high": best_high}
+    return {"value": value, "low": low, "high": high, "ahead": ahead} | told
+
+
 def _over_seeds(own):
+    """Mean, interval, and whether the interval is over seeds; of fewer than ten seeds the ends of all intervals."""
     interval = seed_interval(list(own["value"]))
-    return interval or (own["value"].mean(), own["ci_low"].min(), own["ci_high"].max())
+    return (*interval, True) if interval else (own["value"].mean(), own["ci_low"].min(), own["ci_high"].max(), False)
 
 
 def controls(options, rows, what, kind):
@@ -386,7 +403,9 @@ def budget(options):
     for what, rows in found.items():
         until = rows[rows["way"].str.contains("until")].set_index("metric")["value"]
         total = rows.loc[rows["way"] == "exact", "m"].iloc[0]
-        told.append(f"{until['passes']:.0f} of {total} channels for {name(what)} (correlation {until['correlation']:.3f}, .99 or more on {until['reaches']:.0%} of images)")
+        told.append(
+            f"{until['passes']:.0f} of {total} channels for {name(what)} (correlation {until['correlation']:.3f}, .99 or more on {until['reaches']:.0%} of images)"
+        )
     answer = f"Star: <code>score_cam[until=0.99]</code>, which passes {' and '.join(told)}. Dotted: all weights equal."
     return figure(
         options, "budget", draw, size=(WIDTH, 3.9), answer=answer, question="How many channels does Score-CAM need?",

@@ -95,7 +95,7 @@ def heat(options):
 def _cell(one, last):
     shade = 0.62 * (last - one["rank"]) / max(last - 1, 1)
     dot = ' <span class="heat-dot" role="img" aria-label="better than the mask">●</span>' if one["beats"] else ""
-    return f'<td style="background-color: rgba(31, 138, 132, {shade:.2f}) !important">{one["printed"]}{dot}</td>'
+    return f'<td style="background-color: rgba(31, 138, 132, {shade:.2f}) !important; white-space: nowrap">{one["printed"]}{dot}</td>'
 
 
 # ---- Average Drop at equal mean ---------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def equal_mean(options):
             tint = DRAWN_AS[method]
             axes.plot([0, 1], drop.loc[method], "o-", color=tint, lw=1.8)
         for side, column, align in ((0, "as it is", "right"), (1, common, "left")):
-            for height, words in _spread(drop[column].map(float), 2.6):
+            for height, words in _spread(drop[column], 1.9):
                 axes.annotate(words, (side, height), ((-12, 12)[side], 0), textcoords="offset points", ha=align, va="center", fontsize=8.5)
         axes.set(xlim=(-0.75, 1.75), xticks=[0, 1], xticklabels=["as the method makes it", f"every map at mean {float(common):.0%}"])
         axes.set_ylabel("Average Drop, % (lower is better)")
@@ -141,14 +141,12 @@ def equal_mean(options):
 
 
 def _spread(values, gap):
-    """(height, words) of labels that do not overlap: those closer than ``gap`` share one line."""
-    groups = []
+    """(height, words) of labels, pushed apart from below where they are closer than ``gap``."""
+    placed, last = [], -np.inf
     for method, value in values.sort_values().items():
-        if groups and value - groups[-1][-1][1] < gap:
-            groups[-1].append((method, value))
-        else:
-            groups.append([(method, value)])
-    return [(float(np.mean([value for _, value in group])), ",\n".join(name(method) for method, _ in group)) for group in groups]
+        last = max(value, last + gap)
+        placed.append((last, name(method)))
+    return placed
 
 
 # ---- calibration ------------------------------------------------------------------------------------------------------
@@ -171,7 +169,10 @@ def ways(rows):
 
 def calibration(options):
     """Cue localization of CAM and CALM in every way that brings a map into [0, 1] and reads it."""
-    studies = {"drawn birds": study(options, "calibration-drawn_cub-resnet8"), "CUB photographs": study(options, "calibration-cub-resnet18")}
+    studies = {
+        "drawn birds": study(options, "calibration-drawn_cub-resnet8"),
+        "CUB photographs": study(options, "calibration-cub-resnet18"),
+    }
     values = {where: ways(rows) for where, rows in studies.items()}
 
     def draw(into, theme):
@@ -189,7 +190,10 @@ def calibration(options):
             axes.tick_params(length=0)
         _marks(into, theme)
 
-    cut = {where: found["cam", "even", "min_max", "zeros kept"] - found["cam", "even", "clipping", "zeros kept"] for where, found in values.items()}
+    cut = {
+        where: found["cam", "even", "min_max", "zeros kept"] - found["cam", "even", "clipping", "zeros kept"]
+        for where, found in values.items()
+    }
     kept, left = (_log_gains(values, variant) for variant in ("zeros kept", "per pair"))
     answer = (
         f"Cutting at 0 and 1 costs CAM {cut['CUB photographs']:.0f} points on CUB and {cut['drawn birds']:.0f} on drawn birds, because its "
