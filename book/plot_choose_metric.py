@@ -258,7 +258,7 @@ def forgetting(options):
     stays = [method for method in ("grad_cam_pp", "layer_cam", "eigen_cam", "guided_backprop") if first[method] > 0.9]
     answer = (
         f"After the logits alone are lost, CAM keeps {first['cam']:.2f} of rank correlation and Grad-CAM {first['grad_cam']:.2f}; "
-        f"{', '.join(map(name, stays))} keep {first[stays].min():.2f} or more. From the next block on Grad-CAM++, LayerCAM and Eigen-CAM "
+        f"{', '.join(map(name, stays))} keep {first[stays].min():.2f} or more. At every step Grad-CAM++, LayerCAM and Eigen-CAM "
         f"stay within {_largest_gap(found):.2f} of the mean activation. {name(rows['backbone'].iloc[0])}, {rows['n'].iloc[0]} images, "
         f"{rows['seed'].nunique()} seeds."
     )
