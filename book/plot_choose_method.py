@@ -156,7 +156,7 @@ def cost(options):
 
     timed = {method: value for _, method, _, value in found if value}
     answer = (
-        f"Bars: passes counted for ResNet-18 ({CHANNELS} channels); a gradient through the whole network counts as {GRADIENT} passes. Dots: "
+        f"Bars: passes counted for ResNet-18 ({CHANNELS} channels); a gradient through the whole network counts as {GRADIENT} passes. Dots: "  # noqa: E501
         f"time on the same machine over a plain forward pass. Grad-CAM takes {timed['grad_cam']:.2f}, Ablation-CAM "
         f"{timed['ablation_cam']:.1f}, Score-CAM {timed['score_cam']:.0f}; LFI-CAM and ABN make the network itself "
         f"{timed['lfi_cam']:.1f} and {timed['abn']:.1f} times as slow."
@@ -278,7 +278,7 @@ def controls(options, rows, what, kind):
     told = [f"{label_short(method)} {one['sum']:.0f} of {one['count']:.0f}" for method, one in counts.iterrows() if one["sum"]]
     none = [label_short(method) for method, one in counts.iterrows() if not one["sum"]]
     answer = (
-        f"Grey: the best control of the same network with its 95 % interval. Filled: the method's interval lies {'above' if better == 'higher' else 'below'} "
+        f"Grey: the best control of the same network with its 95 % interval. Filled: the method's interval lies {'above' if better == 'higher' else 'below'} "  # noqa: E501
         f"it. {'Ahead of every control in ' + ', '.join(told) + ' panels' if told else 'No method is ahead of every control'}"
         f"{'; never: ' + ', '.join(none) if none and told else ''}."
     )
@@ -352,7 +352,7 @@ def forms(options):
         f"even disagree in sign ({FORMS[rows['worst'].idxmin()]}, {rows['worst'].min():.2f})."
     )
     return figure(
-        options, "forms", draw, size=(WIDTH, 0.27 * len(rows) + 0.9), answer=answer, question="Do two libraries mean the same map by one name?",
+        options, "forms", draw, size=(WIDTH, 0.27 * len(rows) + 0.9), answer=answer, question="Do two libraries mean the same map by one name?",  # noqa: E501
         alt="Dot plot of the correlation between two forms of one method, mean and worst image.",
     )  # fmt: skip
 
@@ -404,7 +404,7 @@ def budget(options):
         until = rows[rows["way"].str.contains("until")].set_index("metric")["value"]
         total = rows.loc[rows["way"] == "exact", "m"].iloc[0]
         told.append(
-            f"{until['passes']:.0f} of {total} channels for {name(what)} (correlation {until['correlation']:.3f}, .99 or more on {until['reaches']:.0%} of images)"
+            f"{until['passes']:.0f} of {total} channels for {name(what)} (correlation {until['correlation']:.3f}, .99 or more on {until['reaches']:.0%} of images)"  # noqa: E501
         )
     answer = f"Star: <code>score_cam[until=0.99]</code>, which passes {' and '.join(told)}. Dotted: all weights equal."
     return figure(

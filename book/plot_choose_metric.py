@@ -89,7 +89,8 @@ def heat(options):
         'best. <span class="heat-dot">●</span> better than the mask, by the paired 95 % interval.</caption>'
     )
     table = "\n".join(lines)
-    return f'<div class="plot" tabindex="0" role="region" aria-label="Known maps under every metric">\n<table class="heat">{caption}\n{table}\n</table>\n</div>\n'
+    frame = '<div class="plot" tabindex="0" role="region" aria-label="Known maps under every metric">'
+    return f'{frame}\n<table class="heat">{caption}\n{table}\n</table>\n</div>\n'
 
 
 def _cell(one, last):
@@ -235,7 +236,7 @@ FORGETTING = {
 
 def similarity(rows):
     """Rank correlation with the intact network's map, method × number of blocks lost, mean over the seeds."""
-    return rows[rows["measure"] == "spearman"].groupby(["method", "depth"])["value"].mean().unstack()  # noqa: PD010
+    return rows[rows["measure"] == "spearman"].groupby(["method", "depth"])["value"].mean().unstack()
 
 
 def forgetting(options):
