@@ -25,6 +25,8 @@ import nbformat
 import pandas as pd
 import plot_calm
 import plot_lfi_cam
+import plot_choose_method
+import plot_choose_metric
 import plots
 import registry
 import source
@@ -198,6 +200,16 @@ MAKERS = {  # the marker `% what: words` of a page, and what makes its text of t
     "verdict-box": lambda options, paper: verdicts.box(statements(), judged(options), paper),
     "forest": statement_forest,
     "paper-forest": lambda options, *what: plots.paper_forest(options, evidence(options, results.DIFFERENCES), *what),
+    "heat": plot_choose_metric.heat,
+    "plot-equal-mean": plot_choose_metric.equal_mean,
+    "plot-calibration": plot_choose_metric.calibration,
+    "plot-forgetting": plot_choose_metric.forgetting,
+    "plot-coverage": plot_choose_metric.coverage,
+    "code": plot_choose_method.code,
+    "plot-cost": plot_choose_method.cost,
+    "plot-controls": lambda options, *what: plot_choose_method.controls(options, evidence(options, results.METRICS), *what),
+    "plot-forms": plot_choose_method.forms,
+    "plot-budget": plot_choose_method.budget,
     "brightness": lambda options, *what: plots.brightness(options, evidence(options, results.METRICS), *what),
     "gallery": gallery.gallery,
     "explorer": lambda options: explorer.explorer(options, *(evidence(options, file) for file in FILES)),

@@ -10,7 +10,7 @@ from cam_core.methods import METHODS
 
 from .conftest import BOOK
 
-PAGE = (BOOK / "methods.md").read_text(encoding="utf-8")
+PAGE = (BOOK / "choose_method.md").read_text(encoding="utf-8")
 
 
 def test_the_code_on_the_page_runs(monkeypatch):

@@ -1,0 +1,309 @@
+"""Figures of the page *Choose a metric*: the heat table of known maps, Average Drop at equal mean, calibration, forgetting, coverage."""
+
+import html
+
+import experiments
+import numpy as np
+from names import measure, name
+from plots import BLUE, GREY, ORANGE, TEAL, WIDTH, WINE, figure
+
+
+def study(options, what):
+    """The rows of a study, its file noted for the provenance of the page."""
+    options.read.append(f"results/studies/{what}.csv")
+    return experiments.read(options.results / "studies" / f"{what}.csv")
+
+
+# ---- where known maps land --------------------------------------------------------------------------------------------
+
+RIGHT = ("cue_mask", "cue_mask_coarse", "cue_mask_coarse[power=2]", "cue_mask_coarse[power=0.5]", "grad_cam")
+WRONG = ("random_map", "center_gaussian", "fake_cam", "cue_mask_inverse")
+HEADS = {
+    "cue_mask": "the mask", "cue_mask_coarse": "on the grid", "cue_mask_coarse[power=2]": "squared",
+    "cue_mask_coarse[power=0.5]": "root", "grad_cam": "Grad-CAM", "random_map": "noise", "center_gaussian": "centre",
+    "fake_cam": "Fake-CAM", "cue_mask_inverse": "inverse",
+}  # fmt: skip
+ASKED = {  # what a metric asks, and the metrics of the table with their settings
+    "Where is the object?": (
+        ("energy_pointing_game", ""), ("false_activation", "20%"), ("maximum_in_box", ""), ("pixel_precision", ""),
+        ("pointing_game", "15px"), ("max_box_acc", ""), ("max_box_acc_v2", ""), ("localization_error", "GT-known 20%"),
+        ("box_iou", "20%"), ("pxap", ""), ("cue_localization", "all pairs"),
+    ),
+    "What does the network lose or keep?": (
+        ("average_drop", "100%"), ("average_drop", "50%"), ("average_drop", "15%"), ("average_drop", "equal mean"),
+        ("average_drop", "100% mean fill"), ("average_drop", "50% mean fill score_cam"), ("increase_in_confidence", "100%"),
+        ("average_gain", "100%"), ("win", "100%"), ("adcc", ""), ("insertion", "step 448"), ("deletion", "step 448"),
+        ("remove_and_classify", "10%"), ("remove_and_classify", "50%"), ("road_morf", "20%"), ("road_lerf", "20%"),
+        ("road_combined", "20%"), ("sensitivity_n", "20% 50 sets"), ("infidelity", "scaled sides 2"),
+    ),
+    "Does the map stay when the image moves?": (("coherency", ""), ("max_sensitivity", "radius 0.02")),
+}  # fmt: skip
+SETTINGS = {"100% mean fill": "100%, mean colour", "50% mean fill score_cam": "as in Score-CAM", "step 448": "", "20% 50 sets": "20%",
+            "scaled sides 2": "scaled", "radius 0.02": "", "all pairs": "", "15px": ""}  # fmt: skip
+
+
+def known(rows, metric, setting):
+    """One row of the table: the nine maps under a metric, of the trained network (cue localization: of the drawn birds).
+
+    Columns: `value`, `rank` (1 is best, equal values share it), `beats` (better than the mask by the paired interval), `printed`.
+    """
+    network = "birds" if metric == "cue_localization" else "trained"
+    own = rows[(rows["network"] == network) & (rows["metric"] == metric) & (rows["setting"] == setting) & (rows["method"] != "network")]
+    own = own.set_index("method")
+    digits = 1 if own["value"].abs().max() >= 10 else 2
+    printed = own["value"].map(lambda value: f"{value:.{digits}f}".replace("-0.00", "0.00").replace("-0.0", "0.0"))
+    better = printed.astype(float) * (-1 if own["better"].iloc[0] == "lower" else 1)
+    return own.assign(
+        printed=printed, rank=better.rank(ascending=False, method="min").astype(int), beats=own["against_cue"] == "better"
+    ).reindex([method for method in (*RIGHT, *WRONG) if method in own.index])
+
+
+def fooled(own):
+    """The wrong maps that a metric puts before the mask, or level with it."""
+    wrong = own.loc[[method for method in WRONG if method in own.index]]
+    ahead = wrong[wrong["beats"]].index
+    level = wrong[~wrong["beats"] & (wrong["printed"] == own.loc["cue_mask", "printed"])].index
+    told = [HEADS[method] for method in ahead] + [f"{HEADS[method]} (tie)" for method in level]
+    return ", ".join(told) or "–"
+
+
+def heat(options):
+    """The table metric × known map: colour is the rank, a dot says that the map beats the mask."""
+    rows = study(options, "trust")
+    head = "".join(f'<th scope="col">{HEADS[method]}</th>' for method in (*RIGHT, *WRONG))
+    groups = f'<th colspan="{len(RIGHT)}" scope="colgroup">right maps</th><th colspan="{len(WRONG)}" scope="colgroup">wrong maps</th>'
+    lines = [f'<thead><tr><td></td>{groups}<td></td></tr><tr><th scope="col">metric</th>{head}<th scope="col">fooled by</th></tr></thead>']
+    columns = len(HEADS) + 2
+    for asked, metrics in ASKED.items():
+        lines.append(f'<tbody><tr><th class="heat-group" colspan="{columns}" scope="rowgroup">{asked}</th></tr>')
+        for metric, setting in metrics:
+            own = known(rows, metric, setting)
+            told = html.escape(measure((metric, SETTINGS.get(setting, setting))))
+            cells = "".join(_cell(own.loc[method], own["rank"].max()) if method in own.index else "<td>–</td>" for method in HEADS)
+            lines.append(f'<tr><th scope="row">{told}</th>{cells}<td class="heat-fooled">{fooled(own)}</td></tr>')
+        lines.append("</tbody>")
+    facts = rows[(rows["network"] == "trained") & (rows["metric"] != "network")].set_index("metric")
+    images = facts.loc["average_drop", "n"].iloc[0]
+    caption = (
+        f"<caption>The trained network on {images} drawn images; cue localization on drawn birds. Colour: the rank in its line, dark is "
+        'best. <span class="heat-dot">●</span> better than the mask, by the paired 95 % interval.</caption>'
+    )
+    table = "\n".join(lines)
+    frame = '<div class="plot" tabindex="0" role="region" aria-label="Known maps under every metric">'
+    return f'{frame}\n<table class="heat">{caption}\n{table}\n</table>\n</div>\n'
+
+
+def _cell(one, last):
+    shade = 0.62 * (last - one["rank"]) / max(last - 1, 1)
+    dot = ' <span class="heat-dot" role="img" aria-label="better than the mask">●</span>' if one["beats"] else ""
+    return f'<td style="background-color: rgba(31, 138, 132, {shade:.2f}) !important; white-space: nowrap">{one["printed"]}{dot}</td>'
+
+
+# ---- Average Drop at equal mean ---------------------------------------------------------------------------------------
+
+DRAWN_AS = {
+    "grad_cam": TEAL, "grad_cam[power=2]": TEAL, "grad_cam[power=0.5]": TEAL, "layer_cam": WINE, "mean_activation": ORANGE,
+    "random_map": GREY,
+}  # fmt: skip
+
+
+def equal_mean(options):
+    """Average Drop of each map as it is and at the common mean, as slopes."""
+    rows = study(options, "equal_mean-resnet18")
+    drop = rows[rows["metric"] == "average_drop"].pivot(index="base", columns="mean", values="value").rename(columns={"": "as it is"})
+    (common,) = [mean for mean in drop if mean != "as it is"]
+
+    def draw(into, theme):
+        axes = into.subplots()
+        for method in drop.index:
+            tint = DRAWN_AS[method]
+            axes.plot([0, 1], drop.loc[method], "o-", color=tint, lw=1.8)
+        for side, column, align in ((0, "as it is", "right"), (1, common, "left")):
+            for height, words in _spread(drop[column], 1.9):
+                axes.annotate(words, (side, height), ((-12, 12)[side], 0), textcoords="offset points", ha=align, va="center", fontsize=8.5)
+        axes.set(xlim=(-0.75, 1.75), xticks=[0, 1], xticklabels=["as the method makes it", f"every map at mean {float(common):.0%}"])
+        axes.set_ylabel("Average Drop, % (lower is better)")
+        axes.grid(axis="y", lw=0.5)
+        axes.tick_params(length=0)
+
+    powers = drop.loc[["grad_cam[power=0.5]", "grad_cam", "grad_cam[power=2]"]]
+    before, after = (np.ptp(powers[column]) for column in ("as it is", common))
+    gains = drop.loc[["layer_cam", "mean_activation"]] - drop.loc["grad_cam"]
+    answer = (
+        f"Grad-CAM, its square and its square root rank the pixels alike, yet their Average Drop differs by {before:.0f} points; at equal "
+        f"mean by {after:.1f}. LayerCAM and the mean activation are {-gains['as it is'].max():.0f} points ahead of Grad-CAM as they are, "
+        f"and {gains[common].min():.0f} to {gains[common].max():.0f} points behind it at equal mean ({rows['n'].iloc[0]} images, "
+        f"{name(rows['backbone'].iloc[0])}; the intervals overlap)."
+    )
+    return figure(
+        options, "equal-mean", draw, size=(WIDTH, 4.4), answer=answer, question="How much of Average Drop is brightness?",
+        alt="Slopes of Average Drop from the maps as they are to the same maps brought to one mean.",
+    )  # fmt: skip
+
+
+def _spread(values, gap):
+    """(height, words) of labels, pushed apart from below where they are closer than ``gap``."""
+    placed, last = [], -np.inf
+    for method, value in values.sort_values().items():
+        last = max(value, last + gap)
+        placed.append((last, name(method)))
+    return placed
+
+
+# ---- calibration ------------------------------------------------------------------------------------------------------
+
+WAYS = {  # thresholds, calibration, variant: words, mark, filled
+    ("even", "min_max", "zeros kept"): ("min-max", "o", True),
+    ("even", "max", "zeros kept"): ("maximum", "|", True),
+    ("even", "clipping", "zeros kept"): ("cut off at 0 and 1", "s", True),
+    ("log", "min_max", "zeros kept"): ("log thresholds", "o", False),
+    ("log", "min_max", "per pair"): ("log thresholds, small values left out", "D", False),
+}
+MAPS = {"cam": TEAL, "grad_cam": BLUE, "calm_em": WINE, "calm_ml": ORANGE}
+
+
+def ways(rows):
+    """Cue localization by (network's own map, way), of `MAPS`; Grad-CAM is that of the plain network."""
+    own = rows[rows["method"].isin(MAPS) & ((rows["method"] != "grad_cam") | (rows["network"] == "plain"))]
+    return own.set_index(["method", "thresholds", "calibration", "variant"])["value"]
+
+
+def calibration(options):
+    """Cue localization of CAM and CALM in every way that brings a map into [0, 1] and reads it."""
+    studies = {
+        "drawn birds": study(options, "calibration-drawn_cub-resnet8"),
+        "CUB photographs": study(options, "calibration-cub-resnet18"),
+    }
+    values = {where: ways(rows) for where, rows in studies.items()}
+
+    def draw(into, theme):
+        panels = into.subplots(1, len(values), sharey=True)
+        for axes, (where, found) in zip(panels, values.items(), strict=True):
+            for line, (method, tint) in enumerate(MAPS.items()):
+                own = [found[(method, *way)] for way in WAYS]
+                axes.plot([min(own), max(own)], [line, line], color=tint, lw=1, alpha=0.6)
+                for value, (_, mark, filled) in zip(own, WAYS.values(), strict=True):
+                    axes.plot(value, line, mark, color=tint, mfc=tint if filled else theme.paper, ms=12 if mark == "|" else 6, mew=1.5)
+            axes.set(yticks=range(len(MAPS)), yticklabels=map(name, MAPS), ylim=(len(MAPS) - 0.5, -0.5), xlim=(0, None))
+            axes.set_title(where, loc="left")
+            axes.set_xlabel("cue localization, % (higher is better)")
+            axes.grid(axis="x", lw=0.5)
+            axes.tick_params(length=0)
+        _marks(into, theme)
+
+    cut = {
+        where: found["cam", "even", "min_max", "zeros kept"] - found["cam", "even", "clipping", "zeros kept"]
+        for where, found in values.items()
+    }
+    kept, left = (_log_gains(values, variant) for variant in ("zeros kept", "per pair"))
+    answer = (
+        f"Cutting at 0 and 1 costs CAM {cut['CUB photographs']:.0f} points on CUB and {cut['drawn birds']:.0f} on drawn birds, because its "
+        f"values are logits. Logarithmic thresholds raise CALM by {min(kept):.1f} to {max(kept):.1f} points, and by {min(left):.0f} to "
+        f"{max(left):.0f} where pixels below the lowest threshold are left out."
+    )
+    return figure(
+        options, "calibration", draw, size=(WIDTH, 3.4), answer=answer, question="How far does cue localization move by scaling alone?",
+        alt="Dot plots of cue localization of CAM, Grad-CAM, CALM-EM and CALM-ML, one mark for each way to scale the map.",
+    )  # fmt: skip
+
+
+def _log_gains(values, variant):
+    """What logarithmic thresholds add to CALM's maps, over data sets and both trainings."""
+    return [
+        found[method, "log", "min_max", variant] - found[method, "even", "min_max", variant]
+        for found in values.values()
+        for method in ("calm_em", "calm_ml")
+    ]
+
+
+def _marks(into, theme):
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], ls="", marker=mark, color=GREY, mfc=GREY if filled else theme.paper, ms=10 if mark == "|" else 6, label=words)
+        for words, mark, filled in WAYS.values()
+    ]
+    into.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8.5)
+
+
+# ---- forgetting -------------------------------------------------------------------------------------------------------
+
+FORGETTING = {
+    "cam": (TEAL, "-"), "grad_cam": (TEAL, ":"), "saliency": (BLUE, ":"), "grad_cam_pp": (WINE, "--"), "layer_cam": (WINE, "-"),
+    "eigen_cam": (ORANGE, "--"), "guided_backprop": (BLUE, "-"), "mean_activation": (ORANGE, "-"), "edges": (GREY, "-"),
+}  # fmt: skip
+
+
+def similarity(rows):
+    """Rank correlation with the intact network's map, method × number of blocks lost, mean over the seeds."""
+    return rows[rows["measure"] == "spearman"].groupby(["method", "depth"])["value"].mean().unstack()
+
+
+def forgetting(options):
+    """Rank correlation with the intact network's map against the blocks that are lost."""
+    rows = study(options, "randomization-resnet18")
+    found, blocks = similarity(rows), rows[rows["depth"] > 0].drop_duplicates("depth").set_index("depth")["block"]
+
+    def draw(into, theme):
+        axes = into.subplots()
+        for method, (tint, dashes) in FORGETTING.items():
+            axes.plot(found.columns, found.loc[method], ls=dashes, color=tint, lw=1.8, label=name(method))
+        axes.axhline(0, color=theme.text, lw=0.6)
+        axes.set(xticks=found.columns, xlim=(0, found.columns.max()), ylim=(-0.2, 1.04))
+        axes.set_xticklabels(["none", *blocks], rotation=40, ha="right", fontsize=8.5)
+        axes.set(xlabel="blocks that lost their weights, up to", ylabel="rank correlation with the first map")
+        axes.grid(lw=0.5)
+        into.legend(loc="outside right upper", fontsize=8.5)
+
+    first = found[1]
+    stays = [method for method in ("grad_cam_pp", "layer_cam", "eigen_cam", "guided_backprop") if first[method] > 0.9]
+    answer = (
+        f"After the logits alone are lost, CAM keeps {first['cam']:.2f} of rank correlation and Grad-CAM {first['grad_cam']:.2f}; "
+        f"{', '.join(map(name, stays))} keep {first[stays].min():.2f} or more. At every step Grad-CAM++, LayerCAM and Eigen-CAM "
+        f"stay within {_largest_gap(found):.2f} of the mean activation. {name(rows['backbone'].iloc[0])}, {rows['n'].iloc[0]} images, "
+        f"{rows['seed'].nunique()} seeds."
+    )
+    return figure(
+        options, "forgetting", draw, size=(WIDTH, 4.2), answer=answer, question="Does the map notice that the network has forgotten?",
+        alt="Curves of rank correlation with the intact network's map, one a method, over the blocks that lost their weights.",
+    )  # fmt: skip
+
+
+def _largest_gap(found):
+    """How far Grad-CAM++, LayerCAM and Eigen-CAM are from the mean activation, at the most."""
+    return float((found.loc[["grad_cam_pp", "layer_cam", "eigen_cam"]] - found.loc["mean_activation"]).abs().max().max())
+
+
+# ---- coverage ---------------------------------------------------------------------------------------------------------
+
+GOOD = (93, 97)
+
+
+def coverage(options):
+    """How often the 95 % intervals hold the truth, case by number of images."""
+    rows = study(options, "coverage")
+    wide = rows.pivot(index="case", columns="n", values="coverage").reindex(list(dict.fromkeys(rows["case"])))
+    tints = dict(zip(wide.columns, (WINE, ORANGE, TEAL, BLUE), strict=True))
+
+    def draw(into, theme):
+        axes = into.subplots()
+        axes.axvspan(*GOOD, color=theme.grid, alpha=0.6, lw=0)
+        axes.axvline(95, color=theme.text, lw=0.8)
+        for n, tint in tints.items():
+            axes.plot(wide[n], range(len(wide)), "o", color=tint, label=f"n = {n}", alpha=0.9)
+        axes.set(yticks=range(len(wide)), yticklabels=wide.index, ylim=(len(wide) - 0.5, -0.5), xlim=(65, 101))
+        axes.set_xlabel("intervals that hold the truth, %")
+        axes.grid(axis="x", lw=0.5)
+        axes.tick_params(length=0)
+        into.legend(loc="outside lower center", ncols=len(tints), fontsize=8.5)
+
+    low = rows[rows["coverage"] < GOOD[0]].sort_values("coverage")
+    worst = ", ".join(f"{one.case} at n = {one.n} ({one.coverage:.1f} %)" for one in low.itertuples())
+    answer = (
+        f"{(rows['coverage'].between(*GOOD)).sum()} of {len(rows)} cells lie between {GOOD[0]} and {GOOD[1]} %. Too few: {worst}. "
+        f"{rows['repetitions'].iloc[0]:.0f} repetitions each, so a cell may be off by a point or two by chance."
+    )
+    return figure(
+        options, "coverage", draw, size=(WIDTH, 4.2), answer=answer, question="Do the intervals hold what they promise?",
+        alt="Dot plot of how often 95 % intervals hold the truth, one line a case, one colour a number of images.",
+    )  # fmt: skip
