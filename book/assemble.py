@@ -24,6 +24,8 @@ import gallery
 import nbformat
 import pandas as pd
 import plot_calm
+import plot_increment_cam
+import plot_l_cam
 import plot_lfi_cam
 import plot_choose_method
 import plot_choose_metric
@@ -215,6 +217,17 @@ MAKERS = {  # the marker `% what: words` of a page, and what makes its text of t
     "explorer": lambda options: explorer.explorer(options, *(evidence(options, file) for file in FILES)),
     "lines": source.lines,
     "drawn-maps": drawn_maps.drawn_maps,
+    "plot-increment-way": plot_increment_cam.data_way,
+    "plot-increment-phases": plot_increment_cam.phases,
+    "plot-increment-readings": plot_increment_cam.readings,
+    "plot-increment-knowledge": plot_increment_cam.knowledge,
+    "plot-increment-cost": plot_increment_cam.cost,
+    "plot-l-cam-way": plot_l_cam.data_way,
+    "l-cam-drawn": plot_l_cam.drawn,
+    "plot-l-cam-mark": plot_l_cam.planted_mark,
+    "plot-l-cam-learned": lambda options: plot_l_cam.learned(options, evidence(options, results.DIFFERENCES)),
+    "plot-l-cam-recipe": plot_l_cam.recipe,
+    "plot-l-cam-cost": plot_l_cam.cost,
     "plot-lfi-network": plot_lfi_cam.network,
     "plot-lfi-stability": plot_lfi_cam.stability,
     "plot-lfi-ablations": lambda options: plot_lfi_cam.stability(options, plot_lfi_cam.ABLATIONS, "ablations"),

@@ -196,7 +196,9 @@ def knowledge(options):
         axes[0].set_title("classes that are ranked above the right one", loc="left")
         axes[1].set_title("rank correlation of the weights", loc="left")
         for one in axes:
-            one.set(xscale="log", xticks=[7, 32, 64, 112, 224], xticklabels=[7, 32, 64, 112, 224], xlabel="side of the reduced image, pixels")
+            one.set(
+                xscale="log", xticks=[7, 32, 64, 112, 224], xticklabels=[7, 32, 64, 112, 224], xlabel="side of the reduced image, pixels"
+            )
             one.minorticks_off()
             one.grid(lw=0.5)
         axes[1].set_ylim(-0.2, 1)
@@ -238,7 +240,11 @@ def cost(options):
         f"Increment-CAM. At 112 pixels the advantage over Score-CAM shrinks to {seconds['score_cam'] / seconds['increment_cam[mid]']:.0f} times, "
         f"at full size to {seconds['score_cam'] / seconds['increment_cam[full]']:.1f}. ResNet-18, two CPU cores, batches of eight."
     )
-    labels = {"increment_cam": "Increment-CAM, 7 pixels", "increment_cam[full]": "Increment-CAM, full size", "score_cam[budget=64]": "Score-CAM within 64 passes"}
+    labels = {
+        "increment_cam": "Increment-CAM, 7 pixels",
+        "increment_cam[full]": "Increment-CAM, full size",
+        "score_cam[budget=64]": "Score-CAM within 64 passes",
+    }
     values = {labels.get(one, name(one)): 1000 * value / 8 for one, value in seconds.items()}
     tints = [COLOURS.get(one.split("[")[0], GREY) for one in seconds.index]
     return bars(options, "increment-cost", values, tints, "milliseconds a map", question="What does a map cost?", answer=answer)
@@ -259,5 +265,3 @@ def bars(options, slug, values, tints, unit, *, question, answer):
         options, slug, draw, size=(WIDTH, 0.8 + 0.33 * len(values)), question=question, answer=answer,
         alt=f"Bars: {', '.join(f'{label} {value:,.3g}' for label, value in values.items())} {unit}.",
     )  # fmt: skip
-
-

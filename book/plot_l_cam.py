@@ -87,7 +87,11 @@ GROUPS = {
     "for the twin's label": ("other_grad_cam", "other_l_cam_fm", "other_l_cam_img"),
     "know no class": ("mean_activation", "random_l_cam"),
 }
-TWIN = {"other_grad_cam": "Grad-CAM, for the twin", "other_l_cam_fm": "L-CAM-Fm, for the twin", "other_l_cam_img": "L-CAM-Img, for the twin"}
+TWIN = {
+    "other_grad_cam": "Grad-CAM, for the twin",
+    "other_l_cam_fm": "L-CAM-Fm, for the twin",
+    "other_l_cam_img": "L-CAM-Img, for the twin",
+}
 
 
 def marked(rows):
@@ -163,7 +167,11 @@ def planted_mark(options):
 
 # ---- what was learned -------------------------------------------------------------------------------------------------
 
-CONTROLS = {"random_l_cam": "the untrained mechanism", "other_l_cam_fm": "its map of another class", "grad_cam[power=0.5]": "the square root of Grad-CAM"}
+CONTROLS = {
+    "random_l_cam": "the untrained mechanism",
+    "other_l_cam_fm": "its map of another class",
+    "grad_cam[power=0.5]": "the square root of Grad-CAM",
+}
 
 
 def learned(options, differences):
@@ -184,7 +192,9 @@ def learned(options, differences):
     counts = []
     for than, words in CONTROLS.items():
         of = rows[rows["than"] == than]
-        counts.append(f"{words} on {sum(of['decided'] & (of['value'] < 0))} of {len(of)} bars (behind on {sum(of['decided'] & (of['value'] > 0))})")
+        counts.append(
+            f"{words} on {sum(of['decided'] & (of['value'] < 0))} of {len(of)} bars (behind on {sum(of['decided'] & (of['value'] > 0))})"
+        )
     return figure(
         options, "l-cam-learned", draw, size=(WIDTH, 1.5 + 0.5 * len(places)), question="What has L-CAM-Fm learned?",
         answer=f"L-CAM-Fm drops less, decided, than {', '.join(counts)}. From ten seeds on one bar for all of them.",
@@ -266,7 +276,9 @@ def one_pass(rows):
 def cost(options):
     """Milliseconds a map on ResNet-18, one image at a time, logarithmic."""
     rows = read(options, "training", "benchmarks")
-    chosen = {("one explanation, l_cam_fm, batch 1", one): one for one in ("forward", "l_cam_fm", "cam", "grad_cam", "score_cam[budget=32]")}
+    chosen = {
+        ("one explanation, l_cam_fm, batch 1", one): one for one in ("forward", "l_cam_fm", "cam", "grad_cam", "score_cam[budget=32]")
+    }
     chosen |= {("one explanation, l_cam_img, batch 1", "l_cam_img"): "l_cam_img"}
     chosen |= {("one explanation, many passes, batch 1", one): one for one in ("score_cam", "rise")}
     seconds = rows.dropna(subset=["seconds"]).set_index(["group", "contender"])["seconds"]

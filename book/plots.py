@@ -7,6 +7,7 @@ import matplotlib as mpl
 import pandas as pd
 from cells import seed_interval
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from names import is_control, name
 from tables import PROPOSED, of_the_first
 
@@ -15,6 +16,7 @@ WIDTH = 8.2  # inches, which the column shows at its full width
 WINE, ORANGE, TEAL, BLUE, GREY = "#9b2c6b", "#d9772b", "#1f8a84", "#3f6fb5", "#8a8a8a"
 COLOURS = {  # one a method, in every figure
     "increment_cam": WINE, "increment_cam[channels]": ORANGE, "l_cam_fm": WINE, "l_cam_img": ORANGE, "lfi_cam": WINE, "abn": ORANGE,
+    "random_l_cam": BLUE, "other_l_cam_fm": ORANGE, "grad_cam[power=0.5]": TEAL,
     "calm_em": WINE, "calm_ml": ORANGE, "grad_cam": TEAL, "cam": TEAL, "score_cam": BLUE, "plain": TEAL,
 }  # fmt: skip
 RIVALS = {"grad_cam": WINE, "grad_cam[power=2]": ORANGE, "mean_activation": TEAL, "mean_features": BLUE, "cam": WINE}  # of a forest
@@ -124,8 +126,6 @@ def forest(axes, rows, theme, *, colour="than", better=""):
 
 def legend(figure_, kinds, *, colour="than"):
     """The colours of a forest and what filled means, below the figure."""
-    from matplotlib.lines import Line2D
-
     tints = [RIVALS.get(one) or COLOURS.get(one, GREY) for one in kinds]
     words = [f"minus {name(one)}" if colour == "than" else name(one) for one in kinds]
     handles = [Line2D([], [], color=tint, marker="o", label=word) for tint, word in zip(tints, words, strict=True)]
@@ -164,13 +164,13 @@ def paper_forest(options, differences, paper, method=None):
 
     seen = rows.merge(pd.DataFrame(panels, columns=["metric", "setting", "better"]))
     counts = [
-        f"{name(rival)} {sum(own['decided'] & good)} of {len(own)}"
+        f"against {name(rival)} better in {sum(own['decided'] & good)} and worse in {sum(own['decided'] & ~good)} of {len(own)} bars"
         for rival, own in seen.groupby("than", sort=False)
         for good in [(own["value"] > 0) == (own["better"] == "higher")]
     ]
     answer = (
         "Paired differences on the same images, with 95 % intervals; one bar a rival, and one a seed where there are fewer than ten. "
-        f"Decided in favour of {name(method)} against {', '.join(counts)} bars."
+        f"Decided: {'; '.join(counts)}."
     )
     return figure(
         options, f"forest-{paper}-{method}", draw, size=(WIDTH, 1.5 + 0.52 * len(places)), answer=answer,
@@ -226,6 +226,7 @@ def statement_forest(options, entry, found):
 # ---- brightness -------------------------------------------------------------------------------------------------------
 
 POWERS = ("grad_cam[power=2]", "grad_cam", "grad_cam[power=0.5]")
+NAMED = ("mean_activation", "random_map", "random_l_cam", "rise")  # beside what a paper proposes; the others are dots
 
 
 def brightness(options, rows, paper, setting="100%"):
@@ -243,29 +244,26 @@ def brightness(options, rows, paper, setting="100%"):
             curve = one.loc[list(POWERS)]
             axes.plot(curve["map_mean"], curve["average_drop"], "o-", color=TEAL, lw=1.4, label="Grad-CAM, powers")
             for method, point in one.iterrows():
+                at = point["map_mean"], point["average_drop"]
                 if method in proposed:
-                    axes.plot(point["map_mean"], point["average_drop"], "D", color=COLOURS[method], ms=8, zorder=3)
-                    axes.annotate(
-                        name(method), (point["map_mean"], point["average_drop"]), (7, 6), textcoords="offset points", weight="bold"
-                    )
+                    axes.plot(*at, "D", color=COLOURS[method], ms=8, zorder=3, label=name(method))
                 elif method not in POWERS and "[" not in method:
-                    axes.plot(point["map_mean"], point["average_drop"], "s" if is_control(method) else "o", color=GREY, ms=4)
-                    axes.annotate(
-                        name(method),
-                        (point["map_mean"], point["average_drop"]),
-                        (5, -3),
-                        textcoords="offset points",
-                        fontsize=7,
-                        color=GREY,
-                    )
-            for method, word in zip(POWERS, ("squared", "Grad-CAM", "square root"), strict=True):
-                axes.annotate(
-                    word, curve.loc[method, ["map_mean", "average_drop"]], (5, 5), textcoords="offset points", fontsize=7.5, color=TEAL
-                )
+                    axes.plot(*at, "s" if is_control(method) else "o", color=GREY, ms=4)
+                if method in NAMED:
+                    axes.annotate(name(method), at, (6, -3), textcoords="offset points", fontsize=8, color=GREY)
+            for method, word in zip(POWERS, ("squared", "as it is", "square root"), strict=True):
+                at = tuple(curve.loc[method, ["map_mean", "average_drop"]])
+                axes.annotate(word, at, (-6, -10), textcoords="offset points", ha="right", fontsize=8, color=TEAL)
+            axes.margins(0.16, 0.1)
             axes.set(title=f"{place(of[1])}, {name(of[2])}", xlabel="mean of the map, %", ylabel="Average Drop, % (lower is better)")
             axes.grid(lw=0.5)
         for axes in list(grid.flat)[len(panels) :]:
             axes.remove()
+        handles, words = grid[0, 0].get_legend_handles_labels()
+        handles += [
+            Line2D([], [], color=GREY, marker=mark, ls="", ms=4, label=word) for mark, word in (("o", "other methods"), ("s", "controls"))
+        ]
+        into.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8.5)
 
     if not panels:
         return ""
@@ -276,7 +274,7 @@ def brightness(options, rows, paper, setting="100%"):
         f"brightened: {below} of {len(sides)} points of the proposed methods lie below it."
     )
     return figure(
-        options, f"brightness-{paper}", draw, size=(WIDTH, 3.5 * -(-len(panels) // 2)), answer=answer,
+        options, f"brightness-{paper}", draw, size=(WIDTH, 0.4 + 3.3 * -(-len(panels) // 2)), answer=answer,
         question="Is it a better map, or a brighter one?",
         alt="Scatter plots of the mean of the map against Average Drop, with the curve through the powers of Grad-CAM.",
     )  # fmt: skip
