@@ -24,11 +24,11 @@ import gallery
 import nbformat
 import pandas as pd
 import plot_calm
+import plot_choose_method
+import plot_choose_metric
 import plot_increment_cam
 import plot_l_cam
 import plot_lfi_cam
-import plot_choose_method
-import plot_choose_metric
 import plots
 import registry
 import source

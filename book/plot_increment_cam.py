@@ -35,7 +35,10 @@ def data_way(options):
     return figure(
         options, "increment-way", lambda into, theme: flow(into.subplots(), BOXES, ARROWS, theme, own=("masked", "again", "second")),
         size=(WIDTH, 3), question="Where does the map come from?",
-        answer="Outlined in wine: what Increment-CAM adds to Grad-CAM. Each channel with a positive weight costs one pass of the tiny image.",
+        answer=(
+            "Outlined in wine: what Increment-CAM adds to Grad-CAM. Each channel with a positive weight costs one pass of "
+            "the tiny image."
+        ),
         alt="From the image through Grad-CAM, and from the reduced image through masked passes, to the merged map.",
     )  # fmt: skip
 
@@ -61,7 +64,8 @@ def phases(options):
     alt = "Drawn images; beside each its map after phase 1, by phase 2 alone, and merged. Several maps of phase 2 are empty."
     question = "What does phase 2 add on drawn images?"
     answer = (
-        f"Phase 2 alone is an empty map where no channel raises the score: on {empty['value']:.0f} of {empty['n']:.0f} drawn images of the study. "
+        f"Phase 2 alone is an empty map where no channel raises the score: on {empty['value']:.0f} of {empty['n']:.0f} "
+        "drawn images of the study. "
         "The merged map is then Grad-CAM itself; elsewhere phase 2 often lights up beside the object. Blue: the true box."
     )
     return (
@@ -150,15 +154,20 @@ def readings(options):
     literal, chosen, against, equal = PAIRS
     of = f"of the {len(found)} pairs of data and network"
     answer = (
-        f"{sum(value > 0 for value in all_own):,} of {len(all_own):,} readings rank the pixels better than plain Grad-CAM on the half that chooses. "
-        f"On the other half the literal reading is ahead of Grad-CAM on {ahead[literal]} {of} and behind on {behind[literal]}; the chosen one is "
+        f"{sum(value > 0 for value in all_own):,} of {len(all_own):,} readings rank the pixels better than plain "
+        "Grad-CAM on the half that chooses. "
+        f"On the other half the literal reading is ahead of Grad-CAM on {ahead[literal]} {of} and behind on "
+        f"{behind[literal]}; the chosen one is "
         f"ahead on {ahead[chosen]} and behind on {behind[chosen]}. Against the best of as many tries of Grad-CAM it is ahead on "
         f"{ahead[against]}, and against itself with all weights of phase 2 equal on {ahead[equal]}. Filled: the interval is clear of zero."
     )
     return figure(
         options, "increment-readings", draw, size=(WIDTH, 1.6 + 0.72 * len(found)), answer=answer,
         question="Does any reading of the abstract rank the object's pixels better than Grad-CAM?",
-        alt="Left, for each data set and network, the pixel AP of every reading minus Grad-CAM's. Right, paired differences with intervals.",
+        alt=(
+            "Left, for each data set and network, the pixel AP of every reading minus Grad-CAM's. Right, paired "
+            "differences with intervals."
+        ),
     )  # fmt: skip
 
 
@@ -172,7 +181,7 @@ CLASSES = 1000
 def known(rows):
     """Of the weights of phase 2 at the last layer: side of the image, how it became so small (path), rank of the class, correlation."""
     weights = rows[(rows["role"] == "weights") & rows["method"].str.startswith("last, ")]
-    wide = weights.pivot(index="method", columns="metric", values="value")  # noqa: PD010 (a pivot_table would hide two cells in one place)
+    wide = weights.pivot(index="method", columns="metric", values="value")
     sides, paths = zip(*(key.split(", ")[1:] for key in wide.index), strict=True)
     wide = wide.assign(side=[SMALLEST if side == "map" else int(side) for side in sides], path=paths)
     return wide.sort_values("side").reset_index(drop=True)
@@ -203,14 +212,19 @@ def knowledge(options):
             one.grid(lw=0.5)
         axes[1].set_ylim(-0.2, 1)
         handles = [Line2D([], [], color=tint, marker="o", label=name(backbone)) for backbone, tint in NETWORKS.items() if backbone in found]
-        handles += [Line2D([], [], color=GREY, marker="o", label="through the map's size"), Line2D([], [], color=GREY, marker="s", ls="--", mfc=theme.paper, label="resized directly")]  # fmt: skip
+        handles += [
+            Line2D([], [], color=GREY, marker="o", label="through the map's size"),
+            Line2D([], [], color=GREY, marker="s", ls="--", mfc=theme.paper, label="resized directly"),
+        ]
         into.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8.5)
 
     smallest = [rows[rows["side"] == SMALLEST].iloc[0] for rows in found.values() if (rows["side"] == SMALLEST).any()]
     ranks, agree = ([one[key] for one in smallest] for key in ("rank", "spearman"))
     answer = (
-        f"Shrunk to {SMALLEST} pixels, the image leaves the right class at rank {min(ranks):.0f} to {max(ranks):.0f} of {CLASSES:,}, where chance "
-        f"puts {(CLASSES - 1) / 2:.0f}, and the weights found there correlate by {min(agree):.2f} to {max(agree):.2f} with those of the largest "
+        f"Shrunk to {SMALLEST} pixels, the image leaves the right class at rank {min(ranks):.0f} to {max(ranks):.0f} of "
+        f"{CLASSES:,}, where chance "
+        f"puts {(CLASSES - 1) / 2:.0f}, and the weights found there correlate by {min(agree):.2f} to {max(agree):.2f} "
+        "with those of the largest "
         "image tried. Enlarging the tiny image helps little; an image that was never so small keeps more."
     )
     return figure(
@@ -236,8 +250,10 @@ def cost(options):
     seconds = rows[rows["group"] == GROUP].set_index("contender")["seconds"].sort_values()
     times = speed(rows)[1]
     answer = (
-        f"Increment-CAM takes {seconds['increment_cam'] / seconds['grad_cam']:.1f} times as long as Grad-CAM, and Score-CAM {times:.0f} times as long as "
-        f"Increment-CAM. At 112 pixels the advantage over Score-CAM shrinks to {seconds['score_cam'] / seconds['increment_cam[mid]']:.0f} times, "
+        f"Increment-CAM takes {seconds['increment_cam'] / seconds['grad_cam']:.1f} times as long as Grad-CAM, and "
+        f"Score-CAM {times:.0f} times as long as "
+        "Increment-CAM. At 112 pixels the advantage over Score-CAM shrinks to "
+        f"{seconds['score_cam'] / seconds['increment_cam[mid]']:.0f} times, "
         f"at full size to {seconds['score_cam'] / seconds['increment_cam[full]']:.1f}. ResNet-18, two CPU cores, batches of eight."
     )
     labels = {

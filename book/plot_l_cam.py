@@ -1,4 +1,4 @@
-"""The figures of L-CAM's page: what is trained, maps on drawn images, the planted mark, what was learned, the tries of its recipe, the cost."""
+"""The figures of L-CAM's page: what is trained, drawn images, the planted mark, what was learned, the tries of the recipe, the cost."""
 
 import html
 
@@ -24,7 +24,14 @@ BOXES = {  # of the diagram: column, row, words
     "img": (3, 1, "Img: enlarged,\n$m \\odot$ image, into the\nfrozen network"),
     "loss": (4, 0.5, "keep the answer;\nsmall and smooth\nmap"),
 }
-ARROWS = (("image", "trunk", ""), ("trunk", "attention", ""), ("attention", "fm", ""), ("attention", "img", ""), ("fm", "loss", ""), ("img", "loss", ""))  # fmt: skip
+ARROWS = (
+    ("image", "trunk", ""),
+    ("trunk", "attention", ""),
+    ("attention", "fm", ""),
+    ("attention", "img", ""),
+    ("fm", "loss", ""),
+    ("img", "loss", ""),
+)
 
 
 def data_way(options):
@@ -146,16 +153,22 @@ def planted_mark(options):
         both[0].set_title("share of the map on the mark, %", loc="left")
         both[1].set_title("images with the maximum on the mark, %", loc="left")
         both[0].set(yticks=range(len(methods)), yticklabels=[TWIN.get(one, name(one)) for one in methods], ylim=(len(methods) - 0.5, -0.5))
-        handles = [Line2D([], [], color=WINE, marker="o", ls="", label="network that learned the mark"), Line2D([], [], color=TEAL, marker="o", ls="", mfc=theme.paper, label="network that never did"), Line2D([], [], color=theme.text, ls=":", label="share of the picture that the mark covers")]  # fmt: skip
+        handles = [
+            Line2D([], [], color=WINE, marker="o", ls="", label="network that learned the mark"),
+            Line2D([], [], color=TEAL, marker="o", ls="", mfc=theme.paper, label="network that never did"),
+            Line2D([], [], color=theme.text, ls=":", label="share of the picture that the mark covers"),
+        ]
         into.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8.5)
 
     share = found.loc["energy_pointing_game"]["value"]
     on = {method: share.loc[(method, "with")] for method in ("grad_cam", "l_cam_fm", "mean_activation")}
     answer = (
         f"L-CAM-Fm's maximum tells the mark under {len(tells(rows, 'l_cam_fm'))} of {len(seeds)} seeds, L-CAM-Img's under "
-        f"{len(tells(rows, 'l_cam_img'))}, Grad-CAM's under {len(tells(rows, 'grad_cam'))}. On a mark that covers {area:.1f} % of the picture lie "
+        f"{len(tells(rows, 'l_cam_img'))}, Grad-CAM's under {len(tells(rows, 'grad_cam'))}. On a mark that covers "
+        f"{area:.1f} % of the picture lie "
         f"{on['grad_cam'].min():.0f} to {on['grad_cam'].max():.0f} % of Grad-CAM's map, {on['mean_activation'].min():.0f} to "
-        f"{on['mean_activation'].max():.0f} % of the mean activation and {on['l_cam_fm'].min():.1f} to {on['l_cam_fm'].max():.1f} % of L-CAM-Fm's. "
+        f"{on['mean_activation'].max():.0f} % of the mean activation and {on['l_cam_fm'].min():.1f} to "
+        f"{on['l_cam_fm'].max():.1f} % of L-CAM-Fm's. "
         "One dot a seed."
     )
     return figure(
@@ -198,7 +211,10 @@ def learned(options, differences):
     return figure(
         options, "l-cam-learned", draw, size=(WIDTH, 1.5 + 0.5 * len(places)), question="What has L-CAM-Fm learned?",
         answer=f"L-CAM-Fm drops less, decided, than {', '.join(counts)}. From ten seeds on one bar for all of them.",
-        alt="Forest plots: Average Drop of L-CAM-Fm minus that of the untrained mechanism, of another class's map, and of the root of Grad-CAM.",
+        alt=(
+            "Forest plots: Average Drop of L-CAM-Fm minus that of the untrained mechanism, of another class's map, and of "
+            "the root of Grad-CAM."
+        ),
     )  # fmt: skip
 
 
@@ -246,7 +262,8 @@ def recipe(options):
     below = {method: sum(value < found["l_cam_recipe"].loc[(backbone, method)] for value, backbone in every) for method in UNTRAINED}
     n = int(files["l_cam_recipe"]["n"].iloc[0])
     answer = (
-        f"Of {len(every)} tries on {n} held-out images, {below['grad_cam']} lose less than Grad-CAM and {below['mean_activation']} less than the mean "
+        f"Of {len(every)} tries on {n} held-out images, {below['grad_cam']} lose less than Grad-CAM and "
+        f"{below['mean_activation']} less than the mean "
         "activation, which learned nothing. One try has an interval of about eight points to either side."
     )
     return figure(
@@ -288,7 +305,8 @@ def cost(options):
     times = passes(rows).values()
     answer = (
         f"A map of L-CAM takes {min(times):.2f} to {max(times):.2f} times the bare forward pass, as Grad-CAM does; Score-CAM takes "
-        f"{found['score_cam'] / found['l_cam_fm']:.0f} times as long, RISE {found['rise'] / found['l_cam_fm']:,.0f} times. Training Fm from cached "
+        f"{found['score_cam'] / found['l_cam_fm']:.0f} times as long, RISE {found['rise'] / found['l_cam_fm']:,.0f} "
+        "times. Training Fm from cached "
         f"features makes an epoch {promised:.0f} times as fast. ResNet-18, two CPU cores, one image."
     )
     values = {words.get(one, name(one)): 1000 * value for one, value in found.items()}

@@ -259,7 +259,7 @@ def brightness(options, rows, paper, setting="100%"):
             axes.grid(lw=0.5)
         for axes in list(grid.flat)[len(panels) :]:
             axes.remove()
-        handles, words = grid[0, 0].get_legend_handles_labels()
+        handles, _ = grid[0, 0].get_legend_handles_labels()
         handles += [
             Line2D([], [], color=GREY, marker=mark, ls="", ms=4, label=word) for mark, word in (("o", "other methods"), ("s", "controls"))
         ]
