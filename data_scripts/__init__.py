@@ -1,1 +1,1 @@
-"""Making and checking data: `draw` (three drawn datasets in the official layouts), `check` (a data root, drawn or real)."""
+"""Data: `draw` (three drawn datasets in the official layouts), `get` (real ones), `subsets` (fixed lists), `check` (a data root)."""

@@ -1,15 +1,11 @@
 """Image folders that come in an archive, which is unpacked once."""
 
 import hashlib
-import os
-import shutil
-import stat
-import tarfile
-import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from cam_core.data.example import DataError, View
 from cam_core.data.folder import ImageFolder
+from data_scripts.get.unpack import ENDINGS, unpack
 
 UNPACKED = Path(__file__).resolve().parents[1] / "runs/data"
 
@@ -39,15 +35,15 @@ def _home(root: Path, name: str, unpacked: Path) -> Path:
     for candidate in (root / name, unpacked / name):
         if candidate.is_dir():
             return candidate
-    for ending in (".zip", ".tar", ".tar.gz", ".tgz"):
+    for ending in ENDINGS:
         archive = root / f"{name}{ending}"
         if archive.is_file():
-            return unpack(archive, unpacked / name)
+            return unpacked_as(archive, unpacked / name)
     raise FileNotFoundError(f"{root / name} does not exist, nor {name}.zip beside it: point the data root at the folder that holds it")
 
 
-def unpack(archive: Path, target: Path) -> Path:
-    """Unpack a zip or tar archive into the new folder ``target``, all or nothing; `DataError` if a name or the content is not safe."""
+def unpacked_as(archive: Path, target: Path) -> Path:
+    """`unpack`, of an archive in `ARCHIVES` only where its content is the known one."""
     expected = ARCHIVES.get(archive.name)
     with archive.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -55,28 +51,4 @@ def unpack(archive: Path, target: Path) -> Path:
         raise DataError(
             f"{archive}: its sha256 is {found[:12]}..., expected {expected[:12]}...; fetch it again, or give yours another name"
         )
-    part = target.with_name(f".{target.name}.{os.getpid()}")
-    part.mkdir(parents=True)
-    try:
-        if archive.suffix == ".zip":
-            with zipfile.ZipFile(archive) as content:
-                for member in content.infolist():
-                    _refuse(archive, member)
-                content.extractall(part)
-        else:
-            with tarfile.open(archive) as tar:
-                tar.extractall(part, filter="data")
-        if not target.is_dir():  # another process may have been faster
-            part.rename(target)
-    except (zipfile.BadZipFile, tarfile.TarError) as error:
-        raise DataError(f"{archive}: cannot be unpacked ({error}); fetch it again") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return target
-
-
-def _refuse(archive: Path, member: zipfile.ZipInfo) -> None:
-    path = PurePosixPath(member.filename.replace("\\", "/"))
-    link = stat.S_ISLNK(member.external_attr >> 16)
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or link:
-        raise DataError(f"{archive}: refuses to unpack {member.filename!r}, {'a link' if link else 'which leads out of its folder'}")
+    return unpack(archive, target)
