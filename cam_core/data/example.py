@@ -279,6 +279,8 @@ def table(path: Path, columns: int) -> list[list[str]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is no text in UTF-8 ({error}); save it again in that encoding") from error
     rows = [line.split() for line in lines if line.strip()]
     for row in rows:
         if len(row) < columns:

@@ -30,9 +30,15 @@ class VOC2007(Dataset):
         if not (lists / f"{split}.txt").is_file():
             raise ValueError(f"unknown split {split!r}: {lists / f'{split}.txt'} does not exist")
         self.classes = _classes(lists)
+        problems = list[str]()
         for image_id, *_ in table(lists / f"{split}.txt", 1)[:limit]:
             self.ids.append(image_id)
-            self.annotations.append(self._annotation(image_id))
+            try:
+                self.annotations.append(self._annotation(image_id))
+            except DataError as error:
+                problems += error.problems
+        if problems:
+            raise DataError(problems[0] + (f" (and {len(problems) - 1} more such files)" if problems[1:] else ""), problems)
         self._finish()
 
     def present(self, index: int) -> list[int]:

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from cam_core.data import DataError
@@ -60,4 +59,4 @@ def main(arguments: list[str] | None = None) -> None:
     if given.check and given.name != "weights":
         from data_scripts import check
 
-        sys.exit(check.main([str(root), *(["--labels"] if given.name == "imagenet" else [])]))
+        check.main([str(root), *(["--labels"] if given.name == "imagenet" else [])])

@@ -10,6 +10,7 @@ import shutil
 import tarfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -224,15 +225,13 @@ def _images(home: Path, split: str, wanted: Collection[str] | None) -> Iterator[
     """Every image of the split, those of ``wanted`` ids only where it is given."""
     tar = home if home.is_file() else _first(home, f"ILSVRC2012_img_{split}.tar")
     places = [place / split for place in _places(home) if (place / split).is_dir()] if home.is_dir() else []
-    shards = sorted(
-        path for pattern in (f"{split}*.parquet", "validation*.parquet") for place in _places(home) for path in place.glob(pattern)
-    )
+    shards = sorted(path for place in _places(home) for path in place.glob(f"{split}*.parquet")) if home.is_dir() else []
     if places:
         found = _in_folders(places[0], split)
     elif tar:
         found = _in_tar(tar)
     elif shards:
-        found = _in_shards(shards if split == "val" else [path for path in shards if path.name.startswith(split)])
+        found = _in_shards(shards)
     else:
         found = _in_folders(home, split)
     return (one for one in found if wanted is None or Path(one[0]).stem in wanted)
@@ -249,6 +248,10 @@ def _in_folders(folder: Path, split: str) -> Iterator[Found]:
 def _in_tar(path: Path) -> Iterator[Found]:
     """The images of a tar, and of the tars of the classes in it."""
     try:
+        with path.open("rb") as file:  # tarfile takes a tar that was cut off in a header for a complete one
+            file.seek(max(0, path.stat().st_size - tarfile.BLOCKSIZE))
+            if any(file.read()):
+                raise tarfile.ReadError("it was cut off")
         with tarfile.open(path) as outer:
             for member in outer:
                 inside = outer.extractfile(member) if member.isreg() else None
@@ -258,12 +261,24 @@ def _in_tar(path: Path) -> Iterator[Found]:
                     with tarfile.open(fileobj=inside) as inner:
                         for image in inner:
                             if image.isreg() and (content := inner.extractfile(image)):
-                                yield Path(image.name).name, Path(member.name).stem, content.read()
+                                yield Path(image.name).name, Path(member.name).stem, _whole(content, image)
                 elif Path(member.name).suffix.lower() in ENDINGS:
                     folder = Path(member.name).parent.name
-                    yield Path(member.name).name, folder if folder.startswith("n") and folder[1:].isdigit() else None, inside.read()
+                    yield (
+                        Path(member.name).name,
+                        folder if folder.startswith("n") and folder[1:].isdigit() else None,
+                        _whole(inside, member),
+                    )
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(f"{path}: cannot be read ({error}); fetch it again") from error
+
+
+def _whole(content: IO[bytes], member: tarfile.TarInfo) -> bytes:
+    """The content of a member; of a tar that was cut off, tarfile gives what is left."""
+    found = content.read()
+    if len(found) != member.size:
+        raise tarfile.ReadError(f"{member.name} ends after {len(found)} of {member.size} bytes")
+    return found
 
 
 def _in_shards(paths: Collection[Path]) -> Iterator[Found]:
