@@ -66,7 +66,7 @@ def phases(options):
     answer = (
         f"Phase 2 alone is an empty map where no channel raises the score: on {empty['value']:.0f} of {empty['n']:.0f} "
         "drawn images of the study. "
-        "The merged map is then Grad-CAM itself; elsewhere phase 2 often lights up beside the object. Blue: the true box."
+        "The merged map is then Grad-CAM itself. Blue: the true box."
     )
     return (
         f'<figure class="plot-figure" id="plot-increment-phases">\n<p class="plot-title">{question}</p>\n'

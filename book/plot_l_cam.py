@@ -19,9 +19,9 @@ from reproduce import results, sources
 BOXES = {  # of the diagram: column, row, words
     "image": (0, 0, "image"),
     "trunk": (1, 0, "frozen trunk:\nfeatures $A$"),
-    "attention": (2, 0, "1×1 convolution,\nsigmoid: a map $m$\nfor each class"),
+    "attention": (2, 0, "1×1 convolution,\nsigmoid: map $m$\nof each class"),
     "fm": (3, 0, "Fm: $m \\odot A$\ninto the frozen\nhead"),
-    "img": (3, 1, "Img: enlarged,\n$m \\odot$ image, into the\nfrozen network"),
+    "img": (3, 1, "Img: $m \\odot$ image\ninto the frozen\nnetwork"),
     "loss": (4, 0.5, "keep the answer;\nsmall and smooth\nmap"),
 }
 ARROWS = (
@@ -37,7 +37,7 @@ ARROWS = (
 def data_way(options):
     """What is trained and what is frozen, as a diagram."""
     return figure(
-        options, "l-cam-way", lambda into, theme: flow(into.subplots(), BOXES, ARROWS, theme, own=("attention",), wide=0.4),
+        options, "l-cam-way", lambda into, theme: flow(into.subplots(), BOXES, ARROWS, theme, own=("attention",)),
         size=(WIDTH, 2.6), question="What is trained?",
         answer="Only the 1×1 convolution, outlined in wine. After training the path ends at its map: one pass forward, for any class.",
         alt="From the image through the frozen trunk and a trained convolution to a map, which masks the features or the image.",
@@ -151,7 +151,7 @@ def planted_mark(options):
             axes.tick_params(length=0)
         both[0].axvline(area, color=theme.text, lw=0.8, ls=":")
         both[0].set_title("share of the map on the mark, %", loc="left")
-        both[1].set_title("images with the maximum on the mark, %", loc="left")
+        both[1].set_title("maximum on the mark, % of images", loc="left")
         both[0].set(yticks=range(len(methods)), yticklabels=[TWIN.get(one, name(one)) for one in methods], ylim=(len(methods) - 0.5, -0.5))
         handles = [
             Line2D([], [], color=WINE, marker="o", ls="", label="network that learned the mark"),

@@ -254,7 +254,10 @@ def brightness(options, rows, paper, setting="100%"):
             for method, word in zip(POWERS, ("squared", "as it is", "square root"), strict=True):
                 at = tuple(curve.loc[method, ["map_mean", "average_drop"]])
                 axes.annotate(word, at, (-6, -10), textcoords="offset points", ha="right", fontsize=8, color=TEAL)
-            axes.margins(0.16, 0.1)
+            shown = one.loc[one.index.isin([*POWERS, *NAMED, *proposed]), "average_drop"]  # saliency lies far above
+            spread = shown.max() - shown.min()
+            axes.set_ylim(shown.min() - 0.15 * spread, shown.max() + 0.1 * spread)
+            axes.margins(x=0.16)
             axes.set(title=f"{place(of[1])}, {name(of[2])}", xlabel="mean of the map, %", ylabel="Average Drop, % (lower is better)")
             axes.grid(lw=0.5)
         for axes in list(grid.flat)[len(panels) :]:
