@@ -317,7 +317,7 @@ def finding(entries, found):
     """The first page's sentence: of the tested statements, how many hold and how many of these a control shares, by kind of data."""
     parts = []
     for kind, where in (("photographs", "On photographs"), ("drawn", "On drawn images")):
-        tested = [entry for entry in entries if "check" in entry and _word(entry, found, kind) != "not run"]
+        tested = [entry for entry in entries if _word(entry, found, kind) != "not run"]
         words = Counter(_word(entry, found, kind) for entry in tested)
         held = [_own(entry, found, kind) for entry in tested if _word(entry, found, kind) == "holds"]
         shared = sum(any(flag.startswith("a control") for one in of for flag in one.flags) for of in held)
