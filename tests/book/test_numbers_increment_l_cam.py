@@ -58,9 +58,9 @@ def test_increment_cam_is_nowhere_ahead_and_squared_grad_cam_everywhere(found):
     assert {one.verdict for one in of["increment-beats-sharpening"]} == {"does not hold"}
 
 
-def test_on_few_pairs_is_a_reading_ahead_of_grad_cams_best_try(options):
+def test_on_no_pair_is_a_reading_ahead_of_grad_cams_best_try(options):
     pairs = [plot_increment_cam.paired(rows)["increment_cam_tuned", "grad_cam_tuned"] for rows in plot_increment_cam.studies(options)]
-    assert 2 * sum(one["ci_low"] > 0 for one in pairs) < len(pairs)
+    assert not any(one["ci_low"] > 0 for one in pairs)
 
 
 @pytest.mark.parametrize("photograph", ["chelsea", "camera"])
