@@ -305,7 +305,7 @@ def add_sections(toc, sections):
     """List the further runs of a paper below its page."""
     entries = tables.load_yaml(toc)
     for chapter in (chapter for part in entries["parts"] for chapter in part["chapters"]):
-        further = sections.get(chapter["file"].removeprefix("run_"))
+        further = sections.get(chapter["file"].removeprefix("run_")) if chapter["file"].startswith("run_") else None
         if further:
             chapter["sections"] = [{"file": page} for page in further]
     toc.write_text(tables.yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")
