@@ -186,7 +186,6 @@ def statement_forest(options, key):
 
 
 MAKERS = {  # the marker `% what: words` of a page, and what makes its text of the options and the words
-    "results": lambda options, profile, paper: tables.results(*(read(options, profile, file) for file in FILES), paper),
     "published": lambda options, paper: tables.published(tables.load_yaml(BOOK / "published.yaml"), paper),
     "study": lambda options, what: study(options, "studies", what),
     "benchmark": lambda options, what: study(options, "benchmarks", what),
@@ -207,7 +206,6 @@ MAKERS = {  # the marker `% what: words` of a page, and what makes its text of t
     "plot-calibration": plot_choose_metric.calibration,
     "plot-forgetting": plot_choose_metric.forgetting,
     "plot-coverage": plot_choose_metric.coverage,
-    "code": plot_choose_method.code,
     "plot-cost": plot_choose_method.cost,
     "plot-controls": lambda options, *what: plot_choose_method.controls(options, evidence(options, results.METRICS), *what),
     "plot-forms": plot_choose_method.forms,
@@ -223,7 +221,6 @@ MAKERS = {  # the marker `% what: words` of a page, and what makes its text of t
     "plot-increment-knowledge": plot_increment_cam.knowledge,
     "plot-increment-cost": plot_increment_cam.cost,
     "plot-l-cam-way": plot_l_cam.data_way,
-    "l-cam-drawn": plot_l_cam.drawn,
     "plot-l-cam-mark": plot_l_cam.planted_mark,
     "plot-l-cam-learned": lambda options: plot_l_cam.learned(options, evidence(options, results.DIFFERENCES)),
     "plot-l-cam-recipe": plot_l_cam.recipe,

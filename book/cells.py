@@ -55,21 +55,6 @@ def over_seeds(values, digits=1, sign=""):
     return cell(*interval, digits=digits, sign=sign) if interval else ""
 
 
-def by_seed(rows, keys):
-    """Rows that differ in the seed alone as one: ``keys`` and a `cell`, which holds the value of each seed, or of many their mean."""
-    rows = rows.assign(cell=cells(rows)).sort_values("seed", kind="stable")
-    return rows.groupby(keys, sort=False).apply(lambda own: over_seeds(own["value"]) or tuple(own["cell"])).reset_index(name="cell")
-
-
-def told_seeds(count):
-    """What the cells of a table hold, whose configurations were trained under so many seeds."""
-    if count == 1:
-        return "value [95 % interval]"
-    if count < ENOUGH_SEEDS:
-        return f"one value a seed [95 % interval over the images of that seed], {count} seeds"
-    return f"mean of {count} seeds [its 95 % interval over the seeds]"
-
-
 def keys(rows, by):
     """What a column, or several, hold: every value once, in order of appearance."""
     return rows.set_index(by).index.unique()

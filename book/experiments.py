@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import races
-import trainings
 from cells import cell, cells, controls_below, grid, keys, list_table, pivot, texts
 from names import measure, name
 
@@ -115,56 +114,6 @@ def readings(studies):
     return list_table(head, lines, "Paired differences on images that chose nothing [95 % interval]")
 
 
-def reported(rows):
-    """The reported half of the Increment-CAM study, and the paired differences."""
-    rows = rows[(rows["metric"] != "false_activation") | (rows["setting"] == "20%")]  # the csv has the others
-    text = [f"**{name(rows['dataset'].iloc[0])}, {network_of(rows).replace(' (', '** (')}.\n"]
-    for row in rows[rows["role"] == "chosen"].itertuples():
-        settings = row.setting.strip("{}").replace("'", "").replace(": ,", ": last,")
-        text.append(f"Best of {row.n:.0f} tries on the first half: {name(row.method)} is {settings}.\n")
-    text.append(_tried(rows.loc[rows["role"] == "tried", "method"]))
-    shown = rows[(rows["role"] == "reported") & (rows["metric"] != "empty_maps")]
-    wide = controls_below(pivot(shown.assign(cell=cells(shown)), "method", ["metric", "setting"]))
-    caption = f"Second half; n {shown['n'].iloc[0]:.0f}; value [95 % interval]"
-    text.append(grid(wide, ["method", *map(measure, wide.columns)], caption, name))
-    pairs = rows[rows["role"] == "difference"]
-    wide = pivot(pairs.assign(cell=cells(pairs, sign="+")), ["method", "than"], ["metric", "setting"])
-    head = ["difference", *map(measure, wide.columns)]
-    text.append(grid(wide, head, "Paired, on the same images", lambda pair: " − ".join(map(name, pair))))
-    weights = rows[rows["role"] == "weights"]
-    return "\n".join([*text, *([_knowledge(weights)] if len(weights) else [])])
-
-
-DIMENSIONS = {  # what the names of the tries list, by their number: results made before a dimension was added do not have it
-    ("increment_cam", 5): ("layer", "resolution", "path", "weight", "merge"),
-    ("increment_cam", 7): ("layer", "resolution", "path", "masks", "selection", "weight", "merge"),
-    ("grad_cam", 3): ("layer", "gradients", "share of the channels"),
-    ("grad_cam", 4): ("layer", "gradients", "share of the channels", "exponent"),
-}
-
-
-def _tried(methods):
-    """Which values of which dimension were tried, as a list; a dimension of very many values is told by its ends."""
-    lines = []
-    for side in ("increment_cam", "grad_cam"):
-        tries = methods[methods.str.startswith(f"{side}[")].str.removeprefix(f"{side}[").str.removesuffix("]").str.split(", ", expand=True)
-        if len(tries):
-            values = [tries[column].unique() for column in tries]
-            told = [", ".join(v) if len(v) <= 6 else f"{len(v)} from {v[0]} to {v[-1]}" for v in values]
-            named = zip(DIMENSIONS[side, len(values)], told, strict=True)
-            lines.append(f"- {name(side)}, {len(tries)} tries: " + "; ".join(f"{dimension} {value}" for dimension, value in named))
-    return "\n".join(["Tried on the first half:\n", *lines, ""])
-
-
-def _knowledge(rows):
-    """What the weights of the second phase know, by layer, resolution and path."""
-    digits = {"spearman": 2, "effective_share": 2, "rank": 0}
-    wide = pivot(rows.assign(cell=cells(rows, rows["metric"].map(digits).fillna(0).astype(int))), "method", "metric")[list(digits)]
-    of = rows["setting"].iloc[0].removeprefix("of ")
-    head = ["layer, resolution, path", f"Spearman with the weights at {of}", "effective share of the channels", "rank of the class"]
-    return grid(wide, head, f"What the second phase's weights know; first half, n up to {rows['n'].max():.0f}")
-
-
 def by_share(rows):
     """A table a network: Average Drop and Increase in Confidence at each share of the map that is shown, and the mean of the map."""
     tables = []
@@ -175,37 +124,6 @@ def by_share(rows):
         caption = f"{network_of(own)}, {own['n'].iloc[0]:.0f} ImageNet validation images; value [95 % interval]"
         tables.append(grid(wide, ["method", *map(measure, columns)], caption))
     return "\n".join(tables)
-
-
-LOCALIZATION = ("energy", "pointing", "wsol", "cue")
-
-
-def trust(rows):
-    """Where maps that are known to be right or wrong land under each metric, and which of them beat the cue's mask."""
-    facts, shown = rows[rows["method"] == "network"].set_index(["network", "metric"]), rows[rows["method"] != "network"]
-    place = shown["protocol"].isin(LOCALIZATION)
-    parts = []
-    for network in ("trained", "wired"):
-        right, followed = (facts.loc[(network, fact)] for fact in ("accuracy", "follows_cue_only"))
-        hits = [round(fact["value"] * fact["n"] / 100) for fact in (right, followed)]
-        where = f"The {network} network, right on {hits[0]} of {right['n']} images, follows the cue and nothing else on {hits[1]}: these"
-        parts.append(_known(shown[~place & (shown["network"] == network)], f"{where}; what asks the network"))
-    caption = "What asks for the place: the images of the trained network; cue localization on drawn birds"
-    return "\n".join([*parts, _known(shown[place & (shown["network"] != "wired")], caption)])
-
-
-def _known(rows, caption):
-    found = []
-    for (_, setting), own in rows.groupby(["metric", "setting"], sort=False):
-        own = own.assign(cell=texts(own["value"], 1 if own["value"].abs().max() >= 10 else 2))
-        extreme = {"higher": "idxmax", "lower": "idxmin"}.get(own["better"].iloc[0])
-        best = own.loc[getattr(own["value"], extreme)(), "cell"] if extreme and len(own["cell"].unique()) > 1 else None
-        ahead = (own["against_cue"] == "better") & ~own["cell"].isin(own.loc[own["method"] == "cue_mask", "cell"])
-        own["cell"] = own["cell"].map(lambda text, best=best: f"**{text}**" if text == best else text) + np.where(ahead, " +", "")
-        found.append(own.assign(setting=setting.replace("score_cam", "in Score-CAM's form")))
-    wide = pivot(pd.concat(found), ["metric", "setting"], "method").reindex(columns=keys(rows, "method"))
-    caption += ". Bold: the best; +: better than the mask by the paired 95 % interval"
-    return grid(wide, ["metric", *map(name, wide.columns)], caption, measure)
 
 
 def calibration(rows):
@@ -232,33 +150,7 @@ def coverage(rows):
     return grid(wide, ["case", *(f"n = {n}" for n in wide.columns)], caption)
 
 
-def equal_mean(rows):
-    """Each method as it is and at the common mean, side by side."""
-    columns = pd.MultiIndex.from_product([keys(rows, "metric"), keys(rows, "mean")])
-    wide = pivot(rows.assign(cell=cells(rows)), "base", ["metric", "mean"]).reindex(columns=columns, fill_value="–")
-    head = ["method", *(f"{name(metric)} {f'at mean {mean}' if mean else 'as it is'}" for metric, mean in columns)]
-    return grid(wide, head, f"{network_of(rows)}, {rows['n'].iloc[0]} ImageNet validation images")
-
-
-MEASURES = {"spearman": "rank correlation", "spearman_absolute": "of absolute values", "ssim": "SSIM", "spearman_hog": "of HOG descriptors"}
-
-
-def randomization(rows):
-    """Rank correlation with the intact network's map after each block; below it every measure once all is lost."""
-    told = f"{network_of(rows)}, {rows['n'].iloc[0]} ImageNet validation images, mean over {rows['seed'].nunique()} seeds"
-    blocks = rows[rows["depth"] > 0].drop_duplicates("depth").set_index("depth")["block"]
-    found = rows.groupby(["method", "measure", "depth"], sort=False).agg({"value": "mean", "empty": "sum"}).reset_index()
-    found["cell"] = texts(found["value"], 2) + [f" ({count} empty)" * (count > 0) for count in found["empty"]]
-    ranks = controls_below(pivot(found[found["measure"] == "spearman"], "method", "depth"))[blocks.index]
-    last = controls_below(pivot(found[found["depth"] == blocks.index.max()], "method", "measure"))[list(MEASURES)]
-    caption = f"Rank correlation with the map of the intact network, blocks lost one after another; {told}"
-    parts = [grid(ranks, ["map", *(f"{block} lost" for block in blocks)], caption)]
-    return "\n".join([*parts, grid(last, ["map", *MEASURES.values()], f"All measures when everything is lost; {told}")])
-
-
 SUMMARIES = {"increment_cam": readings}  # of all results of one kind
 KINDS = {
-    "published_gap": by_share, "l_cam_views": by_share, "l_cam_epochs": by_share, "forms": forms, "score_cam_budget": budget,
-    "increment_cam": reported, "increment_cam_selections": reported, "randomization": randomization, "trust": trust,
-    "calibration": calibration, "coverage": coverage, "equal_mean": equal_mean, **trainings.KINDS, **races.KINDS,
+    "published_gap": by_share, "forms": forms, "score_cam_budget": budget, "calibration": calibration, "coverage": coverage, **races.KINDS,
 }  # fmt: skip

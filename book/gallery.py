@@ -4,6 +4,7 @@ import html
 import json
 
 import torch
+from drawn_maps import VIEW, seen
 from names import NAMES, is_control, name
 from photographs import slug, write_tile
 from PIL import Image
@@ -68,9 +69,10 @@ DOES = {
     "random_map": "Random numbers at the map's resolution.",
     "fake_cam": "Ones everywhere except one pixel.",
 }  # fmt: skip
-DRAWN = (  # paper, data set, whose test images; a picture is explained by every run that has maps of it
-    ("drawn_imagenet", ("l_cam", "lfi_cam"), (4, 3, 16)),
-    ("drawn_cub", ("calm",), (8, 7, 4)),
+DRAWN = (  # what the pictures are called in a link, data set, the paper whose run has their maps, which test images
+    ("object", "drawn_imagenet", "lfi_cam", (4, 3, 16)),
+    ("middle", "drawn_imagenet", "l_cam", (4, 3, 16)),
+    ("bird", "drawn_cub", "calm", (8, 7, 4)),
 )
 OF_RUN = {"plain: mean_activation": "mean_activation"}
 NO_DRAWN_NETWORK = ("l_cam_fm[ce]", "l_cam_img[ce]")  # trained by cross-entropy alone: the results have them, the gallery does not
@@ -161,37 +163,30 @@ def photograph(photograph, entry):
 def drawn(options):
     """The drawn pictures with the maps of the models that the runs of this copy trained; none where there are no such runs."""
     folder, found = options.out / "src" / FOLDER, {}
-    for dataset, papers, chosen in DRAWN:
-        runs = [path for paper in papers for path in (options.runs / options.profile / paper).glob(f"{dataset}-*/maps.npz")]
+    for title, dataset, paper, chosen in DRAWN:
+        runs = sorted((options.runs / options.profile / paper).glob(f"{dataset}-*/maps.npz"))
         root = sources.find_root(dataset, None)
         if not runs or not root.exists():
             continue
-        images = sources.images(dataset, root)("original")
-        kept = [results.read_maps(path) for path in sorted(runs)]
+        images = sources.images(dataset, root)(VIEW[paper])
+        kept = results.read_maps(runs[0])
         for number, index in enumerate(chosen, start=1):
-            found[f"{images_name(dataset)}-{number}"] = _drawn(images, index, kept, folder, f"{images_name(dataset)}-{number}")
+            found[f"{title}-{number}"] = _drawn(images, index, seen(images, index, VIEW[paper]), kept, folder, f"{title}-{number}")
     return found
 
 
-def images_name(dataset):
-    """What a drawn picture is called in a link."""
-    return {"drawn_imagenet": "object", "drawn_cub": "bird"}[dataset]
-
-
-def _drawn(images, index, kept, folder, key):
-    shown = images[index].image
-    shown = maps.upsample(shown, [2 * side for side in shown.shape[-2:]], "bicubic").clamp(0, 1)
+def _drawn(images, index, shown, kept, folder, key):
     label = images.classes[images[index].label]
     entries = {}
-    for ids, arrays in kept:
-        for model, raw in arrays.items():
-            method = OF_RUN.get(model, model)
-            if method in NO_DRAWN_NETWORK:
-                continue
-            heat = maps.min_max(torch.from_numpy(raw[ids.index(images[index].image_id)]))
-            write_tile(shown, heat, folder / f"{key}-{slug(method)}")
-            tile = f"{key}-{slug(method)}"
-            entries[method] = {"file": f"{tile}.webp", "heat": f"{tile}-heat.webp", "empty": bool(maps.is_empty(heat)), "same_as": None}
+    ids, arrays = kept
+    for model, raw in arrays.items():
+        method = OF_RUN.get(model, model)
+        if method in NO_DRAWN_NETWORK:
+            continue
+        heat = maps.min_max(torch.from_numpy(raw[ids.index(images[index].image_id)]))
+        tile = f"{key}-{slug(method)}"
+        write_tile(shown, heat, folder / tile)
+        entries[method] = {"file": f"{tile}.webp", "heat": f"{tile}-heat.webp", "empty": bool(maps.is_empty(heat)), "same_as": None}
     Image.fromarray((255 * shown).byte().permute(1, 2, 0).numpy()).save(folder / f"{key}.webp", quality=90)
     answer = f"Drawn: <strong>{html.escape(label)}</strong> <small>(each map is of the class that its own network predicts)</small>"
     credit = f'Drawn by our own code; see <a href="data.html">Data</a>. Networks: {name("resnet8")}, trained here.'

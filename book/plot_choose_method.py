@@ -1,10 +1,6 @@
 """Figures of the page *Choose a method*: what a map costs, which methods beat their controls, what libraries call by the same name."""
 
-import ast
-import inspect
 import re
-import subprocess
-import sys
 
 import experiments
 import pandas as pd
@@ -12,33 +8,7 @@ from cells import seed_interval
 from names import name
 from plots import BLUE, GREY, ORANGE, TEAL, WIDTH, WINE, figure, place
 
-import cam_core.methods as library
 from cam_core.methods import METHODS
-
-# ---- code -------------------------------------------------------------------------------------------------------------
-
-
-def code(_options, *functions):
-    """The lines of functions, given as `gradient.grad_cam`, without their docstrings and no wider than the column."""
-    parts = []
-    for where in functions:
-        module, function = where.split(".")
-        parts.append(_lines(getattr(getattr(library, module), function)))
-    files = ", ".join(dict.fromkeys(f"cam_core/methods/{where.split('.')[0]}.py" for where in functions))
-    text = subprocess.run(
-        [sys.executable, "-m", "ruff", "format", "--isolated", "--line-length", "88", "-"],
-        input="\n\n".join(parts), capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    return f"```python\n# {files}\n{text}```\n"
-
-
-def _lines(function):
-    source = inspect.getsource(function)
-    first, lines = ast.parse(source).body[0].body[0], source.splitlines()
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-        lines[first.lineno - 1 : first.end_lineno] = []
-    return "\n".join(lines) + "\n"
-
 
 # ---- cost -------------------------------------------------------------------------------------------------------------
 

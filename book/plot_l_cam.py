@@ -1,20 +1,11 @@
 """The figures of L-CAM's page: what is trained, drawn images, the planted mark, what was learned, the tries of the recipe, the cost."""
 
-import html
-
-import numpy as np
 import pandas as pd
-import torch
 from flow import flow
 from matplotlib.lines import Line2D
 from names import name
-from PIL import Image
 from plot_increment_cam import bars, read
 from plots import COLOURS, GREY, ORANGE, TEAL, WIDTH, WINE, configurations, figure, forest
-from tiles import tile
-
-from cam_core import figures, maps
-from reproduce import results, sources
 
 BOXES = {  # of the diagram: column, row, words
     "image": (0, 0, "image"),
@@ -42,49 +33,6 @@ def data_way(options):
         answer="Only the 1×1 convolution, outlined in wine. After training the path ends at its map: one pass forward, for any class.",
         alt="From the image through the frozen trunk and a trained convolution to a map, which masks the features or the image.",
     )  # fmt: skip
-
-
-# ---- maps on drawn images ---------------------------------------------------------------------------------------------
-
-FOLDER = "_static/drawn"
-COLUMNS = ("l_cam_fm", "l_cam_img", "l_cam_fm[ce]", "l_cam_img[ce]")
-
-
-def drawn(options, count="3"):
-    """The first ``count`` drawn test images of different classes with the maps that this copy's run kept; a line where it has none."""
-    files = sorted((options.runs / options.profile / "l_cam").glob("drawn_*/maps.npz"))
-    if not files:
-        return "*The drawn images have not been explained in this copy of the book.*\n"
-    run = files[0].parent.name
-    options.read.append(f"{options.runs.name}/{options.profile}/l_cam/{run}/maps.npz")
-    ids, kept = results.read_maps(files[0])
-    dataset = run.split("-")[0]
-    images = sources.images(dataset, sources.find_root(dataset))("crop")  # the view that the maps are of
-    first = {}
-    for row, key in enumerate(ids):
-        example = images[images.ids.index(key)]
-        first.setdefault(example.label, (row, example.image))
-        if len(first) == int(count):
-            break
-    (options.out / "src" / FOLDER).mkdir(parents=True, exist_ok=True)
-    return "\n".join(_tiles(options, images.classes[label].split(",")[0], *first[label], kept) for label in first)
-
-
-def _tiles(options, label, row, image, kept):
-    """One image and its maps, as tiles at twice the image's size."""
-    shown = maps.upsample(image.as_subclass(torch.Tensor), [2 * side for side in image.shape[-2:]]).clamp(0, 1)
-    pictures = {f"Drawn: {label}": figures.blend(shown)}
-    for method in COLUMNS:
-        if method in kept:
-            heat = maps.min_max(torch.from_numpy(np.asarray(kept[method][[row]], np.float32)))
-            pictures[name(method)] = figures.blend(shown, maps.upsample(heat, shown.shape[-2:])[0])
-    made = []
-    for number, (words, pixels) in enumerate(pictures.items()):
-        file = f"l_cam-{row}-{number}.webp"
-        Image.fromarray((255 * pixels).round().astype(np.uint8)).save(options.out / "src" / FOLDER / file, quality=85, method=6)
-        alt = words if number == 0 else f"{label}: map by {words}"
-        made.append(tile(f"../drawn/{file}", alt, html.escape(words), pixels.shape[1::-1]))
-    return f'<div class="tiles" style="--columns: {len(made)}">\n{"".join(made)}</div>\n'
 
 
 # ---- the planted mark -------------------------------------------------------------------------------------------------

@@ -314,14 +314,16 @@ def cards(entries, found, papers):
 
 
 def finding(entries, found):
-    """The first page's sentence: of the tested statements, how many hold and how many of these a control shares, by kind of data."""
+    """The first page's words: of the tested statements, how many hold and which, and how many of these a control shares, by kind of data."""
     parts = []
     for kind, where in (("photographs", "On photographs"), ("drawn", "On drawn images")):
-        tested = [entry for entry in entries if _word(entry, found, kind) != "not run"]
-        words = Counter(_word(entry, found, kind) for entry in tested)
-        held = [_own(entry, found, kind) for entry in tested if _word(entry, found, kind) == "holds"]
-        shared = sum(any(flag.startswith("a control") for one in of for flag in one.flags) for of in held)
-        text = f"{where} **{words['holds']} of {len(tested)}** tested statements {'holds' if words['holds'] == 1 else 'hold'}"
+        words = {entry["id"]: _word(entry, found, kind) for entry in entries}
+        counts = Counter(word for word in words.values() if word != "not run")
+        held = [entry for entry in entries if words[entry["id"]] == "holds"]
+        shared = sum(any(flag.startswith("a control") for one in _own(entry, found, kind) for flag in one.flags) for entry in held)
+        text = f"{where} **{len(held)} of {counts.total()}** tested statements {'holds' if len(held) == 1 else 'hold'}"
         text += f", {shared} of them no better than a control that explains nothing" if shared else ""
-        parts.append(f"{text}; {words['does not hold']} {'does' if words['does not hold'] == 1 else 'do'} not, and the rest is undecided.")
-    return " ".join(parts)
+        text += f"; {counts['does not hold']} {'does' if counts['does not hold'] == 1 else 'do'} not, and the rest is undecided."
+        named = [f"*{entry['statement'].rstrip('.')}* ({name(entry['paper'])})" for entry in held]
+        parts.append(text + (f" {'It says' if len(held) == 1 else 'They say'}: {'; '.join(named)}." if named else ""))
+    return "\n\n".join(parts)

@@ -8,7 +8,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const [opacity, strip] = ["#gallery-opacity", ".gallery-strip"].map(find);
   const layer = (className) => Object.assign(new Image(), { className });
   const [photo, heat, second] = ["gallery-photo", "gallery-heat", "gallery-heat gallery-second"].map(layer);
-  canvas.prepend(photo, heat, second);
+  canvas.prepend(photo, Object.assign(document.createElement("span"), { className: "gallery-grey" }), heat, second);
   const rows = [...document.querySelectorAll(".gallery-row")];
   const names = Object.keys(pictures);
   const START = [names[0], "grad_cam"];

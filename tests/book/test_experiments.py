@@ -79,35 +79,6 @@ def test_a_budget_has_a_column_for_every_number_of_passes(tmp_path):
     assert "exact, its value\n  - 552.0" in text
 
 
-def test_the_reported_half_stands_above_the_paired_differences(tmp_path):
-    facts = {"dataset": "imagenet", "backbone": "resnet18", "weights": "w", "n": 60, "ci_low": 1, "ci_high": 3}
-    rows = [
-        *(
-            facts | {"role": "tried", "method": method, "metric": "pixel_precision", "setting": "", "value": 1}
-            for method in (
-                "increment_cam[last, map, map, increment, sum]",
-                "increment_cam[layer3, map, map, increment, sum]",
-                *(f"grad_cam[last, mean, {share}, 2]" for share in range(8)),
-            )
-        ),
-        facts | {"role": "reported", "method": "increment_cam", "metric": "pixel_precision", "setting": "", "value": 2},
-        facts
-        | {"role": "difference", "method": "increment_cam", "than": "grad_cam", "metric": "pixel_precision", "setting": "", "value": -2},
-        {**facts, "role": "chosen", "method": "increment_cam_tuned", "setting": "{'weight': 'probability'}", "value": 2},
-        *(
-            {**facts, "role": "weights", "method": "last, 32, map", "metric": metric, "setting": "of 112", "value": 0.06}
-            for metric in ("spearman", "effective_share", "rank")
-        ),
-    ]
-    text = write_study(tmp_path, "increment_cam-imagenet-resnet18", rows)
-    assert "Best of 60 tries" in text
-    assert "- Increment-CAM, 2 tries: layer last, layer3; resolution map; path map; weight increment; merge sum" in text
-    assert "- Grad-CAM, 8 tries: layer last; gradients mean; share of the channels 8 from 0 to 7; exponent 2" in text
-    assert "weight: probability" in text
-    assert "Spearman with the weights at 112" in text
-    assert text.index("Second half; n 60") < text.index("Increment-CAM − Grad-CAM") < text.index("-2.0 [1.0")
-
-
 def test_shares_of_the_map_stand_side_by_side_a_table_a_network(tmp_path):
     def row(backbone, method, metric, setting, value):
         return {"backbone": backbone, "weights": "w", "n": 50, "method": method, "metric": metric, "setting": setting, "value": value}
@@ -147,23 +118,6 @@ def test_the_registry_is_told_whole():
     assert "passes = 64" in text
 
 
-def test_known_maps_say_which_of_them_beat_the_mask(tmp_path):
-    def row(network, method, metric, value, against="", protocol="l_cam"):
-        keys = ("network", "method", "metric", "setting", "value", "n", "protocol", "better", "against_cue")
-        return dict(zip(keys, (network, method, metric, "", value, 40, protocol, "lower", against), strict=True))
-
-    rows = [row(n, "network", m, v) for n in ("trained", "wired") for m, v in (("accuracy", 97.5), ("follows_cue_only", 85))]
-    rows += [row(n, m, "average_drop", v, a) for n in ("trained", "wired") for m, v, a in (("cue_mask", 20, ""), ("fake_cam", 0, "better"))]
-    rows += [row(n, "cue_mask", "localization_error", 0, protocol="wsol") for n in ("trained", "wired")]
-    rows += [row("trained", "cue_mask", f"correct_after_{what}", v) for what, v in (("removal", 12), ("random_removal", 60))]
-    text = write_study(tmp_path, "trust", rows)
-    assert text.count("right on 39 of 40 images, follows the cue and nothing else on 34") == 2
-    assert text.count("  - 20.0\n  - **0.0** +\n") == 2
-    assert "  - 0.00\n" in text  # nothing to be better than
-    assert "right after removal\N{NO-BREAK SPACE}↓\n  - 12.0" in text  # R_k is read beside both of its counts
-    assert "right after random removal\n  - 60.0" in text
-
-
 def test_calibration_prints_how_far_each_method_moves(tmp_path):
     facts = {"network": "plain", "method": "cam", "n": 9, "pairs": 4, "dataset": "drawn_cub", "backbone": "resnet8", "accuracy": 90}
     ways = [("even", "min_max", 20), ("even", "max", 26), ("log", "min_max", 12)]
@@ -178,14 +132,6 @@ def test_what_an_interval_misses_stands_out(tmp_path):
     rows = [{"case": "c", "n": n, "coverage": v, "repetitions": 9, "resamples": 5} for n, v in ((30, 91.26), (128, 93), (300, 97.04))]
     write_study(tmp_path, "coverage", rows)
     assert "* - c\n  - **91.3**\n  - 93.0\n  - **97.0**" in experiments.study(tmp_path, "coverage")
-
-
-def test_a_method_and_itself_at_the_common_mean_stand_side_by_side(tmp_path):
-    facts = {"metric": "average_drop", "n": 60, "backbone": "resnet18", "weights": "w"}
-    rows = [facts | {"base": b, "mean": m, "value": v} for b, m, v in (("grad_cam", "", 9), ("layer_cam", "", 8), ("grad_cam", "0.3", 7))]
-    text = write_study(tmp_path, "equal_mean-resnet18", rows)
-    assert "* - Grad-CAM\n  - 9.0\n  - 7.0\n* - LayerCAM\n  - 8.0\n  - –" in text
-    assert "60 ImageNet" in text
 
 
 def test_every_metric_is_told_with_its_protocol():

@@ -57,8 +57,7 @@ window.look = {
     }
     for (const picture of document.querySelectorAll(".bd-article img")) {
       const style = getComputedStyle(picture);
-      if (picture.closest("[class*='gallery']")) continue; // its slider blends, and greys the photograph below a map, on purpose
-      const blended = style.opacity !== "1";
+      const blended = !picture.closest("[class*='gallery']") && style.opacity !== "1"; // the gallery's slider blends on purpose
       if (style.filter !== "none" || blended || style.mixBlendMode !== "normal") faults.push("altered: " + picture.src);
     }
     return faults;
