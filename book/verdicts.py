@@ -314,7 +314,7 @@ def cards(entries, found, papers):
 
 
 def finding(entries, found):
-    """The first page's words: of the tested statements, how many hold and which, and how many of these a control shares, by kind of data."""
+    """The first page's words, by kind of data: how many of the tested statements hold, which, and how many of these a control shares."""
     parts = []
     for kind, where in (("photographs", "On photographs"), ("drawn", "On drawn images")):
         words = {entry["id"]: _word(entry, found, kind) for entry in entries}
@@ -325,5 +325,5 @@ def finding(entries, found):
         text += f", {shared} of them no better than a control that explains nothing" if shared else ""
         text += f"; {counts['does not hold']} {'does' if counts['does not hold'] == 1 else 'do'} not, and the rest is undecided."
         named = [f"*{entry['statement'].rstrip('.')}* ({name(entry['paper'])})" for entry in held]
-        parts.append(text + (f" {'It says' if len(held) == 1 else 'They say'}: {'; '.join(named)}." if named else ""))
+        parts.append(text + (f" What holds: {'; '.join(named)}." if named else ""))
     return "\n\n".join(parts)
