@@ -117,7 +117,12 @@ OFFICIAL = {
         _arrange_cub,
     ),
     "cifar10": _packed(
-        datasets.CIFAR10, "CIFAR-10 as packed for Python (the notebooks read a JPEG subset of it so far)", 170_498_071, "no licence text; research", train=50_000, test=10_000
+        datasets.CIFAR10,
+        "CIFAR-10 as packed for Python (the notebooks read a JPEG subset of it so far)",
+        170_498_071,
+        "no licence text; research",
+        train=50_000,
+        test=10_000,
     ),
     "cifar100": _packed(
         datasets.CIFAR100, "CIFAR-100 as packed for Python", 169_001_437, "no licence text; research", train=50_000, test=10_000
