@@ -60,7 +60,10 @@ def test_the_slider_is_the_opacity_of_the_map(page, site):
         page.fill("#gallery-opacity", value)
         page.wait_for_function(f"getComputedStyle(document.querySelector('{HEAT}')).opacity == {int(value) / 100}")
         assert page.inner_text("output") == f"{value} %"
-    assert style(page, ".gallery-photo", "filter") == "grayscale(1)"
+    assert style(page, ".gallery-grey", "backdrop-filter") == "grayscale(1)"
+    assert style(page, ".gallery-photo", "filter") == "none"
+    page.fill("#gallery-opacity", "0")
+    assert style(page, ".gallery-grey", "backdrop-filter") == "grayscale(0)"
 
 
 def test_two_methods_part_at_the_line(page, site):
