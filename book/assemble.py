@@ -195,6 +195,7 @@ MAKERS = {  # the marker `% what: words` of a page, and what makes its text of t
     "metrics": lambda _options: registry.metrics(),
     "protocols": lambda _options: registry.protocols(),
     "finding": lambda options: verdicts.finding(statements(), judged(options)),
+    "holding": lambda options: verdicts.holding(statements(), judged(options)),
     "cards": lambda options: verdicts.cards(statements(), judged(options), tables.load_yaml(BOOK / "papers.yaml")),
     "verdicts": lambda options: verdicts.matrix(statements(), judged(options)),
     "verdict-details": lambda options: verdicts.details(statements(), judged(options)),

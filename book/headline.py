@@ -39,7 +39,8 @@ def filled(text, rows, differences):
     """The README with the finding and the table between its marks; ``rows`` and ``differences`` of all published profiles."""
     begin, end = (re.escape(mark) for mark in MARKS)
     entries = tables.load_yaml(HOME / "book/claims.yaml")
-    said = verdicts.finding(entries, verdicts.judged(entries, rows, differences))
+    found = verdicts.judged(entries, rows, differences)
+    said = f"{verdicts.finding(entries, found)}\n\n{verdicts.holding(entries, found)}"
     body = (
         f"\n\n{said}\n\nImageNet validation images through {name(NETWORK)}, value [95 % interval]; controls, which explain nothing, in"
         f" italics.\n\n{table(rows)}\n\n"

@@ -43,13 +43,14 @@ def figure(options, slug, draw, *, size, question, answer, alt):
     folder = options.out / "src" / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
+    sides = 'width="{:.0f}" height="{:.0f}"'.format(*(96 * side for side in size))  # CSS pixels: the page does not jump while it loads
     for theme, colours in THEMES.items():
         with mpl.rc_context(_style(**colours)):
             drawn = Figure(figsize=size, layout="constrained")
             draw(drawn, Theme(**colours))
             drawn.savefig(folder / f"{slug}-{theme}.svg", metadata={"Date": None, "Creator": None})
         said = html.escape(alt, quote=True)
-        pictures.append(f'<img class="only-{theme}" src="{FOLDER}/{slug}-{theme}.svg" alt="{said}" loading="lazy">')
+        pictures.append(f'<img class="only-{theme}" src="{FOLDER}/{slug}-{theme}.svg" alt="{said}" {sides} loading="lazy">')
     plot = f'<div class="plot" tabindex="0" role="region" aria-label="{html.escape(question, quote=True)}">{"".join(pictures)}</div>'
     title = f'<p class="plot-title">{html.escape(question)}</p>'
     return f'<figure class="plot-figure" id="plot-{slug}">\n{title}\n{plot}\n<figcaption>{answer}</figcaption>\n</figure>\n'

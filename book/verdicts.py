@@ -314,16 +314,26 @@ def cards(entries, found, papers):
 
 
 def finding(entries, found):
-    """The first page's words, by kind of data: how many of the tested statements hold, which, and how many of these a control shares."""
+    """The first page's sentence: of the tested statements, how many hold, and how many of these a control shares, by kind of data."""
     parts = []
     for kind, where in (("photographs", "On photographs"), ("drawn", "On drawn images")):
-        words = {entry["id"]: _word(entry, found, kind) for entry in entries}
-        counts = Counter(word for word in words.values() if word != "not run")
-        held = [entry for entry in entries if words[entry["id"]] == "holds"]
+        words = Counter(word for entry in entries if (word := _word(entry, found, kind)) != "not run")
+        held = _held(entries, found, kind)
         shared = sum(any(flag.startswith("a control") for one in _own(entry, found, kind) for flag in one.flags) for entry in held)
-        text = f"{where} **{len(held)} of {counts.total()}** tested statements {'holds' if len(held) == 1 else 'hold'}"
+        text = f"{where} **{len(held)} of {words.total()}** tested statements {'holds' if len(held) == 1 else 'hold'}"
         text += f", {shared} of them no better than a control that explains nothing" if shared else ""
-        text += f"; {counts['does not hold']} {'does' if counts['does not hold'] == 1 else 'do'} not, and the rest is undecided."
-        named = [f"*{entry['statement'].rstrip('.')}* ({name(entry['paper'])})" for entry in held]
-        parts.append(text + (f" What holds: {'; '.join(named)}." if named else ""))
-    return "\n\n".join(parts)
+        parts.append(f"{text}; {words['does not hold']} {'does' if words['does not hold'] == 1 else 'do'} not, and the rest is undecided.")
+    return " ".join(parts)
+
+
+def holding(entries, found):
+    """Which statements hold, by kind of data, as a list."""
+    return "\n".join(
+        f"- Holds on {where}: *{entry['statement']}* ({name(entry['paper'])})"
+        for kind, where in (("photographs", "photographs"), ("drawn", "drawn images"))
+        for entry in _held(entries, found, kind)
+    )
+
+
+def _held(entries, found, kind):
+    return [entry for entry in entries if _word(entry, found, kind) == "holds"]
