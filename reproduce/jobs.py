@@ -32,7 +32,7 @@ from training.heads import mean_average_precision, multi_label_head
 from training.loop import predict
 from training.recipes import L_CAM_MASKS, LARGE, SMALL, Plan, calm_plan, l_cam_plan, scratch_plan
 from training.store import trained
-from training.trunks import calm_trunk
+from training.trunks import calm_trunk, fine_tuned
 
 STORE = HOME / "runs/models"
 Summary = dict[str, Any]
@@ -99,8 +99,10 @@ def _classes(dataset: str, root: Path | str) -> int:
 def scratch_backbone(dataset: str, name: str, classes: int, *, width: int | None = None) -> Classifier:
     """The untrained network of plain, LFI-CAM and ABN: with the stem and the normalisation of LFI-CAM's paper for this data.
 
-    ``width`` as in `lfi_backbone`.
+    For CUB a pretrained one (`fine_tuned`). ``width`` as in `lfi_backbone`.
     """
+    if dataset == "cub":
+        return fine_tuned(name, classes)
     colour: dict[str, Any] = {"mean": CIFAR_MEAN, "std": CIFAR_STD} if dataset in (*SMALL, "stl10") else {}
     return lfi_backbone(name, classes, stem_stride=1 if dataset in SMALL else None, width=width, **colour)
 

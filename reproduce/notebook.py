@@ -9,6 +9,7 @@ The rest of a notebook is its own subject.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -43,15 +44,24 @@ def faithfulness() -> list[Metric]:
 
 
 def open_images(wanted: Parameters, view: View = "squash") -> tuple[Images, list[Example], Tensor]:
-    """The test images by view, and the first ones, which are shown, as examples and as a batch [B,3,H,W]; missing drawn data is drawn."""
+    """The test images by view, and the first ones, which are shown, as examples and as a batch [B,3,H,W]; missing drawn data is drawn.
+
+    A set without boxes whose networks are trained and tested on crops (`Source.view`) has this one view, whatever a protocol asks.
+    """
     root = sources.find_root(wanted.dataset, wanted.data_root)
     if wanted.dataset in DRAWN and not root.exists():
         draw(root)
-    images = sources.images(wanted.dataset, root, limit=wanted.limit)
+    own, images = sources.source(wanted.dataset).view, sources.images(wanted.dataset, root, limit=wanted.limit)
+    if own != "squash":
+        images, view = partial(_always, images(own)), own
     data = images(view)
     examples = [data[i] for i in range(min(wanted.shown, len(data)))]
     print(f"{wanted.ran(len(data))} images of {wanted.dataset}, {len(data.classes)} classes")
     return images, examples, torch.stack([example.image for example in examples]).to(wanted.device)
+
+
+def _always(data: Dataset, _view: View) -> Dataset:
+    return data
 
 
 def worth(

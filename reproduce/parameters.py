@@ -21,7 +21,7 @@ DATASETS = {  # the data sets of each notebook: they have what its metrics need,
     "increment_cam": (*DRAWN, "imagenet", "voc07", "cub"),
     "l_cam": ("drawn_imagenet", "drawn_cub", "imagenet", "cub"),
     "calm": ("drawn_cub", "cub"),
-    "lfi_cam": ("drawn_imagenet", "drawn_cub", "cifar10", "cifar100", "stl10", "cat_dog", "imagenet"),
+    "lfi_cam": ("drawn_imagenet", "drawn_cub", "cub", "cifar10", "cifar100", "stl10", "cat_dog", "imagenet"),
 }
 RECIPES = {  # published recipes; Increment-CAM's networks are trained as CALM's plain ones
     "increment_cam": ("paper", "wsol"), "l_cam": ("paper",), "calm": ("paper", "wsol"), "lfi_cam": ("paper",),

@@ -223,7 +223,7 @@ class Plan:
 
 
 DRAWN_EPOCHS = {"drawn_imagenet": 8, "drawn_voc": 10, "drawn_cub": 22}
-SCRATCH_EPOCHS = {**DRAWN_EPOCHS, "cifar10": 12, "cifar100": 12, "cat_dog": 30, "stl10": 30}
+SCRATCH_EPOCHS = {**DRAWN_EPOCHS, "cub": 10, "cifar10": 12, "cifar100": 12, "cat_dog": 30, "stl10": 30}
 
 
 def drawn_recipe(recipe: Recipe, epochs: int, **changes: Any) -> Recipe:
@@ -255,9 +255,10 @@ SETTINGS |= {"cifar100": SETTINGS["cifar10"], "stl10": SETTINGS["cat_dog"]}
 def scratch_recipe(
     model: str, dataset: str, epochs: int | None = None, setting: int = 0, paper: str = "", network: str = "resnet"
 ) -> Recipe:
-    """How "plain", "lfi_cam" or "abn" learns a data set from scratch; reduced, all three use LFI-CAM's recipe under their own names.
+    """How "plain", "lfi_cam" or "abn" learns a data set; reduced, all three use LFI-CAM's recipe under their own names.
 
-    With ``paper``, each by its own, which for ABN depends on the network.
+    From scratch, but for CUB: from pretrained weights, by CALM's reduced recipe, with BatchNorm in training mode, because FIN and ABN's
+    branch bring untrained ones. With ``paper``, each by its own, which for ABN depends on the network.
     """
     if paper and dataset in SMALL:
         return _published(model, "small", network, epochs)
@@ -265,12 +266,14 @@ def scratch_recipe(
         return replace(_published(model, "large", network, epochs), crop=SIDE[dataset])
     if paper or dataset not in SCRATCH_EPOCHS:
         kind, known = ("published", SMALL + LARGE) if paper else ("reduced", SCRATCH_EPOCHS)
-        raise ValueError(f"{model} learns from scratch and has no {kind} recipe for {dataset}: take one of {', '.join(known)}")
+        raise ValueError(f"{model} has no {kind} recipe for {dataset}: take one of {', '.join(known)}")
     epochs, settings = epochs or SCRATCH_EPOCHS[dataset], len(SETTINGS.get(dataset, (None,)))  # drawn data has one setting
     if not 0 <= setting < settings:
         raise ValueError(f"{dataset} has settings 0 to {settings - 1}, got {setting}")
     if dataset in DRAWN_EPOCHS:
         return drawn_recipe(replace(LFI_CAM, name=model), epochs)
+    if dataset == "cub":
+        return replace(_few_birds(network, epochs), name=model, frozen_batchnorm=False)
     # bfloat16: at least a third faster on a CPU that supports it; the same for all models
     of = {"precision": "bf16-mixed", **asdict(SETTINGS[dataset][setting])}
     if dataset in SMALL:
@@ -282,6 +285,8 @@ def scratch_plan(model: str, dataset: str, network: str, epochs: int | None = No
     """`scratch_recipe` and its images: the papers cut random windows out of whole images (CIFAR's and drawn images need no cropping)."""
     recipe = scratch_recipe(model, dataset, epochs, setting, paper, network)
     deviations = _another(network, NETWORKS[model].get(dataset, (network,)))
+    if dataset == "cub":
+        deviations = ("data: CUB, on which the paper does not train; fine-tuned by CALM's recipe", *deviations)
     if network in ("resnet44", "resnet56", "resnet110"):
         deviations = ("blocks: of two convolutions instead of three, which the release takes from depth 44 on", *deviations)
     whole = Seen("full", view="original", tested="crop", stream=True) if paper and dataset in LARGE else Seen()
@@ -303,9 +308,12 @@ def calm_plan(dataset: str, network: str, epochs: int | None = None, paper: str 
         return Plan(drawn_recipe(CALM, epochs or DRAWN_EPOCHS[dataset], lr=0.1, groups=()))
     if dataset != "cub":
         raise ValueError(f'CALM has no reduced recipe for {dataset}: take cub, drawn data, or the recipe "paper"')
-    # few images (some hundreds of ten classes): keep the BatchNorm statistics of the pretrained weights
-    few = replace(_published("calm", "", network, epochs or 5), lr=0.002, batch=16, crop=None, pad=16, frozen_batchnorm=True)
-    return Plan(few, deviations=("maps: 14x14 instead of 28x28", *deviations))
+    return Plan(_few_birds(network, epochs or 5), deviations=("maps: 14x14 instead of 28x28", *deviations))
+
+
+def _few_birds(network: str, epochs: int) -> Recipe:
+    """CALM's recipe for some hundreds of images of ten classes, which keeps the BatchNorm statistics of the pretrained weights."""
+    return replace(_published("calm", "", network, epochs), lr=0.002, batch=16, crop=None, pad=16, frozen_batchnorm=True)
 
 
 # A thousand images are 16 batches an epoch, the paper's 1.28 million 20,000. Masks and rate are chosen by studies/l_cam_recipe.py on

@@ -1,4 +1,4 @@
-"""The networks that CALM is trained on: pretrained ones, changed so that their last map is finer."""
+"""Pretrained networks that a training starts from, changed so that their last map is finer: CALM's, and on CUB LFI-CAM's and ABN's."""
 
 from collections import OrderedDict
 
@@ -32,6 +32,20 @@ def calm_trunk(name: str, weights: str | None = "imagenet", stride: int = 16, *,
         return Classifier(trunk, head, name=name, layer="layer4", weights=source, network=network).eval()
     trunk = finer_vgg(network, stride) if name.startswith("vgg") else finer_inception(network, stride, wsol=wsol)
     return Classifier(trunk, pooled_head(1024, 1000), name=name, layer=f"stride {stride}", weights=source).eval()
+
+
+def fine_tuned(name: str, num_classes: int, weights: str | None = "imagenet") -> Classifier:
+    """A pretrained torchvision ResNet with a new linear layer and a layer4 of stride 1: 14x14 maps at 224.
+
+    A whole network, unlike `calm_trunk` under a new head, because ABN takes its parts by name.
+    """
+    network, source = load_network(name, weights)
+    fc = getattr(network, "fc", None)
+    if not isinstance(fc, nn.Linear) or not hasattr(network, "layer4"):
+        raise ValueError(f"{name} is no ResNet of torchvision, on which alone LFI-CAM and ABN are fine-tuned: take resnet18 or resnet50")
+    network.add_module("fc", nn.Linear(fc.in_features, num_classes))
+    trunk, head = cut(finer_resnet(network, 16), "layer4")
+    return Classifier(trunk, head, name=name, layer="layer4", weights=source, network=network)
 
 
 def finer_resnet(network: nn.Module, stride: int) -> nn.Module:

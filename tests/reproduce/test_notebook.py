@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 
 from cam_core.methods import method
 from reproduce import jobs, notebook, results, sources
@@ -26,6 +28,18 @@ def test_no_limit_means_all_images_and_so_many_are_shown(wanted, capsys):
     assert (
         capsys.readouterr().out == f"{len(everything)} of {len(everything)} images of drawn_imagenet, {len(everything.classes)} classes\n"
     )
+
+
+def test_networks_that_are_trained_on_crops_are_measured_on_crops(tmp_path):
+    for label in ("cats", "dogs"):
+        folder = tmp_path / "Cat-Dog-128/val" / label
+        folder.mkdir(parents=True)
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (140, 180, 3), np.uint8)).save(folder / "0.png")
+    wanted = read("lfi_cam", {"dataset": "cat_dog", "backbone": "resnet18", "data_root": tmp_path, "shown": 1})
+    images, _, batch = notebook.open_images(wanted)
+    cropped = sources.images("cat_dog", tmp_path)("crop")[0].image
+    assert torch.equal(images("squash")[0].image, cropped)
+    assert torch.equal(batch[0], cropped)
 
 
 def test_a_deviation_stands_once_with_all_models_that_have_it():

@@ -35,6 +35,12 @@ def test_contenders_learn_alike():
         "milestones: 6 9 instead of 150 225",
         "precision: bf16-mixed instead of 32-true",
     ]
+    birds = recipes.scratch_plan("lfi_cam", "cub", "resnet18")  # fine-tuned: CALM's recipe, but FIN's BatchNorm has to learn
+    assert birds.recipe.differs_from(recipes.calm_plan("cub", "resnet18", birds.recipe.epochs).recipe) == [
+        "name: lfi_cam instead of calm",
+        "frozen_batchnorm: false instead of true",
+    ]
+    assert birds.deviations == ("data: CUB, on which the paper does not train; fine-tuned by CALM's recipe",)
     with pytest.raises(ValueError, match="settings 0 to 4, got 5"):
         recipes.scratch_recipe("plain", "cifar10", 1, 5)
     with pytest.raises(ValueError, match="no reduced recipe for imagenet"):
@@ -47,9 +53,7 @@ def test_random_windows_are_cut_out_of_whole_images_only_with_the_papers_own_rec
     assert recipes.scratch_plan("abn", "cat_dog", "resnet18").seen == Seen()
     assert recipes.scratch_plan("abn", "cifar10", "resnet110", paper="paper").seen == Seen()
     assert recipes.scratch_plan("abn", "cat_dog", "resnet18", paper="paper").seen == Seen("full", "original", "crop", stream=True)
-    with pytest.raises(
-        ValueError, match="abn learns from scratch and has no published recipe for drawn_cub: take one of cifar10, cifar100"
-    ):
+    with pytest.raises(ValueError, match="abn has no published recipe for drawn_cub: take one of cifar10, cifar100"):
         recipes.scratch_plan("abn", "drawn_cub", "resnet8", paper="paper")
 
 

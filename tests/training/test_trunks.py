@@ -8,10 +8,12 @@ import torchvision
 from safetensors.torch import save_file
 
 from cam_core import Classifier, Probe
+from cam_core.learned import LfiCam
+from cam_core.learned.abn import Abn
 from cam_core.learned.calm import Calm
 from cam_core.learned.plain import pooled_head
 from training.recipes import CALM, CALM_INCEPTION, CALM_VGG, CALM_WSOL, CALM_WSOL_INCEPTION, CALM_WSOL_VGG
-from training.trunks import calm_trunk, finer_vgg
+from training.trunks import calm_trunk, fine_tuned, finer_vgg
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
@@ -29,7 +31,23 @@ def test_finer_resnets_reuse_every_weight(name, stride, side, tmp_path):
     assert math.isclose(32 / stride, side / 7)
 
 
+def test_a_network_to_fine_tune_keeps_its_weights_and_gets_another_linear_layer(tmp_path):
+    """And LFI-CAM and ABN can be built of it, ABN's attention on the same map of 14x14."""
+    torch.manual_seed(0)
+    network = torchvision.models.get_model("resnet18", weights=None).eval()
+    save_file(network.state_dict(), tmp_path / "own.safetensors")
+    made = fine_tuned("resnet18", 5, str(tmp_path / "own.safetensors"))
+    trunk, image = made.trunk.state_dict(), torch.rand(1, 3, 224, 224)
+    assert all(torch.equal(value, trunk[key]) for key, value in network.state_dict().items() if not key.startswith("fc"))
+    assert made.activations(image).shape[-2:] == (14, 14)
+    for model in (Abn(made), LfiCam(made)):
+        probe = Probe(model.classifier.eval(), image)
+        assert (probe.logits.shape, model.explain(probe).shape) == ((1, 5), (1, 14, 14))
+
+
 def test_other_families_are_refused():
+    with pytest.raises(ValueError, match="mobilenet_v2 is no ResNet of torchvision"):
+        fine_tuned("mobilenet_v2", 3, None)
     with pytest.raises(ValueError, match="torchvision ResNet, VGG or inception_v3"):
         calm_trunk("mobilenet_v2", None)
     with pytest.raises(ValueError, match="32, 16 or 8"):
