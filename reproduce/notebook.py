@@ -10,6 +10,7 @@ The rest of a notebook is its own subject.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -51,17 +52,25 @@ def open_images(wanted: Parameters, view: View = "squash") -> tuple[Images, list
     root = sources.find_root(wanted.dataset, wanted.data_root)
     if wanted.dataset in DRAWN and not root.exists():
         draw(root)
-    own, images = sources.source(wanted.dataset).view, sources.images(wanted.dataset, root, limit=wanted.limit)
+    images = sources.images(wanted.dataset, root, limit=wanted.limit, subset=wanted.subset, allow_partial=wanted.allow_partial)
+    own = sources.source(wanted.dataset).view
     if own != "squash":
         images, view = partial(_always, images(own)), own
     data = images(view)
     examples = [data[i] for i in range(min(wanted.shown, len(data)))]
-    print(f"{wanted.ran(len(data))} images of {wanted.dataset}, {len(data.classes)} classes")
+    print(f"{ran(wanted, data)} images of {wanted.dataset}, {len(data.classes)} classes")
     return images, examples, torch.stack([example.image for example in examples]).to(wanted.device)
 
 
 def _always(data: Dataset, _view: View) -> Dataset:
     return data
+
+
+def ran(wanted: Parameters, data: Dataset) -> str:
+    """For the run card: "60 of 620", and of a list that is not all there "60 of 620, of the 50,000 of val"."""
+    of = sources.coverage(wanted.dataset, data, wanted.subset)
+    whole = "" if of["present"] == of["of"] else f", of the {of['of']:,} of {of['list']}"
+    return f"{of['used']:,} of {of['present']:,}{whole}"
 
 
 def worth(
@@ -102,7 +111,8 @@ def save(
     ``records``, ``differences``: without the columns that are constant; without a column ``weights`` those of ``classifier`` are added.
     ``explain``: for each map published with a training, its network and the function that makes it.
     """
-    of = {"paper": wanted.paper, "dataset": wanted.dataset, "split": sources.source(wanted.dataset).test, "backbone": wanted.backbone}
+    split = sources.source(wanted.dataset).test + (f" {Path(wanted.subset).stem}" if wanted.subset else "")
+    of = {"paper": wanted.paper, "dataset": wanted.dataset, "split": split, "backbone": wanted.backbone}
     weights = {"weights": classifier.weights}
 
     def complete(frame: pd.DataFrame) -> pd.DataFrame:
@@ -110,9 +120,10 @@ def save(
 
     told = ("digest", "recipe", "updates", "deviations")
     models = {name: {key: summary[key] for key in told if key in summary} for name, summary in summaries.items()}
-    digests = {"data_digest": data.digest(), "weights_digest": classifier.digest(), "models": models}
+    known = {"images": sources.coverage(wanted.dataset, data, wanted.subset), "models": models}
+    digests = {"data_digest": data.digest(), "weights_digest": classifier.digest()}
     kept = jobs.spread(data)
     heat = {name: jobs.explained(network, one, kept) for name, (network, one) in (explain or {}).items()}
     frame = pd.concat([complete(one) for one in records], ignore_index=True)
-    results.save(wanted.out_dir, frame, per_image, digests, complete(differences), (kept.ids, heat) if heat else None)
-    return report.card({**of, **weights, "images": wanted.ran(len(data)), "seed": wanted.seed, **process_facts(), **more})
+    results.save(wanted.out_dir, frame, per_image, known | digests, complete(differences), (kept.ids, heat) if heat else None)
+    return report.card({**of, **weights, "images": ran(wanted, data), "seed": wanted.seed, **process_facts(), **more})

@@ -37,6 +37,7 @@ RECIPE = (
     "terms",
 )  # besides data, network and seed
 LEAST = {"seed": 0, "limit": 1, "first": 0, "first_rise": 0, "shown": 1, "epochs": 1, "epochs_img": 1, "setting": 0}
+PATHS = {"data_root": "the path of a folder", "out_dir": "the path of a folder", "subset": "the name or the path of a list of images"}
 OPEN = {"limit": "for all images", "epochs": "for the usual number", "epochs_img": "for the usual number"}  # these may be None
 
 
@@ -52,7 +53,7 @@ class Parameters:
     best on a tenth of the training images, which is not trained on. ``best_on_test``: also report the highest test accuracy of any epoch,
     as the papers often do. ``terms`` of L-CAM's loss: "all"; with "ce" L-CAM is also trained by cross-entropy alone, with "raw" Img is
     trained so once more, as ResNet-50's was released. ``seed`` is that of the trainings; masks, random maps and the bootstrap always take
-    0.
+    0. ``subset``: a list of test images (`sources.images`).
     """
 
     paper: str
@@ -69,6 +70,8 @@ class Parameters:
     terms: str = _of("all", "l_cam")
     data_root: Path | str | None = None
     out_dir: Path | str | None = None
+    subset: Path | str | None = None
+    allow_partial: bool = False
     limit: int | None = None
     first: int = _of(0, "increment_cam", "l_cam", "lfi_cam")
     first_rise: int = _of(0, "l_cam")
@@ -94,10 +97,6 @@ class Parameters:
         """Whether anything is trained: Increment-CAM takes pretrained networks of imagenet and voc07 as they are."""
         pretrained = self.dataset == "voc07" or (self.dataset == "imagenet" and not self.recipe)
         return self.paper != "increment_cam" or not pretrained
-
-    def ran(self, images: int) -> str:
-        """For the run card, how many ``images`` were used: "96", or "200 of 200" if the data set has no more."""
-        return str(images) if images == self.limit else f"{images} of {images}"
 
 
 def recipe_name(
@@ -161,12 +160,12 @@ def _check_types(wanted: Parameters) -> None:
             if not isinstance(value, int) or isinstance(value, bool) or value < LEAST[name]:
                 none = f", or None {OPEN[name]}" if name in OPEN else ""
                 raise ValueError(f"{name} is {value!r}, expected a whole number of at least {LEAST[name]}{none}")
-        elif name in ("best", "best_on_test"):
+        elif name in ("best", "best_on_test", "allow_partial"):
             if not isinstance(value, bool):
                 raise ValueError(f"{name} is {value!r}, expected true or false")
-        elif name in ("data_root", "out_dir"):
+        elif name in PATHS:
             if not isinstance(value, str | os.PathLike | None):
-                raise ValueError(f"{name} is {value!r}, expected the path of a folder, or None")
+                raise ValueError(f"{name} is {value!r}, expected {PATHS[name]}, or None")
         elif name not in LEAST and name != "recipe" and not isinstance(value, str):
             raise ValueError(f"{name} is {value!r}, expected a name")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", wanted.device):

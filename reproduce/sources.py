@@ -5,11 +5,13 @@ images = images("cub", root, limit=100)   # view -> Dataset
 images("squash")[0].image                 # [3,224,224] in [0, 1]
 """
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torchvision.transforms import v2
@@ -18,6 +20,8 @@ from cam_core.data.cub import CUB200
 from cam_core.data.example import Dataset, View
 from cam_core.data.imagenet import ImageNet
 from cam_core.data.voc import VOC2007
+from data_scripts import subsets
+from data_scripts.get.sets import MANIFEST
 from reproduce.archives import archived
 from reproduce.packed import Packed
 
@@ -32,6 +36,7 @@ class Source:
     ``held_out``: the last so many images of the test list are for choosing recipes and are never reported on. ``full``: the split of all
     training images, where ``train`` is a part of them. ``view``: the view of images when networks are trained from scratch (``train_view``
     if it differs) and tested. ``published``, ``classes``: how many training images and classes the papers have; fewer are a deviation.
+    ``official``: how many images the split reported on officially has.
     """
 
     reader: Callable[..., Dataset]
@@ -45,6 +50,7 @@ class Source:
     deviations: tuple[str, ...] = ()
     published: int | None = None
     classes: int | None = None
+    official: int | None = None
 
 
 def middle_square(side: int) -> v2.Transform:
@@ -56,16 +62,16 @@ SOURCES = {
     "drawn_imagenet": Source(ImageNet, "train", "val", 112),
     "drawn_voc": Source(VOC2007, "trainval", "test", 112),
     "drawn_cub": Source(CUB200, "train", "test", 112),
-    "imagenet": Source(ImageNet, "train256", "val", 224, held_out=100, full="train", published=1_281_167),
-    "voc07": Source(VOC2007, "trainval", "test", 224),
-    "cub": Source(CUB200, "train", "test", 224, published=5994, classes=200),
+    "imagenet": Source(ImageNet, "train256", "val", 224, held_out=100, full="train", published=1_281_167, official=50_000),
+    "voc07": Source(VOC2007, "trainval", "test", 224, official=4952),
+    "cub": Source(CUB200, "train", "test", 224, published=5994, classes=200, official=5794),
     "cifar10": Source(
         partial(archived, name="CIFAR-10-subset"), "train", "test", 32,
         deviations=("images: 20,000 and 5,000 as JPEG files instead of 50,000 and 10,000",),
     ),
-    "cifar100": Source(partial(Packed, name="CIFAR-100"), "train", "test", 32, published=50_000, classes=100),
+    "cifar100": Source(partial(Packed, name="CIFAR-100"), "train", "test", 32, published=50_000, classes=100, official=10_000),
     "stl10": Source(
-        partial(Packed, name="STL-10"), "train", "test", 96, view="crop", train_view="original", published=5000, classes=10,
+        partial(Packed, name="STL-10"), "train", "test", 96, view="crop", train_view="original", published=5000, classes=10, official=8000,
     ),
     "cat_dog": Source(
         partial(archived, name="Cat-Dog-128"), "train", "val", 64, view="crop", train_view=middle_square(128),
@@ -81,17 +87,49 @@ def source(dataset: str) -> Source:
     return SOURCES[dataset]
 
 
-def images(dataset: str, root: Path | str, split: str = "test", limit: int | None = None) -> Callable[[View], Dataset]:
-    """View -> images of a data set under that view, the first ``limit`` of the list: "test", "train", "full" (all for it) or "held_out"."""
+def images(
+    dataset: str,
+    root: Path | str,
+    split: str = "test",
+    limit: int | None = None,
+    *,
+    subset: str | Path | None = None,
+    allow_partial: bool = False,
+) -> Callable[[View], Dataset]:
+    """View -> images of a data set under that view, the first ``limit`` of the list: "test", "train", "full" (all for it) or "held_out".
+
+    ``subset``: only the test images of a list (`data_scripts.subsets`), all of them, also those that are held out otherwise; `DataError`
+    where only a part of them is there, unless ``allow_partial``.
+    """
     of = source(dataset)
     if split not in ("train", "full", "test", "held_out") or (split == "held_out" and not of.held_out):
         raise ValueError(f"{dataset} has no images called {split!r}: take train, full, test" + (" or held_out" if of.held_out else ""))
-
+    if subset:
+        if split != "test":
+            raise ValueError(f"subset {subset} is a list of test images; leave it out for {split}")
+        return lambda view: subsets.cut(of.reader(root, of.test, view, of.side), subset, allow_partial=allow_partial).part(slice(limit))
     name = {"train": of.train, "full": of.full or of.train}.get(split, of.test)
     if split in ("train", "full") or not of.held_out:
         return lambda view: of.reader(root, name, view, of.side, limit)
     wanted = slice(-of.held_out, None) if split == "held_out" else slice(-of.held_out)
     return lambda view: of.reader(root, name, view, of.side).part(wanted).part(slice(limit))
+
+
+def coverage(dataset: str, data: Dataset, subset: str | Path | None = None) -> dict[str, Any]:
+    """Which images a number is over, for its provenance: ``used`` ones of the ``present`` ones of a ``list`` that has ``of``.
+
+    The list is ``subset``; without it the one by which `data_scripts.get` cut the data, as its manifest says; else the official split.
+    """
+    official = source(dataset).official
+    manifest = data.root / MANIFEST
+    cut = json.loads(manifest.read_text()).get("subset", {}) if manifest.is_file() else {}
+    if subset:
+        name, of = Path(subset).stem, len(subsets.read(subset))
+    elif cut.get("name"):
+        name, of = Path(cut["name"]).stem, cut["of"]
+    else:
+        name, of = data.split, official or data.available
+    return {"used": len(data), "present": data.available, "list": name, "of": of}
 
 
 def find_root(dataset: str, data_root: Path | str | None = None) -> Path:

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -77,6 +77,7 @@ class Dataset(TorchDataset[Example]):
         self.ids: list[str] = []
         self.annotations: list[Annotation] = []
         self.skipped: list[Path] = []
+        self.available = 0  # images of the split, or of the list that it was cut to, before any limit
 
     def _images(self, folder: Path) -> list[Path]:
         """`images_in` of a folder; `_finish` warns about skipped files, once for the whole data set."""
@@ -88,6 +89,7 @@ class Dataset(TorchDataset[Example]):
         if self.skipped:
             warnings.warn(f"{self.root}: {skipped_words(self.skipped)}", stacklevel=4)
             self.skipped = []
+        self.available = self.available or len(self.ids)
         self.ids, self.annotations = self.ids[: self.limit], self.annotations[: self.limit]
         if not self.ids:
             raise DataError(f"{self.root}: the split {self.split!r} lists no image; `python -m data_scripts.check` says what is expected")
@@ -123,6 +125,15 @@ class Dataset(TorchDataset[Example]):
         """The data set cut to a slice of its images."""
         other = copy.copy(self)
         other.ids, other.annotations = self.ids[wanted], self.annotations[wanted]
+        other._finish()
+        return other
+
+    def only(self, ids: Collection[str]) -> "Dataset":
+        """The data set cut to the images that ``ids`` name, in its own order; ``available`` counts them. `DataError` if there is none."""
+        keep = [one in ids for one in self.ids]
+        other = copy.copy(self)
+        other.ids, other.annotations = list(compress(self.ids, keep)), list(compress(self.annotations, keep))
+        other.available = len(other.ids)
         other._finish()
         return other
 

@@ -31,7 +31,9 @@ class VOC2007(Dataset):
             raise ValueError(f"unknown split {split!r}: {lists / f'{split}.txt'} does not exist")
         self.classes = _classes(lists)
         problems = list[str]()
-        for image_id, *_ in table(lists / f"{split}.txt", 1)[:limit]:
+        listed = table(lists / f"{split}.txt", 1)
+        self.available = len(listed)
+        for image_id, *_ in listed[:limit]:
             self.ids.append(image_id)
             try:
                 self.annotations.append(self._annotation(image_id))

@@ -7,7 +7,7 @@ subsets.read("my/list.txt")                    # a list of one's own; further wo
 
 from pathlib import Path
 
-from cam_core.data import DataError
+from cam_core.data import DataError, Dataset
 from cam_core.data.example import table
 
 HOME = Path(__file__).parent
@@ -28,6 +28,9 @@ ELSEWHERE = {
 }
 
 
+PAIRS = ("voc07_difficult_v1", "cub_pairs_v1")  # lists of pairs, which name no set of images
+
+
 def read(name: str | Path) -> list[str]:
     """The ids of a list by name or path, without folders and endings. `DataError` for an unknown name, a list with an id twice, or none."""
     path = Path(name)
@@ -37,9 +40,21 @@ def read(name: str | Path) -> list[str]:
         where = ELSEWHERE.get(str(name), f"expected the path of a list, or one of {', '.join([*RULES, *ELSEWHERE])}")
         raise DataError(f"no list is called {str(name)!r}: {where}")
     ids = [Path(row[0]).stem for row in table(path, 1)]
-    if str(name) != "voc07_difficult_v1" and len(set(ids)) < len(ids):
+    if str(name) not in PAIRS and len(set(ids)) < len(ids):
         twice = next(one for one in ids if ids.count(one) > 1)
         raise DataError(f"{path}: lists {twice} more than once")
     if not ids:
         raise DataError(f"{path}: lists nothing")
     return ids
+
+
+def cut(data: Dataset, name: str | Path, *, allow_partial: bool = False) -> Dataset:
+    """The images of a data set that a list names. `DataError` where some of them are not there, unless ``allow_partial``."""
+    if str(name) in PAIRS:
+        raise DataError(f"{name} lists pairs, not images; give a list of images")
+    ids = set(read(name))
+    present = len(ids.intersection(data.ids))
+    if not present or (present < len(ids) and not allow_partial):
+        take = "; pass allow_partial to take these" if present else ""
+        raise DataError(f"{data.root}: has {present} of the {len(ids)} images of {name}{take}")
+    return data.only(ids)

@@ -74,10 +74,31 @@ def test_a_run_is_saved_with_every_column_and_what_it_came_from(wanted, tmp_path
     assert (ids, list(maps), len(maps["cam"])) == (data("squash").ids, ["cam"], 4)
     told = json.loads((out / "run_facts.json").read_text())
     assert told["models"] == {"plain": {key: trained[key] for key in ("digest", "recipe", "updates", "deviations")}}
+    every = len(sources.images("drawn_imagenet", wanted.data_root)("squash"))
+    assert told["images"] == {"used": 4, "present": every, "list": "val", "of": every}
     assert (told["data_digest"], told["weights_digest"]) == (data("squash").digest(), classifier.digest())
     shown = pd.Series(card[""])
-    assert shown[["images", "seed", "spent"]].tolist() == ["4 of 4", "4", "1 s"]
+    assert shown[["images", "seed", "spent"]].tolist() == [f"4 of {every}", "4", "1 s"]
     assert np.isfinite(maps["cam"]).all()
+
+
+def test_a_run_on_a_part_of_a_list_says_so_in_its_card_its_files_and_its_split(drawn, tmp_path, capsys):
+    ids = sources.images("drawn_imagenet", drawn)("squash").ids
+    (tmp_path / "few.txt").write_text("\n".join([*ids[:3], "ILSVRC2012_val_00049999"]))
+    own = {"dataset": "drawn_imagenet", "backbone": "resnet8", "data_root": drawn, "out_dir": tmp_path / "run", "limit": None}
+    wanted = read("increment_cam", {**own, "subset": str(tmp_path / "few.txt"), "allow_partial": True})
+    images, *_ = notebook.open_images(wanted)
+    assert capsys.readouterr().out.startswith("3 of 3, of the 4 of few images of drawn_imagenet")
+    data = images("squash")
+    classifier = jobs.scratch_backbone("drawn_imagenet", "resnet8", len(data.classes)).eval()
+    _, facts = notebook.worth(wanted, images, {"plain": classifier}, {})
+    measured = ["protocol", "method", "metric", "setting", "value", "ci_low", "ci_high", "n"]
+    difference = facts[measured][:1].assign(than="cam", p=0.5, p_holm=0.5, same_as="")
+    card = notebook.save(wanted, data, classifier, [facts], [], difference, {})
+    assert card[""]["images"] == "3 of 3, of the 4 of few"
+    assert results.read_records(tmp_path / "run/metrics.csv").split.unique().tolist() == ["val few"]
+    told = json.loads((tmp_path / "run/run_facts.json").read_text())
+    assert told["images"] == {"used": 3, "present": 3, "list": "few", "of": 4}
 
 
 @pytest.mark.parametrize("paper", ["lfi_cam", "l_cam", "calm"])

@@ -70,6 +70,8 @@ REFUSED = [
     ("l_cam", {"epochs": "abc"}, f"epochs is 'abc', {WHOLE} 1"),
     ("l_cam", {"seed": "abc"}, f"seed is 'abc', {WHOLE} 0"),
     ("l_cam", {"data_root": 3}, "data_root is 3, expected the path of a folder"),
+    ("l_cam", {"subset": 3}, "subset is 3, expected the name or the path of a list of images, or None"),
+    ("l_cam", {"allow_partial": 1}, "allow_partial is 1, expected true or false"),
     ("l_cam", {"recipe": 12}, "recipe of l_cam (None: the reduced one) is 12, expected one of paper"),
     ("increment_cam", {"recipe": "huge"}, "recipe of increment_cam (None: the reduced one) is 'huge', expected one of paper, wsol"),
     ("l_cam", {"recipe": "e12-2"}, "is 'e12-2', expected one of paper"),
@@ -128,12 +130,6 @@ def test_what_this_machine_lacks_is_said_at_the_start(monkeypatch, tmp_path):
         read("l_cam", {**real, "data_root": tmp_path / "none"})
     read("l_cam", {**DRAWN, "data_root": tmp_path / "none"})  # is drawn there
     read("l_cam", {**real, "device": "cuda", "data_root": tmp_path / "none"}, here=False)  # a job for another machine
-
-
-def test_the_card_says_how_many_images_were_run():
-    assert read("l_cam", {**DRAWN, "limit": 96}).ran(96) == "96"
-    assert read("l_cam", {**DRAWN, "limit": 500}).ran(200) == "200 of 200"
-    assert read("l_cam", {**DRAWN, "limit": None}).ran(200) == "200 of 200"
 
 
 @pytest.mark.parametrize("paper", DATASETS)

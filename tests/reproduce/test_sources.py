@@ -1,11 +1,13 @@
 """Data sets by name: where they lie, and which of their images are train, test and held out."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
 from PIL import Image
 
-from cam_core.data import ImageNet
+from cam_core.data import DataError, ImageNet
 from reproduce import sources
 from training import recipes
 
@@ -31,6 +33,47 @@ def test_held_out_images_are_the_last_of_the_test_list_and_never_reported_on(mon
     assert len(sources.images("imagenet", drawn, limit=2)("squash")) == 2
     with pytest.raises(ValueError, match="cub has no images called 'held_out': take train, full, test"):
         sources.images("cub", drawn, "held_out")
+
+
+@pytest.fixture
+def listed(tmp_path, drawn):
+    """A list of three drawn validation images and one that is not there."""
+    path = tmp_path / "few.txt"
+    path.write_text("".join(f"val/{one}.JPEG 0\n" for one in [*ImageNet(drawn).ids[4:7], "ILSVRC2012_val_00049999"]))
+    return path
+
+
+def test_a_list_that_is_partly_there_is_refused_unless_that_is_allowed(drawn, listed):
+    with pytest.raises(DataError, match=r"ILSVRC2012: has 3 of the 4 images of .*few\.txt; pass allow_partial to take these"):
+        sources.images("drawn_imagenet", drawn, subset=listed)("squash")
+    part = sources.images("drawn_imagenet", drawn, limit=2, subset=listed, allow_partial=True)("squash")
+    assert part.ids == ImageNet(drawn).ids[4:6]
+    assert sources.coverage("drawn_imagenet", part, listed) == {"used": 2, "present": 3, "list": "few", "of": 4}
+    whole = [line for line in listed.read_text().splitlines() if "49999" not in line]
+    listed.write_text("\n".join(whole))
+    assert len(sources.images("drawn_imagenet", drawn, subset=listed)("squash")) == 3
+    listed.write_text("ILSVRC2012_val_00049999\n")
+    with pytest.raises(DataError, match=r"has 0 of the 1 images of .*few\.txt$"):
+        sources.images("drawn_imagenet", drawn, subset=listed, allow_partial=True)("squash")
+    with pytest.raises(DataError, match="cub_pairs_v1 lists pairs, not images"):
+        sources.images("drawn_cub", drawn, subset="cub_pairs_v1")("squash")
+    with pytest.raises(ValueError, match="is a list of test images; leave it out for train"):
+        sources.images("drawn_imagenet", drawn, "train", subset=listed)
+
+
+def test_how_many_of_the_listed_images_are_there(monkeypatch, drawn, tmp_path):
+    for name, present in (("drawn_imagenet", len(ImageNet(drawn))), ("drawn_voc", 20), ("drawn_cub", 20)):
+        data = sources.images(name, drawn, limit=2)("squash")
+        assert sources.coverage(name, data) == {"used": 2, "present": present, "list": data.split, "of": present}
+    assert sources.coverage("voc07", sources.images("voc07", drawn, limit=2)("squash"))["of"] == 4952
+    monkeypatch.setitem(sources.SOURCES, "imagenet", replace(sources.SOURCES["imagenet"], held_out=3))
+    shutil.copytree(drawn / "ILSVRC2012", tmp_path / "ILSVRC2012")
+    facts = sources.coverage("imagenet", sources.images("imagenet", tmp_path)("squash"))
+    assert facts == {"used": len(ImageNet(drawn)) - 3, "present": len(ImageNet(drawn)), "list": "val", "of": 50_000}
+    cut = {"subset": {"name": "lists/mine.txt", "present": len(ImageNet(drawn)), "of": 77}}  # as `get imagenet --subset` leaves it
+    (tmp_path / "ILSVRC2012/manifest.json").write_text(json.dumps(cut))
+    facts = sources.coverage("imagenet", sources.images("imagenet", tmp_path)("squash"))
+    assert (facts["list"], facts["of"]) == ("mine", 77)
 
 
 def test_the_papers_windows_are_as_large_as_the_network_s_input():
