@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from cam_core import maps
 from cam_core.classifier import Classifier
-from cam_core.data import Dataset, collate
+from cam_core.data import Dataset, Example, collate
+from cam_core.kept import Kept, add, write
 from cam_core.methods import Method
 from cam_core.metrics import AverageDrop, AverageGain, IncreaseInConfidence, Metric
 from cam_core.probe import Probe
@@ -34,38 +35,71 @@ def evaluate(
     batch_size: int = 8,
     chunk: int | None = None,
     progress: bool = True,
+    kept: Kept | None = None,
 ) -> Table:
     """Measure every metric, under its protocol, for every method, on a frozen copy of the classifier.
 
     ``data(view)`` opens the images under a view. ``limits``: method name -> only the first so many images of the list. ``metrics`` are
     copied for each method; those that share a measure are measured once; one that needs masks is left out with a warning where the data set
-    has none. All methods share one probe per ``batch_size`` images; ``chunk`` masked images pass the network at once. ValueError if two
-    metrics have the same name and setting.
+    has none. All methods share one probe per ``batch_size`` images; ``chunk`` masked images pass the network at once. ``kept``: where rows
+    are kept as they are measured, and found again; one shard of several keeps its own, and its table is empty. ValueError if two metrics
+    have the same name and setting.
     """
-    frozen, limits, table = classifier.frozen(), limits or {}, Table()
+    frozen, limits = classifier.frozen(), limits or {}
     _refuse_doubles(metrics)
     opened = {view: data(view) for view in {PROTOCOLS[metric.protocol].view for metric in metrics}}
     metrics = [metric for metric in metrics if _answerable(metric, opened[PROTOCOLS[metric.protocol].view])]
-    for method in methods:
-        table.metrics |= {(method.name, metric.name, metric.setting): copy.deepcopy(metric) for metric in metrics}
-    for view, seen in sorted(_by(metrics, lambda metric: PROTOCOLS[metric.protocol].view).items()):
-        dataset = opened[view]
-        table.image_ids = dataset.ids
-        loader: Iterable[dict[str, Any]] = DataLoader(dataset, batch_size, collate_fn=collate)
-        for number, batch in enumerate(tqdm(loader, desc=f"{frozen.name} {view}", unit="batch", disable=not progress)):
-            start, examples = number * batch_size, batch["examples"]
-            base, probes = Probe(frozen, batch["images"].to(frozen.mean.device), chunk=chunk), dict[Hashable, Probe]()
-            for _, asked in sorted(_by(seen, lambda metric: PROTOCOLS[metric.protocol].target).items()):
-                index, targets = PROTOCOLS[asked[0].protocol].targets(base, dataset, examples, start)
-                for method in methods:
-                    within = index + start < limits.get(method.name, len(dataset))
-                    pairs = torch.stack([index[within], targets[within]])
-                    if not pairs.numel():
-                        continue
-                    key = tuple(pairs.flatten().tolist())
-                    probe = probes[key] = probes.get(key) or base.pairs(*pairs)
-                    _measure(table, Explained(method, probe, [examples[i] for i in pairs[0]], (pairs[0] + start).tolist(), dataset), asked)
-    return table
+    seen = {view: (opened[view], own) for view, own in sorted(_by(metrics, lambda metric: PROTOCOLS[metric.protocol].view).items())}
+    ids = next((dataset.ids for dataset, _ in seen.values()), [])
+
+    def measured(places: range) -> Table:
+        asked = {(method.name, metric.name, metric.setting): copy.deepcopy(metric) for method in methods for metric in metrics}
+        table = Table(asked, image_ids=ids)
+        for view, (dataset, own) in seen.items() if places else ():
+            loader = DataLoader(Subset(dataset, places), batch_size, collate_fn=collate, generator=torch.Generator())
+            begun, total = places.start // batch_size, -(-len(ids) // batch_size)
+            bar = tqdm(loader, f"{frozen.name} {view}", total, unit="batch", initial=begun, disable=not progress)
+            batches: Iterable[dict[str, Any]] = bar
+            for start, batch in zip(places[::batch_size], batches, strict=True):
+                base = Probe(frozen, batch["images"].to(frozen.mean.device), chunk=chunk)
+                _measure_batch(table, base, dataset, batch["examples"], start, methods, own, limits)
+        return table
+
+    if kept is None:
+        return measured(range(len(ids)))
+    whole = measured(range(0))
+    of = [(method.name, limits.get(method.name)) for method in methods], [(m.name, m.setting, m.protocol) for m in metrics]
+    evaluation = repr((frozen.digest(), [(view, dataset.digest()) for view, (dataset, _) in seen.items()], of, batch_size, chunk))
+    for places in kept.blocks(len(ids), batch_size):
+        path = kept.path(evaluation, places)
+        if not add(path, whole):
+            write(path, measured(places))
+            add(path, whole)
+    return whole if kept.of == 1 else Table()
+
+
+def _measure_batch(
+    table: Table,
+    base: Probe,
+    dataset: Dataset,
+    examples: Sequence[Example],
+    start: int,
+    methods: Sequence[Method],
+    metrics: Sequence[Metric],
+    limits: Mapping[str, int],
+) -> None:
+    """Record what the metrics measure of all methods on one batch, whose first image has the place ``start`` in the data set."""
+    probes = dict[Hashable, Probe]()
+    for _, asked in sorted(_by(metrics, lambda metric: PROTOCOLS[metric.protocol].target).items()):
+        index, targets = PROTOCOLS[asked[0].protocol].targets(base, dataset, examples, start)
+        for method in methods:
+            within = index + start < limits.get(method.name, len(dataset))
+            pairs = torch.stack([index[within], targets[within]])
+            if not pairs.numel():
+                continue
+            key = tuple(pairs.flatten().tolist())
+            probe = probes[key] = probes.get(key) or base.pairs(*pairs)
+            _measure(table, Explained(method, probe, [examples[i] for i in pairs[0]], (pairs[0] + start).tolist(), dataset), asked)
 
 
 def _measure(table: Table, explained: Explained, metrics: Sequence[Metric]) -> None:

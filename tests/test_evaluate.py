@@ -9,7 +9,8 @@ import torch
 
 from cam_core import METHODS, Probe, maps, metrics
 from cam_core.data import CUB200, VOC2007, ImageNet, inclusive_boxes
-from cam_core.evaluate import evaluate
+from cam_core.evaluate import at_equal_mean, evaluate
+from cam_core.kept import Kept
 from cam_core.learned import lfi_backbone
 from cam_core.methods import Method, method
 from cam_core.table import Table
@@ -461,3 +462,69 @@ def test_without_masks_what_needs_them_is_left_out_with_a_word(root, classifier)
         table = evaluate(classifier, imagenet(root, 2), [METHODS["cam"]], [metrics.PxAP(), metrics.AverageDrop()], progress=False)
     assert {name for _, name, _ in table.metrics} == {"average_drop"}
     assert set(table.records()["metric"]) == {"average_drop", "empty_maps"}
+
+
+def test_shards_give_the_bytes_of_one_pass_and_a_killed_one_costs_its_own_blocks(tmp_path, monkeypatch, root):
+    """Two views, images of several classes, long rows, a method on some images; 11 images in blocks of two batches of two."""
+    data = lambda view: VOC2007(root, "test", view, 32, 11)  # noqa: E731
+    torch.manual_seed(0)
+    classifier = lfi_backbone("resnet8", len(data("squash").classes)).eval()
+    methods = [METHODS[name] for name in ("random_map", "grad_cam", "center_gaussian")]
+    measured = [metrics.PixelPrecision("energy_present"), metrics.PointingGame(), metrics.MapMean(0.5), metrics.AverageDrop(0.5)]
+    options = {"limits": {"grad_cam": 5}, "batch_size": 2, "progress": False}
+
+    def written(table, folder):
+        folder.mkdir()
+        table.records().to_csv(folder / "metrics.csv")
+        table.differences("random_map", ("grad_cam", "center_gaussian")).to_csv(folder / "differences.csv")
+        pd.concat(table.per_image()).to_parquet(folder / "rows.parquet")
+        return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    def kept(name, **which):
+        return evaluate(classifier, data, methods, measured, kept=Kept(tmp_path / name, block=4, **which), **options)
+
+    once = written(evaluate(classifier, data, methods, measured, **options), tmp_path / "a")
+    for shard in (2, 0, 1):  # in any order; of three blocks, each has one
+        assert not kept("three", shard=shard, of=3).metrics
+    blocks = sorted((tmp_path / "three").iterdir())
+    assert [file.name[-17:-4] for file in blocks] == ["000000-000004", "000004-000008", "000008-000011"]
+    assert written(kept("one"), tmp_path / "b") == once
+    made = []
+    monkeypatch.setattr("cam_core.evaluate.write", lambda path, table: made.append(path.name))
+    assert not kept("three", shard=2, of=7).metrics  # shards of another count find them, and the last of seven have none
+    assert not kept("three", shard=6, of=7).metrics
+    assert made == []
+    monkeypatch.undo()
+    blocks[1].unlink()  # the killed one
+    blocks[2].write_bytes(blocks[2].read_bytes()[:-100])  # half a file
+    times = {file: file.stat().st_mtime_ns for file in blocks[:1]}
+    assert written(kept("three"), tmp_path / "c") == once
+    assert times == {file: file.stat().st_mtime_ns for file in blocks[:1]}
+    with pytest.raises(ValueError, match="no shard 3 of 3"):
+        Kept(tmp_path, 3, 3)
+
+
+def test_kept_rows_are_of_one_network_one_list_of_images_and_one_question(tmp_path, root, classifier):
+    """What was measured of another network, of other images or for another method is not found."""
+    torch.manual_seed(1)
+    other, kept = lfi_backbone("resnet8", 8).eval(), Kept(tmp_path)
+    ask = [(classifier, imagenet(root, 2), "cam"), (other, imagenet(root, 2), "cam"), (classifier, imagenet(root, 3), "cam")]
+    for network, data, name in [*ask, (classifier, imagenet(root, 2), "grad_cam")]:
+        own = [network, data, [METHODS[name]]]
+        assert at_equal_mean(*own, progress=False, kept=kept).equals(at_equal_mean(*own, progress=False))
+    assert len([*tmp_path.iterdir()]) == 4
+
+
+def test_kept_rows_of_a_stranger_execute_nothing(tmp_path, root, classifier):
+    """A pickle in the place of an array is not read: the rows are measured."""
+
+    class Hostile:
+        def __reduce__(self):
+            return (tmp_path / "executed").write_text, ("",)
+
+    ask = [classifier, imagenet(root, 2), [METHODS["cam"]], [metrics.MapMean()]]
+    found = evaluate(*ask, progress=False, kept=Kept(tmp_path)).records()
+    [file] = tmp_path.iterdir()
+    np.savez(file, **{"ids/0": np.array([0, 1]), "rows/0": np.array([Hostile(), Hostile()], object)}, allow_pickle=True)
+    assert evaluate(*ask, progress=False, kept=Kept(tmp_path)).records().equals(found)
+    assert not (tmp_path / "executed").exists()
