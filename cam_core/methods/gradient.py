@@ -156,10 +156,10 @@ def layer_cam(probe: Probe) -> Tensor:
 def layer_cam_fused(probe: Probe, layers: Sequence[str] = (), gamma: float = 2.0) -> Tensor:
     """LayerCAM of several layers, the maximum over them at the largest map's size: ``max_l tanh(gamma M_l / max M_l)``, deepest unscaled.
 
-    ``layers`` from shallow to deep; by default the stages of a ResNet or VGG, the deepest being the explained layer. Every map is divided
+    ``layers`` from shallow to deep; by default those of `STAGES`, the deepest being the explained layer. Every map is divided
     by its maximum, without which layers do not compare (ours; the scaling by tanh is the paper's, for all but the deepest).
     """
-    layers = layers or _stages(probe.classifier)
+    layers = layers or stages(probe.classifier)
     found = [layer_cam(probe.at(layer)) for layer in layers]
     scaled = [_over(m, m.amax((1, 2), keepdim=True)) for m in found]
     scaled = [*((gamma * m).tanh() for m in scaled[:-1]), scaled[-1]]
@@ -173,19 +173,20 @@ def refine_cam(probe: Probe, layers: Sequence[str] = (), base: Callable[[Probe],
     Read in pytorch-grad-cam and TorchCAM; the abstract only says that maps of several layers are aggregated. ``layers`` as in
     `layer_cam_fused`.
     """
-    found = [maps.min_max(base(probe.at(layer))) for layer in layers or _stages(probe.classifier)]
+    found = [maps.min_max(base(probe.at(layer))) for layer in layers or stages(probe.classifier)]
     size = max((m.shape[-2:] for m in found), key=lambda s: s[0] * s[1])
     return torch.stack([maps.upsample(m, size) for m in found]).prod(0)
 
 
-def _stages(classifier: Classifier) -> Sequence[str]:
+def stages(classifier: Classifier) -> Sequence[str]:
+    """The layers of `STAGES` up to the explained one; ValueError if the network is not there or the layer is none of them."""
     name, layer = classifier.name, classifier.layer
-    stages = STAGES.get(max((key for key in STAGES if name.startswith(key)), key=len, default=""), ())
-    if layer not in stages:
+    known = STAGES.get(max((key for key in STAGES if name.startswith(key)), key=len, default=""), ())
+    if layer not in known:
         raise ValueError(
             f"which layers of {name or 'this network'} up to {layer!r} are joined is not known: pass layers=[...] from shallow to deep"
         )
-    return stages[: stages.index(layer) + 1]
+    return known[: known.index(layer) + 1]
 
 
 def _over(above: Tensor, below: Tensor) -> Tensor:
