@@ -54,8 +54,9 @@ class Probe:
     def pairs(self, index: Tensor, targets: Tensor) -> "Probe":
         """The probe of images ``index`` [N] with ``targets`` [N]; it shares this probe's pass through the trunk."""
         other = self._related(self.classifier, self.images[index], targets.to(self.images.device))
-        other._seen = self.activations[index], tuple(part[index] for part in self._seen[1])
-        other.logits = self.logits[index]
+        with torch.inference_mode(mode=False):  # else they would be tensors without gradients
+            other._seen = self.activations[index], tuple(part[index] for part in self._seen[1])
+            other.logits = self.logits[index]
         return other
 
     def like(self, images: Tensor) -> "Probe":
@@ -144,6 +145,14 @@ class Probe:
             picked = (logits.softmax(1) if probability else logits).gather(1, self.targets[:, None])
             return torch.autograd.grad(picked.sum(), activations)[0]
 
+    def second_order(self, score: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Gradient and Hessian times activations, [B,K,h,w] each, of ``score`` (logits [B,C] -> [B], curved), by the activations."""
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            activations = self.activations.detach().requires_grad_()
+            logits = self._classify(activations, *self._seen[1])
+            gradients = torch.autograd.grad(score(logits).sum(), activations, create_graph=True)[0]
+            return gradients.detach(), torch.autograd.grad(gradients, activations, self.activations)[0]
+
     def pixel_gradients(self, inputs: Tensor) -> Tensor:
         """[B,3,H,W]: d logit of each image's target / d normalised image, at ``inputs`` [B,3,H,W] in place of the probe's own."""
         size = self._chunk_size(inputs.shape[-2:])
@@ -202,14 +211,18 @@ class Probe:
 
     def score_channels(self, keep: Tensor) -> Tensor:
         """Logits [B,M,C] with the activations' channels multiplied by ``keep`` [B,M,K]; only the head runs."""
-        batch, count, _ = keep.shape
+        return self.score_scaled(keep[..., None, None])
+
+    def score_scaled(self, factors: Tensor) -> Tensor:
+        """Logits [B,M,C] with the activations multiplied by ``factors`` [B,M,K or 1,h or 1,w or 1]; only the head runs."""
+        batch, count = factors.shape[:2]
         logits = []
-        index = torch.arange(batch * count, device=keep.device)
+        index = torch.arange(batch * count, device=factors.device)
         for part in index.split(max(1, 2**24 // self.activations[0].numel())):
             image, mask = part // count, part % count
             with torch.inference_mode():
                 beside = (part[image] for part in self._seen[1])
-                logits.append(self._classify(self.activations[image] * keep[image, mask][:, :, None, None], *beside, copy=False))
+                logits.append(self._classify(self.activations[image] * factors[image, mask], *beside, copy=False))
         return torch.cat(logits).reshape(batch, count, -1).clone()
 
     def colour(self, fill: str | Tensor | None) -> Tensor:

@@ -22,6 +22,7 @@ from cam_core.learned.calm import PATCH, Calm
 from cam_core.learned.lcam import ENTROPY_ALONE, LCam
 from cam_core.learned.lfi import CIFAR_MEAN, CIFAR_STD, LfiCam, lfi_backbone
 from cam_core.learned.plain import Plain, start_as_released, with_pooled_head
+from cam_core.learned.tame import Tame
 from cam_core.pretrained import load_classifier
 from cam_core.probe import Probe
 from reproduce.parameters import Parameters, names, one_of, read
@@ -30,7 +31,7 @@ from training.batches import as_float, in_memory
 from training.cached import features
 from training.heads import mean_average_precision, multi_label_head
 from training.loop import predict
-from training.recipes import L_CAM_MASKS, LARGE, SMALL, Plan, calm_plan, l_cam_plan, scratch_plan
+from training.recipes import L_CAM_MASKS, LARGE, SMALL, Plan, calm_plan, l_cam_plan, scratch_plan, tame_plan
 from training.store import trained
 from training.trunks import calm_trunk, fine_tuned
 
@@ -72,7 +73,7 @@ def _carried_out(plan: Plan, build: Callable[[], Model], dataset: str, root: Pat
     own_means.pop("held_out", None)
     model, summary = trained(build, recipe, train, test=test, **own_means)
     own: Any = model.classifier
-    if own.weights == "random" and not isinstance(model, LCam):  # L-CAM trains an attention, not its classifier
+    if own.weights == "random" and not isinstance(model, LCam | Tame):  # which train an attention, not its classifier
         own.weights = "trained here"
     counts = (("images", len(train), of.published), ("classes", len(train.classes), of.classes))
     fewer = [f"{what}: {count} instead of {wanted}" for what, count, wanted in counts if wanted and count < wanted]
@@ -233,6 +234,15 @@ def l_cam(
         model, summary = _carried_out(plan, build, dataset, root, means)
         learned[model.name] = model, summary
     return learned
+
+
+def tame(
+    dataset: str, classifier: Classifier, root: Path | str, *, masking: str = "random", fill: str = "black", **options: Unpack[Options]
+) -> tuple[Tame, Summary]:
+    """TAME on a frozen classifier, from its last three stages (`Tame`)."""
+    recipe, means = _apart(options)
+    plan, build = tame_plan(dataset, classifier.name, **recipe), partial(Tame, classifier, masking=masking, fill=fill)
+    return _carried_out(plan, build, dataset, root, means)
 
 
 # --- the maps that are published with a training -----------------------------------------------------------------------------------------

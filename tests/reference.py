@@ -3,6 +3,9 @@
 Each takes a classifier, one image [3,H,W], a class, and returns a numpy map [h,w].
 """
 
+import zlib
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -420,3 +423,171 @@ def smooth_grad_squared_calm(classifier: Classifier, image: torch.Tensor, target
 def var_grad_calm(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
     found = np.array([np.abs(g).max(0) for g in _under_noise(classifier, image, target, 50, 0.25)])
     return (found**2).mean(0) - found.mean(0) ** 2
+
+
+# --- the methods since --------------------------------------------------------------------------------------------------------------------
+
+
+def kpca_cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    a, _ = _parts(classifier, image, target)
+    x = np.array([[channel[i, j] - channel.mean() for channel in a] for i, j in np.ndindex(*a.shape[1:])])
+    kernel = np.array([[np.tanh(np.dot(p, q) / len(a) + 1) for q in x] for p in x])
+    centring = np.eye(len(x)) - 1 / len(x)
+    left, values, _ = np.linalg.svd(centring @ kernel @ centring, hermitian=True)  # the kernel is positive where it matters
+    component = left[:, 0] * np.sqrt(values[0])
+    return (component if component.max() > -component.min() else -component).reshape(a.shape[1:])
+
+
+def fem(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    a, _ = _parts(classifier, image, target)
+    total = np.zeros(a.shape[1:])
+    for channel in a:
+        mean = channel.sum() / channel.size
+        spread = np.sqrt(((channel - mean) ** 2).sum() / channel.size)
+        for i, j in np.ndindex(*channel.shape):
+            total[i, j] += mean if channel[i, j] > mean + 2 * spread else 0.0
+    return total
+
+
+def fem_activations(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    a, _ = _parts(classifier, image, target)
+    total = np.zeros(a.shape[1:])
+    for channel in a:
+        strong = sum(value > channel.mean() + 2 * channel.std() for value in channel.flatten())
+        total += strong / channel.size * channel
+    return total
+
+
+def grad_cam_elementwise(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    a, g = _parts(classifier, image, target)
+    return sum((np.maximum(g[k] * a[k], 0) for k in range(len(a))), np.zeros(a.shape[1:]))
+
+
+def _first(matrix: Map, size: tuple[int, ...]) -> Map:
+    matrix = matrix - matrix.mean(0)
+    projected = matrix @ np.linalg.svd(matrix, full_matrices=False)[2][0]
+    return (projected if projected.max() > -projected.min() else -projected).reshape(size)
+
+
+def eigen_grad_cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    a, g = _parts(classifier, image, target)
+    return _first((g * a).reshape(len(a), -1).T, a.shape[1:])
+
+
+def seg_eigen_cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    a, g = _parts(classifier, image, target)
+    return _first((np.abs(g) * a).reshape(len(a), -1).T, a.shape[1:])
+
+
+def _logits(classifier: Classifier, image: torch.Tensor) -> Map:
+    with torch.no_grad():
+        return classifier.head(classifier.trunk(((image - classifier.mean) / classifier.std)[None]))[0].numpy()
+
+
+def _grad_cam_of(classifier: Classifier, image: torch.Tensor, score: Callable[[torch.Tensor], torch.Tensor]) -> Map:
+    """Grad-CAM of any score of the logits [C], by autograd."""
+    a = classifier.trunk(((image - classifier.mean) / classifier.std)[None]).detach().requires_grad_()
+    g = torch.autograd.grad(score(classifier.head(a.clone())[0]), a)[0][0].numpy()
+    return _weighted(g.mean((1, 2)), a.detach()[0].numpy())
+
+
+def finer_cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    y = _logits(classifier, image)
+    near = sorted((c for c in range(len(y)) if c != target), key=lambda c: abs(y[c] - y[target]))[:3]
+    return _grad_cam_of(classifier, image, lambda z: z[target] - 0.6 * (z[near[0]] + z[near[1]] + z[near[2]]) / 3)
+
+
+def finer_cam_softmax(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    y = _logits(classifier, image)
+    near = sorted((c for c in range(len(y)) if c != target), key=lambda c: abs(y[c] - y[target]))[:3]
+
+    def score(z: torch.Tensor) -> torch.Tensor:
+        p = z.softmax(0)
+        return sum(p[c] * (z[target] - z[c]) for c in near) / sum(p[c] for c in near)
+
+    return _grad_cam_of(classifier, image, score)
+
+
+def shapley_cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    a = classifier.trunk(((image - classifier.mean) / classifier.std)[None]).detach()
+
+    def rest(flat: torch.Tensor) -> torch.Tensor:
+        z = classifier.head(flat.reshape(a.shape))[0]
+        return z[target] + torch.log(z[target].exp() / z.exp().sum())
+
+    flat = a.flatten()
+    g = torch.autograd.functional.jacobian(rest, flat)
+    h = torch.autograd.functional.hessian(rest, flat)
+    weights = (g - h @ flat / 2).reshape(a.shape[1:]).mean((1, 2)).numpy()
+    return _weighted(weights, a[0].numpy())
+
+
+def expected_grad_cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    generator = torch.Generator().manual_seed(zlib.crc32(image.numpy().tobytes(), 0))
+    order = torch.randperm(10, generator=generator).tolist()
+    a, _ = _parts(classifier, image, target)
+    weights = np.zeros(len(a))
+    for turn in order:
+        colour = torch.rand(3, 1, 1, generator=generator, dtype=torch.float64)
+        noise = torch.randn(image.shape, generator=generator, dtype=torch.float64)
+        t = (turn + 0.5) / 10
+        point = (1 - t) * colour + t * image + 0.15 * (image.max() - image.min()) * noise
+        start, _ = _parts(classifier, colour.expand(image.shape), target)
+        _, g = _parts(classifier, point, target)
+        weights += (g * (a - start)).sum((1, 2)) / 10
+    return _weighted(weights, a)
+
+
+def refine_cam(classifier: Classifier, image: torch.Tensor, target: int, layers: tuple[str, ...] = ()) -> Map:
+    found = [_unit(grad_cam_pp(classifier.at(layer), image, target)) for layer in layers]
+    size = max((m.shape for m in found), key=lambda s: s[0] * s[1])
+    product = np.ones(size)
+    for m in found:
+        product *= F.interpolate(torch.tensor(m)[None, None], size, mode="bilinear", align_corners=False)[0, 0].numpy()
+    return product
+
+
+def recipro_cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    with torch.no_grad():
+        a = classifier.trunk(((image - classifier.mean) / classifier.std)[None])
+        heat = np.zeros(a.shape[2:])
+        for i, j in np.ndindex(*heat.shape):
+            alone = torch.zeros_like(a)
+            alone[0, :, i, j] = a[0, :, i, j]
+            e = np.exp(classifier.head(alone)[0].numpy())
+            heat[i, j] = e[target] / e.sum()
+    return heat
+
+
+def _large(m: Map, size: tuple[int, ...]) -> Map:
+    return F.interpolate(torch.tensor(m)[None, None], size, mode="bilinear", align_corners=False)[0, 0].numpy()
+
+
+def grad_pp_score_cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    first, second = (_unit(_large(form(classifier, image, target), image.shape[1:])) for form in (grad_cam_pp, score_cam))
+    return 0.5 * first + 0.5 * second
+
+
+def fusion_cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    size, x = image.shape[1:], (image - classifier.mean) / classifier.std
+
+    def p(mask: Map) -> float:
+        return _probability(classifier, x * torch.tensor(mask), target)
+
+    d, r = (_unit(_large(form(classifier, image, target), size)) for form in (grad_cam, score_cam_softmax))
+    d = _unit(np.where(d < np.percentile(d, 10), 0, d))
+    black = p(np.zeros(size))
+    gain_d, gain_r = p(d) - black, p(r) - black
+    share_d, share_r = gain_d / (gain_d + gain_r + 1e-8), gain_r / (gain_d + gain_r + 1e-8)
+    union = _unit(share_d * d + share_r * r)
+    gain = p(union) - black
+    one, two = gain / (gain + share_r + 1e-8) * union, share_r / (gain + share_r + 1e-8) * r
+    fused = np.zeros(size)
+    for i, j in np.ndindex(*size):
+        alike = min(max(1 - abs(one[i, j] - two[i, j]), 0), 1)
+        fused[i, j] = alike * max(one[i, j], two[i, j]) + (1 - alike) * (one[i, j] + two[i, j]) / 2
+    return _unit(fused)
+
+
+def guided_grad_cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
+    return guided_backprop(classifier, image, target) * _large(grad_cam(classifier, image, target), image.shape[1:])

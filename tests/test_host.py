@@ -9,7 +9,7 @@ from cam_core.methods import METHODS
 from cam_core.methods.perturbation import rise, ss_cam
 from cam_core.probe import Probe
 from tests import nets, second_device
-from tests.test_methods import FUSED
+from tests.test_methods import JOINED
 
 NUMBER = "how many masks pass: constant or unselected channels and groups do not"
 CHOICE = "which channel is least certain, one after the other"
@@ -17,12 +17,13 @@ SEED = "the image's content, whose checksum seeds its noise, so that batches and
 ASK_THE_HOST = {  # a method whose name begins so, and what it asks; the first that fits
     "score_cam[budget": CHOICE, "score_cam[until": CHOICE,
     "score_cam": NUMBER, "ss_cam": NUMBER, "is_cam": NUMBER, "group_cam": NUMBER, "increment_cam": NUMBER,
-    "smooth_grad": SEED, "var_grad": SEED, "random_map": SEED,
+    "grad_pp_score_cam": NUMBER, "fusion_cam": NUMBER,
+    "smooth_grad": SEED, "var_grad": SEED, "random_map": SEED, "expected_grad_cam": SEED,
     "cam": "whether the head is pooling and one linear layer",
 }  # fmt: skip
 FASTER = {"rise": functools.partial(rise, samples=100), "ss_cam": functools.partial(ss_cam, samples=2)}
 # cuSOLVER's verdict on an eigenvalue problem is read by torch, not by us
-CHECKED_BY_TORCH = ("eigen_cam", "eigen_cam[centred]")
+CHECKED_BY_TORCH = ("eigen_cam", "eigen_cam[centred]", "kpca_cam", "eigen_grad_cam", "seg_eigen_cam")
 
 
 def asks(name):
@@ -31,7 +32,7 @@ def asks(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_on_another_device_nothing_meets_the_cpu_the_map_is_the_same_and_only_those_named_ask_the_host(name, monkeypatch):
-    function = FASTER.get(name) or (FUSED if name == FUSED.name else METHODS[name])
+    function = {**METHODS, **JOINED, **FASTER}[name]
     want = function(Probe(nets.gap(), nets.images(2), torch.tensor([0, 1]), chunk=16))
     with second_device.in_use(monkeypatch) as asked:
         images, targets = nets.images(2).to(second_device.DEVICE), torch.tensor([0, 1]).to(second_device.DEVICE)
@@ -47,7 +48,7 @@ def test_on_another_device_nothing_meets_the_cpu_the_map_is_the_same_and_only_th
 @pytest.mark.cuda
 @pytest.mark.parametrize("name", [name for name in METHODS if not asks(name) and name not in CHECKED_BY_TORCH])
 def test_on_a_gpu_nothing_waits_for_the_host(name):
-    function = FUSED if name == FUSED.name else METHODS[name]
+    function = {**METHODS, **JOINED}[name]
     probe = Probe(nets.gap().float().cuda(), nets.images(2).float().cuda(), torch.tensor([0, 1]).cuda(), chunk=16)
     want = function(probe)  # libraries start up
     torch.cuda.set_sync_debug_mode("error")

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import zlib
 from dataclasses import replace
 from functools import partial
 
@@ -15,14 +16,17 @@ from torch.overrides import TorchFunctionMode
 from cam_core import load_classifier, maps
 from cam_core.classifier import Classifier
 from cam_core.methods import METHODS, is_control, method, perturbation
-from cam_core.methods.gradient import layer_cam_fused
+from cam_core.methods.gradient import layer_cam_fused, refine_cam
 from cam_core.methods.increment import phases
 from cam_core.networks import resnet_cifar
 from cam_core.probe import Probe
 from tests import nets, reference
 
-FUSED = replace(METHODS["layer_cam[fused]"], function=partial(layer_cam_fused, layers=["relu1", "relu2"]))
-ANY = [*{**METHODS, FUSED.name: FUSED}.values(), METHODS["grad_cam"].power(2), METHODS["grad_cam"].power(0.5), METHODS["cam"].at_mean(0.3)]
+JOINED = {  # the methods of several layers, with those of the tiny networks
+    name: replace(METHODS[name], function=partial(function, layers=["relu1", "relu2"]))
+    for name, function in (("layer_cam[fused]", layer_cam_fused), ("refine_cam", refine_cam))
+}
+ANY = [*{**METHODS, **JOINED}.values(), METHODS["grad_cam"].power(2), METHODS["grad_cam"].power(0.5), METHODS["cam"].at_mean(0.3)]
 by_name = pytest.mark.parametrize("any_method", ANY, ids=lambda m: m.name)
 
 
@@ -117,6 +121,7 @@ LIGHTER = {  # a CPU is slow in float16
     "ss_cam": partial(perturbation.ss_cam, samples=3),
     "is_cam": partial(perturbation.is_cam, samples=3),
     "layer_cam[fused]": partial(layer_cam_fused, layers=["layer1", "layer3"]),
+    "refine_cam": partial(refine_cam, layers=["layer1", "layer3"]),
 }
 
 
@@ -144,8 +149,8 @@ def test_a_network_in_half_precision_has_the_maps_of_float32(name, dtype, in_hal
     want, got = (function(Probe(made[kind], given, targets)) for kind, given in ((torch.float32, images), (dtype, images.to(dtype))))
     assert got.dtype == torch.float32
     assert torch.isfinite(got).all()
-    # a step of Opti-CAM's optimiser and a channel that Increment-CAM selects or not move a map more than rounding does
-    decides = name == "opti_cam" or name.startswith("increment_cam")
+    # a step of Opti-CAM's optimiser, a channel that Increment-CAM selects or not, a limit that FEM has: these move a map more than rounding
+    decides = name == "opti_cam" or name.startswith(("increment_cam", "fem"))
     if not maps.is_empty(want).any():
         assert (maps.correlation(got, want) > (0.95 if decides else 0.99)).all()
     apart = ((got - want).sum((1, 2)).abs() / want.abs().sum((1, 2))).max()
@@ -186,7 +191,7 @@ def transcribed(name):
     return getattr(reference, name.replace("[", "_").removesuffix("]"), None)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if transcribed(name) and name not in ("cam", "cam[calm]")])
+@pytest.mark.parametrize("name", [name for name in METHODS if transcribed(name) and name not in ("cam", "cam[calm]", "refine_cam")])
 @pytest.mark.parametrize("build", [nets.gap, nets.dense], ids=["gap", "dense"])
 def test_a_method_equals_its_formula_written_out(name, build):
     classifier, x = build(seed=3), nets.images(3)
@@ -197,11 +202,12 @@ def test_a_method_equals_its_formula_written_out(name, build):
     close(got, torch.tensor(want))
 
 
-def test_fused_layer_cam_equals_its_formula_written_out():
+@pytest.mark.parametrize(("name", "formula"), [("layer_cam[fused]", reference.fused_layer_cam), ("refine_cam", reference.refine_cam)])
+def test_a_method_of_several_layers_equals_its_formula_written_out(name, formula):
     classifier, x = nets.gap(seed=3), nets.images(3)
     targets = torch.tensor([4, 0, 2])
-    want = [reference.fused_layer_cam(classifier, x[b], int(targets[b]), ("relu1", "relu2")) for b in range(3)]
-    close(FUSED(Probe(classifier, x, targets)), torch.tensor(np.stack(want)))
+    want = [formula(classifier, x[b], int(targets[b]), ("relu1", "relu2")) for b in range(3)]
+    close(JOINED[name](Probe(classifier, x, targets)), torch.tensor(np.stack(want)))
 
 
 def test_cam_equals_its_formula_and_the_heads_logit():
@@ -224,6 +230,49 @@ def test_on_gap_and_linear_the_gradient_family_is_cam():
     close(METHODS["xgrad_cam"](probe), (cam / cells).relu())
     weights = probe.classifier.head.fc.weight.detach()[probe.targets].relu()
     close(METHODS["layer_cam"](probe), torch.einsum("bk,bkhw->bhw", weights, probe.activations) / cells)
+
+
+def test_on_gap_and_linear_finer_and_shapley_cam_are_cam_of_other_weights():
+    classifier, x = nets.gap(seed=3), nets.images(3)
+    probe = Probe(classifier, x)
+    w, p, cells = classifier.head.fc.weight.detach(), probe.probabilities, probe.activations[0, 0].numel()
+    order = probe.logits.argsort(1, descending=True)[:, :4]  # the target is the prediction
+    weights = w[order[:, 0]] - 0.6 * w[order[:, 1:]].mean(1)
+    close(METHODS["finer_cam"](probe), torch.einsum("bk,bkhw->bhw", weights, probe.activations).relu() / cells)
+    rising = torch.eye(5).double()[probe.targets] * 2 - p  # of y_c + log p_c by the logits; the Hessian is -(diag p - p p')
+    sums = torch.einsum("ck,bk->bc", w, probe.activations.mean((2, 3)))
+    curved = -p * (sums - (p * sums).sum(1, keepdim=True))
+    weights = (rising - curved / 2) @ w
+    close(METHODS["shapley_cam"](probe), torch.einsum("bk,bkhw->bhw", weights, probe.activations).relu() / cells)
+
+
+def test_recipro_cam_of_a_linear_head_is_the_class_probability_of_each_position():
+    probe = Probe(nets.gap(seed=3), nets.images(2), torch.tensor([1, 4]))
+    every = [METHODS["cam"](Probe(probe.classifier, probe.images, c)) / probe.activations[0, 0].numel() for c in range(5)]
+    logits = torch.stack(every, -1) + probe.classifier.head.fc.bias.detach()
+    close(METHODS["recipro_cam"](probe), probe.of_target(logits.softmax(-1)))
+
+
+def test_weights_of_expected_grad_cam_add_up_to_what_the_class_gains_over_the_baseline():
+    classifier, x = nets.gap(seed=3), nets.images(1)
+    generator = torch.Generator().manual_seed(zlib.crc32(x[0].numpy().tobytes(), 0))
+    torch.randperm(10, generator=generator)
+    baselines = []
+    for _ in range(10):
+        baselines.append(torch.rand(3, 1, 1, generator=generator, dtype=torch.float64).expand(3, 16, 16))
+        torch.randn(3, 16, 16, generator=generator, dtype=torch.float64)
+    pooled = classifier.activations(torch.stack([*baselines, x[0]])).mean((2, 3)).detach()
+    weights = classifier.head.fc.weight.detach()[2] * (pooled[-1] - pooled[:-1].mean(0))
+    y = classifier(torch.stack([*baselines, x[0]])).detach()[:, 2]
+    close(weights.sum(), y[-1] - y[:-1].mean())
+    probe = Probe(classifier, x, torch.tensor([2]))
+    close(METHODS["expected_grad_cam"](probe), torch.einsum("k,bkhw->bhw", weights, probe.activations).relu())
+
+
+def test_lafam_is_our_mean_activation():
+    probe = Probe(nets.gap(seed=3), nets.images(2))
+    written = torch.stack([sum(a[k] for k in range(len(a))) / len(a) for a in probe.activations])
+    close(METHODS["mean_activation"](probe), written)
 
 
 @pytest.fixture(scope="module")

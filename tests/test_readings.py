@@ -79,7 +79,7 @@ class TestIdentities:
         for layer, stages in (("layer3", ["layer1", "layer2", "layer3"]), ("layer2", ["layer1", "layer2"])):
             probe = Probe(classifier.at(layer), x)
             close(METHODS["layer_cam[fused]"](probe), layer_cam_fused(probe, stages))
-        with pytest.raises(ValueError, match=r"of resnet8 up to 'conv1' LayerCAM fuses is not known"):
+        with pytest.raises(ValueError, match=r"of resnet8 up to 'conv1' are joined is not known"):
             METHODS["layer_cam[fused]"](Probe(classifier.at("conv1"), x))
 
 

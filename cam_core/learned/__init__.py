@@ -8,5 +8,6 @@ from cam_core.learned.calm import Calm
 from cam_core.learned.lcam import LCam
 from cam_core.learned.lfi import LfiCam, lfi_backbone
 from cam_core.learned.plain import Plain, with_pooled_head
+from cam_core.learned.tame import Tame
 
-__all__ = ["Abn", "Calm", "LCam", "LfiCam", "Plain", "lfi_backbone", "with_pooled_head"]
+__all__ = ["Abn", "Calm", "LCam", "LfiCam", "Plain", "Tame", "lfi_backbone", "with_pooled_head"]

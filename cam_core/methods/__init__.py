@@ -7,7 +7,7 @@ contradicts itself); the other forms have the difference in brackets.
 from difflib import get_close_matches
 from functools import partial
 
-from cam_core.methods import activation, budget, control, gradient, increment, perturbation, pixel
+from cam_core.methods import activation, budget, control, fusion, gradient, increment, perturbation, pixel
 from cam_core.methods.method import Method
 
 _general = partial(Method, target_dependent=False)
@@ -24,6 +24,9 @@ METHODS = {
         Method("cam[calm]", partial(activation.cam, bias=True), "as in Kim et al., ICCV", 2021, "1"),
         _general("eigen_cam", activation.eigen_cam, "Muhammad & Yeasin, IJCNN", 2020, "1"),
         _general("eigen_cam[centred]", partial(activation.eigen_cam, centred=True), "pytorch-grad-cam", 2021, "1"),
+        _general("kpca_cam", activation.kpca_cam, "Karmani et al., MMSP", 2024, "1"),
+        _general("fem", activation.fem, "Fuad et al., IPTA", 2020, "1"),
+        _general("fem[activations]", activation.fem_weighted_activations, "as in pytorch-grad-cam", 2020, "1"),
         # a gradient of the head
         Method("grad_cam", gradient.grad_cam, "Selvaraju et al., ICCV", 2017, "1 + head"),
         Method("grad_cam_pp", gradient.grad_cam_pp, "Chattopadhay et al., WACV", 2018, "1 + head"),
@@ -31,8 +34,16 @@ METHODS = {
         Method("grad_cam_pp[l_cam]", gradient.grad_cam_pp_l_cam, "as in Gkartzonika et al., ECCVW", 2022, "1 + head"),
         Method("xgrad_cam", gradient.xgrad_cam, "Fu et al., BMVC", 2020, "1 + head"),
         Method("hires_cam", gradient.hires_cam, "Draelos & Carin, arXiv", 2020, "1 + head"),
+        Method("grad_cam_elementwise", gradient.grad_cam_elementwise, "pytorch-grad-cam", 2021, "1 + head"),
+        Method("eigen_grad_cam", gradient.eigen_grad_cam, "pytorch-grad-cam", 2021, "1 + head"),
+        Method("seg_eigen_cam", gradient.seg_eigen_cam, "Chung & Ying, Appl. Sci.", 2025, "1 + head"),
+        Method("finer_cam", gradient.finer_cam, "Zhang et al., CVPR", 2025, "1 + 4 heads"),
+        Method("finer_cam[softmax]", gradient.finer_cam_softmax, "Zhang et al., released code", 2025, "1 + 4 heads"),
+        Method("shapley_cam", gradient.shapley_cam, "Cai, arXiv", 2025, "1 + 2 heads"),
+        Method("expected_grad_cam", gradient.expected_grad_cam, "Buono et al., TMLR", 2026, "1 + 20"),
         Method("layer_cam", gradient.layer_cam, "Jiang et al., TIP", 2021, "1 + head"),
         Method("layer_cam[fused]", gradient.layer_cam_fused, "Jiang et al., TIP", 2021, "1 + a gradient from each layer"),
+        Method("refine_cam", gradient.refine_cam, "Domeniconi et al., arXiv", 2026, "1 + a gradient from each layer"),
         # masked images, masked channels
         Method("score_cam", perturbation.score_cam, "Wang et al., CVPRW", 2020, "1 + K"),
         Method("score_cam[softmax]", perturbation.score_cam_softmax, "as in pytorch-grad-cam, TorchCAM", 2020, "1 + K"),
@@ -47,10 +58,15 @@ METHODS = {
         Method("is_cam[cumulative]", partial(perturbation.is_cam, cumulative=True), "as in TorchCAM", 2020, "1 + 10 K"),
         Method("ablation_cam", perturbation.ablation_cam, "Desai & Ramaswamy, WACV", 2020, "1 + K heads"),
         Method("fd_cam", perturbation.fd_cam, "Li et al., ICPR", 2022, "1 + 2 K heads"),
+        Method("recipro_cam", perturbation.recipro_cam, "Byun & Lee, CVPRW", 2024, "1 + h w heads"),
         Method("group_cam", perturbation.group_cam, "Zhang et al., arXiv", 2021, "1 + head + 33"),
         Method("group_cam[head]", perturbation.group_cam_head, "Zhang et al., latest code", 2021, "1 + head + 33"),
         Method("rise", perturbation.rise, "Petsiuk et al., BMVC", 2018, "4000"),
         Method("opti_cam", perturbation.opti_cam, "Zhang et al., CVIU", 2024, "1 + 50 with gradient"),
+        # two maps joined
+        Method("grad_pp_score_cam", fusion.grad_pp_score_cam, "Soomro et al., IEEE Access", 2024, "1 + head + K"),
+        Method("fusion_cam", fusion.fusion_cam, "Dekdegue et al., arXiv", 2026, "1 + head + K + 4"),
+        Method("guided_grad_cam", fusion.guided_grad_cam, "Selvaraju et al., ICCV", 2017, "1 + head + 1 with gradient"),
         # pixels
         Method("saliency", pixel.saliency, "Simonyan et al., ICLRW", 2014, "1 with gradient"),
         Method("smooth_grad", pixel.smooth_grad, "Smilkov et al., arXiv", 2017, "25 with gradient"),

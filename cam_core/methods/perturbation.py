@@ -122,6 +122,17 @@ def fd_cam(probe: Probe, quantile: float = 0.95) -> Tensor:
     return weighted_sum(s.exp() * g - 0.5, probe.activations).relu()
 
 
+def recipro_cam(probe: Probe) -> Tensor:
+    """Recipro-CAM (Byun & Lee, CVPRW 2024): at each position p_c(head of the activations with this position alone, the rest zero).
+
+    The head runs h · w times, the trunk once. As released by the authors, without the Gaussian window that the code also has.
+    """
+    h, w = probe.activations.shape[-2:]
+    alone = torch.eye(h * w, dtype=probe.activations.dtype, device=probe.activations.device).reshape(1, h * w, 1, h, w)
+    scores = probe.score_scaled(alone.expand(len(probe.images), -1, -1, -1, -1))
+    return probe.of_target(scores.softmax(-1)).reshape(-1, h, w)
+
+
 # --- other masks -----------------------------------------------------------------------------------------------------------------------
 
 

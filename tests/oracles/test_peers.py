@@ -7,6 +7,7 @@ import torchvision
 
 from cam_core import load_classifier, maps
 from cam_core.methods import METHODS
+from cam_core.methods.gradient import layer_cam, refine_cam
 from cam_core.methods.perturbation import is_cam, ss_cam
 from cam_core.methods.pixel import _noisy, integrated_gradients, smooth_grad, var_grad
 from cam_core.probe import Probe
@@ -184,6 +185,69 @@ def test_its_ablation_cam_agrees_where_the_logit_is_positive_and_turns_over_wher
         turned = torch.einsum("bk,bkhw->bhw", weights.reshape(want.shape), probe.activations)
         assert agree(ours, sign * turned)
         assert agree(OTHERWISE["grad-cam: AblationCAM"](probe), turned)
+
+
+# --- the methods since ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "name"), [("FEM", "fem[activations]"), ("GradCAMElementWise", "grad_cam_elementwise")])
+def test_grad_cam_package_has_our_form(small, kind, name):
+    classifier, _, _, _, images, targets = small
+    assert agree(METHODS[name](Probe(classifier, images, targets)), peer(kind, small))
+
+
+@pytest.mark.parametrize(("kind", "name"), [("KPCA_CAM", "kpca_cam"), ("EigenGradCAM", "eigen_grad_cam"), ("SegEigenCAM", "seg_eigen_cam")])
+def test_grad_cam_package_has_our_components_with_any_sign(small, kind, name):
+    classifier, _, _, _, images, targets = small
+    theirs, ours = peer(kind, small), METHODS[name](Probe(classifier, images, targets))
+    for a, b in zip(theirs.double(), ours.double(), strict=True):
+        assert float((a - (a * b).sum().sign() * b).abs().max()) <= 1e-3 * float(b.abs().max())
+        assert kind != "KPCA_CAM" or float((a * b).sum()) > 0  # scikit-learn turns the larger extreme up, as we do
+
+
+def shown(heat):
+    """A map as pytorch-grad-cam returns it."""
+    return maps.min_max(maps.upsample(maps.min_max(heat), (SIDE, SIDE)))
+
+
+def test_its_finer_cam_and_shapley_cam_are_ours(few_channels):
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputReST, FinerWeightedTarget
+
+    classifier, network, layer, inputs, images, targets = few_channels
+    probe = Probe(classifier, images, targets)
+    near = (probe.logits - probe.of_target(probe.logits)[:, None]).abs().argsort(1)[:, 1:4].tolist()
+    with pytorch_grad_cam.FinerCAM(network, [layer]) as cam:
+        theirs = torch.from_numpy(cam(inputs, [FinerWeightedTarget(int(t), n, 1) for t, n in zip(targets, near, strict=True)]))
+    assert float((shown(METHODS["finer_cam[softmax]"](probe)) - theirs).abs().max()) <= 1e-3
+    assert float((shown(METHODS["finer_cam"](probe)) - theirs).abs().max()) > 0.01
+    with pytorch_grad_cam.ShapleyCAM(network, [layer]) as cam:
+        theirs = torch.from_numpy(cam(inputs, [ClassifierOutputReST(int(t)) for t in targets]))
+    assert float((shown(METHODS["shapley_cam"](probe)) - theirs).abs().max()) <= 1e-3
+    assert float((shown(METHODS["grad_cam"](probe)) - theirs).abs().max()) > 0.01
+
+
+def test_torchcam_finer_cam_and_refine_cam_are_ours(few_channels):
+    classifier, network, layer, inputs, images, targets = few_channels
+    probe = Probe(classifier, images, targets)
+    with torchcam.FinerCAM(network, layer) as extractor:
+        theirs = extractor(targets.tolist(), network(inputs.clone().requires_grad_()))[0].detach()
+    assert agree(METHODS["finer_cam"](probe), theirs)
+    with torchcam.RefineCAM(network, ["layer1", "layer2", "layer3"], base_method=torchcam.LayerCAM) as extractor:
+        theirs = extractor(targets.tolist(), network(inputs.clone().requires_grad_()))[0].detach()
+    assert agree(refine_cam(probe, base=layer_cam), theirs)
+
+
+def test_its_refine_cam_enlarges_the_maps_before_it_multiplies_them(few_channels):
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    classifier, network, _, inputs, images, targets = few_channels
+    layers = [network.layer1, network.layer2, network.layer3]
+    cam = pytorch_grad_cam.RefineCAM(network, layers, base_method=pytorch_grad_cam.LayerCAM)
+    theirs = torch.from_numpy(cam(inputs, [ClassifierOutputTarget(int(t)) for t in targets]))
+    probe = Probe(classifier, images, targets)
+    each = [shown(layer_cam(probe.at(name))) for name in ("layer1", "layer2", "layer3")]
+    assert float((maps.min_max(torch.stack(each).prod(0)) - theirs).abs().max()) <= 1e-3
+    assert float(maps.correlation(shown(refine_cam(probe, base=layer_cam)), theirs).min()) > 0.9
 
 
 # --- masked images -------------------------------------------------------------------------------------------------------------------
