@@ -17,8 +17,8 @@ from reproduce import results
 CONDITIONS = ("paper", "dataset", "backbone", "weights", "recipe", "seed", "protocol", "run")  # the same for many rows, and so kept once
 WORDS = (*CONDITIONS, "method", "than", "metric", "setting")
 TITLES = {
-    "method": "Method", "metric": "Metric", "setting": "Setting", "value": "Value", "ci": "95 % interval", "n": "n", "dataset": "Data",
-    "backbone": "Network", "weights": "Weights", "seed": "Seed", "protocol": "Protocol", "paper": "Paper", "run": "Run",
+    "method": "Method", "metric": "Metric", "setting": "Setting", "value": "Value", "ci": "95 % interval", "n": "n", "run": "Run",
+    "dataset": "Data", "backbone": "Network", "weights": "Weights", "seed": "Seed", "protocol": "Protocol", "paper": "Paper",
 }  # fmt: skip
 FOLDER = "_static/csv"
 APP = """<div class="explorer" id="explorer-app" hidden>

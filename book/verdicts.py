@@ -3,6 +3,7 @@
 import html
 from collections import Counter
 from types import SimpleNamespace
+from urllib.parse import urlencode
 
 import pandas as pd
 from cells import cell, digits_of, over_seeds, seed_interval
@@ -249,7 +250,17 @@ def told(one):
     """A verdict in one line: the word, where, both values, the difference, the flags."""
     where = f"{name(one.dataset)}, {name(one.backbone)}{f', {one.setting}' if one.setting else ''}"
     text = f"{badge(one.verdict)} on {where}: {_numbers(one)}"
-    return " ".join([text + ".", *map(flag, one.flags)])
+    return " ".join([text + ".", *map(flag, one.flags), rows_of(one)])
+
+
+def rows_of(one):
+    """A link to the rows of the Explorer that a verdict rests on: the paired differences, or the values where a run has none."""
+    check = one.entry["check"]
+    kind = "values" if any(pd.isna(seed.value_paired) for seed in one.seeds) else "differences"
+    wanted = {"kind": kind, "paper": one.paper, "dataset": one.dataset, "backbone": one.backbone, "metric": one.metric}
+    wanted |= {"setting": one.setting} | ({"method": check["method"], "than": check["than"]} if kind == "differences" else {})
+    query = urlencode({key: value for key, value in wanted.items() if value})
+    return f'<a class="rows" href="explorer.html#{html.escape(query)}">rows</a>'
 
 
 def _numbers(one):
@@ -289,7 +300,7 @@ def _against(seed, digits):
 
 
 def cards(entries, found, papers):
-    """A card for each paper: its idea, what became of its statements, what it was tested on, the cost of a map, what of it was read."""
+    """A card for each paper: its idea, what became of its statements, the data, the cost of a map, what was read, what is missing."""
     lines = ["::::{grid} 1 1 2 2", ":gutter: 3", ""]
     for paper, told in papers.items():
         own = [entry for entry in entries if entry["paper"] == paper]
@@ -308,7 +319,8 @@ def cards(entries, found, papers):
             lines.append(f"<dt>{kind}</dt><dd>{said}</dd>")
         tested = [one for one in found if one.paper == paper]
         data = dict.fromkeys(name(one.dataset).split(" (")[0] for one in sorted(tested, key=lambda one: KINDS.index(one.kind)))
-        facts = {"tested on": ", ".join(data), "cost of a map": told["cost"], "read": told["read"]}
+        tested_on = ", ".join([*filter(None, [told.get("studied")]), *data])
+        facts = {"tested on": tested_on, "cost of a map": told["cost"], "read": told["read"], "would change it": told["missing"]}
         lines += [*(f"<dt>{what}</dt><dd>{html.escape(words)}</dd>" for what, words in facts.items()), "</dl>", ":::", ""]
     return "\n".join([*lines, "::::", ""])
 

@@ -136,7 +136,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
   const cells = (row) => [
     who(row), printed("metric", row), printed("setting", row), { text: fixed("value", row), number: number("value", row) }, interval(row), number("n", row),
-    ...["dataset", "backbone", "weights", "seed", "protocol", "paper", "run"].map((column) => printed(column, row)),
+    ...["run", "dataset", "backbone", "weights", "seed", "protocol", "paper"].map((column) => printed(column, row)),
     number("p_holm", row) ?? "",
   ];
   const heads = [...Object.values(titles), "p (Holm)"];

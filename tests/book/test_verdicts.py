@@ -1,8 +1,10 @@
 """A statement is decided by its paired differences, over all seeds, and by nothing that chance may have done."""
 
+import html
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import parse_qsl
 
 import pytest
 import verdicts
@@ -121,6 +123,15 @@ def test_from_ten_seeds_on_the_interval_over_them_decides():
 def test_small_values_have_enough_digits():
     found = rows(("l_cam_img", "0.512", "0.4", "0.6"), ("grad_cam", "0.53", "0.5", "0.6"))
     assert "0.512 [0.400" in sentence(CHECK, found, [paired("-0.03", "-0.006")])
+
+
+def test_a_verdict_links_to_the_rows_that_it_rests_on():
+    found = rows(("l_cam_img", "50", "45", "55"), ("grad_cam", "48", "43", "53"), setting="50%")
+    told = sentence(CHECK, found, [paired("1", "3", setting="50%")])
+    asked = dict(parse_qsl(html.unescape(re.search(r'href="explorer.html#([^"]+)"', told)[1])))
+    place = {"paper": "l_cam", "dataset": "imagenet", "backbone": "resnet50", "metric": "energy_pointing_game", "setting": "50%"}
+    assert asked == place | {"kind": "differences", "method": "l_cam_img", "than": "grad_cam"}
+    assert "kind=values" in sentence(CHECK, found)
 
 
 def test_without_a_paired_difference_the_intervals_of_the_values_decide_and_no_margin():

@@ -23,7 +23,7 @@ def test_a_link_opens_the_explorer_filtered(page, site):
     assert page.input_value('select[name="metric"]') == "average_drop"
     assert page.input_value('select[name="dataset"]') == "imagenet"
     assert page.input_value('select[name="setting"]') == "50%"
-    texts = page.eval_on_selector_all(".explorer-table tbody tr td:nth-child(7)", "cells => cells.map(c => c.textContent)")
+    texts = page.eval_on_selector_all(".explorer-table tbody tr td:nth-child(8)", "cells => cells.map(c => c.textContent)")
     assert set(texts) == {"ImageNet validation"}
 
 
