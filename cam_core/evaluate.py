@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from cam_core import maps
 from cam_core.classifier import Classifier
@@ -18,6 +17,7 @@ from cam_core.data import Dataset, collate
 from cam_core.methods import Method
 from cam_core.metrics import AverageDrop, AverageGain, IncreaseInConfidence, Metric
 from cam_core.probe import Probe
+from cam_core.progress import Bar
 from cam_core.protocol import PROTOCOLS, Explained
 from cam_core.table import Table
 
@@ -52,7 +52,7 @@ def evaluate(
         dataset = opened[view]
         table.image_ids = dataset.ids
         loader: Iterable[dict[str, Any]] = DataLoader(dataset, batch_size, collate_fn=collate)
-        for number, batch in enumerate(tqdm(loader, desc=f"{frozen.name} {view}", unit="batch", disable=not progress)):
+        for number, batch in enumerate(Bar(loader, desc=f"{frozen.name} {view}", unit="batch", disable=not progress)):
             start, examples = number * batch_size, batch["examples"]
             base, probes = Probe(frozen, batch["images"].to(frozen.mean.device), chunk=chunk), dict[Hashable, Probe]()
             for _, asked in sorted(_by(seen, lambda metric: PROTOCOLS[metric.protocol].target).items()):

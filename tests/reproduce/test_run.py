@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def test_a_run_is_complete_under_its_name_and_runs_once(tmp_path, monkeypatch):
         (("1 + 1", "raise KeyError('lost')"), "l_cam.ipynb: cell 4 of 4 stopped with KeyError: 'lost'; log and"),
         (("1 + 1",), "wrote no metrics.csv"),
         ((SAVE, "open(f'{out_dir}/metrics.csv', 'a').write('torn,row')"), "metrics.csv"),
-        (("import os; os._exit(1)",), "cell 3 of 3 stopped with DeadKernelError"),
+        (("import os; os.kill(os.getpid(), 9)",), "cell 3 of 3 stopped: its kernel was killed \\(signal 9; out of memory\\?\\)"),
     ],
 )
 def test_a_failing_run_keeps_its_log_under_another_name(tmp_path, cells, sentence):
@@ -93,7 +94,7 @@ def test_a_failing_run_keeps_its_log_under_another_name(tmp_path, cells, sentenc
     assert not out.exists()
     assert {"run.log", "notebook.ipynb"} <= set(names(tmp_path / "key.failed"))
     assert "provenance.json" not in names(tmp_path / "key.failed")
-    assert sentence.split(":")[-1].split(";")[0] in (tmp_path / "key.failed" / "run.log").read_text()
+    assert re.search(sentence.split(":")[-1].split("; log")[0], (tmp_path / "key.failed" / "run.log").read_text())
 
 
 def test_a_notebook_that_names_no_kernel_is_run_with_ours(tmp_path):
