@@ -99,8 +99,13 @@ def main(seed: int = 0) -> None:
                     pid = None
             code, stayed = batch.wait(), left(rough)
             status = [sys.executable, "-m", "reproduce", "status", "--profile", "tiny"]
-            told = subprocess.run(status, cwd=rough, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
-            print(f"{who} {signal.Signals(number).name}{'' if pid else ' (it had ended)'}: exit code {code}; left {stayed}\n{told.stdout}", flush=True)
+            told = subprocess.run(
+                status, cwd=rough, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+            )
+            print(
+                f"{who} {signal.Signals(number).name}{'' if pid else ' (it had ended)'}: exit code {code}; left {stayed}\n{told.stdout}",
+                flush=True,
+            )
             if stayed:
                 sys.exit("error: processes were left")
             for folder in (rough / "runs/tiny").glob("*/*"):  # what is done starts anew, so that each kill has something to hit
