@@ -173,5 +173,6 @@ def report(profile: "Profile") -> str:
         text.append(f"a batch is running here ({told})")
     if shutil.which("squeue"):
         queue = subprocess.run(["squeue", "--me", "-h", "-o", "%T"], capture_output=True, text=True, check=False).stdout.split()
-        text.append(f"Slurm's queue: {queue.count('RUNNING')} of your jobs run, {queue.count('PENDING')} wait")
+        if queue:
+            text.append(f"Slurm's queue: {queue.count('RUNNING')} of your jobs run, {queue.count('PENDING')} wait")
     return "\n".join(text)
