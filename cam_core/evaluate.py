@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from cam_core import maps
 from cam_core.classifier import Classifier
@@ -19,6 +18,7 @@ from cam_core.kept import Kept, add, write
 from cam_core.methods import Method
 from cam_core.metrics import AverageDrop, AverageGain, IncreaseInConfidence, Metric
 from cam_core.probe import Probe
+from cam_core.progress import Bar
 from cam_core.protocol import PROTOCOLS, Explained
 from cam_core.table import Table
 
@@ -58,7 +58,7 @@ def evaluate(
         for view, (dataset, own) in seen.items() if places else ():
             loader = DataLoader(Subset(dataset, places), batch_size, collate_fn=collate, generator=torch.Generator())
             begun, total = places.start // batch_size, -(-len(ids) // batch_size)
-            bar = tqdm(loader, f"{frozen.name} {view}", total, unit="batch", initial=begun, disable=not progress)
+            bar = Bar(loader, f"{frozen.name} {view}", total, unit="batch", initial=begun, disable=not progress)
             batches: Iterable[dict[str, Any]] = bar
             for start, batch in zip(places[::batch_size], batches, strict=True):
                 base = Probe(frozen, batch["images"].to(frozen.mean.device), chunk=chunk)

@@ -1,9 +1,11 @@
 """Networks by name, with their pretrained weights and their own preprocessing, cut at the layer that is explained by default."""
 
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 import torchvision
@@ -149,6 +151,23 @@ def _own_weights(name: str, network: nn.Module) -> tuple[Mapping[str, Tensor], s
             f"{name}: no download of its weights ({error}); put {name.removeprefix('timm/')}*.safetensors or .pth into a folder and set"
             f" CAM_WEIGHTS to it, or take {LITE}, which needs none"
         ) from error
+
+
+def weights_fault(name: str) -> str:
+    """Why ``load_classifier(name)`` would find no ImageNet weights here; "" if they lie on the disk, or their server answers."""
+    try:
+        if name == LITE or _local_weights(name):
+            return ""
+        url = "https://huggingface.co/x" if name.startswith("timm/") else str(_entry(name).url)
+        if (Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]).is_file():
+            return ""
+        socket.create_connection((str(urlsplit(url).hostname), 443), timeout=5).close()
+    except (FileNotFoundError, ValueError) as error:
+        return str(error)
+    except OSError as error:
+        file = f"{name.removeprefix('timm/')}*.safetensors or .pth"
+        return f"{name}: its weights are not here, and their server does not answer ({error}); put {file} into the folder CAM_WEIGHTS"
+    return ""
 
 
 def _local_weights(name: str) -> Path | None:

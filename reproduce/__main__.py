@@ -1,27 +1,35 @@
 """`python -m reproduce run | batch | train | status | compare | publish`: run notebooks and batches, compare and publish their numbers."""
 
 import argparse
+import os
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
+
+from reproduce import processes
+from reproduce.processes import Stopped
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and do it; 0 if all went well, 1 after one clear sentence on stderr."""
     options = _parser().parse_args(arguments)
     try:
-        return int(options.do(options))
-    except KeyboardInterrupt:
+        with processes.stopping():
+            return int(options.do(options))
+    except KeyboardInterrupt as error:
         if options.do in (_run, _batch, _train):
-            print(
-                "interrupted: start the same command again, and it resumes; what is finished is kept, trainings by the epoch",
-                file=sys.stderr,
-            )
-        return 130
+            kept = "start the same command again, and it resumes; what is finished is kept, trainings by the epoch"
+            print(f"{str(error) or 'interrupted'}: {kept}", file=sys.stderr)
+        return 128 + getattr(error, "number", signal.SIGINT)
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        from reproduce.files import no_room
+
+        print(f"error: {(isinstance(error, OSError) and no_room(error, Path(error.filename or ''))) or error}", file=sys.stderr)
         return 1
 
 
@@ -37,8 +45,7 @@ def _run(options: argparse.Namespace) -> int:
 def _batch(options: argparse.Namespace) -> int:
     from reproduce import batch
 
-    done = batch.batch(options.profile, cores=options.cores, dry_run=options.dry_run, passed_on=options.snakemake)
-    return 0 if done or options.dry_run else 1
+    return batch.batch(options.profile, cores=options.cores, dry_run=options.dry_run, passed_on=options.snakemake)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -46,21 +53,29 @@ def _train(options: argparse.Namespace) -> int:
 
     from cam_core import files
     from cam_core.environment import keep_pages
+    from reproduce import journal, provenance
+    from reproduce.files import no_room
 
     keep_pages()
-    log = options.marker.with_suffix(".log")
-    given = _parameters(options)
+    log, began, given = options.marker.with_suffix(".log"), time.monotonic(), _parameters(options)
+    first = int(os.environ.get("RANK", "") or os.environ.get("LOCAL_RANK", "0")) == 0
     try:
-        from reproduce import jobs
+        with journal.kept(options.marker.with_suffix(".progress")) if first else nullcontext():
+            from reproduce import jobs
 
-        model = Path(jobs.train(options.paper, given, devices=options.devices, nodes=options.nodes))
-    except Exception as error:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(traceback.format_exc())
-        raise RuntimeError(f"training stopped with {type(error).__name__}: {error}; traceback in {log}") from error
+            model = Path(jobs.train(options.paper, given, devices=options.devices, nodes=options.nodes))
+    except BaseException as error:
+        told = no_room(error, options.marker) or (str(error) if isinstance(error, Stopped) else f"{type(error).__name__}: {error}")
+        with suppress(OSError):  # no room
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text(f"{traceback.format_exc()}\n{' '.join(told.split())}\n")
+        if isinstance(error, Exception):
+            raise RuntimeError(f"training stopped with {told}; traceback in {log}") from error
+        raise
     if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:  # the first process says it for all
         return 0
-    files.write_json(options.marker, {"paper": options.paper, **given, "model": model.name, "digest": model.stem})
+    facts = {"model": model.name, "digest": model.stem, **provenance.cost(began)}
+    files.write_json(options.marker, {"paper": options.paper, **given, **facts})
     log.unlink(missing_ok=True)
     print(f"{options.marker}: model {model.name}")
     return 0
@@ -83,9 +98,9 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from reproduce import batch
+    from reproduce import batch, status
 
-    print(batch.table(batch.status(batch.read_profile(options.profile, check=False))))
+    print(status.report(batch.read_profile(options.profile, check=False)))
     return 0
 
 
@@ -129,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--marker", type=Path, required=True, help="JSON file that will say which model it was")
     train.set_defaults(do=_train)
 
-    status = commands.add_parser("status", help="what of a profile is done, failed and left; changes nothing")
+    status = commands.add_parser("status", help="what of a profile is done, runs, failed and is left; changes nothing")
     status.add_argument("--profile", required=True)
     status.set_defaults(do=_status)
 

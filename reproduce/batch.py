@@ -8,18 +8,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
-from cam_core.environment import ALLOCATOR
-from reproduce import parameters
-from reproduce.run import LOG, is_complete
+from reproduce import parameters, preflight, processes, status
+from reproduce.status import REFERENCE_CORES, duration
 
-REFERENCE_CORES = 2  # `minutes` in a profile are those of two cores
 AXES = ("dataset", "backbone", "seed", *parameters.RECIPE)
 
 
@@ -160,31 +160,36 @@ def _value(content: Mapping[str, Any], key: str, usual: Any) -> Any:
     return value
 
 
-def batch(name: str, *, cores: int | None = None, dry_run: bool = False, passed_on: Sequence[str] = ()) -> bool:
-    """Run what a profile lacks; True if every run is complete afterwards. `passed_on` goes to Snakemake as it is.
+def batch(name: str, *, cores: int | None = None, dry_run: bool = False, passed_on: Sequence[str] = ()) -> int:
+    """Run what a profile lacks. Exit code: 0 if every run is complete afterwards, 128 + a signal that ended the batch, else 1.
 
-    If it names files of single runs, only these are run.
+    `passed_on` goes to Snakemake as it is; if it names files of single runs, only these are run. A signal ends everything that was started
+    before this returns. ``dry_run`` says what would run; it writes nothing.
     """
-    profile, cores = _asked(read_profile(name), passed_on), cores or os.cpu_count() or 1
-    for variable in profile.needs:
-        if not os.environ.get(variable):
-            raise ValueError(f"profile {name} needs {variable} in the environment (profiles/{name}.yaml says what for)")
-    with _only_batch(name) as lock:
+    profile, cores, begun = _asked(read_profile(name), passed_on), cores or os.cpu_count() or 1, datetime.now(UTC)
+    with nullcontext() if dry_run else _only_batch(name) as held:
         pending = _pending(profile, cores)
         print(announce(profile, pending, cores), flush=True)
-        if dry_run or not pending:
-            return not pending
+        faults = preflight.faults(profile, pending, queued="--executor" in passed_on) if pending else []
+        if faults:
+            print("\n".join(["this stands in the way:", *(f"  {fault}" for fault in faults)]), file=sys.stderr)
+        if held is None or not pending or faults:
+            return int(bool(faults) and not dry_run)
         # passed_on may begin with a target, so it comes last
         command = _snakemake(profile, cores, "--quiet", "rules", "host", "reason", "--keep-going", *passed_on)
-        process = subprocess.Popen(command, pass_fds=[lock], env={**os.environ, **ALLOCATOR})
-        try:
-            process.wait()
-        except KeyboardInterrupt:  # Snakemake gets it too: let it end its jobs, then print the status
-            process.wait()
-            print("interrupted: start the same batch again, and it resumes with what is not complete", file=sys.stderr)
-    rows = status(profile)
-    print(table(rows), flush=True)
-    return process.returncode == 0 and all(row[0] == "done" for row in rows)
+        code, number = processes.attend(command, *held)
+    rows = status.rows(profile, begun)
+    print(status.table(rows), flush=True)
+    if number:
+        print("interrupted: start the same batch again, and it resumes with what is not complete", file=sys.stderr)
+        return 128 + number
+    if all(row.state == "done" for row in rows) and (code == 0 or not _pending(profile, cores)):
+        return 0
+    if code < 0:
+        print(f"Snakemake was {processes.words(-code)}, and what it ran has been ended: start the same batch again", file=sys.stderr)
+    elif code and not any(row.state == "failed" for row in rows):
+        print(f"Snakemake ended with exit code {code}; its log is the newest of .snakemake/log", file=sys.stderr)
+    return 1
 
 
 def _asked(profile: Profile, passed_on: Sequence[str]) -> Profile:
@@ -210,19 +215,29 @@ def _pending(profile: Profile, cores: int) -> set[str]:
 
 
 @contextmanager
-def _only_batch(name: str) -> Iterator[int]:
-    """Hold runs/.batch.lock. Snakemake inherits it, so that it is free once both have ended."""
+def _only_batch(name: str) -> Iterator[tuple[str, int]]:
+    """Hold runs/.batch.lock: (the mark of the batch, the lock). Snakemake inherits the lock, so that it is free once both have ended."""
     path = Path("runs/.batch.lock")
     path.parent.mkdir(exist_ok=True)
-    lock = os.open(path, os.O_RDWR | os.O_CREAT)
+    lock, mark = os.open(path, os.O_RDWR | os.O_CREAT), str(path.parent.resolve())
     try:
+        free, before = True, path.read_text().strip()
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"a batch is running here already ({path.read_text().strip()}); wait for it") from error
+        except BlockingIOError:
+            free = False
+        left = processes.marked(mark)
+        if not free and psutil.pid_exists(int(before.split(",")[0].removeprefix("pid ") or 0)):
+            raise ValueError(f"a batch is running here already ({before}); wait for it")
+        if left or not free:
+            pids = " ".join(str(process.pid) for process in left)
+            raise ValueError(
+                f"the batch that ran here ({before}) is dead, and these of its processes still run: {processes.told(left)}; "
+                f"wait until they have ended, or end them (kill {pids})"
+            )
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"pid {os.getpid()}, profile {name}\n".encode(), 0)
-        yield lock
+        yield mark, lock
     finally:
         os.close(lock)
 
@@ -237,46 +252,5 @@ def announce(profile: Profile, pending: set[str], cores: int) -> str:
     expected = {job.folder: job.minutes * REFERENCE_CORES / min(each, cores) for job in waiting}
     total = max(sum(expected.values()) / together, *expected.values(), 0)
     head = f"profile {profile.name}: {len(waiting)} runs to make, {kept} up to date"
-    rows = (f"  {_time(minutes):>9}  {folder}" for folder, minutes in expected.items())
-    return "\n".join([f"{head}, about {_time(total)} on {cores} cores", *rows])
-
-
-def _time(minutes: float) -> str:
-    seconds = round(minutes * 60)
-    if seconds >= 3600:
-        return f"{seconds // 3600}:{seconds // 60 % 60:02d} h"
-    return f"{seconds // 60}:{seconds % 60:02d} min"
-
-
-def status(profile: Profile) -> list[tuple[str, str, str]]:
-    """(state, run, log or reason) of every job, from the files on the disk; states: done, failed, left."""
-    rows = []
-    for job in profile.jobs:
-        folder, part, failed = (Path(job.folder + suffix) for suffix in ("", ".part", ".failed"))
-        trouble = Path(job.marker).with_suffix(".log")
-        if is_complete(folder):
-            rows.append(("done", job.folder, str(folder / LOG)))
-        elif part.exists():  # a failed run renames it
-            rows.append(("left", job.folder, f"{part / LOG}: begun; it is running, or was killed (out of memory?)"))
-        elif failed.exists():
-            rows.append(("failed", job.folder, f"{failed / LOG}: {_last_line(failed / LOG)}"))
-        elif trouble.exists():
-            rows.append(("failed", job.folder, f"{trouble}: training: {_last_line(trouble)}"))
-        else:
-            untrained = job.train and not Path(job.marker).exists()
-            rows.append(("left", job.folder, "its model is not trained" if untrained else "not begun"))
-    return rows
-
-
-def _last_line(path: Path) -> str:
-    lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
-    time_of_day, gap, sentence = lines[-1].partition("  ") if lines else ("no log", "", "")
-    return sentence if gap else time_of_day
-
-
-def table(rows: Sequence[tuple[str, str, str]]) -> str:
-    """The rows of `status`, aligned, under a line of counts."""
-    states = [row[0] for row in rows]
-    counts = ", ".join(f"{states.count(s)} {s}" for s in ("done", "failed", "left") if s in states)
-    width = max(len(row[1]) for row in rows)
-    return "\n".join([counts, *(f"  {state:<8}{run:<{width}}  {log}" for state, run, log in rows)])
+    rows = (f"  {duration(60 * minutes):>9}  {folder}" for folder, minutes in expected.items())
+    return "\n".join([f"{head}, about {duration(60 * total)} on {cores} cores", *rows])

@@ -1,6 +1,9 @@
-"""Tables, arrays and folders of a run, each written whole or not at all. Loads no torch."""
+"""Tables, arrays and folders of a run, each written whole or not at all, and the word for a full disk. Loads no torch."""
 
+import errno
 import itertools
+import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -52,3 +55,19 @@ def replace_folder(new: Path, final: Path) -> None:
     new.rename(final)
     flush(final.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def no_room(error: BaseException, path: Path) -> str:
+    """What to tell if ``error``, or one behind it, came of a full disk, on which ``path`` lies; else ""."""
+    place = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    free, full, told, behind = shutil.disk_usage(place).free, (errno.ENOSPC, errno.EDQUOT), False, [error]
+    while behind:
+        one = behind.pop()
+        told |= isinstance(one, OSError) and one.errno in full
+        told |= any(os.strerror(number) in str(one) for number in full)  # of a kernel comes text alone
+        told |= isinstance(one, json.JSONDecodeError) and free < 2**20  # what could not be written whole
+        behind += [other for other in (one.__cause__, one.__context__) if other]
+    if not told:
+        return ""
+    mount = next(folder for folder in (place, *place.parents) if os.path.ismount(folder))
+    return f"no room left on {mount} ({free / 1e9:.1f} GB free): make room there, and start again"

@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,8 @@ def read(paper: str, given: Mapping[str, Any], *, here: bool = True) -> Paramete
     _check_recipe(wanted)
     _check_backbone(wanted)
     if here:
-        _check_machine(wanted)
+        for _, fault in machine_faults(wanted):
+            raise fault
     return wanted
 
 
@@ -217,20 +218,25 @@ def _check_backbone(wanted: Parameters) -> None:
         calm_plan(dataset, name, None, "" if paper == "l_cam" else recipe)
 
 
-def _check_machine(wanted: Parameters) -> None:
+def machine_faults(wanted: Parameters) -> Iterator[tuple[str, Exception]]:
+    """What this machine lacks for a run, as ("device", "data" or "out_dir", error)."""
     import torch
 
     from reproduce.sources import find_root
 
     device = torch.device(wanted.device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device is {wanted.device}, and PyTorch finds {torch.cuda.device_count()} CUDA devices here; take cpu")
-    root = find_root(wanted.dataset, wanted.data_root)
-    if not root.is_dir() and wanted.dataset not in DRAWN:  # which the notebook draws
-        raise FileNotFoundError(f"{root} is no folder: point data_root, or CAM_DATA, at the folder that holds {wanted.dataset}")
+        yield "device", ValueError(f"device is {wanted.device}, and PyTorch finds {torch.cuda.device_count()} CUDA devices here; take cpu")
+    try:
+        root = find_root(wanted.dataset, wanted.data_root)
+        if not root.is_dir() and wanted.dataset not in DRAWN:  # which the notebook draws
+            raise FileNotFoundError(f"{root} is no folder: point data_root, or CAM_DATA, at the folder that holds {wanted.dataset}")
+    except FileNotFoundError as error:
+        yield "data", error
     if wanted.out_dir is not None:
         try:
             Path(wanted.out_dir).mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=wanted.out_dir).close()
         except OSError as error:
-            raise ValueError(f"out_dir {wanted.out_dir} cannot be written ({error.strerror}); name another folder, or None") from error
+            told = f"out_dir {wanted.out_dir} cannot be written ({error.strerror}); name another folder, or None"
+            yield "out_dir", ValueError(told)

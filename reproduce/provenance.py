@@ -6,6 +6,7 @@ import re
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,20 @@ def process_facts() -> dict[str, Any]:
             facts["device"] = torch.cuda.get_device_name()
             facts["peak_device_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
     return facts
+
+
+def cost(since: float, peak: float = 0.0) -> dict[str, float]:
+    """What a run or training took, its children included: seconds since ``since`` (of `time.monotonic`), CPU seconds, peak memory (MiB).
+
+    The peak is that of the largest process; ``peak`` may know of a larger one.
+    """
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    largest = max(of.ru_maxrss for of in used) / (2**20 if sys.platform == "darwin" else 2**10)
+    return {
+        "wall_seconds": round(time.monotonic() - since, 1),
+        "cpu_seconds": round(sum(of.ru_utime + of.ru_stime for of in used), 1),
+        "peak_memory_mib": round(max(largest, peak), 1),
+    }
 
 
 def provenance(parameters: Mapping[str, Any], **facts: Any) -> dict[str, Any]:

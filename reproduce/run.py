@@ -11,10 +11,9 @@ import json
 import logging
 import os
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +21,8 @@ from typing import Any
 
 from cam_core import files
 from cam_core.environment import ALLOCATOR
-from reproduce import provenance, results
-from reproduce.files import replace_folder
+from reproduce import journal, processes, provenance, results
+from reproduce.files import no_room, replace_folder
 
 LOG = "run.log"
 
@@ -55,9 +54,10 @@ def run(notebook: Path, out: Path, parameters: Mapping[str, Any], *, force: bool
         os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))  # the kernel inherits it
     with _claimed(part), _logged(part / LOG) as log:
         try:
-            _execute(notebook, part, out, parameters)
+            with journal.kept(part / journal.NAME):
+                _execute(notebook, part, out, parameters)
         except BaseException as error:
-            sentence = f"{notebook.name}: {error if isinstance(error, RunError) else _one_line(error)}"
+            sentence = f"{notebook.name}: {no_room(error, part) or (error if isinstance(error, RunError) else _one_line(error))}"
             log.exception("the run failed")
             log.error(sentence)
             shutil.rmtree(failed, ignore_errors=True)
@@ -76,6 +76,8 @@ def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any
     started, clock = datetime.now(UTC), time.monotonic()
     known = provenance.provenance(parameters)  # the state of git when the run starts
     target = part / results.NOTEBOOK
+    drawn = sys.stderr.isatty() and not os.environ.get("TQDM_DISABLE")
+    ended: list[int] = []
     try:
         papermill.execute_notebook(
             notebook,
@@ -83,13 +85,13 @@ def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any
             parameters={**parameters, "out_dir": str(part)},
             kernel_name="python3",
             language="python",
-            kernel_manager_class=_same_interpreter(),
-            progress_bar=True,
+            kernel_manager_class=_same_interpreter(ended),
+            progress_bar=drawn,
             log_output=True,
-            stderr_file=sys.stderr if sys.stderr.isatty() else None,  # the notebook's own progress bars
+            stderr_file=sys.stderr if drawn else None,  # the notebook's own progress bars
         )
     except Exception as error:
-        raise RunError(_where(target, error)) from error
+        raise RunError(_where(target, error, ended)) from error
     written = json.loads(target.read_text())
     meta = written["metadata"].get("papermill", {})
     if meta.get("exception") or not meta.get("end_time"):
@@ -108,7 +110,7 @@ def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any
         "notebook": notebook.name,
         "notebook_digest": hashlib.sha256(notebook.read_bytes()).hexdigest(),
         "started": started.isoformat(timespec="seconds"),
-        "wall_seconds": round(time.monotonic() - clock, 1),
+        **provenance.cost(clock, facts.get("peak_memory_mib", 0.0)),
     }
     files.write_json(part / results.PROVENANCE, known | provenance.public(facts))
 
@@ -144,8 +146,8 @@ def _check_call(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> Non
         raise ValueError(f"{notebook} has no parameter {', '.join(unknown)}; it takes {', '.join(accepted)}")
 
 
-def _same_interpreter() -> Any:
-    """A kernel manager that starts this very Python, whatever kernelspecs lie on the machine."""
+def _same_interpreter(ended: list[int]) -> Any:
+    """A kernel manager that starts this very Python, whatever kernelspecs there are, and notes the exit code of a kernel that ``ended``."""
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
@@ -154,6 +156,13 @@ def _same_interpreter() -> Any:
         def kernel_spec(self) -> KernelSpec:
             argv = [sys.executable, "-m", "ipykernel_launcher", "--log-level=CRITICAL", "-f", "{connection_file}"]
             return KernelSpec(argv=argv, display_name="Python 3", language="python", name="python3")
+
+        async def _async_is_alive(self) -> bool:
+            code = await self.provisioner.poll() if self.has_kernel and self.provisioner else None
+            ended[:] = [] if code is None else [code]
+            return bool(await super()._async_is_alive())
+
+        is_alive = _async_is_alive
 
     return SameInterpreter
 
@@ -176,12 +185,9 @@ def _claimed(part: Path) -> Iterator[None]:
         raise RunError(f"{part} was just begun by another process; wait for it or end it") from error
     held = os.open(part, os.O_RDONLY)  # a lock on the folder leaves no file behind and ends with the process
     fcntl.flock(held, fcntl.LOCK_EX)
-    before = signal.getsignal(signal.SIGTERM)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a cancelled job fails like any other
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
         os.close(held)
 
 
@@ -190,6 +196,7 @@ def _logged(path: Path) -> Iterator[logging.Logger]:
     log = logging.getLogger("papermill")
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk is told once, at the end
     handler.addFilter(lambda record: not record.getMessage().startswith("\r"))  # a progress bar's every redraw
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -201,17 +208,24 @@ def _logged(path: Path) -> Iterator[logging.Logger]:
         handler.close()
 
 
-def _where(target: Path, error: Exception) -> str:
-    """Cell number and exception, in one line, from the partial notebook."""
-    name, value = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
-    what = f"{name}: {_one_line(value)}" + (" (out of memory?)" if name == "DeadKernelError" else "")
+def _where(target: Path, error: Exception, ended: Sequence[int]) -> str:
+    """Cell number and exception, in one line, from the partial notebook; ``ended``: the exit code of a kernel that ended by itself."""
+    name, value = getattr(error, "ename", type(error).__name__), _one_line(getattr(error, "evalue", error))
+    what = f"stopped with {name}: {value}"
+    if ended and "Kernel died" in value:
+        what = (
+            f"stopped: its kernel was {processes.words(-ended[0])}" if ended[0] < 0 else f"stopped: its kernel ended (exit code {ended[0]})"
+        )
     if not target.exists():
         return f"the kernel did not start ({what})"
-    cells = [c for c in json.loads(target.read_text())["cells"] if not _error_banner(c)]
+    try:
+        cells = [c for c in json.loads(target.read_text())["cells"] if not _error_banner(c)]
+    except ValueError:  # torn by a full disk, which `no_room` tells
+        return what
     states = [cell["metadata"].get("papermill", {}).get("status", "pending") for cell in cells]
     begun = [number for number, state in enumerate(states, start=1) if state != "pending"]
     number = states.index("failed") + 1 if "failed" in states else max(begun, default=0)  # a dead kernel fails no cell
-    return f"cell {number} of {len(cells)} stopped with {what}" if number else what
+    return f"cell {number} of {len(cells)} {what}" if number else what
 
 
 def _tags(cell: Mapping[str, Any]) -> list[str]:

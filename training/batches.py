@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms.v2 import functional as geometry
-from tqdm import tqdm
 
 from cam_core.data import Dataset, Example
+from cam_core.progress import Bar
 from training.recipes import Recipe
 
 Tensors = Mapping[str, Tensor]
@@ -30,7 +30,7 @@ def in_memory(dataset: Dataset, *, progress: bool = True) -> dict[str, Tensor]:
     """Decode a data set once: ``images`` uint8 [N,3,H,W], ``labels`` int64 [N], and ``targets`` float [N,C] where labels are -1."""
     with ThreadPoolExecutor() as pool:
         read = pool.map(lambda index: _tensors([dataset[index]], len(dataset.classes)), range(len(dataset)))
-        rows = list(tqdm(read, "decoding", len(dataset), unit="image", disable=not progress, leave=False))
+        rows = list(Bar(read, "decoding", len(dataset), unit="image", disable=not progress, leave=False))
     return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
 
 

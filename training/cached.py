@@ -11,12 +11,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, distributed
 from torchvision.transforms import v2
-from tqdm import tqdm
 
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset, transforms
 from cam_core.files import mapped
 from cam_core.learned.lcam import LCam
+from cam_core.progress import Bar
 from training.batches import Tensors, as_float, center, in_order
 from training.recipes import L_CAM, Recipe
 
@@ -68,7 +68,7 @@ def _passed(
     classifier: Classifier, images: Tensor, batch: int, progress: bool, read: Read | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     frozen, device = classifier.frozen(), classifier.mean.device
-    for part in tqdm(images.split(batch), "activations", unit="batch", disable=not progress, leave=False):
+    for part in Bar(images.split(batch), "activations", unit="batch", disable=not progress, leave=False):
         seen = as_float(part.to(device))
         activations = frozen.activations(seen)
         yield read(frozen, seen) if read else activations, frozen.head(activations).argmax(1).cpu()
@@ -80,7 +80,7 @@ def relabelled(data: Dataset, classifier: Classifier, view: v2.Transform, *, pro
     seen, labelled = copy.copy(data), copy.copy(data)
     seen.transform = view
     frozen, device = classifier.frozen(), classifier.mean.device
-    parts = tqdm(in_order(seen), "predicted classes", len(data) // 64 + 1, unit="batch", disable=not progress, leave=False)
+    parts = Bar(in_order(seen), "predicted classes", len(data) // 64 + 1, unit="batch", disable=not progress, leave=False)
     predicted = [frozen(as_float(part["images"].to(device))).argmax(1).cpu() for part in parts]
     both = zip(data.annotations, torch.cat(predicted).tolist(), strict=True)
     labelled.annotations = [replace(item, label=label) for item, label in both]

@@ -23,11 +23,11 @@ from lightning_fabric import Fabric
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset
 from cam_core.files import replacing
+from cam_core.progress import Bar
 from training.batches import Tensors, apart, as_float, batches, derived_seed, in_order, size
 from training.recipes import Recipe
 
@@ -118,7 +118,7 @@ def fit(
     updates = recipe.epochs * per_epoch
     began = saved = time.monotonic()
     before, shown = at.seconds, progress and fabric.global_rank == 0
-    bar = tqdm(total=updates, initial=at.epoch * per_epoch + at.batch, desc=recipe.name, unit="batch", disable=not shown, mininterval=1)
+    bar = Bar(total=updates, initial=at.epoch * per_epoch + at.batch, desc=recipe.name, unit="batch", disable=not shown, mininterval=1)
     with bar, torch.random.fork_rng():
         while at.epoch < recipe.epochs:
             _train_mode(model, recipe)

@@ -2,15 +2,17 @@
 
 import fcntl
 import json
+import os
 import shutil
-import types
+import subprocess
+from argparse import Namespace
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from reproduce import batch
+from reproduce import batch, processes
 from reproduce.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,18 +149,61 @@ def test_the_announcement_scales_to_the_cores(project, threads, cores, total, ea
     assert "all 2 runs are up to date" in batch.announce(profile, set(), cores)
 
 
-def test_a_profile_says_what_it_needs_and_a_second_batch_waits(project, monkeypatch, capsys):
+def test_a_second_batch_waits_and_is_told_what_a_killed_one_left(project, capsys):
     Path("runs").mkdir()
     with Path("runs/.batch.lock").open("w+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.write("pid 1, profile other")
         lock.flush()
         assert main(["batch", "--profile", "tiny"]) == 1
-    assert "already (pid 1, profile other)" in capsys.readouterr().err
-    monkeypatch.delenv("CAM_NOWHERE", raising=False)
-    write_profile("needs: [CAM_NOWHERE]\njobs: [{paper: calm, dataset: drawn_cub, backbone: resnet8}]")
+        assert "already (pid 1, profile other)" in capsys.readouterr().err
+        gone = subprocess.Popen(["true"])
+        gone.wait()
+        lock.seek(0)
+        lock.write(f"pid {gone.pid}, profile other")
+        lock.flush()
+        mark = {**os.environ, processes.MARK: str(project / "runs")}
+        with subprocess.Popen(["sleep", "60"], env=mark) as left:
+            assert main(["batch", "--profile", "tiny"]) == 1
+            left.kill()
+    told = f"the batch that ran here (pid {gone.pid}, profile other) is dead, and these of its processes still run: {left.pid} (sleep)"
+    assert told in (said := capsys.readouterr().err)
+    assert f"or end them (kill {left.pid})" in said
+
+
+def test_a_dry_run_takes_no_lock_and_writes_nothing(project, capsys):
+    before = sorted(path for path in Path().rglob("*") if ".snakemake" not in path.parts)
+    assert main(["batch", "--profile", "tiny", "--dry-run"]) == 0
+    assert "2 runs to make" in capsys.readouterr().out
+    assert sorted(path for path in Path().rglob("*") if ".snakemake" not in path.parts) == before
+
+
+def test_all_that_stands_in_the_way_is_told_before_the_first_job(project, monkeypatch, capsys):
+    monkeypatch.setenv("CAM_DATA", "/nonexistent")
+    monkeypatch.setenv("CAM_WEIGHTS", "/nowhere")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: Namespace(free=3e6))
+    monkeypatch.setattr("reproduce.processes.attend", lambda *_: pytest.fail("a job was started"))
+    job = "paper: increment_cam, dataset: imagenet, backbone: resnet50, seed: [0, 1], parameters: {device: cuda}"
+    write_profile(f"needs: [CAM_NOWHERE]\njobs: [{{{job}}}]")
+    monkeypatch.setattr(batch, "_pending", lambda profile, _cores: {f"{job.folder}/provenance.json" for job in profile.jobs})
+    Path("runs/tiny").mkdir(parents=True)
+    Path("runs/tiny/increment_cam").touch()
     assert main(["batch", "--profile", "tiny"]) == 1
-    assert "needs CAM_NOWHERE in the environment" in capsys.readouterr().err
+    told = capsys.readouterr().err.splitlines()
+    sentences = [
+        "this stands in the way:",
+        "  profile tiny needs CAM_NOWHERE in the environment",
+        "  device is cuda, and PyTorch finds 0 CUDA devices here",
+        "  /nonexistent is no folder: point data_root, or CAM_DATA, at the folder that holds imagenet",
+        "  CAM_WEIGHTS names /nowhere, which is no folder",
+        f"  {project / 'runs/tiny/increment_cam'} is no folder",
+        "  runs/ has 0.0 GB free, and these runs need about 2.5 GB",
+    ]
+    assert [line.startswith(sentence) for line, sentence in zip(told, sentences, strict=True)] == [True] * 7, told
+    for executor in ([], ["--", "--executor", "slurm"]):  # the machine that asks may have no GPU, and a plan is none the worse
+        assert main(["batch", "--profile", "tiny", "--dry-run", *executor]) == 0
+        assert ("device is cuda" in capsys.readouterr().err) == (not executor)
 
 
 @pytest.mark.slow
@@ -173,7 +218,7 @@ def test_a_batch_goes_on_past_a_failure_and_makes_only_what_is_missing(project, 
     assert code == 1
     assert "2 runs to make, 0 up to date, about 6:00 min on 2 cores" in text
     assert "1 done, 1 failed" in text
-    reason = "drawn_imagenet-resnet8-s7.failed/run.log: l_cam.ipynb: cell 3 of 3 stopped with ValueError: seven is refused"
+    reason = "l_cam.ipynb: cell 3 of 3 stopped with ValueError: seven is refused; runs/tiny/l_cam/drawn_imagenet-resnet8-s7.failed/run.log"
     assert reason in text
     assert sorted(path.name for path in Path("runs/tiny/l_cam").iterdir()) == [
         "drawn_imagenet-resnet8-s0",
@@ -188,39 +233,12 @@ def test_a_batch_goes_on_past_a_failure_and_makes_only_what_is_missing(project, 
 
 def test_a_batch_of_one_run_asks_for_that_run_alone(project, capfd):
     """Run 7 would fail; it isn't asked for, so the batch is complete."""
-    assert batch.batch("tiny", cores=1, passed_on=["--show-failed-logs", "runs/tiny/l_cam/drawn_imagenet-resnet8-s0/notebook.ipynb"])
+    assert batch.batch("tiny", cores=1, passed_on=["--show-failed-logs", "runs/tiny/l_cam/drawn_imagenet-resnet8-s0/notebook.ipynb"]) == 0
     told = capfd.readouterr().out
     assert "1 runs to make" in told
     assert "s7" not in told
     assert Path("runs/tiny/l_cam/drawn_imagenet-resnet8-s0/provenance.json").exists()
     assert not list(Path("runs/tiny/l_cam").glob("drawn_imagenet-resnet8-s7*"))
-
-
-def test_the_status_tells_what_is_done_failed_and_left(project, capsys):
-    write_profile("jobs: [{paper: calm, dataset: [done, raised, begun, untrained, waiting, fresh], backbone: r, train: true}]")
-    profile = batch.read_profile("tiny", check=False)
-    jobs = {job.dataset: job for job in profile.jobs}
-    Path(jobs["done"].folder).mkdir(parents=True)
-    for file in ("provenance.json", "notebook.ipynb"):
-        Path(jobs["done"].folder, file).touch()
-    for name in ("raised", "begun"):  # that one was begun again
-        Path(jobs[name].folder + ".failed").mkdir()
-        Path(jobs[name].folder + ".failed", "run.log").write_text("12:00:00  first\n12:00:01  calm.ipynb: why\n")
-    Path(jobs["begun"].folder + ".part").mkdir()
-    Path("runs/models").mkdir()
-    Path(jobs["untrained"].marker).with_suffix(".log").write_text("Traceback\nValueError: no data\n")
-    Path(jobs["fresh"].marker).touch()
-    before = sorted(Path().rglob("*"))
-    rows = batch.status(profile)
-    assert [row[0] for row in rows] == ["done", "failed", "left", "failed", "left", "left"]
-    assert rows[1][2].endswith("raised-r-s0.failed/run.log: calm.ipynb: why")
-    assert rows[2][2].endswith("begun-r-s0.part/run.log: begun; it is running, or was killed (out of memory?)")
-    assert rows[3][2].endswith("untrained-r-s0.log: training: ValueError: no data")
-    assert [row[2] for row in rows[4:]] == ["its model is not trained", "not begun"]
-    assert main(["status", "--profile", "tiny"]) == 0
-    assert capsys.readouterr().out == batch.table(rows) + "\n"
-    assert batch.table(rows).startswith("1 done, 2 failed, 3 left\n")
-    assert sorted(Path().rglob("*")) == before
 
 
 def test_training_leaves_a_marker_or_its_traceback(project, monkeypatch, capsys):
@@ -237,25 +255,10 @@ def test_training_leaves_a_marker_or_its_traceback(project, monkeypatch, capsys)
     assert main([*command, "7"]) == 1
     assert "seven is refused" in capsys.readouterr().err
     assert Path("runs/models/m.log").read_text().endswith("ValueError: seven is refused\n")
+    assert not Path("runs/models/m.progress").exists()
     assert main([*command, "3", "--devices", "4"]) == 0
     assert asked[1] == ("calm", {"dataset": "d", "best": True, "seed": 3}, {"devices": 4, "nodes": None})
     assert sorted(path.name for path in Path("runs/models").iterdir()) == ["m.json"]
     written = json.loads(Path("runs/models/m.json").read_text())
+    assert [0 < written[name] < 1e5 for name in ("wall_seconds", "cpu_seconds", "peak_memory_mib")][1:] == [True, True]
     assert (written["paper"], written["seed"], written["digest"], written["model"]) == ("calm", 3, "calm-digest", "calm-digest.safetensors")
-
-
-def test_an_interrupted_batch_ends_its_jobs_and_says_that_it_resumes(project, monkeypatch, capsys):
-    waited = []
-
-    def wait():
-        waited.append(len(waited))
-        if len(waited) == 1:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(batch, "_pending", lambda profile, _cores: {f"{job.folder}/provenance.json" for job in profile.jobs})
-    monkeypatch.setattr(batch.subprocess, "Popen", lambda *_args, **_options: types.SimpleNamespace(wait=wait, returncode=-2))
-    assert main(["batch", "--profile", "tiny"]) == 1
-    assert waited == [0, 1]
-    said = capsys.readouterr()
-    assert "interrupted: start the same batch again, and it resumes with what is not complete" in said.err
-    assert "2 left" in said.out

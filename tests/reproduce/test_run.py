@@ -1,11 +1,14 @@
 """Running notebooks: what ends under a final name is complete, what does not is kept under another."""
 
+import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import nbformat
@@ -14,6 +17,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from reproduce import batch, results, run
 from reproduce.__main__ import main
+from reproduce.files import no_room
 
 HOME = Path(__file__).resolve().parents[2]
 PARAMETERS = "seed = 0  # seed\nvalue = 1.0  # number to report\nout_dir = None  # where to write"
@@ -82,7 +86,7 @@ def test_a_run_is_complete_under_its_name_and_runs_once(tmp_path, monkeypatch):
         (("1 + 1", "raise KeyError('lost')"), "l_cam.ipynb: cell 4 of 4 stopped with KeyError: 'lost'; log and"),
         (("1 + 1",), "wrote no metrics.csv"),
         ((SAVE, "open(f'{out_dir}/metrics.csv', 'a').write('torn,row')"), "metrics.csv"),
-        (("import os; os._exit(1)",), "cell 3 of 3 stopped with DeadKernelError"),
+        (("import os; os.kill(os.getpid(), 9)",), "cell 3 of 3 stopped: its kernel was killed \\(signal 9; out of memory\\?\\)"),
     ],
 )
 def test_a_failing_run_keeps_its_log_under_another_name(tmp_path, cells, sentence):
@@ -93,7 +97,53 @@ def test_a_failing_run_keeps_its_log_under_another_name(tmp_path, cells, sentenc
     assert not out.exists()
     assert {"run.log", "notebook.ipynb"} <= set(names(tmp_path / "key.failed"))
     assert "provenance.json" not in names(tmp_path / "key.failed")
-    assert sentence.split(":")[-1].split(";")[0] in (tmp_path / "key.failed" / "run.log").read_text()
+    assert re.search(sentence.split(":")[-1].split("; log")[0], (tmp_path / "key.failed" / "run.log").read_text())
+
+
+def full(*_args, **_options):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "file")
+
+
+def torn(_notebook, target, **_options):
+    target.write_text("")
+
+
+def told_by_the_kernel(*_args, **_options):
+    raise RuntimeError(f"OSError: [Errno 28] {os.strerror(errno.ENOSPC)}: 'metrics.csv'")
+
+
+@pytest.mark.parametrize(
+    "where, fails, free",
+    [
+        ("reproduce.run.files.write_json", full, 1e9),
+        ("reproduce.journal.write_json", full, 0),  # full from the start
+        ("papermill.execute_notebook", full, 0),
+        ("papermill.execute_notebook", torn, 0),
+        ("papermill.execute_notebook", told_by_the_kernel, 1e6),
+    ],
+)
+def test_a_full_disk_is_told_as_such(tmp_path, monkeypatch, capsys, where, fails, free):
+    def executed(_notebook, target, **_options):
+        (target.parent / "metrics.csv").write_text("")
+        target.write_text(json.dumps({"cells": [], "metadata": {"papermill": {"end_time": "now", "parameters": {}}}}))
+
+    source, out = notebook(tmp_path, SAVE), tmp_path / "key"
+    monkeypatch.setattr("papermill.execute_notebook", executed)
+    monkeypatch.setattr("reproduce.results.read_records", lambda _path: None)
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: Namespace(free=free))
+    monkeypatch.setattr(where, fails)
+    assert main(["run", str(source), "--out", str(out)]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(
+        rf"error: l_cam.ipynb: no room left on /\S* \({free / 1e9:.1f} GB free\): make room there, and start again; .*", told
+    )
+    assert not out.exists()
+
+
+def test_other_errors_on_a_full_disk_keep_their_words(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: Namespace(free=0))
+    assert no_room(ValueError("why"), tmp_path) == ""
+    assert no_room(OSError(errno.EACCES, "not allowed"), tmp_path) == ""
 
 
 def test_a_notebook_that_names_no_kernel_is_run_with_ours(tmp_path):

@@ -167,7 +167,7 @@ def test_the_bar_counts_batches_and_says_loss_accuracy_and_images_a_second(monke
             super().set_postfix_str(s, refresh)
             said.append((self.n, self.total, str(self)))
 
-    monkeypatch.setattr("training.loop.tqdm", Bar)
+    monkeypatch.setattr("training.loop.Bar", Bar)
     monkeypatch.setattr("training.loop.time", types.SimpleNamespace(monotonic=lambda: sum(clock)))
     recipe, options = Recipe("told", 2, 8, lr=0.1, weight_decay=0), {"out": tmp_path, "every": 0, "device": "cpu"}
     with pytest.raises(Killed):

@@ -1,0 +1,122 @@
+"""Ten kills at random moments; then the numbers must be those of a batch that nobody disturbed: `python tests/kills.py [SEED]`.
+
+Controller, Snakemake, training and notebook kernels get INT, TERM or KILL in turn, the batch is started again each time, no process may be
+left, and metrics.csv and differences.csv must end byte-identical. Takes some minutes, so it is no part of the tests.
+"""
+
+import itertools
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from data_scripts.draw import draw
+from reproduce import processes
+
+ROOT = Path(__file__).resolve().parents[1]
+PROFILE = """
+threads: 1
+parameters: {data_root: data/drawn, limit: 24, shown: 2}
+jobs:
+  - { paper: calm, dataset: drawn_cub, backbone: resnet8, epochs: 4, train: true }
+  - { paper: increment_cam, dataset: drawn_imagenet, backbone: resnet8, epochs: 6, train: true, parameters: { first: 4 } }
+"""
+WHO = {"controller": "", "snakemake": "snakemake", "training": "reproduce train", "run": "reproduce run", "kernel": "ipykernel_launcher"}
+KILLS = [
+    ("controller", signal.SIGINT), ("controller", signal.SIGTERM), ("controller", signal.SIGKILL), ("snakemake", signal.SIGTERM),
+    ("snakemake", signal.SIGKILL), ("training", signal.SIGKILL), ("training", signal.SIGTERM), ("kernel", signal.SIGKILL),
+    ("run", signal.SIGKILL), ("run", signal.SIGINT),
+]  # fmt: skip
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    """A batch in that folder; its output goes to batch.log."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "reproduce", "batch", "--profile", "tiny", "--cores", "2"]
+    with (folder / "batch.log").open("a") as log:
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, text=True)
+
+
+def target(folder: Path, batch: subprocess.Popen[str], who: str) -> int | None:
+    """The pid of what is to be killed, waited for while the batch runs; None if it never comes."""
+    while batch.poll() is None:
+        if who == "controller":
+            return batch.pid
+        for process in processes.marked(str(folder / "runs")):
+            if processes.told([process]).split("(", 1)[1].startswith(WHO[who]):
+                return int(process.pid)
+        time.sleep(0.05)
+    return None
+
+
+def left(folder: Path, patience: float = 60) -> list[str]:
+    """What of the batch still lives after that many seconds."""
+    deadline = time.monotonic() + patience
+    while (alive := processes.marked(str(folder / "runs"))) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return [processes.told([process]) for process in alive]
+
+
+def numbers(folder: Path) -> dict[str, bytes]:
+    """The tables of all runs, by path."""
+    found = itertools.chain(*(folder.glob(f"runs/tiny/*/*/{name}.csv") for name in ("metrics", "differences")))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def project(folder: Path) -> Path:
+    """A folder with all that a batch needs."""
+    for name in ("notebooks", "cam_core", "training", "reproduce", "data_scripts"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "Snakefile", folder)
+    (folder / "profiles").mkdir()
+    (folder / "profiles/tiny.yaml").write_text(PROFILE)
+    draw(folder / "data/drawn", small=True, progress=False)
+    return folder
+
+
+def main(seed: int = 0) -> None:
+    """Run both batches and compare."""
+    chance = random.Random(seed)
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+        calm, rough = (project(Path(place).resolve()) for place in (first, second))
+        begun = time.monotonic()
+        if start(calm).wait():
+            sys.exit(f"error: the undisturbed batch failed:\n{(calm / 'batch.log').read_text()}")
+        print(f"undisturbed: {time.monotonic() - begun:.0f} s", flush=True)
+        for who, number in KILLS:
+            batch = start(rough)
+            pid = target(rough, batch, who)
+            time.sleep(chance.uniform(0, 25 if who in ("controller", "snakemake") else 6))
+            if pid:
+                try:
+                    os.kill(pid, number)
+                except ProcessLookupError:
+                    pid = None
+            code, stayed = batch.wait(), left(rough)
+            status = [sys.executable, "-m", "reproduce", "status", "--profile", "tiny"]
+            told = subprocess.run(
+                status, cwd=rough, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+            )
+            print(
+                f"{who} {signal.Signals(number).name}{'' if pid else ' (it had ended)'}: exit code {code}; left {stayed}\n{told.stdout}",
+                flush=True,
+            )
+            if stayed:
+                sys.exit("error: processes were left")
+            for folder in (rough / "runs/tiny").glob("*/*"):  # what is done starts anew, so that each kill has something to hit
+                if chance.random() < 0.5 and who != KILLS[-1][0]:
+                    shutil.rmtree(folder)
+        code = start(rough).wait()
+        same = numbers(calm) == numbers(rough)
+        print(f"at the end: exit code {code}, {len(numbers(calm))} tables, {'byte-identical' if same else 'NOT the same'}")
+        if code or not same or len(numbers(calm)) != 4:
+            sys.exit((rough / "batch.log").read_text())
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
