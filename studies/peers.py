@@ -88,3 +88,44 @@ def _target(probe: Probe, logits: Tensor) -> Tensor:
 
 def _sum(weights: Tensor, activations: Tensor) -> Tensor:
     return torch.einsum("bk,bkhw->bhw", weights, activations)
+
+
+# Every CAM method of the peers: their class -> ours, or why we have none. tests/oracles/test_peer_list.py enumerates their classes.
+SAME = {
+    "pytorch-grad-cam": {
+        "GradCAM": "grad_cam", "FinerCAM": "finer_cam[softmax]", "ShapleyCAM": "shapley_cam", "FEM": "fem[activations]",
+        "HiResCAM": "hires_cam", "GradCAMElementWise": "grad_cam_elementwise", "AblationCAM": "ablation_cam", "XGradCAM": "xgrad_cam",
+        "GradCAMPlusPlus": "grad_cam_pp", "ScoreCAM": "score_cam[softmax]", "LayerCAM": "layer_cam", "EigenCAM": "eigen_cam[centred]",
+        "EigenGradCAM": "eigen_grad_cam", "KPCA_CAM": "kpca_cam", "SegEigenCAM": "seg_eigen_cam", "RefineCAM": "refine_cam",
+        "GuidedBackpropReLUModel": "guided_backprop", "RandomCAM": "random_map",
+    },
+    "TorchCAM": {
+        "CAM": "cam", "ScoreCAM": "score_cam[softmax]", "SSCAM": "ss_cam", "ISCAM": "is_cam[cumulative]", "GradCAM": "grad_cam",
+        "GradCAMpp": "grad_cam_pp", "XGradCAM": "xgrad_cam", "LayerCAM": "layer_cam", "FinerCAM": "finer_cam", "RefineCAM": "refine_cam",
+    },
+    "Captum": {
+        "LayerGradCam": "grad_cam", "GuidedGradCam": "guided_grad_cam", "LayerGradientXActivation": "hires_cam",
+        "LayerFeatureAblation": "ablation_cam",
+    },
+}  # fmt: skip
+MISSING = {
+    "pytorch-grad-cam": {
+        "FullGrad": "needs the biases of every layer, which a probe, cut at one layer, does not see",
+        "SESS": "repeats another method on pieces of enlarged images and joins the maps; it is no map of its own",
+        "DeepFeatureFactorization": "finds several concepts in a batch of images, not one map of a class",
+    },
+    "TorchCAM": {
+        "SmoothGradCAMpp": "Grad-CAM++ with gradients averaged over noisy images; behind pooling and one linear layer it is Grad-CAM++",
+        "LeGrad": "needs the attention matrices of every block of a transformer, which a probe, cut at one layer, does not see",
+    },
+    "Captum": {
+        "LayerActivation": "gives the activations, not a map",
+        "LayerConductance": "integrates along a path of images; at the last layer its sum over channels is close to HiResCAM",
+        "LayerDeepLift": "rules for each kind of layer; not a class activation map",
+        "LayerDeepLiftShap": "the same, over several baselines",
+        "LayerFeaturePermutation": "exchanges activations between the images of a batch, so a map depends on its neighbours",
+        "LayerGradientShap": "gradients at noisy images and random baselines; Expected Grad-CAM stands for these",
+        "LayerIntegratedGradients": "integrates along a path of images; Expected Grad-CAM stands for these",
+        "LayerLRP": "rules for each kind of layer; not a class activation map",
+    },
+}

@@ -92,7 +92,7 @@ METHODS = {
     )
 }
 
-LEARNED_CONTROLS = ("mean_features", "random_l_cam")  # made from a learned model
+LEARNED_CONTROLS = ("mean_features", "random_l_cam", "random_tame")  # made from a learned model
 
 
 def is_control(name: str) -> bool:

@@ -23,7 +23,9 @@ def score_cam(probe: Probe) -> Tensor:
     contradict each other. Constant channels are skipped. The sum is taken before upsampling, which gives the same map, since both are
     linear.
     """
-    return weighted_sum(channel_scores(probe, ~maps.is_empty(probe.activations)), probe.activations).relu()
+    useful, logits = _under_every_channel(probe)
+    weights = torch.where(useful, probe.of_target(logits.softmax(-1)), 0.0)
+    return weighted_sum(weights, probe.activations).relu()
 
 
 def channel_scores(probe: Probe, useful: Tensor) -> Tensor:
@@ -33,8 +35,8 @@ def channel_scores(probe: Probe, useful: Tensor) -> Tensor:
 
 def score_cam_softmax(probe: Probe) -> Tensor:
     """Score-CAM as the libraries have it: the weights are a softmax over channels of the target's *logits* (any baseline cancels)."""
-    useful = ~maps.is_empty(probe.activations)
-    return weighted_sum(_channel_softmax(probe.of_target(_masked(probe, useful)), useful), probe.activations).relu()
+    useful, logits = _under_every_channel(probe)
+    return weighted_sum(_channel_softmax(probe.of_target(logits), useful), probe.activations).relu()
 
 
 def score_cam_l_cam(probe: Probe) -> Tensor:
@@ -45,6 +47,12 @@ def score_cam_l_cam(probe: Probe) -> Tensor:
     scaled = a / torch.where(useful, span, 1.0)[..., None, None]
     weights = probe.of_target(probe.score_masked(scaled, "mean", select=useful).softmax(-1))
     return weighted_sum(torch.where(useful, weights, 0.0), scaled).relu()
+
+
+def _under_every_channel(probe: Probe) -> tuple[Tensor, Tensor]:
+    """Which channels are not constant [B,K], and the logits [B,K,C] of the images under them, which several methods share."""
+    useful = ~maps.is_empty(probe.activations)
+    return useful, probe.once("under every channel", lambda: _masked(probe, useful))
 
 
 def ss_cam(probe: Probe, samples: int = 35, sigma: float = 2.0, seed: int = 0) -> Tensor:
