@@ -39,7 +39,8 @@ def forms(rows):
     where = "ImageNet validation images; value [95 % interval]"
     rows = rows.assign(
         network=rows["backbone"].map(name), form="`" + rows["form"] + "`",
-        correlation=cells(rows, 3, value="correlation"), worst=texts(rows["worst"], 3), energy=texts(rows["energy"]), energy_other=texts(rows["energy_other"]),
+        correlation=cells(rows, 3, value="correlation"), worst=texts(rows["worst"], 3),
+        energy=texts(rows["energy"]), energy_other=texts(rows["energy_other"]),
     )  # fmt: skip
     named, peers = rows[rows["otherwise"] == ""], rows[rows["otherwise"] != ""]
     columns = ["form", "other", "correlation", "worst", "energy", "energy_other", "n", "network"]
