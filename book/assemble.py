@@ -151,7 +151,8 @@ def evidence(options, file):
 
 def study(options, folder, what):
     """The tables of a study or benchmark."""
-    options.read.append(f"results/{folder}/{what}.csv")
+    one = (options.results / folder / f"{what}.csv").is_file()
+    options.read.append(f"results/{folder}/{what}{'' if one else '-*'}.csv")
     return experiments.study(options.results / folder, what)
 
 

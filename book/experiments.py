@@ -15,12 +15,11 @@ TEXT = (*results.TEXT, *OWN)
 
 
 def study(folder, what):
-    """The tables of one study or benchmark: the part of its name before a dash is its kind, `forms-resnet18` being of the kind `forms`."""
+    """The tables of one study or benchmark, `forms-resnet18` being of the kind `forms`, or of all studies of a kind together."""
     kind, path = what.partition("-")[0], Path(folder) / f"{what}.csv"
-    if path.exists():
-        return KINDS[kind](read(path))
-    if what in SUMMARIES:
-        return SUMMARIES[what]([read(path) for path in sorted(Path(folder).glob(f"{what}-*.csv"))])
+    found = [path] if path.exists() else sorted(Path(folder).glob(f"{what}-*.csv"))
+    if found:
+        return KINDS[kind](pd.concat([read(path) for path in found], ignore_index=True))
     return f"*Not run yet: {', '.join(map(name, what.split('-')))}.*\n"
 
 
@@ -31,61 +30,74 @@ def read(path):
 
 
 def network_of(rows):
-    """The network that a study is about, and its weights."""
-    return f"{name(rows['backbone'].iloc[0])} (`{rows['weights'].iloc[0]}`)"
+    """The networks that a study is about, and their weights."""
+    return ", ".join(f"{name(backbone)} (`{weights}`)" for backbone, weights in keys(rows, ["backbone", "weights"]))
 
 
 def forms(rows):
     """Pairs of forms of one method that have names here; below them what the peers compute otherwise by the same name."""
-    where = f"{network_of(rows)}, ImageNet validation images; value [95 % interval]"
+    where = "ImageNet validation images; value [95 % interval]"
     rows = rows.assign(
-        form="`" + rows["form"] + "`", correlation=cells(rows, 3, value="correlation"), worst=texts(rows["worst"], 3),
+        network=rows["backbone"].map(name), form="`" + rows["form"] + "`",
+        correlation=cells(rows, 3, value="correlation"), worst=texts(rows["worst"], 3),
         energy=texts(rows["energy"]), energy_other=texts(rows["energy_other"]),
     )  # fmt: skip
     named, peers = rows[rows["otherwise"] == ""], rows[rows["otherwise"] != ""]
-    named = named.assign(other="`" + named["other"] + "`")[["form", "other", "correlation", "worst", "energy", "energy_other", "n"]]
+    columns = ["form", "other", "correlation", "worst", "energy", "energy_other", "n", "network"]
+    lines = named.assign(other="`" + named["other"] + "`")[columns]
     correlation, energy = peers["correlation"] + " (" + peers["worst"] + ")", peers["energy"] + " / " + peers["energy_other"]
-    peers = peers.assign(correlation=correlation, energy=energy)[["other", "form", "otherwise", "correlation", "energy", "n"]]
+    theirs = peers.assign(correlation=correlation, energy=energy)[["other", "form", "otherwise", "correlation", "energy", "n"]]
     parts = []
     if len(named):
-        head = ["form", "beside", "correlation of the maps", "worst", "energy in the box", "beside", "n"]
-        parts.append(list_table(head, named.to_numpy(), where))
+        head = ["form", "beside", "correlation of the maps", "worst", "energy in the box", "beside", "n", "network"]
+        parts.append(list_table(head, lines.to_numpy(), f"{network_of(named)}, {where}"))
     if len(peers):
         head = ["peer", "is our", "with", "correlation of the maps (worst)", "energy in the box, ours / theirs", "n"]
-        caption = f"What a peer computes otherwise; {where}"
-        parts.append(list_table(head, peers.to_numpy(), caption, kind="prose", widths="18 14 28 22 14 4"))
+        caption = f"What a peer computes otherwise; {network_of(peers)}, {where}"
+        parts.append(list_table(head, theirs.to_numpy(), caption, kind="prose", widths="18 14 28 22 14 4"))
     return "\n".join(parts)
 
 
 def budget(rows):
-    """Way x number of passes: correlation with the exact map; then what the greedy choice promises, and what it costs."""
+    """Way x number of passes: correlation with the exact map; then what the greedy choice promises, and what it costs; all networks."""
     where = f"{network_of(rows)}, {rows['n'].max()} images"
+    each = [_budget(own) for _, own in rows.groupby("backbone", sort=False)]
+    head = ["way", "passes", "correlation", "images at .99 or above", "promise off by"]
+    tables = (("Correlation with the exact map, mean (worst)", None), ("What the greedy choice promises", head),
+              ("Difference from the exact map, paired [95 % interval]", None))  # fmt: skip
+    return "\n".join(
+        grid(wide, head or ["way", *wide.columns], f"{caption}; {where}", str)
+        for (caption, head), wide in zip(tables, map(pd.concat, zip(*each, strict=True)), strict=True)
+    )
+
+
+def _budget(rows):
+    """The three tables of one network, each line beginning with its name."""
     passes = keys(rows[rows["way"].str.startswith("predicted") & (rows["m"] != "")], "m")
     found = rows[(rows["metric"] == "correlation") & (rows["way"] != "exact") & ~rows["way"].str.contains("until")]
     wide = pivot(found.assign(cell=texts(found["value"], 3) + " (" + texts(found["worst"], 3) + ")"), "way", "m", np.nan)
     wide = wide[passes].apply(lambda column: column.fillna(wide["0"])).fillna("–")  # equal weights need no pass of their own
-    first = grid(wide, ["channels passed", *passes], f"Correlation with the exact map, mean (worst); {where}")
 
     ways = keys(rows[rows["metric"] == "promised"], ["way", "m"])
     promised = rows.set_index(["way", "m"]).loc[ways]
     spent, correlation, reached, off = (promised.loc[promised["metric"] == metric, "value"] for metric in KEPT)
     kept = pd.DataFrame([texts(spent, 0), texts(correlation, 3), texts(100 * reached, 0, " %"), texts(off, 3)]).T
-    head = ["way", "passes", "correlation", "images at .99 or above", "promise off by"]
-    second = grid(kept, head, f"What the greedy choice promises; {where}", _way)
 
     measured = keys(rows[rows["difference"].notna()], ["metric", "setting"])
     exact = rows["way"] == "exact"
     rows = rows.assign(cell=np.where(exact, texts(rows["value"]), cells(rows, sign="+", value="difference")))
     cost = pivot(rows, ["way", "m"], ["metric", "setting"])[measured].loc[[*ways, ("equal weights", "0"), *keys(rows[exact], ["way", "m"])]]
-    head = ["way", *map(measure, measured)]
-    third = grid(cost, head, f"Difference from the exact map, paired [95 % interval]; {where}", _way)
-    return "\n".join([first, second, third])
+    cost.columns = [*map(measure, measured)]
+    network = name(rows["backbone"].iloc[0])
+    return [own.set_axis([f"{network}: {_way(key)}" for key in own.index]) for own in (wide, kept, cost)]
 
 
 KEPT = ("passes", "correlation", "reaches", "promise_off")
 
 
 def _way(key):
+    if isinstance(key, str):
+        return key
     way, m = key
     return {"exact": "exact, its value", "equal weights": way}.get(way, f"{way}, {m}" if m else way)
 
@@ -98,32 +110,29 @@ COMPARED = {
 }
 
 
-def readings(studies):
+def readings(rows):
     """Every data set and network of the Increment-CAM study in one line a metric: the differences that its claims rest on."""
-    if not studies:
-        return "*Not run yet.*\n"
     lines = []
-    for rows in studies:
-        where = f"{name(rows['dataset'].iloc[0])}, {name(rows['backbone'].iloc[0])}"
-        found = rows[rows["role"] == "difference"]
-        found = found.assign(cell=cells(found, sign="+")).set_index(["metric", "setting", "method", "than"])
+    for (dataset, backbone), own in rows[rows["role"] == "difference"].groupby(["dataset", "backbone"], sort=False):
+        where = f"{name(dataset)}, {name(backbone)}"
+        found = own.assign(cell=cells(own, sign="+")).set_index(["metric", "setting", "method", "than"])
         for measured in (("pixel_precision", ""), ("maximum_in_box", ""), ("false_activation", "20%")):
-            own = found.reindex([(*measured, *pair) for pair in COMPARED.values()])
-            lines.append([where, measure(measured), cell(own["n"].bfill().iloc[0], digits=0), *own["cell"].fillna("–")])
+            wanted = found.reindex([(*measured, *pair) for pair in COMPARED.values()])
+            lines.append([where, measure(measured), cell(wanted["n"].bfill().iloc[0], digits=0), *wanted["cell"].fillna("–")])
     head = ["data, network", "measure", "n", *COMPARED]
     return list_table(head, lines, "Paired differences on images that chose nothing [95 % interval]")
 
 
 def by_share(rows):
-    """A table a network: Average Drop and Increase in Confidence at each share of the map that is shown, and the mean of the map."""
-    tables = []
-    for _, own in rows.assign(cell=cells(rows)).groupby("backbone", sort=False):
-        shares = own.loc[own["metric"] == "average_drop", "setting"].unique()
-        columns = [(metric, share) for metric in ("average_drop", "increase_in_confidence") for share in shares] + [("map_mean", "100%")]
-        wide = controls_below(pivot(own, "method", ["metric", "setting"])).reindex(columns=columns, fill_value="–")
-        caption = f"{network_of(own)}, {own['n'].iloc[0]:.0f} ImageNet validation images; value [95 % interval]"
-        tables.append(grid(wide, ["method", *map(measure, columns)], caption))
-    return "\n".join(tables)
+    """Average Drop and Increase in Confidence at each share of the map that is shown, and the mean of the map, network by network."""
+    shares = rows.loc[rows["metric"] == "average_drop", "setting"].unique()
+    columns = [(metric, share) for metric in ("average_drop", "increase_in_confidence") for share in shares] + [("map_mean", "100%")]
+    each = [
+        controls_below(pivot(own, "method", ["metric", "setting"])).reindex(columns=columns, fill_value="–").assign(network=name(backbone))
+        for backbone, own in rows.assign(cell=cells(rows)).groupby("backbone", sort=False)
+    ]
+    caption = f"{network_of(rows)}, {rows['n'].iloc[0]:.0f} ImageNet validation images; value [95 % interval]"
+    return grid(pd.concat(each), ["method", *map(measure, columns), "network"], caption)
 
 
 def calibration(rows):
@@ -150,7 +159,7 @@ def coverage(rows):
     return grid(wide, ["case", *(f"n = {n}" for n in wide.columns)], caption)
 
 
-SUMMARIES = {"increment_cam": readings}  # of all results of one kind
 KINDS = {
-    "published_gap": by_share, "forms": forms, "score_cam_budget": budget, "calibration": calibration, "coverage": coverage, **races.KINDS,
+    "published_gap": by_share, "increment_cam": readings, "forms": forms, "score_cam_budget": budget, "calibration": calibration,
+    "coverage": coverage, **races.KINDS,
 }  # fmt: skip

@@ -14,19 +14,23 @@ def named(contender):
 
 
 def race(rows):
-    """Contenders of a benchmark, each beside the first of its group; below a race what no implementation can win."""
-    parts = []
-    for group, own in rows.groupby("group", sort=False):
+    """Contenders of a benchmark, each beside the first of its race; below them what no implementation can win, and how far maps agree."""
+    lines, floors = [], []
+    agree = rows["correlation"].notna() if "correlation" in rows else rows["group"] == ""
+    for group, own in rows[~agree].groupby("group", sort=False):
         base, contenders = own.iloc[0], own["contender"].map(named)
-        if base.get("correlation", 0) > 0:
-            parts.append(list_table(["maps", "least correlation"], zip(own["contender"], texts(own["correlation"], 5), strict=True), group))
-            continue
         seconds, ratio, cpu = own["seconds"], own["seconds"] / base["seconds"], own["cpu_seconds"] / base["cpu_seconds"]
         columns = [contenders, texts(seconds, 2, " s"), texts(ratio, 2), texts(cpu, 2), texts(own["extra_mb"], 0, " MB")]
-        head = ["contender", "least time", "ratio", "CPU time, ratio", "extra memory"]
-        parts.append(list_table(head, zip(*columns, strict=True), f"{group}; {base['rounds']:.0f} rounds in turn"))
-        parts += _floor(own)
-    return "\n".join([*parts, f"Measured on {rows['machine'].iloc[0]}; {rows['packages'].iloc[0]}.\n"])
+        races = [f"**{group}**, {base['rounds']:.0f} rounds in turn", *[""] * (len(own) - 1)]
+        lines += zip(races, *columns, strict=True)
+        floors += _floor(own)
+    head = ["race", "contender", "least time", "ratio", "CPU time, ratio", "extra memory"]
+    parts = [list_table(head, lines), *floors, f"Measured on {rows['machine'].iloc[0]}; {rows['packages'].iloc[0]}.\n"]
+    if agree.any():
+        same = rows[agree]
+        found = zip(same["contender"], texts(same["correlation"], 5), strict=True)
+        parts.append(list_table(["maps", "least correlation"], found, same["group"].iloc[0]))
+    return "\n".join(parts)
 
 
 def _floor(rows):
@@ -51,11 +55,10 @@ def _floor(rows):
 def counted(rows):
     """A race, and below it what was counted once: passes, megabytes."""
     counts = rows["count"].notna()
-    parts = [race(rows[~counts])]
-    for group, own in rows[counts].groupby("group", sort=False):
-        lines = zip(own["contender"], own["count"].map("{:,.0f}".format), strict=True)
-        parts.append(list_table(["counted", "number"], lines, group))
-    return "\n".join(parts)
+    found = rows[counts]
+    groups = found["group"].where(~found["group"].duplicated(), "").map(lambda group: group and f"**{group}**")
+    lines = zip(groups, found["contender"], found["count"].map("{:,.0f}".format), strict=True)
+    return "\n".join([race(rows[~counts]), list_table(["counted", "of", "number"], lines)])
 
 
 def training(rows):
@@ -63,7 +66,7 @@ def training(rows):
     promised, single, adds = rows["asked"] != "", rows["group"].str.startswith("one explanation"), rows["multiply_adds"].notna()
     asked = rows[promised]
     lines = zip(asked["contender"], asked["asked"], texts(asked["found"], 2), strict=True)
-    parts = [list_table(["ratio", "asked", "found"], lines, "What was promised")]
+    parts = ["\n".join(f"- {what}: asked {wanted}, found {got}" for what, wanted, got in lines), ""]
 
     own = rows[single].assign(base=rows[single].groupby("group")["seconds"].transform("first"))
     own[["model", "batch"]] = own["group"].str.extract(r"one explanation, (.*), batch (\d+)")

@@ -22,10 +22,12 @@ def published(entries, paper):
         if entry["paper"] != paper:
             continue
         parts.append(f"**{entry['title']}** ({entry['mark']}). {entry['note'].strip()}\n")
-        for backbone, methods in entry["backbones"].items():
-            head = ["method", *map(measure, entry["columns"])]
-            rows = [[name(m), *("–" if v is None else f"{v:g}" for v in values)] for m, values in methods.items()]
-            parts.append(list_table(head, rows, f"{name(backbone)}; {entry['mark']}"))
+        rows = [
+            [name(m), *("–" if v is None else f"{v:g}" for v in values), name(backbone)]
+            for backbone, methods in entry["backbones"].items()
+            for m, values in methods.items()
+        ]
+        parts.append(list_table(["method", *map(measure, entry["columns"]), "network"], rows, entry["mark"]))
     return "\n".join(parts)
 
 

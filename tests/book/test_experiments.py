@@ -20,8 +20,13 @@ def test_what_a_peer_does_otherwise_stands_below_the_forms_of_our_own(tmp_path):
     text = write_study(tmp_path, "forms-resnet18", rows)
     assert text.index("* - `hires_cam`\n  - `hires_cam[x]`\n  - 0.980") < text.index("What a peer computes otherwise; ResNet-18")
     assert "* - grad-cam: HiResCAM\n  - `hires_cam`\n  - a ReLU\n  - 0.980 [0.970" in text
-    assert "  - 0.900\n  - 61.0\n  - 68.2\n  - 40" in text
+    assert "  - 0.900\n  - 61.0\n  - 68.2\n  - 40\n  - ResNet-18" in text
     assert " (0.900)\n  - 61.0 / 68.2\n  - 40" in text
+    write_study(tmp_path, "forms-resnet50", [rows[0] | {"backbone": "resnet50"}])
+    both = experiments.study(tmp_path, "forms")
+    assert "ResNet-18 (`w`), ResNet-50 (`w`), ImageNet" in both
+    assert both.count("list-table") == 2
+    assert both.index("  - ResNet-18\n") < both.index("  - ResNet-50\n")
     write_study(tmp_path, "forms-resnet18", rows[:1])
     assert "peer" not in experiments.study(tmp_path, "forms-resnet18")
 
@@ -90,14 +95,14 @@ def test_shares_of_the_map_stand_side_by_side_a_table_a_network(tmp_path):
         for s in ("100%", "50%")
     ]
     text = write_study(tmp_path, "published_gap", [*rows, row("resnet50", "random_map", "map_mean", "100%", 51)])
-    assert text.count("list-table") == 2
-    assert "ResNet-50 (`w`), 50 ImageNet validation images" in text
+    assert text.count("list-table") == 1
+    assert "ResNet-18 (`w`), ResNet-50 (`w`), 50 ImageNet validation images" in text
     assert text.index("* - Grad-CAM without ReLU\n  - 20.0\n  - 20.0") < text.index("* - control: random map\n  - 40.0\n  - 40.0")
-    assert text.rstrip().endswith("  - 40.0\n  - 40.0\n  - –\n  - –\n  - 51.0\n:::")
+    assert text.rstrip().endswith("  - 40.0\n  - 40.0\n  - –\n  - –\n  - 51.0\n  - ResNet-50\n:::")
 
 
 def test_all_networks_of_the_study_stand_in_one_table(tmp_path):
-    assert experiments.study(tmp_path, "increment_cam") == "*Not run yet.*\n"
+    assert experiments.study(tmp_path, "increment_cam") == "*Not run yet: Increment-CAM.*\n"
     facts = {"role": "difference", "method": "increment_cam", "than": "grad_cam", "metric": "pixel_precision", "setting": "", "n": 50}
     for backbone, value in (("resnet18", -2), ("mobilenet_v2", 3)):
         rows = pd.DataFrame([facts | {"dataset": "imagenet", "backbone": backbone, "value": value}])
