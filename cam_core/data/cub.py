@@ -1,12 +1,13 @@
 """CUB-200-2011 in its official layout: boxes, parts, class attributes, and segmentations where they were unpacked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cam_core.data.example import Annotation, DataError, Dataset, View, folder, table
+from cam_core.data.example import ENDINGS, Annotation, DataError, Dataset, View, finite, folder, table, whole
 
 
 class CUB200(Dataset):
@@ -22,17 +23,21 @@ class CUB200(Dataset):
         super().__init__(home, split, view, size, limit)
         if split not in ("train", "test"):
             raise ValueError(f"unknown split {split!r}: CUB-200-2011 has train and test")
-        class_of = {row[0]: int(row[1]) for row in table(home / "image_class_labels.txt", 2)}
-        in_train = {row[0]: row[1] == "1" for row in table(home / "train_test_split.txt", 2)}
-        boxes = {row[0]: torch.tensor([float(value) for value in row[1:5]]) for row in table(home / "bounding_boxes.txt", 5)}
-        paths = {row[0]: row[1] for row in table(home / "images.txt", 2)}
+        class_of = {key: label for key, (label, *_) in _keyed(home / "image_class_labels.txt", 2, str, whole).items()}
+        in_train = {key: flag == "1" for key, (flag, *_) in _keyed(home / "train_test_split.txt", 2).items()}
+        boxes = {key: torch.tensor(values[:4]) for key, values in _keyed(home / "bounding_boxes.txt", 5, str, finite).items()}
+        paths = {key: path for key, (path, *_) in _keyed(home / "images.txt", 2).items()}
         for name, known in (("image_class_labels", class_of), ("train_test_split", in_train), ("bounding_boxes", boxes)):
             if strangers := known.keys() ^ paths.keys():
                 raise DataError(
                     f"{home / name}.txt and images.txt do not list the same images: {len(strangers)} differ, as {min(strangers)}"
                 )
+        if strange := [path for path in paths.values() if Path(path).suffix.lower() not in ENDINGS]:
+            raise DataError(f"{home / 'images.txt'}: {strange[0]!r} is no image by its name; fetch the file again")
         self.class_ids = sorted(set(class_of.values()))
-        names = {int(row[0]): row[1] for row in table(home / "classes.txt", 2)}
+        names = {key: name for key, (name, *_) in _keyed(home / "classes.txt", 2, whole, str).items()}
+        if strangers := set(self.class_ids) - names.keys():
+            raise DataError(f"{home / 'classes.txt'}: does not list class {min(strangers)}, which images have; fetch the file again")
         self.classes = [names[class_id].split(".", 1)[-1].replace("_", " ") for class_id in self.class_ids]
         self.part_names, parts = self._parts()
         self.attribute_names, self.class_attributes = self._attributes()
@@ -51,8 +56,10 @@ class CUB200(Dataset):
     def _parts(self) -> tuple[list[str], dict[str, Tensor]]:
         names = [" ".join(row[1:]) for row in table(self.root / "parts/parts.txt", 2)]
         found: dict[str, Tensor] = {}
-        for image_id, part, *values in table(self.root / "parts/part_locs.txt", 5):
-            found.setdefault(image_id, torch.zeros(len(names), 3))[int(part) - 1] = torch.tensor([float(value) for value in values])
+        for image_id, part, *values in table(self.root / "parts/part_locs.txt", 5, str, whole, finite):
+            if not 1 <= part <= len(names):
+                raise DataError(f"{self.root / 'parts/part_locs.txt'}: image {image_id} has a part {part}, but parts.txt lists {len(names)}")
+            found.setdefault(image_id, torch.zeros(len(names), 3))[part - 1] = torch.tensor(values[:3])
         return names, found
 
     def _attributes(self) -> tuple[list[str], Tensor]:
@@ -62,13 +69,22 @@ class CUB200(Dataset):
         named = next((path for path in places if path.is_file()), None)
         if not levels.is_file() or named is None:
             return [], torch.zeros(len(self.class_ids), 0)
-        rows = torch.tensor([[float(value) for value in row] for row in table(levels, 1)])
-        if max(self.class_ids) > len(rows):
+        names, rows = [row[1] for row in table(named, 2)], table(levels, 1, finite)
+        if min(self.class_ids) < 1 or max(self.class_ids) > len(rows):
             raise DataError(f"{levels}: has {len(rows)} rows, but images of class {max(self.class_ids)} are listed")
-        names = [row[1] for row in table(named, 2)]
-        if len(names) != rows.shape[1]:
-            raise DataError(f"{levels}: has {rows.shape[1]} columns, but {named} names {len(names)} attributes")
-        return names, rows[[class_id - 1 for class_id in self.class_ids]]
+        if other := next((len(row) for row in rows if len(row) != len(names)), 0):
+            raise DataError(f"{levels}: has {other} columns, but {named} names {len(names)} attributes")
+        return names, torch.tensor(rows)[[class_id - 1 for class_id in self.class_ids]]
+
+
+def _keyed(path: Path, columns: int, *kinds: Callable[[str], Any]) -> dict[Any, list[Any]]:
+    """The rows of a `table` by their first word, which stands once."""
+    found: dict[Any, list[Any]] = {}
+    for key, *values in table(path, columns, *kinds):
+        if key in found:
+            raise DataError(f"{path}: lists {key} more than once; fetch the file again")
+        found[key] = values
+    return found
 
 
 def families(classes: Sequence[str]) -> Tensor:

@@ -2,10 +2,11 @@
 
 import copy
 import hashlib
+import math
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import compress
+from itertools import chain, compress, repeat
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +186,19 @@ def read_image(path: Path, *, upright: bool = False, behind: str | None = "white
         raise DataError(f"{path}: no such file") from None
     except DataError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be decoded ({error}); fetch the file again") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path}: is too large for Pillow ({error}); scale it down") from error
+    except Exception as error:  # of a damaged file, decoders raise whatever they meet
+        raise DataError(f"{path}: cannot be decoded ({error or type(error).__name__}); fetch the file again") from error
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image, from the head of its file."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except Exception as error:
+        raise DataError(f"{path}: cannot be read ({error}); fetch the file again") from error
 
 
 def _eight_bits(path: Path, image: Image.Image, bits: int, signed: bool) -> Image.Image:
@@ -284,16 +296,48 @@ def folder(root: Path | str, name: str, *holds: str) -> Path:
     )
 
 
-def table(path: Path, columns: int) -> list[list[str]]:
-    """Rows of a text file of words; `DataError` names the line that has fewer than ``columns``."""
+def table(path: Path, columns: int, *kinds: Callable[[str], Any]) -> list[list[Any]]:
+    """Rows of a text file of words. ``kinds`` convert the words of each line, `whole` or `finite`; further words take the last kind.
+
+    `DataError` names the line that has fewer than ``columns`` words, or a word that is not of its kind.
+    """
+    rows = []
+    for number, words in enumerate(map(str.split, lines(path)), start=1):
+        if not words:
+            continue
+        if len(words) < columns:
+            raise DataError(f"{path}: line {number} has {len(words)} words, expected at least {columns}; fix it, or fetch the file again")
+        try:
+            rows.append([kind(word) for kind, word in zip(chain(kinds, repeat(kinds[-1])), words, strict=False)] if kinds else words)
+        except ValueError as error:
+            raise DataError(f"{path}: line {number}: {error}; fix it, or fetch the file again") from None
+    return rows
+
+
+def lines(path: Path) -> list[str]:
+    """The lines of a text file in UTF-8, with or without a byte-order mark; `DataError` if it is no such file."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is no text in UTF-8 ({error}); save it again in that encoding") from error
-    rows = [line.split() for line in lines if line.strip()]
-    for row in rows:
-        if len(row) < columns:
-            raise DataError(f"{path}: line {' '.join(row)!r} has {len(row)} words, expected at least {columns}")
-    return rows
+
+
+def whole(word: str) -> int:
+    """A whole number, or ValueError."""
+    value = finite(word)
+    if value != round(value):
+        raise ValueError(f"found {word!r} where a whole number is expected")
+    return round(value)
+
+
+def finite(word: str) -> float:
+    """A number of at most nine digits before the point, or ValueError: no coordinate and no label is larger, and tensors would overflow."""
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if not abs(value) < 1e9:
+        raise ValueError(f"found {word!r} where a number is expected")
+    return value

@@ -1,13 +1,14 @@
 """ImageNet (ILSVRC2012) in the layout of the official archives and the Kaggle competition that has the boxes as one csv."""
 
 import csv
+from collections import Counter
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torchvision.models import ResNet50_Weights
 
-from cam_core.data.example import Annotation, DataError, Dataset, View, folder, table
+from cam_core.data.example import Annotation, DataError, Dataset, View, folder, lines, table, whole
 from cam_core.data.folder import subfolders
 
 KAGGLE = "ILSVRC/Data/CLS-LOC"
@@ -50,8 +51,10 @@ class ImageNet(Dataset):
         """The wnid and the name of every class."""
         mapping = self.root / "LOC_synset_mapping.txt"
         if mapping.is_file():
-            lines = [line for line in mapping.read_text(encoding="utf-8").splitlines() if line.strip()]
-            return [line.split()[0] for line in lines], [line.split(maxsplit=1)[-1].split(",")[0] for line in lines]
+            rows = table(mapping, 1)
+            if twice := [wnid for wnid, count in Counter(row[0] for row in rows).items() if count > 1]:
+                raise DataError(f"{mapping}: lists {twice[0]} more than once; take Kaggle's file")
+            return [row[0] for row in rows], [" ".join(row[1:] or row).split(",")[0] for row in rows]
         if len(folders) != 1000:
             found = f"{len(folders)} class folders do not tell which of the 1000 classes they are"
             raise DataError(f"{images}: {found}: put LOC_synset_mapping.txt into {self.root}")
@@ -63,10 +66,10 @@ class ImageNet(Dataset):
             raise DataError(f"{images / strange[0]}: LOC_synset_mapping.txt has no such class ({len(strange)} such); fix the folders")
         names = self.root / f"{self.split}.txt"
         if names.is_file():
-            rows = table(names, 2)
-            whole = any("/" in row[0] for row in rows)
-            inside = {} if whole else {path.name: path for wnid in folders for path in self._images(images / wnid)}
-            return [(inside.get(name, images / name), _integer(label, names)) for name, label, *_ in rows]
+            rows = table(names, 2, str, whole, str)
+            with_folders = any("/" in row[0] for row in rows)
+            inside = {} if with_folders else {path.name: path for wnid in folders for path in self._images(images / wnid)}
+            return [(inside.get(name, images / name), label) for name, label, *_ in rows]
         if folders or self.split == "train":
             present = set(folders)
             return [(path, k) for k, wnid in enumerate(self.wnids) if wnid in present for path in self._images(images / wnid)]
@@ -78,19 +81,24 @@ class ImageNet(Dataset):
         if not path.is_file():
             return {}
         labels = {wnid: label for label, wnid in enumerate(self.wnids)}
-        found = {}
-        with path.open(newline="", encoding="utf-8") as lines:
-            for row in csv.DictReader(lines):
-                words = row["PredictionString"].split()
-                if not words or len(words) % 5 or words[0] not in labels:
-                    raise DataError(f"{path}: {row['ImageId']} has {row['PredictionString']!r}, expected 'wnid x0 y0 x1 y1 ...'")
-                numbers = [[_integer(word, path) for word in words[k + 1 : k + 5]] for k in range(0, len(words), 5)]
-                found[row["ImageId"]] = labels[words[0]], torch.tensor(numbers)
-        return found
+        known = solution(path)
+        if strange := next((one for one, (wnid, _) in known.items() if wnid not in labels), None):
+            raise DataError(f"{path}: {strange} is a {known[strange][0]}, which LOC_synset_mapping.txt does not have; fetch the file again")
+        return {one: (labels[wnid], torch.tensor(boxes)) for one, (wnid, boxes) in known.items()}
 
 
-def _integer(word: str, path: Path) -> int:
+def solution(path: Path) -> dict[str, tuple[str, list[list[int]]]]:
+    """Image name -> wnid and inclusive boxes of a ``LOC_*_solution.csv``; `DataError` names the line that is not like that."""
+    found: dict[str, tuple[str, list[list[int]]]] = {}
+    reader = csv.DictReader(lines(path))
     try:
-        return int(word)
-    except ValueError:
-        raise DataError(f"{path}: found {word!r} where a whole number is expected") from None
+        for row in reader:
+            image_id, words = row.get("ImageId"), (row.get("PredictionString") or "").split()
+            if not image_id or not words or len(words) % 5:
+                raise ValueError(f"{image_id} has {' '.join(words[:6])!r}, expected 'wnid x0 y0 x1 y1 ...' in a column PredictionString")
+            if image_id in found:
+                raise ValueError(f"{image_id} has a second row")
+            found[image_id] = words[0], [[whole(word) for word in words[k + 1 : k + 5]] for k in range(0, len(words), 5)]
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{path}: line {reader.line_num}: {error}; fix it, or fetch the file again") from error
+    return found

@@ -4,9 +4,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import torch
-from PIL import Image
 
-from cam_core.data.example import Annotation, DataError, Dataset, View, folder, table, visible
+from cam_core.data.example import Annotation, DataError, Dataset, View, finite, folder, image_size, table, visible
 
 OFFICIAL = {
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse", "motorbike",
@@ -62,7 +61,7 @@ class VOC2007(Dataset):
             self._hard = {row[0]: frozenset(c for c, flag in enumerate(row[1:]) if flag == "1") for row in rows}
         if self.ids[index] in self._hard:
             return self._hard[self.ids[index]]
-        item, (width, height) = self.annotations[index], Image.open(self.annotations[index].path).size
+        item, (width, height) = self.annotations[index], image_size(self.annotations[index].path)
         assert item.boxes is not None
         assert item.box_labels is not None
         sides = item.boxes[:, 2:] - item.boxes[:, :2]
@@ -74,8 +73,8 @@ class VOC2007(Dataset):
         path = self.root / "Annotations" / f"{image_id}.xml"
         try:
             objects = ElementTree.parse(path).getroot().findall("object")
-            corners = [[round(float(o.findtext(f"bndbox/{k}", ""))) for k in ("xmin", "ymin", "xmax", "ymax")] for o in objects]
-        except (OSError, ElementTree.ParseError, ValueError) as error:
+            corners = [[round(finite(o.findtext(f"bndbox/{k}", ""))) for k in ("xmin", "ymin", "xmax", "ymax")] for o in objects]
+        except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: an encoding that Python does not know
             raise DataError(f"{path}: cannot be read ({error}); fetch the file again") from error
         names = [o.findtext("name", "") for o in objects]
         for number, (name, (x0, y0, x1, y1)) in enumerate(zip(names, corners, strict=True)):

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import pandas as pd
 import pyarrow.parquet as pq
 from PIL import Image
 from torchvision.models import ResNet50_Weights
 from tqdm import tqdm
 
 from cam_core.data import DataError
-from cam_core.data.example import ENDINGS, images_in, read_image, table
+from cam_core.data.example import ENDINGS, images_in, read_image, table, whole
 from cam_core.data.folder import subfolders
+from cam_core.data.imagenet import solution
 from cam_core.files import write_json
 from data_scripts import subsets
 from data_scripts.get.sets import MANIFEST, WORK
@@ -120,7 +120,7 @@ class Labels:
         self.wnids: list[str] = []
         if mapping:
             self.wnids = [row[0] for row in table(mapping, 2)]
-            self.names = [line.split(maxsplit=1)[1] for line in mapping.read_text(encoding="utf-8").splitlines() if line.strip()]
+            self.names = [" ".join(row[1:]) for row in table(mapping, 2)]
             if self.wnids != sorted(self.wnids):
                 raise DataError(f"{mapping}: its classes are not in alphabetical order, and labels count in it; take Kaggle's file")
         elif devkit:
@@ -133,11 +133,14 @@ class Labels:
             raise DataError(f"{home}: nothing names its classes; put Kaggle's LOC_synset_mapping.txt or {DEVKIT}.tar.gz beside the images")
         if split == "val" and devkit:
             number, _ = _meta(devkit)
-            truth = table(devkit / "data/ILSVRC2012_validation_ground_truth.txt", 1)
-            self.listed = {f"ILSVRC2012_val_{place:08}": number[int(row[0])] for place, row in enumerate(truth, start=1)}
+            truth = devkit / "data/ILSVRC2012_validation_ground_truth.txt"
+            numbers = [row[0] for row in table(truth, 1, whole)]
+            if strange := set(numbers) - number.keys():
+                raise DataError(f"{truth}: has class {min(strange)}, which meta.mat does not have; fetch the devkit again")
+            self.listed = {f"ILSVRC2012_val_{place:08}": number[one] for place, one in enumerate(numbers, start=1)}
         names = _first(self.home, f"{split}.txt")
         if names:
-            plain = {Path(row[0]).stem: int(row[1]) for row in table(names, 2)}
+            plain = {Path(row[0]).stem: row[1] for row in table(names, 2, str, whole, str)}
             order = order_of(plain) if len(self.wnids) == 1000 else "alphabetical"
             if order == "devkit" and not self.listed:
                 raise DataError(
@@ -150,9 +153,8 @@ class Labels:
             if order != "devkit":
                 self._enter({one: self._wnid(label - (order == "from one"), names) for one, label in plain.items()}, names)
         if self.solution:
-            frame = pd.read_csv(self.solution)
-            self.rows = dict(zip(frame["ImageId"], frame["PredictionString"].str.split(), strict=True))
-            self._enter({one: words[0] for one, words in self.rows.items()}, self.solution)
+            self.rows = solution(self.solution)
+            self._enter({one: wnid for one, (wnid, _) in self.rows.items()}, self.solution)
 
     def of(self, image_id: str, said: str | int | None) -> str:
         """The wnid of an image, from its layout (``said``) and the lists, which must agree."""
@@ -176,11 +178,11 @@ class Labels:
             return []
         rows = []
         for one, scale in sorted(scales.items()):
-            words = list(self.rows.get(one, ()))
-            for place in range(1, len(words), 5):
-                x0, y0, x1, y1 = (int(word) for word in words[place : place + 4])
+            wnid, boxes = self.rows.get(one, ("", []))
+            words = []
+            for x0, y0, x1, y1 in boxes:
                 outwards = (np.floor(x0 * scale), np.floor(y0 * scale), np.ceil((x1 + 1) * scale) - 1, np.ceil((y1 + 1) * scale) - 1)
-                words[place : place + 4] = [str(int(value)) for value in outwards]
+                words += [wnid, *(str(int(value)) for value in outwards)]
             rows += [f"{one},{' '.join(words)} \n"] if words else []
         return rows
 

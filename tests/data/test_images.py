@@ -1,6 +1,7 @@
 """Files of every kind of pixel come out as the RGB image that a viewer shows."""
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -99,3 +100,38 @@ def test_a_photograph_is_turned_only_where_asked(tmp_path, ending):
 def test_a_file_that_is_not_there_is_said(tmp_path):
     with pytest.raises(DataError, match=r"a\.jpg: no such file"):
         read_image(tmp_path / "a.jpg")
+
+
+def test_grey_palette_and_the_smallest_image(tmp_path):
+    for ending in ("png", "jpg", "webp", "bmp", "tif"):
+        assert read_image(saved(tmp_path / f"grey.{ending}", Image.new("L", (3, 2), 90))).getpixel((2, 1)) == (90, 90, 90)
+        assert read_image(saved(tmp_path / f"one.{ending.upper()}", Image.new("RGB", (1, 1), (90, 90, 90)))).size == (1, 1)
+    palette = Image.new("P", (2, 1), 1)
+    palette.putpalette([10, 20, 30, 200, 100, 50])
+    for ending in ("png", "bmp", "tif"):
+        assert read_image(saved(tmp_path / f"palette.{ending}", palette)).getpixel((0, 0)) == (200, 100, 50)
+
+
+def test_four_colours_of_print_in_a_jpeg_as_imagenet_has_them(tmp_path):
+    red = read_image(saved(tmp_path / "a.jpg", Image.new("CMYK", (8, 8), (0, 255, 255, 0)), quality=100)).getpixel((4, 4))
+    assert red == pytest.approx((255, 0, 0), abs=3)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "bmp", "tif"])
+def test_an_empty_or_a_truncated_file_is_named(tmp_path, ending):
+    whole = saved(tmp_path / f"whole.{ending}", Image.linear_gradient("L").convert("RGB")).read_bytes()
+    for name, content in (("empty", b""), ("cut", whole[: len(whole) * 2 // 3])):
+        path = tmp_path / f"{name}.{ending}"
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=rf"{name}\.{ending}: cannot be decoded \(.+\); fetch the file again"):
+            read_image(path)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_hundred_megapixels_are_read_and_two_hundred_refused(tmp_path):
+    image = read_image(saved(tmp_path / "a.tif", Image.new("1", (10_000, 10_000), 1), compression="group4"))
+    assert (image.size, image.getpixel((9_999, 9_999))) == ((10_000, 10_000), (255, 255, 255))
+    head = b"IHDR" + struct.pack(">II5B", 20_000, 10_000, 1, 0, 0, 0, 0)
+    (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\r" + head + struct.pack(">I", zlib.crc32(head)) + b"\0\0\0\0IDAT")
+    with pytest.raises(DataError, match=r"b\.png: is too large for Pillow \(.*200000000 pixels.*\); scale it down"):
+        read_image(tmp_path / "b.png")

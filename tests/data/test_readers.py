@@ -365,3 +365,92 @@ def test_digest_is_stable_and_notices_an_annotation(drawn, tmp_path):
     assert VOC2007(tmp_path, "test").digest() == first
     xml.write_text(xml.read_text().replace("<difficult>0", "<difficult>1", 1))
     assert VOC2007(tmp_path, "test").digest() != first
+
+
+@pytest.fixture(scope="module")
+def copy(drawn, tmp_path_factory):
+    root = tmp_path_factory.mktemp("copy")
+    shutil.copytree(drawn, root, dirs_exist_ok=True)
+    return root
+
+
+def last_line(**words):
+    """A change of an annotation file: the words at these places of its last line, counted from the end."""
+    return lambda text: "\n".join([*text.splitlines()[:-1], " ".join([*text.split("\n")[-2].split()[: words["at"]], words["by"]])])
+
+
+VOC_NOTES, CUB_HOME = "VOCdevkit/VOC2007/Annotations/050001.xml", "CUB_200_2011"
+
+
+@pytest.mark.parametrize(
+    ("reader", "name", "change", "words"),
+    [
+        (VOC2007, VOC_NOTES, lambda t: t.replace("<xmin>", "<xmin>999", 1), r"050001\.xml: box 0 .* has xmin 999"),
+        (VOC2007, VOC_NOTES, lambda t: t.replace("<ymax>", "<ymax>inf", 1), r"050001\.xml: cannot be read \(found 'inf\d+' where a number"),
+        (VOC2007, VOC_NOTES, lambda t: t.replace("<ymax>", "<ymax>9", 1), r"050001\.jpg: box 0 .* lies outside the image"),
+        (VOC2007, VOC_NOTES, lambda t: '<?xml version="1.0" encoding="none"?>' + t, r"050001\.xml: cannot be read \(unknown encoding"),
+        (CUB200, f"{CUB_HOME}/images.txt", lambda t: t + t.splitlines()[0], r"images\.txt: lists 1 more than once"),
+        (CUB200, f"{CUB_HOME}/images.txt", lambda t: t.replace(".jpg", "", 1), r"images\.txt: '.*' is no image by its name"),
+        (CUB200, f"{CUB_HOME}/image_class_labels.txt", last_line(at=1, by="x"), r"labels\.txt: line 60: found 'x' where a number"),
+        (CUB200, f"{CUB_HOME}/image_class_labels.txt", last_line(at=1, by="77"), r"classes\.txt: does not list class 77"),
+        (CUB200, f"{CUB_HOME}/bounding_boxes.txt", last_line(at=3, by="0 9"), r"\.jpg: box 0 .* is empty; fix its annotation"),
+        (CUB200, f"{CUB_HOME}/bounding_boxes.txt", last_line(at=3, by="-5 9"), r"\.jpg: box 0 .* is empty; fix its annotation"),
+        (CUB200, f"{CUB_HOME}/bounding_boxes.txt", last_line(at=1, by="1 2 nan 4"), r"line 60: found 'nan' where a number"),
+        (CUB200, f"{CUB_HOME}/parts/part_locs.txt", last_line(at=1, by="16 1 1 1"), r"has a part 16, but parts\.txt lists 15"),
+        (ImageNet, "ILSVRC2012/val.txt", last_line(at=1, by="1.5"), r"val\.txt: line \d+: found '1\.5' where a whole number"),
+        (ImageNet, "ILSVRC2012/LOC_val_solution.csv", lambda t: t.replace(" ", " x", 1), r"solution\.csv: line 2: found 'x\d+' where a"),
+        (ImageNet, "ILSVRC2012/LOC_val_solution.csv", lambda t: t + t.splitlines()[1], r"line \d+: ILSVRC2012_val_00000001 has a second row"),
+        (ImageNet, "ILSVRC2012/LOC_val_solution.csv", lambda t: t.replace("ImageId", "Image"), r"expected 'wnid x0 y0 x1 y1 \.\.\.' in a column"),
+        (ImageNet, "ILSVRC2012/LOC_synset_mapping.txt", lambda t: t + t.splitlines()[0], r"mapping\.txt: lists n\d+ more than once"),
+    ],
+)  # fmt: skip
+def test_each_wrong_annotation_is_one_sentence(copy, reader, name, change, words):
+    path = copy / name
+    good = path.read_text()
+    path.write_text(change(good))
+    try:
+        with pytest.raises(DataError, match=words) as caught:
+            for example in map((data := reader(copy, view="original")).__getitem__, range(len(data))):
+                assert example.boxes is not None
+    finally:
+        path.write_text(good)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("encoding", "fine"), [("utf-8-sig", True), ("utf-16", False), ("latin-1", False)])
+@pytest.mark.parametrize(("reader", "name"), [(CUB200, f"{CUB_HOME}/classes.txt"), (ImageNet, "ILSVRC2012/LOC_synset_mapping.txt")])
+def test_text_in_another_encoding(copy, reader, name, encoding, fine):
+    path, before = copy / name, reader(copy).classes
+    good = path.read_text()
+    path.write_text(good if fine else good.rstrip() + "ü\n", encoding=encoding)
+    try:
+        if fine:  # as Windows saves it
+            assert reader(copy).classes == before
+        else:
+            with pytest.raises(DataError, match=r"is no text in UTF-8 .* save it again in that encoding"):
+                reader(copy)
+    finally:
+        path.write_text(good)
+
+
+def test_hidden_files_are_neither_images_nor_classes(copy, recwarn):
+    before = [
+        reader(copy, split).digest() for reader, split in ((ImageNet, "val"), (ImageNet, "train"), (VOC2007, "test"), (CUB200, "test"))
+    ]
+    for folder in (
+        "ILSVRC2012/val",
+        "ILSVRC2012/train",
+        "ILSVRC2012/train/n90000001",
+        "VOCdevkit/VOC2007/ImageSets/Main",
+        CUB_HOME + "/images",
+    ):
+        for name in (".DS_Store", "._a.JPEG"):
+            (copy / folder / name).write_bytes(b"\0")
+        (copy / folder / ".ipynb_checkpoints").mkdir()
+    (copy / "ILSVRC2012/val.txt").rename(copy / "ILSVRC2012/kept")  # then the folder or the csv lists the images
+    after = [
+        reader(copy, split).digest() for reader, split in ((ImageNet, "val"), (ImageNet, "train"), (VOC2007, "test"), (CUB200, "test"))
+    ]
+    (copy / "ILSVRC2012/kept").rename(copy / "ILSVRC2012/val.txt")
+    assert after == before
+    assert not recwarn
