@@ -53,8 +53,8 @@ photographs: .venv/.ready  ## photographs from the installed packages, explained
 	$(BIN)/python book/photographs.py
 
 book: .venv/.ready data photographs  ## draw the data, run the four notebooks, explain photographs, build and check the book
-	$(BIN)/python -m reproduce batch --profile smoke
-	$(BIN)/python book/assemble.py --profile smoke
+	@$(BIN)/python -m reproduce batch --profile smoke; code=$$?; test $$code -le 1 || exit $$code; \
+	$(BIN)/python book/assemble.py --profile smoke && exit $$code  # a run that failed has a page that says so, and make an error
 
 browser: .venv/.ready  ## open every page of the built book in Chromium: desk, phone, dark, print, axe
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadgroup tests/browser

@@ -37,14 +37,16 @@ import tiles
 import verdicts
 from names import name
 
-from reproduce import results
+from reproduce import results, status
 from reproduce.provenance import git_state
+from reproduce.run import LOG, is_complete
 
 load = functools.cache(results.load)
 BOOK = Path(__file__).resolve().parent
 CHANGELOG = BOOK.parent / "CHANGELOG.md"
 PUBLISHED = ("subset", "drawn")  # profiles of results/ that have their own tables
 FILES = (results.METRICS, results.DIFFERENCES)
+STATES = {"interrupted": "was interrupted", "killed": "was killed", "out of time": "ran out of time"}  # the others: failed
 MARKER = re.compile(r"^% ([a-z-]+)(?:: *(.*?))? *$", re.MULTILINE)
 
 
@@ -86,8 +88,10 @@ def _parser():
 def inputs(options):
     """Every file that the site depends on, in a fixed order."""
     own = (path for path in BOOK.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    runs = (options.runs / options.profile).glob("*/*/*")
-    own = [*own, CHANGELOG, *(options.runs / "photographs").glob("*")]
+    runs = [*(options.runs / options.profile).glob("*/*/*")]
+    failed = [path for path in runs if path.parent.suffix == ".failed" and path.name == LOG]
+    failed += (options.runs / "models").glob(f"{options.profile}-*.log")
+    own = [*own, CHANGELOG, *(options.runs / "photographs").glob("*"), *failed]
     return sorted(own) + sorted(p for p in runs if p.suffix in {".ipynb", ".csv", ".npz"}) + sorted(options.results.rglob("*.csv"))
 
 
@@ -242,27 +246,45 @@ MAKERS = {  # the marker `% what: words` of a page, and what makes its text of t
 
 
 def place_notebooks(source, paper, options):
-    """Copy a paper's executed notebooks; names of the pages after the first."""
-    found = sorted((options.runs / options.profile / paper).glob("*/notebook.ipynb"))
-    found = [path for path in found if path.parent.suffix not in results.UNFINISHED]
-    if not found and not options.allow_missing:
+    """Copy a paper's executed notebooks, and a page for each run that failed instead; names of the pages after the first."""
+    folder = options.runs / options.profile / paper
+    found = sorted(path for path in folder.glob("*/notebook.ipynb") if path.parent.suffix not in results.UNFINISHED)
+    failed = failures(options, paper)
+    if not found and not failed and not options.allow_missing:
         raise ValueError(
-            f"{options.runs / options.profile / paper} has no executed notebook; "
-            f"run `make reproduce PROFILE={options.profile}` first, or pass --allow-missing"
+            f"{folder} has no executed notebook; run `make reproduce PROFILE={options.profile}` first, or pass --allow-missing"
         )
-    if not found:
+    if not found and not failed:
         said = nbformat.v4.new_markdown_cell(f"# {name(paper)}\n\n*This notebook has not run here.*")
         nbformat.write(nbformat.v4.new_notebook(cells=[said]), source / f"run_{paper}.ipynb")  # a notebook too: pages link to it
-    pages = [f"run_{paper}", *(f"run_{paper}-{path.parent.name}" for path in found[1:])]
+    keys = [*(path.parent.name for path in found), *failed]
+    pages = [f"run_{paper}", *(f"run_{paper}-{key}" for key in keys[1:])]
+    for page, key in list(zip(pages, keys, strict=False))[len(found) :]:
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(failed[key])]), source / f"{page}.ipynb")
     for page, path in zip(pages, found, strict=False):
-        notebook = prepare(json.loads(path.read_text(encoding="utf-8")), path.parent.name)
+        cost = status.costs(path.parent, options.runs / "models" / f"{options.profile}-{paper}-{path.parent.name}.json")
+        notebook = prepare(json.loads(path.read_text(encoding="utf-8")), path.parent.name, cost)
         title, _, rest = "".join(notebook["cells"][0]["source"]).partition("\n\n")
         notebook["cells"][0]["source"] = f"{title}: the notebook as it ran\n\n{rest}"
         (source / f"{page}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     return pages[1:]
 
 
-def prepare(notebook, run):
+def failures(options, paper):
+    """For each run of a paper that failed and has no result, or whose training failed: what its page says, by key."""
+    runs, prefix = options.runs / options.profile / paper, f"{options.profile}-{paper}-"
+    logs = {path.stem.removeprefix(prefix): path for path in sorted((options.runs / "models").glob(f"{prefix}*.log"))}
+    logs |= {path.stem: path / LOG for path in sorted(runs.glob("*.failed"))}
+    said = {}
+    for key, log in logs.items():
+        if not is_complete(runs / key):
+            state, words = status.failure(log)
+            title = f"# {name(paper)}: a run without a result"
+            said[key] = f"{title}\n\n:::{{error}}\nThe run `{key}` {STATES.get(state, state)}:\n\n```text\n{words}\n```\n:::"
+    return said
+
+
+def prepare(notebook, run, cost=""):
     """Make an executed notebook a page: alt text where Sphinx looks for it, no widgets, no progress bars."""
     notebook["metadata"].pop("widgets", None)
     for cell in notebook["cells"]:
@@ -274,7 +296,8 @@ def prepare(notebook, run):
         if alt:
             image = cell["metadata"].setdefault("mystnb", {}).setdefault("image", {})
             image.setdefault("alt", alt)
-    where = f'<p class="provenance">This page is the run <code>{run}</code> of this copy of the book.</p>'
+    took = f" Run time, CPU time and peak memory: {cost}." if cost else ""
+    where = f'<p class="provenance">This page is the run <code>{run}</code> of this copy of the book.{took}</p>'
     cell = {"cell_type": "markdown", "metadata": {}, "source": where}
     if notebook.get("nbformat_minor", 0) >= 5:
         cell["id"] = "where-to-go-next"

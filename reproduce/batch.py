@@ -218,8 +218,11 @@ def _pending(profile: Profile, cores: int) -> set[str]:
 def _only_batch(name: str) -> Iterator[tuple[str, int]]:
     """Hold runs/.batch.lock: (the mark of the batch, the lock). Snakemake inherits the lock, so that it is free once both have ended."""
     path = Path("runs/.batch.lock")
-    path.parent.mkdir(exist_ok=True)
-    lock, mark = os.open(path, os.O_RDWR | os.O_CREAT), str(path.parent.resolve())
+    try:
+        path.parent.mkdir(exist_ok=True)
+        lock, mark = os.open(path, os.O_RDWR | os.O_CREAT), str(path.parent.resolve())
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error.strerror}): make runs/ writable, or make room") from error
     try:
         free, before = True, path.read_text().strip()
         try:

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -205,7 +205,8 @@ def _logged(path: Path) -> Iterator[logging.Logger]:
         yield log
     finally:
         log.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # what the handler kept, and a full disk does not take
+            handler.close()
 
 
 def _where(target: Path, error: Exception, ended: Sequence[int]) -> str:

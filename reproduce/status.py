@@ -1,6 +1,5 @@
 """What of a profile is done, runs, failed and is left, from the files on the disk: it may be asked at any time, and changes nothing."""
 
-import json
 import os
 import shutil
 import statistics
@@ -47,12 +46,10 @@ def _row(job: "Job", begun: datetime | None) -> Row:
     marker = Path(job.marker)
     training, trouble = marker.with_suffix(".progress"), marker.with_suffix(".log")
     if is_complete(folder):
-        made = json.loads((folder / results.PROVENANCE).read_text() or "{}")
-        took = [_took(of) for of in (made, _read(marker) if job.train else {})]
-        told = [f"{what} {cost}" for what, cost in zip(("notebook", "training"), took, strict=True) if cost]
-        if begun and (folder / results.PROVENANCE).stat().st_mtime > begun.timestamp() > _started(made):
-            told.insert(0, "finished elsewhere")
-        return Row("done", job.folder, "; ".join(told), measured(job))
+        told, made = costs(folder, marker), folder / results.PROVENANCE
+        if begun and made.stat().st_mtime > begun.timestamp() > _started(_read(made)):
+            told = f"finished elsewhere; {told}"
+        return Row("done", job.folder, told, measured(job))
     for path, log in ((part / journal.NAME, part / LOG), (training, training)):
         if (known := journal.read(path)) is not None:
             return _begun(job, known, path, log)
@@ -89,11 +86,22 @@ def _doing(known: Mapping[str, Any]) -> str:
 
 
 def _ended(job: "Job", log: Path, what: str) -> Row:
+    state, words = failure(log)
+    return Row(state, job.folder, f"{what}{words}; {log}")
+
+
+def failure(log: Path) -> tuple[str, str]:
+    """Of the log of a run or training without a result: its state, and its last sentence."""
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
     time_of_day, gap, sentence = lines[-1].partition("  ") if lines else ("", "", "")
     words = (sentence if gap else time_of_day) or "it left no word (was the disk full?)"
-    state = next((state for said, state in ENDS.items() if said in words), "failed")
-    return Row(state, job.folder, f"{what}{words}; {log}")
+    return next((state for said, state in ENDS.items() if said in words), "failed"), words
+
+
+def costs(folder: Path, marker: Path) -> str:
+    """What a finished run took, and the training whose ``marker`` is there; "" if neither recorded it."""
+    took = {"notebook": _took(_read(folder / results.PROVENANCE)), "training": _took(_read(marker))}
+    return "; ".join(f"{what} {cost}" for what, cost in took.items() if cost)
 
 
 def _read(path: Path) -> dict[str, Any]:

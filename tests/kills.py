@@ -1,7 +1,7 @@
 """Ten kills at random moments; then the numbers must be those of a batch that nobody disturbed: `python tests/kills.py [SEED]`.
 
-Controller, Snakemake, training and notebook kernels get INT, TERM or KILL in turn, the batch is started again each time, no process may be
-left, and metrics.csv and differences.csv must end byte-identical. Takes some minutes, so it is no part of the tests.
+Controller, Snakemake, trainings, runs and kernels of small notebooks get INT, TERM or KILL in turn, the batch is started again each time,
+no process may be left, and metrics.csv and differences.csv must end byte-identical. Takes some minutes, so it is no part of the tests.
 """
 
 import itertools
@@ -15,16 +15,31 @@ import tempfile
 import time
 from pathlib import Path
 
+import nbformat
+from nbformat.v4 import new_code_cell, new_notebook
+
 from data_scripts.draw import draw
 from reproduce import processes
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILE = """
 threads: 1
-parameters: {data_root: data/drawn, limit: 24, shown: 2}
-jobs:
-  - { paper: calm, dataset: drawn_cub, backbone: resnet8, epochs: 4, train: true }
-  - { paper: increment_cam, dataset: drawn_imagenet, backbone: resnet8, epochs: 6, train: true, parameters: { first: 4 } }
+parameters: {data_root: data/drawn, limit: 16}
+jobs: [{ paper: increment_cam, dataset: drawn_imagenet, backbone: resnet8, epochs: 8, seed: [0, 1], train: true }]
+"""
+PARAMETERS = "\n".join(f"{name} = None" for name in ("profile", "dataset", "backbone", "seed", "epochs", "limit", "data_root", "out_dir"))
+WORK = """
+from cam_core.evaluate import evaluate
+from cam_core.methods import METHODS
+from cam_core.metrics import AverageDrop, EnergyPointingGame
+from reproduce import jobs, notebook, parameters
+wanted = parameters.read("increment_cam", globals())
+images, _, _ = notebook.open_images(wanted)
+classifier, _, summaries = jobs.models(wanted)
+methods = [METHODS[name] for name in ("increment_cam", "grad_cam", "mean_activation", "random_map")]
+table = evaluate(classifier, images, methods, [AverageDrop(0.5), EnergyPointingGame()])
+differences = table.differences("increment_cam", "grad_cam", "random_map")
+notebook.save(wanted, images("squash"), classifier, [table.records()], table.per_image(), differences, summaries)
 """
 WHO = {"controller": "", "snakemake": "snakemake", "training": "reproduce train", "run": "reproduce run", "kernel": "ipykernel_launcher"}
 KILLS = [
@@ -70,9 +85,12 @@ def numbers(folder: Path) -> dict[str, bytes]:
 
 def project(folder: Path) -> Path:
     """A folder with all that a batch needs."""
-    for name in ("notebooks", "cam_core", "training", "reproduce", "data_scripts"):
+    for name in ("cam_core", "training", "reproduce", "data_scripts"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "Snakefile", folder)
+    cells = [new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), *map(new_code_cell, WORK.strip().splitlines())]
+    (folder / "notebooks").mkdir()
+    nbformat.write(new_notebook(cells=cells), folder / "notebooks/increment_cam.ipynb")
     (folder / "profiles").mkdir()
     (folder / "profiles/tiny.yaml").write_text(PROFILE)
     draw(folder / "data/drawn", small=True, progress=False)
@@ -91,7 +109,7 @@ def main(seed: int = 0) -> None:
         for who, number in KILLS:
             batch = start(rough)
             pid = target(rough, batch, who)
-            time.sleep(chance.uniform(0, 25 if who in ("controller", "snakemake") else 6))
+            time.sleep(chance.uniform(0, 30 if who in ("controller", "snakemake") else 4))
             if pid:
                 try:
                     os.kill(pid, number)

@@ -122,6 +122,13 @@ def root(tmp_path_factory):
             ]
             write_run(folder, rows)
             nbformat.write(executed(f"{paper}, {dataset}"), folder / "notebook.ipynb")
+    took = {"wall_seconds": 83, "cpu_seconds": 160, "peak_memory_mib": 1536}
+    (root / "runs/smoke/calm/drawn_cub-resnet8-s0/provenance.json").write_text(json.dumps(took))
+    failed = root / "runs/smoke/calm/drawn_cub-resnet8-s1.failed"
+    failed.mkdir()
+    (failed / "run.log").write_text("12:00:00  calm.ipynb: cell 3 of 9 stopped with ValueError: a < b & `c`\n")
+    (root / "runs/models").mkdir()
+    (root / "runs/models/smoke-calm-drawn_cub-resnet8-s2.log").write_text("Traceback\ninterrupted (signal 15)\n")
     write_photographs(root / "runs" / "photographs")
     return root
 

@@ -40,6 +40,15 @@ def test_every_page_names_the_files_of_its_numbers_and_the_commit(site):
         assert page.stem not in {"verdicts", "l_cam", "run_l_cam"} or where in text
 
 
+def test_a_run_without_a_result_has_a_page_that_says_why_and_a_finished_one_what_it_took(site):
+    failed, stopped, done = ((site / f"run_calm{key}.html").read_text() for key in ("-drawn_cub-resnet8-s1", "-drawn_cub-resnet8-s2", ""))
+    assert "CALM: a run without a result" in failed
+    assert "failed:" in failed
+    assert "cell 3 of 9 stopped with ValueError: a &lt; b &amp; `c`" in failed
+    assert "was interrupted:" in stopped
+    assert "Run time, CPU time and peak memory: notebook 1:23 min, CPU 2:40 min, 1.5 GiB." in done
+
+
 def test_a_marker_that_nobody_makes_is_refused():
     with pytest.raises(ValueError, match=r"a page has `% nothing`, which is no marker; there are: .*verdicts"):
         assemble.filled("% nothing: here", Namespace(read=[]))

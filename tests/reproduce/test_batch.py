@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from reproduce import batch, processes
+from reproduce import batch, parameters, processes
 from reproduce.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +53,7 @@ def write_profile(text):
 
 def test_lists_in_a_profile_stand_for_their_entries(project):
     write_profile("""
-parameters: {device: cpu, limit: 5}
+parameters: {device: cpu, limit: 5, data_root: elsewhere}
 jobs:
   - {paper: l_cam, dataset: [drawn_imagenet, drawn_cub], backbone: resnet8, seed: [0, 1], parameters: {limit: 9}}
   - {paper: calm, dataset: drawn_cub, backbone: [resnet8, resnet14], epochs: 9, best: [null, true], train: true, devices: 4, nodes: 2}
@@ -70,8 +70,13 @@ jobs:
         "calm/drawn_cub-resnet14-e9-best-s0",
     ]
     named = {"profile": "tiny", "dataset": "drawn_cub", "backbone": "resnet8", "seed": 1}
-    assert jobs[3].parameters == named | {"device": "cpu", "limit": 9}
-    assert jobs[4].training == {**named, "seed": 0, "device": "cpu", "epochs": 9}
+    where = {"device": "cpu", "data_root": "elsewhere"}
+    assert jobs[3].parameters == named | where | {"limit": 9}
+    assert jobs[4].training == {**named, **where, "seed": 0, "epochs": 9}
+    for job in jobs:  # the training job and the notebook ask for the same model
+        asked = [parameters.read(job.paper, given, here=False) for given in (job.training, job.parameters)]
+        model = [(of.dataset, of.backbone, of.seed, of.device, str(of.data_root), of.training) for of in asked]
+        assert model[0] == model[1]
     assert jobs[5].training == {**jobs[4].training, "best": True}
     assert jobs[4].parameters["limit"] == 5
     assert "devices" not in jobs[4].parameters  # the notebook only loads
@@ -128,6 +133,10 @@ def test_the_profiles_of_the_project_are_sound(name):
     profile = batch.read_profile(name, ROOT / "profiles")
     assert all(job.minutes > 0 for job in profile.jobs)
     assert profile.watch == (name == "smoke")
+    if name == "paper":  # 32 images, the notebooks' default, are too few beside 50,000
+        assert {(job.paper, job.extra.get("first"), job.extra.get("first_rise")) for job in profile.jobs} == {
+            ("l_cam", 2000, 1000), ("lfi_cam", 2000, None), ("increment_cam", 2000, None), ("calm", None, None),
+        }  # fmt: skip
     assert ("CAM_DATA" in profile.needs) == (not any(job.dataset.startswith("drawn") for job in profile.jobs))
 
 
