@@ -29,6 +29,7 @@ NEEDS = {
     "probe": "the network", "label": "the network and the label", "method": "the network, and the method again",
     "boxes": "boxes", "masks": "masks",
     "boxes, correct": "boxes; whether the prediction is right", "points": "boxes of every class present", "cue": "the parts of two classes",
+    "removal": "the network's answers to the image without each part",
 }  # fmt: skip
 MEASURES = ("wins", "map_stability", "cascading_randomization")  # that give numbers without being a Metric
 

@@ -121,6 +121,9 @@ PROTOCOLS = {
         Protocol("road", "squash", "label", "min_max_bilinear", "imputed"),
         _Cells("cells", "crop", "prediction", "cells", "mean"),  # compares a map's values with scores, cell by cell
         _Cue("cue", "squash", "label", "none_bilinear"),  # CALM: difference of two classes' maps, rescaled afterwards
+        Protocol("parts", "squash", "label", "none_bilinear"),  # FunnyBirds: a map's sums over parts keep their sign
+        _Cue("part_classes", "squash", "label", "none_bilinear"),  # the same for the maps of all classes
+        Protocol("grid", "squash", "label", "none_bilinear"),  # GridPG, DiFull, DiPart: the positive part of a map
     )
 }
 

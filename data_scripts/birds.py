@@ -1,11 +1,14 @@
 """Drawn CUB: birds put together from parts. Ten species, told apart by colour and pattern of parts alone; all have one shape."""
 
 import zlib
+from collections.abc import Callable, Collection
+from functools import lru_cache
+from itertools import combinations
 
 import numpy as np
 
 from data_scripts.backgrounds import Rng, background, distractor
-from data_scripts.drawing import Drawing, Drawn, Stream, canvas_shape
+from data_scripts.drawing import Drawing, Drawn, Mask, Stream, canvas_shape
 from data_scripts.paint import (
     Array,
     Pose,
@@ -32,6 +35,7 @@ COLORS = {
 }  # fmt: skip
 PATTERNS = ("solid", "spotted", "striped", "multi-colored")
 REGIONS = ("head", "back", "belly", "breast", "tail", "leg", "wing")  # CALM's seven parts
+FACE = ("beak", "eye ring", "eye", "glint")  # go with the head
 PARTS = (
     "back", "beak", "belly", "breast", "crown", "forehead", "left eye", "left leg", "left wing", "nape",
     "right eye", "right leg", "right wing", "tail", "throat",
@@ -84,6 +88,17 @@ def cue_regions(label: int, other: int | None = None) -> list[str]:
     return [region for region in REGIONS if any(looks(label)[region] != looks(k)[region] for k in others)]
 
 
+def sufficient_regions(label: int) -> list[tuple[str, ...]]:
+    """The smallest sets of regions that tell a species from all others: none can spare a region."""
+    found: list[tuple[str, ...]] = []
+    for size in range(1, len(REGIONS) + 1):
+        for regions in combinations(REGIONS, size):
+            alike = sum(all(looks(k)[region] == looks(label)[region] for region in regions) for k in range(len(CLASSES)))
+            if alike == 1 and not any(set(smaller) <= set(regions) for smaller in found):
+                found.append(regions)
+    return found
+
+
 def attribute_names() -> list[str]:
     """Attributes in the official notation; head patterns have their own official words and stay out."""
     names = []
@@ -103,8 +118,11 @@ def class_attributes(label: int) -> list[float]:
     return [99 - 14 * d if name in true else 9 * d for name, d in zip(attribute_names(), doubt, strict=True)]
 
 
-def scene(stream: Stream, label: int, target: int | None = None) -> Drawing:
-    """A bird on a twig. With ``target`` its parts look like those of another species, everything else is the same."""
+def scene(stream: Stream, label: int, target: int | None = None, without: Collection[str] = ()) -> Drawing:
+    """A bird on a twig. With ``target`` its parts look like those of another species, everything else is the same.
+
+    ``without``: regions of the bird, or things of the background (`Drawing.around`), that are not painted; what lies behind shows.
+    """
     layout = stream("layout", cue=True)
     shape = canvas_shape(layout)
     short = min(shape)
@@ -112,15 +130,11 @@ def scene(stream: Stream, label: int, target: int | None = None) -> Drawing:
     x = layout.uniform(min(1.15 * scale, shape[1] / 2), max(shape[1] - 1.15 * scale, shape[1] / 2))
     y = layout.uniform(0.95 * scale, shape[0] - 1.0 * scale)
     pose = Pose(x, y, scale, layout.uniform(-0.3, 0.3), bool(layout.random() < 0.5), layout.uniform(0.9, 1.08))
-    around = stream("background")
-    pixels = background(around, shape)
-    plumage = [COLORS[name] for name in ("red", "yellow", "blue", "black", "white", "buff", "rufous", "grey", "brown")]
-    for _ in range(around.integers(4, 9)):  # in the birds' own colours, or a count of colours would tell the species
-        distractor(around, pixels, around.uniform(0, shape[1]), around.uniform(0, shape[0]), short * around.uniform(0.06, 0.15), plumage)
-    _perch(around, pixels, pose)
+    ground, things = _ground(stream, pose, shape, frozenset(without) - {*REGIONS})
+    pixels = ground.copy()
     label = label if target is None else target
     daylight = layout.uniform(0.76, 1.12) * (1 + layout.uniform(-0.12, 0.12) * np.array([1.0, 0.1, -1.0], np.float32))
-    regions, alpha, points = paint_bird(stream, pixels, pose, label)
+    regions, alpha, points = paint_bird(stream, pixels, pose, label, without)
     pixels *= daylight.astype(np.float32)
     body = alpha >= 0.5
     return Drawing(
@@ -129,7 +143,33 @@ def scene(stream: Stream, label: int, target: int | None = None) -> Drawing:
         [Drawn(label, body)],
         {name: (cover >= 0.5) & body for name, cover in regions.items()},
         _seen(points, body, pose.flip),
+        {name: mask & ~body for name, mask in things.items()},
     )
+
+
+@lru_cache(2)  # a picture is drawn again and again without some parts of its bird
+def _ground(stream: Stream, pose: Pose, shape: tuple[int, int], without: frozenset[str]) -> tuple[Array, dict[str, Mask]]:
+    """Everything behind the bird, and the visible pixels of each thing there; do not write to it."""
+    around, short = stream("background"), min(shape)
+    pixels = background(around, shape)
+    plumage = [COLORS[name] for name in ("red", "yellow", "blue", "black", "white", "buff", "rufous", "grey", "brown")]
+    things: dict[str, Mask] = {}
+
+    def thing(name: str, paint: Callable[[Array], None]) -> None:
+        painted = pixels.copy()
+        paint(painted)  # also what is left out, so that the random numbers after it stay the same
+        if name not in without:
+            new = np.logical_or.reduce(np.moveaxis(painted != pixels, 2, 0))
+            things.update({other: mask & ~new for other, mask in things.items()} | {name: new})
+            pixels[:] = painted
+
+    def any_distractor(onto: Array) -> None:
+        distractor(around, onto, around.uniform(0, shape[1]), around.uniform(0, shape[0]), short * around.uniform(0.06, 0.15), plumage)
+
+    for number in range(around.integers(4, 9)):  # in the birds' own colours, or a count of colours would tell the species
+        thing(f"distractor {number}", any_distractor)
+    thing("perch", lambda onto: _perch(around, onto, pose))
+    return pixels, things
 
 
 def _perch(rng: Rng, pixels: Array, pose: Pose) -> None:
@@ -173,23 +213,24 @@ KEYPOINTS = {
 }  # fmt: skip
 
 
-def paint_bird(stream: Stream, pixels: Array, pose: Pose, label: int) -> tuple[dict[str, Array], Array, np.ndarray]:
-    """Paint a bird. Returns region -> visible coverage [H,W], the bird's coverage [H,W], and key points [15,2] in pixels."""
+def paint_bird(
+    stream: Stream, pixels: Array, pose: Pose, label: int, without: Collection[str] = ()
+) -> tuple[dict[str, Array], Array, np.ndarray]:
+    """Paint a bird. Returns region -> visible coverage [H,W], the bird's coverage [H,W], and key points [15,2] in pixels.
+
+    Regions in ``without`` are left out, shadow and all (the head with its face); the light on the others stays that of the whole bird.
+    """
     full, points = pixels.shape[:2], pose.place([KEYPOINTS[name] for name in PARTS])
     part, pose = near(pixels, pose, 1.5)
-    pixels, look = pixels[part], looks(label)
-    shape = pixels.shape[:2]
-    covers = _silhouettes(pose, shape)
+    pixels = pixels[part]
+    silhouettes, light, coat = _layers(stream, pose, (pixels.shape[0], pixels.shape[1]), label)
+    missing = {*without, *(FACE if "head" in without else ())}
+    covers = {name: cover * (name not in missing) for name, cover in silhouettes.items()}
     alpha = np.max(list(covers.values()), 0)
     over(pixels, (0.02, 0.02, 0.03), 0.35 * blur(alpha, pose.scale * 0.08))
-    light = relief(alpha, pose.scale * 0.17, 0.55)
     visible: dict[str, Array] = {}
-    frame = pose.local(shape)
-    barbs = 0.88 + 0.24 * noise(stream("barbs", cue=True), shape, 10, 3)
-    for name in ("leg", "tail", "belly", "back", "breast", "head", "wing"):
+    for name, (color, shading) in coat.items():
         area = covers[name]
-        color = _plumage(stream(f"feathers {name}", cue=True), name, *look[name], barbs, frame, pose.scale)
-        shading = light if name != "wing" else light * (0.45 + 0.55 * relief(area, pose.scale * 0.08, 0.6))
         over(pixels, color, area, shading)
         visible = {other: cover * (1 - area) for other, cover in visible.items()} | {name: area}
     for name, color in (
@@ -205,6 +246,22 @@ def paint_bird(stream: Stream, pixels: Array, pose: Pose, label: int) -> tuple[d
         placed[name] = np.zeros(full, np.float32)
         placed[name][part] = cover
     return placed, placed.pop("all"), points
+
+
+@lru_cache(2)
+def _layers(
+    stream: Stream, pose: Pose, shape: tuple[int, int], label: int
+) -> tuple[dict[str, Array], Array, dict[str, tuple[Array, Array]]]:
+    """What a bird is painted with: the coverage of each region, the light, and the colours and shading of each, from back to front."""
+    covers, look = _silhouettes(pose, shape), looks(label)
+    light = relief(np.max(list(covers.values()), 0), pose.scale * 0.17, 0.55)
+    frame = pose.local(shape)
+    barbs = 0.88 + 0.24 * noise(stream("barbs", cue=True), shape, 10, 3)
+    coat = {}
+    for name in ("leg", "tail", "belly", "back", "breast", "head", "wing"):
+        color = _plumage(stream(f"feathers {name}", cue=True), name, *look[name], barbs, frame, pose.scale)
+        coat[name] = color, light if name != "wing" else light * (0.45 + 0.55 * relief(covers[name], pose.scale * 0.08, 0.6))
+    return covers, light, coat
 
 
 def _silhouettes(pose: Pose, shape: tuple[int, int]) -> dict[str, Array]:

@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,13 @@ def number_of(dataset: str, image_id: str) -> int:
 
 
 def scene(
-    dataset: str, image_id: str, change: str | None = None, target: int | None = None, source: int | None = None, seed: int = 0
+    dataset: str,
+    image_id: str,
+    change: str | None = None,
+    target: int | None = None,
+    source: int | None = None,
+    seed: int = 0,
+    without: Collection[str] = (),
 ) -> Drawing:
     """The drawing behind an image: float pixels before JPEG, objects with their masks, bird regions, key points.
 
@@ -49,6 +56,8 @@ def scene(
     - "cue": the cue of class ``target`` instead, all else equal (voc: for every object of class ``source``, default the first present);
     - "rest": everything but the cue drawn anew (background, distractors, perch); the cue's own pixels stay;
     - "mark": a planted mark in the lower right corner.
+
+    ``without``: what is not painted on a picture of a bird: some of `birds.REGIONS`, and things behind it ("distractor 0", "perch").
     """
     kind = dataset.removeprefix("drawn_").removesuffix("07")
     if kind not in SIZES:
@@ -57,12 +66,15 @@ def scene(
         raise ValueError(f"unknown change {change!r}: expected one of {', '.join(map(str, CHANGES))}")
     if (change == "cue") != (target is not None):
         raise ValueError("change='cue' and target go together: target is the class whose cue is to be drawn")
+    if without and (kind != "cub" or (unknown := {w for w in without if w not in (*birds.REGIONS, "perch") and "distractor " not in w})):
+        what = f"no {', '.join(sorted(unknown))}" if kind == "cub" else "no birds"
+        raise ValueError(f"a drawn {kind} image has {what} to leave out: take cub, and some of {', '.join(birds.REGIONS)}")
     number = number_of(kind, image_id)
     stream = Stream(seed, kind, number, rest=int(change == "rest"))
     if kind == "imagenet":
         drawing = creatures.scene(stream, number % len(creatures.CLASSES), target)
     elif kind == "cub":
-        drawing = birds.scene(stream, number % len(birds.CLASSES), target)
+        drawing = birds.scene(stream, number % len(birds.CLASSES), target, without)
     else:
         if target is not None and source is None:
             source = min(thing.label for thing in village.scene(stream).objects)
@@ -73,10 +85,16 @@ def scene(
 
 
 def redraw(
-    dataset: str, image_id: str, change: str | None = None, target: int | None = None, source: int | None = None, seed: int = 0
+    dataset: str,
+    image_id: str,
+    change: str | None = None,
+    target: int | None = None,
+    source: int | None = None,
+    seed: int = 0,
+    without: Collection[str] = (),
 ) -> Image.Image:
     """An image drawn again with one thing changed, as a picture without JPEG's losses; arguments as for `scene`."""
-    return Image.fromarray(scene(dataset, image_id, change, target, source, seed).image)
+    return Image.fromarray(scene(dataset, image_id, change, target, source, seed, without).image)
 
 
 def cue_mask(dataset: str, image_id: str, against: int | None = None, label: int | None = None, seed: int = 0) -> Mask:

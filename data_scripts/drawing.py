@@ -36,6 +36,7 @@ class Drawing:
     objects: list[Drawn]
     regions: dict[str, Mask] = field(default_factory=dict)  # bird part -> the pixels painted by its attributes
     points: NDArray[np.float64] | None = None  # [15,3] x, y, visible
+    around: dict[str, Mask] = field(default_factory=dict)  # thing behind a bird -> its visible pixels
 
     @property
     def image(self) -> NDArray[np.uint8]:

@@ -1,15 +1,21 @@
 """What a network trained on drawn data really uses: redraw test images with one thing changed and see whether its answer moves."""
 
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
+from torchvision import tv_tensors
 
 from cam_core.classifier import Classifier
 from cam_core.data import VOC2007, Dataset
+from cam_core.metrics.parts import Removal
 from cam_core.metrics.statistics import wilson
-from data_scripts.draw import redraw
+from data_scripts import birds
+from data_scripts.draw import redraw, scene
 
 _drawn = cache(redraw)  # every network of a page is asked about the same pictures
 
@@ -53,3 +59,37 @@ def follows_cue(classifier: Classifier, dataset: Dataset, name: str, count: int 
             {"protocol": "redrawn", "metric": metric, "setting": "", "value": share, "ci_low": low, "ci_high": high, "n": max(1, len(hits))}
         )
     return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def removals(classifiers: Sequence[Classifier], dataset: Dataset, index: int, name: str = "drawn_cub", batch: int = 64) -> list[Removal]:
+    """What each network answers to a drawn bird without every combination of its regions, and without each thing behind it.
+
+    Each picture is drawn once for all networks: 128 and some, about 20 ms each.
+    """
+    image_id, regions = dataset.ids[index], birds.REGIONS
+    drawing = scene(name, image_id)
+    subsets = ([region for place, region in enumerate(regions) if number >> place & 1] for number in range(2 ** len(regions)))
+    frozen = [classifier.frozen() for classifier in classifiers]
+    answers = [list[Tensor]() for _ in frozen]
+    for pictures in _batches(dataset, image_id, name, chain(subsets, ([thing] for thing in drawing.around)), batch):
+        for network, kept in zip(frozen, answers, strict=True):
+            kept.append(network(pictures))
+    parts, around = (
+        torch.stack([dataset.transform(tv_tensors.Mask(torch.from_numpy(masks[one]))).as_subclass(Tensor).bool() for one in masks])
+        for masks in ({region: drawing.regions[region] for region in regions}, drawing.around)
+    )
+    sufficient = [tuple(map(regions.index, one)) for one in birds.sufficient_regions(drawing.label)]
+    found = (torch.cat(kept).double().numpy() for kept in answers)
+    return [Removal(parts, one[: 2 ** len(regions)], around, one[2 ** len(regions) :], sufficient) for one in found]
+
+
+def _batches(dataset: Dataset, image_id: str, name: str, left_out: Iterator[Collection[str]], batch: int) -> Iterator[Tensor]:
+    pictures: list[Tensor] = []
+    for without in left_out:
+        pictures.append(dataset.transform(redraw(name, image_id, without=without), None, None, None)[0])
+        if len(pictures) == batch:
+            yield torch.stack(pictures)
+            pictures = []
+    if pictures:
+        yield torch.stack(pictures)

@@ -13,7 +13,7 @@ from cam_core.probe import Probe
 from cam_core.protocol import PROTOCOLS
 
 
-class _Reexplained(Explaining):
+class Reexplained(Explaining):
     """The measure that ADCC and its parts share (Poppi et al., CVPRW 2021): one masked pass, one more explanation.
 
     Maps [B,H,W] in [0, 1] multiply the normalised image (what is lost is the mean colour), and the method explains the result for the
@@ -40,7 +40,7 @@ class _Reexplained(Explaining):
         return torch.stack([before, after, coherency, maps.double().mean((1, 2))], 1)
 
 
-class Coherency(_Reexplained):
+class Coherency(Reexplained):
     """Mean coherency in percent, 0 to 100: does the method give the same map for what its first map shows (higher is better)."""
 
     name = "coherency"
@@ -48,7 +48,7 @@ class Coherency(_Reexplained):
     column = 2
 
 
-class Complexity(_Reexplained):
+class Complexity(Reexplained):
     """Mean complexity in percent, 0 to 100: how much of the image the map shows (lower is better)."""
 
     name = "complexity"
@@ -56,7 +56,7 @@ class Complexity(_Reexplained):
     column = 3
 
 
-class ADCC(_Reexplained):
+class ADCC(Reexplained):
     """Harmonic mean of coherency, 1 - complexity and 1 - average drop, in percent, 0 to 100 (higher is better; 0 if any of them is 0).
 
     ``averaging`` "images" (the authors' code): of each image, then averaged; "means": of the three means over the images.
@@ -75,10 +75,10 @@ class ADCC(_Reexplained):
         """300 / (1/coherency + 1/(1 - complexity) + 1/(1 - drop))."""
         before, after, coherency, complexity = rows.T
         parts = np.stack([coherency, 1 - complexity, 1 - ratio((before - after).clip(0), before)], 1)
-        return 100 * (mean(_harmonic(parts), weights) if self.averaging == "images" else _harmonic(mean(parts, weights)))
+        return 100 * (mean(harmonic(parts), weights) if self.averaging == "images" else harmonic(mean(parts, weights)))
 
 
-def _harmonic(parts: Array) -> Array:
+def harmonic(parts: Array) -> Array:
     """Harmonic mean over the last dimension, 0 where a part is."""
     positive = np.all(parts > 0, axis=-1, keepdims=True)
     return np.asarray(positive[..., 0] * parts.shape[-1] / (1 / np.where(positive, parts, 1)).sum(-1))

@@ -159,3 +159,46 @@ def test_patterns_cover_their_share(share):
     u, v = paint.Pose(150, 150, 100).local((300, 300))
     assert paint.stripes(u, 0.3, 100, share).mean() == pytest.approx(share, abs=0.02)
     assert paint.dots(u, v, 0.3, 100, share).mean() == pytest.approx(share, abs=0.03)
+
+
+@pytest.mark.parametrize("number", ["50001", "50004", "50017"])
+def test_a_part_is_drawn_away_and_what_lies_elsewhere_stays(number):
+    whole = draw.scene("cub", number)
+    bird = whole.objects[0].mask
+    for region in birds.REGIONS:
+        changed = draw.scene("cub", number, without=[region])
+        difference = np.abs(whole.pixels - changed.pixels).max(2)
+        own = whole.regions[region] if region != "head" else bird & ~np.any([whole.regions[r] for r in birds.REGIONS if r != "head"], axis=0)
+        elsewhere = ~touched(own) & ~touched(~bird)  # around the bird lies its shadow, which goes with the part
+        assert difference[elsewhere].sum() <= 1e-2 * difference.sum()  # slivers where three parts meet
+        assert (difference[whole.regions[region]] > 0).mean() > 0.95
+        assert not changed.regions[region].any()
+        assert (changed.objects[0].mask <= bird).all()
+
+
+def test_without_all_parts_the_bird_is_gone_and_a_thing_behind_leaves_the_others():
+    whole, gone = draw.scene("cub", "50004"), draw.scene("cub", "50004", without=birds.REGIONS)
+    assert not gone.objects[0].mask.any()
+    again = draw.scene("cub", "50004", without=birds.REGIONS + tuple(whole.around))
+    for name, mask in gone.around.items():
+        without = draw.scene("cub", "50004", without=[*birds.REGIONS, name])
+        difference = np.abs(gone.pixels - without.pixels).max(2)
+        assert (difference[mask] > 0).mean() > 0.9
+        assert difference[~mask & ~np.any([m for n, m in gone.around.items() if n != name], axis=0)].max() == 0
+        assert name not in without.around
+    elsewhere = ~np.any(list(gone.around.values()), axis=0)
+    assert (gone.pixels[elsewhere] == again.pixels[elsewhere]).all()
+    with pytest.raises(ValueError, match="has no hat to leave out: take cub, and some of head"):
+        draw.scene("cub", "50004", without=["hat"])
+    with pytest.raises(ValueError, match="imagenet image has no birds to leave out"):
+        draw.scene("imagenet", IDS["imagenet"], without=["head"])
+
+
+def test_smallest_sets_of_parts_that_tell_a_species():
+    for label in range(len(birds.CLASSES)):
+        looks = [birds.looks(k) for k in range(len(birds.CLASSES))]
+        tells = lambda regions, k=label, of=looks: [j for j in range(len(of)) if all(of[j][r] == of[k][r] for r in regions)] == [k]  # noqa: E731
+        for regions in birds.sufficient_regions(label):
+            assert tells(regions)
+            assert not any(tells([r for r in regions if r != spared]) for spared in regions)
+    assert birds.sufficient_regions(birds.CLASSES.index("Rusty Warbler")) == [("belly",), ("wing",)]
