@@ -29,6 +29,7 @@ import plot_choose_metric
 import plot_increment_cam
 import plot_l_cam
 import plot_lfi_cam
+import plot_what_came_after
 import plots
 import registry
 import source
@@ -242,6 +243,9 @@ MAKERS = {  # the marker `% what: words` of a page, and what makes its text of t
     "plot-calm-removal": lambda options: plot_calm.removal(options, *(evidence(options, file) for file in FILES)),
     "plot-calm-em-ml": lambda options: plot_calm.em_beside_ml(options, evidence(options, results.METRICS)),
     "plot-calm-calibration": plot_calm.calibration,
+    "plot-lineage": plot_what_came_after.forest,
+    "lineage-values": plot_what_came_after.values,
+    "peers": plot_what_came_after.peers,
 }
 
 

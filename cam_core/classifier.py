@@ -89,6 +89,11 @@ class Classifier(nn.Module):
         """Whether the uncut network is known, so that `at` can cut it at another layer."""
         return self._network[0] is not None
 
+    @property
+    def network(self) -> nn.Module | None:
+        """The uncut network, with the weights of before `frozen`; None if it is not known."""
+        return self._network[0]
+
     @classmethod
     def of(
         cls,

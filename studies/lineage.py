@@ -37,7 +37,7 @@ ANCESTORS = {  # newcomer: the method that it comes from
 CONTROLS = ("mean_activation", "grad_cam[power=2]", "grad_cam[power=0.5]", "center_gaussian", "random_tame")
 SLOW = ("score_cam", "grad_pp_score_cam", "fusion_cam", "increment_cam")
 MEAN = 0.3
-EPOCHS, L_CAM_EPOCHS = 2, (50, 5)  # of a TAME, a minute each on one core; of L-CAM-Fm and Img, as in the profile smoke
+EPOCHS, L_CAM_EPOCHS = 1, (50, 5)  # of a TAME, a minute on one core; of L-CAM-Fm and Img, as in the profile smoke
 
 
 def asked() -> list[metrics.Metric]:

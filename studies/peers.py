@@ -102,6 +102,7 @@ SAME = {
     "TorchCAM": {
         "CAM": "cam", "ScoreCAM": "score_cam[softmax]", "SSCAM": "ss_cam", "ISCAM": "is_cam[cumulative]", "GradCAM": "grad_cam",
         "GradCAMpp": "grad_cam_pp", "XGradCAM": "xgrad_cam", "LayerCAM": "layer_cam", "FinerCAM": "finer_cam", "RefineCAM": "refine_cam",
+        "LeGrad": "legrad",
     },
     "Captum": {
         "LayerGradCam": "grad_cam", "GuidedGradCam": "guided_grad_cam", "LayerGradientXActivation": "hires_cam",
@@ -116,7 +117,6 @@ MISSING = {
     },
     "TorchCAM": {
         "SmoothGradCAMpp": "Grad-CAM++ with gradients averaged over noisy images; behind pooling and one linear layer it is Grad-CAM++",
-        "LeGrad": "needs the attention matrices of every block of a transformer, which a probe, cut at one layer, does not see",
     },
     "Captum": {
         "LayerActivation": "gives the activations, not a map",

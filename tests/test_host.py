@@ -9,7 +9,7 @@ from cam_core.methods import METHODS
 from cam_core.methods.perturbation import rise, ss_cam
 from cam_core.probe import Probe
 from tests import nets, second_device
-from tests.test_methods import JOINED
+from tests.test_methods import CNNS, JOINED
 
 NUMBER = "how many masks pass: constant or unselected channels and groups do not"
 CHOICE = "which channel is least certain, one after the other"
@@ -30,7 +30,7 @@ def asks(name):
     return next((why for start, why in ASK_THE_HOST.items() if name.startswith(start)), None)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CNNS)
 def test_on_another_device_nothing_meets_the_cpu_the_map_is_the_same_and_only_those_named_ask_the_host(name, monkeypatch):
     function = {**METHODS, **JOINED, **FASTER}[name]
     want = function(Probe(nets.gap(), nets.images(2), torch.tensor([0, 1]), chunk=16))
@@ -46,7 +46,7 @@ def test_on_another_device_nothing_meets_the_cpu_the_map_is_the_same_and_only_th
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("name", [name for name in METHODS if not asks(name) and name not in CHECKED_BY_TORCH])
+@pytest.mark.parametrize("name", [name for name in CNNS if not asks(name) and name not in CHECKED_BY_TORCH])
 def test_on_a_gpu_nothing_waits_for_the_host(name):
     function = {**METHODS, **JOINED}[name]
     probe = Probe(nets.gap().float().cuda(), nets.images(2).float().cuda(), torch.tensor([0, 1]).cuda(), chunk=16)

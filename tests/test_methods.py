@@ -26,7 +26,13 @@ JOINED = {  # the methods of several layers, with those of the tiny networks
     name: replace(METHODS[name], function=partial(function, layers=["relu1", "relu2"]))
     for name, function in (("layer_cam[fused]", layer_cam_fused), ("refine_cam", refine_cam))
 }
-ANY = [*{**METHODS, **JOINED}.values(), METHODS["grad_cam"].power(2), METHODS["grad_cam"].power(0.5), METHODS["cam"].at_mean(0.3)]
+CNNS = [name for name in METHODS if name != "legrad"]  # which needs a transformer: tests/test_legrad.py
+ANY = [
+    *({**METHODS, **JOINED}[name] for name in CNNS),
+    METHODS["grad_cam"].power(2),
+    METHODS["grad_cam"].power(0.5),
+    METHODS["cam"].at_mean(0.3),
+]
 by_name = pytest.mark.parametrize("any_method", ANY, ids=lambda m: m.name)
 
 
@@ -142,7 +148,7 @@ def in_half():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CNNS)
 def test_a_network_in_half_precision_has_the_maps_of_float32(name, dtype, in_half):
     made, images, targets = in_half
     function = {**METHODS, **LIGHTER}[name]
@@ -244,6 +250,11 @@ def test_on_gap_and_linear_finer_and_shapley_cam_are_cam_of_other_weights():
     curved = -p * (sums - (p * sums).sum(1, keepdim=True))
     weights = (rising - curved / 2) @ w
     close(METHODS["shapley_cam"](probe), torch.einsum("bk,bkhw->bhw", weights, probe.activations).relu() / cells)
+
+
+def test_on_gap_and_linear_the_sign_of_the_gradient_does_not_matter_to_components():
+    probe = Probe(nets.gap(seed=3), nets.images(3))
+    close(METHODS["seg_eigen_cam"](probe), METHODS["eigen_grad_cam"](probe))
 
 
 def test_recipro_cam_of_a_linear_head_is_the_class_probability_of_each_position():

@@ -7,7 +7,7 @@ contradicts itself); the other forms have the difference in brackets.
 from difflib import get_close_matches
 from functools import partial
 
-from cam_core.methods import activation, budget, control, fusion, gradient, increment, perturbation, pixel
+from cam_core.methods import activation, attention, budget, control, fusion, gradient, increment, perturbation, pixel
 from cam_core.methods.method import Method
 
 _general = partial(Method, target_dependent=False)
@@ -67,6 +67,8 @@ METHODS = {
         Method("grad_pp_score_cam", fusion.grad_pp_score_cam, "Soomro et al., IEEE Access", 2024, "1 + head + K"),
         Method("fusion_cam", fusion.fusion_cam, "Dekdegue et al., arXiv", 2026, "1 + head + K + 4"),
         Method("guided_grad_cam", fusion.guided_grad_cam, "Selvaraju et al., ICCV", 2017, "1 + head + 1 with gradient"),
+        # attention
+        Method("legrad", attention.legrad, "Bousselham et al., ICCV", 2025, "1 + a gradient from each block"),
         # pixels
         Method("saliency", pixel.saliency, "Simonyan et al., ICLRW", 2014, "1 with gradient"),
         Method("smooth_grad", pixel.smooth_grad, "Smilkov et al., arXiv", 2017, "25 with gradient"),

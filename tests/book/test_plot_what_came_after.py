@@ -1,0 +1,72 @@
+"""The captions of *What came after* say what the study's files say, and its table of the peers has every class."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import plot_what_came_after as page
+import pytest
+from names import name
+
+from studies.peers import MISSING, SAME
+
+from .conftest import BOOK, RESULTS
+from .test_plot_lfi_cam import caption
+
+RUNS = (("imagenet", "efficientnet_lite0"), ("drawn_imagenet", "resnet8"))
+
+
+@pytest.fixture
+def options(tmp_path):
+    return SimpleNamespace(results=RESULTS, out=tmp_path, read=[])
+
+
+def counted(rows, metric, lower, than):
+    """Names of the newcomers that are better, and those that are worse, line by line."""
+    better, worse = [], []
+    for one in rows.itertuples():
+        wanted = one.ancestor if than == "ancestor" else than
+        ours = (one.metric, one.setting) == (metric, "mean 0.3") and one.than and one.than == wanted
+        if ours and (one.ci_high < 0 or one.ci_low > 0):
+            (better if (one.ci_high < 0) == lower else worse).append(name(one.method))
+    return better, worse
+
+
+@pytest.mark.parametrize(("dataset", "backbone"), RUNS)
+def test_the_caption_names_who_is_better_and_worse(options, dataset, backbone):
+    rows = pd.read_csv(RESULTS / f"studies/lineage-{dataset}-{backbone}.csv", keep_default_na=False)
+    said = caption(page.forest(options, dataset, backbone))
+    for metric, lower in (("average_drop", True), ("energy_pointing_game", False)):
+        for than, words in (("ancestor", "its ancestor"), ("mean_activation", "the mean activation")):
+            better, worse = counted(rows, metric, lower, than if than == "ancestor" else "mean_activation")
+            assert f"better than {words} {page.listed(better)}, worse {page.listed(worse)}" in said
+    assert f"Maps of {rows['n'].max()} images" in said
+    assert options.read == [f"results/studies/lineage-{dataset}-{backbone}.csv"]
+
+
+def test_a_list_of_names():
+    assert [page.listed(names) for names in ([], ["A"], ["A", "B", "C"])] == ["none", "A", "A, B and C"]
+
+
+@pytest.mark.parametrize(("dataset", "backbone"), RUNS)
+def test_the_table_has_every_method_with_its_values(options, dataset, backbone):
+    rows = pd.read_csv(RESULTS / f"studies/lineage-{dataset}-{backbone}.csv", keep_default_na=False)
+    own, text = rows[rows["than"] == ""], page.values(options, dataset, backbone)
+    assert text.count("\n* - ") == 1 + own["method"].nunique()
+    one = own[(own["method"] == "finer_cam") & (own["metric"] == "average_drop") & (own["setting"] == "mean 0.3")].iloc[0]
+    assert f"{one['value']:.1f} [{one['ci_low']:.1f}, {one['ci_high']:.1f}]" in text
+    assert "* - *mean activation*" in text
+
+
+def test_every_class_of_the_peers_stands_in_the_table():
+    text = page.peers(None)
+    assert all(f"`{theirs}`" in text for peer in SAME for theirs in {**SAME[peer], **MISSING[peer]})
+
+
+def test_the_page_says_of_every_method_how_it_was_read():
+    text = (Path(BOOK) / "what_came_after.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\*\*(.+?)\*\* \{cite", text, re.MULTILINE)
+    parts = re.split(r"^\*\*.+?\*\* \{cite", text, flags=re.MULTILINE)[1:]
+    assert len(told) == 11
+    assert [one for one, part in zip(told, parts, strict=True) if "*Read:*" not in part] == []
