@@ -58,7 +58,9 @@ class CUB200(Dataset):
         found: dict[str, Tensor] = {}
         for image_id, part, *values in table(self.root / "parts/part_locs.txt", 5, str, whole, finite):
             if not 1 <= part <= len(names):
-                raise DataError(f"{self.root / 'parts/part_locs.txt'}: image {image_id} has a part {part}, but parts.txt lists {len(names)}")
+                raise DataError(
+                    f"{self.root / 'parts/part_locs.txt'}: image {image_id} has a part {part}, but parts.txt lists {len(names)}"
+                )
             found.setdefault(image_id, torch.zeros(len(names), 3))[part - 1] = torch.tensor(values[:3])
         return names, found
 

@@ -168,7 +168,9 @@ def test_a_part_is_drawn_away_and_what_lies_elsewhere_stays(number):
     for region in birds.REGIONS:
         changed = draw.scene("cub", number, without=[region])
         difference = np.abs(whole.pixels - changed.pixels).max(2)
-        own = whole.regions[region] if region != "head" else bird & ~np.any([whole.regions[r] for r in birds.REGIONS if r != "head"], axis=0)
+        own = (
+            whole.regions[region] if region != "head" else bird & ~np.any([whole.regions[r] for r in birds.REGIONS if r != "head"], axis=0)
+        )
         elsewhere = ~touched(own) & ~touched(~bird)  # around the bird lies its shadow, which goes with the part
         assert difference[elsewhere].sum() <= 1e-2 * difference.sum()  # slivers where three parts meet
         assert (difference[whole.regions[region]] > 0).mean() > 0.95

@@ -382,6 +382,10 @@ def last_line(**words):
 VOC_NOTES, CUB_HOME = "VOCdevkit/VOC2007/Annotations/050001.xml", "CUB_200_2011"
 
 
+def read_all(data):
+    return [data[i] for i in range(len(data))]
+
+
 @pytest.mark.parametrize(
     ("reader", "name", "change", "words"),
     [
@@ -399,8 +403,8 @@ VOC_NOTES, CUB_HOME = "VOCdevkit/VOC2007/Annotations/050001.xml", "CUB_200_2011"
         (CUB200, f"{CUB_HOME}/parts/part_locs.txt", last_line(at=1, by="16 1 1 1"), r"has a part 16, but parts\.txt lists 15"),
         (ImageNet, "ILSVRC2012/val.txt", last_line(at=1, by="1.5"), r"val\.txt: line \d+: found '1\.5' where a whole number"),
         (ImageNet, "ILSVRC2012/LOC_val_solution.csv", lambda t: t.replace(" ", " x", 1), r"solution\.csv: line 2: found 'x\d+' where a"),
-        (ImageNet, "ILSVRC2012/LOC_val_solution.csv", lambda t: t + t.splitlines()[1], r"line \d+: ILSVRC2012_val_00000001 has a second row"),
-        (ImageNet, "ILSVRC2012/LOC_val_solution.csv", lambda t: t.replace("ImageId", "Image"), r"expected 'wnid x0 y0 x1 y1 \.\.\.' in a column"),
+        (ImageNet, "ILSVRC2012/LOC_val_solution.csv", lambda t: t + t.splitlines()[1], r"line \d+: ILSVRC2012_val_\d+1 has a second row"),
+        (ImageNet, "ILSVRC2012/LOC_val_solution.csv", lambda t: t.replace("ImageId", "Image"), r"expected 'wnid x0 y0 x1 y1 \.\.\.' in"),
         (ImageNet, "ILSVRC2012/LOC_synset_mapping.txt", lambda t: t + t.splitlines()[0], r"mapping\.txt: lists n\d+ more than once"),
     ],
 )  # fmt: skip
@@ -410,8 +414,7 @@ def test_each_wrong_annotation_is_one_sentence(copy, reader, name, change, words
     path.write_text(change(good))
     try:
         with pytest.raises(DataError, match=words) as caught:
-            for example in map((data := reader(copy, view="original")).__getitem__, range(len(data))):
-                assert example.boxes is not None
+            read_all(reader(copy, view="original"))
     finally:
         path.write_text(good)
     assert "\n" not in str(caught.value)
