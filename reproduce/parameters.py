@@ -69,6 +69,7 @@ class Parameters:
     terms: str = _of("all", "l_cam")
     data_root: Path | str | None = None
     out_dir: Path | str | None = None
+    rows_dir: Any = None  # of a shard a `Kept`
     limit: int | None = None
     first: int = _of(0, "increment_cam", "l_cam", "lfi_cam")
     first_rise: int = _of(0, "l_cam")
@@ -156,6 +157,8 @@ def read(paper: str, given: Mapping[str, Any], *, here: bool = True) -> Paramete
 
 
 def _check_types(wanted: Parameters) -> None:
+    from cam_core.kept import Kept
+
     for name, value in vars(wanted).items():
         if name in LEAST and not (value is None and name in OPEN):
             if not isinstance(value, int) or isinstance(value, bool) or value < LEAST[name]:
@@ -164,8 +167,8 @@ def _check_types(wanted: Parameters) -> None:
         elif name in ("best", "best_on_test"):
             if not isinstance(value, bool):
                 raise ValueError(f"{name} is {value!r}, expected true or false")
-        elif name in ("data_root", "out_dir"):
-            if not isinstance(value, str | os.PathLike | None):
+        elif name in ("data_root", "out_dir", "rows_dir"):
+            if not isinstance(value, str | os.PathLike | Kept | None):
                 raise ValueError(f"{name} is {value!r}, expected the path of a folder, or None")
         elif name not in LEAST and name != "recipe" and not isinstance(value, str):
             raise ValueError(f"{name} is {value!r}, expected a name")

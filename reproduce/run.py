@@ -22,7 +22,7 @@ from typing import Any
 
 from cam_core import files
 from cam_core.environment import ALLOCATOR
-from reproduce import provenance, results
+from reproduce import provenance, results, shard
 from reproduce.files import replace_folder
 
 LOG = "run.log"
@@ -46,7 +46,7 @@ def run(notebook: Path, out: Path, parameters: Mapping[str, Any], *, force: bool
     if is_complete(out) and not force:
         _check_same(notebook, out, parameters)
         return False
-    _check_call(notebook, out, parameters)
+    accepted, kept = _check_call(notebook, out, parameters), shard.folder(notebook, out)
     if out.exists() and not is_complete(out):
         shutil.rmtree(out)  # left by a batch system that removes single outputs: an incomplete run must not keep the final name
     part, failed = out.with_name(out.name + ".part"), out.with_name(out.name + ".failed")
@@ -55,7 +55,7 @@ def run(notebook: Path, out: Path, parameters: Mapping[str, Any], *, force: bool
         os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))  # the kernel inherits it
     with _claimed(part), _logged(part / LOG) as log:
         try:
-            _execute(notebook, part, out, parameters)
+            _execute(notebook, part, out, parameters, {"rows_dir": str(kept)} if "rows_dir" in accepted else {})
         except BaseException as error:
             sentence = f"{notebook.name}: {error if isinstance(error, RunError) else _one_line(error)}"
             log.exception("the run failed")
@@ -67,10 +67,11 @@ def run(notebook: Path, out: Path, parameters: Mapping[str, Any], *, force: bool
             raise
         replace_folder(part, out)
         shutil.rmtree(failed, ignore_errors=True)
+        shutil.rmtree(kept.parent, ignore_errors=True)
     return True
 
 
-def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any]) -> None:
+def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any], kept: Mapping[str, str]) -> None:
     import papermill  # takes seconds to import; a complete run is recognised without it
 
     started, clock = datetime.now(UTC), time.monotonic()
@@ -80,7 +81,7 @@ def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any
         papermill.execute_notebook(
             notebook,
             target,
-            parameters={**parameters, "out_dir": str(part)},
+            parameters={**parameters, "out_dir": str(part), **kept},
             kernel_name="python3",
             language="python",
             kernel_manager_class=_same_interpreter(),
@@ -123,7 +124,8 @@ def _check_same(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> Non
         raise ValueError(f"{out} holds a run with other parameters ({'; '.join(changed)}): name another folder, or replace it with --force")
 
 
-def _check_call(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> None:
+def _check_call(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> list[str]:
+    """The parameters that the notebook takes; ValueError or FileNotFoundError for a wrong call."""
     from nbformat import NotebookNode
     from papermill.translators import PythonTranslator
 
@@ -142,6 +144,7 @@ def _check_call(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> Non
     unknown = sorted({*parameters, "out_dir"} - set(accepted))
     if unknown:
         raise ValueError(f"{notebook} has no parameter {', '.join(unknown)}; it takes {', '.join(accepted)}")
+    return accepted
 
 
 def _same_interpreter() -> Any:
@@ -227,10 +230,12 @@ def _tidy(notebook: dict[str, Any], part: Path, out: Path) -> dict[str, Any]:
     meta = notebook["metadata"]["papermill"]
     meta["output_path"] = str(out / results.NOTEBOOK)
     meta["parameters"]["out_dir"] = str(out)
+    meta["parameters"].pop("rows_dir", None)  # an intermediate folder, gone when the run is complete
     notebook["metadata"]["papermill"] = provenance.public(meta)
     for cell in notebook["cells"]:
         if "injected-parameters" in _tags(cell):
-            cell["source"] = "".join(cell["source"]).replace(str(part), provenance.public(str(out)))
+            lines = "".join(cell["source"]).replace(str(part), provenance.public(str(out))).splitlines(keepends=True)
+            cell["source"] = "".join(line for line in lines if not line.startswith("rows_dir = "))
     return notebook
 
 
