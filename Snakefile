@@ -32,9 +32,17 @@ def training(wildcards):
     return f"{options(job(wildcards).training)} {processes}"
 
 
+def shards(wildcards):
+    """The marks of a run's measured shards; they and the rows are gone when the run is complete."""
+    count = job(wildcards).shards
+    return [f"{job(wildcards).folder}.shards/{part}-of-{count}" for part in range(1, count + 1) if count > 1]
+
+
 wildcard_constraints:
     paper="[a-z_]+",
     key="[^/]+",
+    part="[0-9]+",
+    count="[0-9]+",
 
 
 rule all:
@@ -56,11 +64,30 @@ rule train:
         "OMP_NUM_THREADS={threads} {PYTHON} -m reproduce train {wildcards.paper} {params.options} --marker {output:q}"
 
 
+rule shard:
+    input:
+        source(SOURCES),
+        notebook=source("notebooks/{paper}.ipynb"),
+        model=lambda wildcards: [job(wildcards).marker] if job(wildcards).train else [],
+    output:
+        temp(touch(f"runs/{PROFILE.name}/{{paper}}/{{key}}.shards/{{part}}-of-{{count}}")),
+    params:
+        options=lambda wildcards: options(job(wildcards).parameters),
+        folder=lambda wildcards: job(wildcards).folder,
+    threads: THREADS
+    resources:
+        runtime=lambda wildcards: math.ceil(job(wildcards).minutes * 3 / int(wildcards.count)),
+    shell:
+        "{PYTHON} -m reproduce shard {input.notebook:q} {wildcards.part}/{wildcards.count} --out {params.folder:q} --threads {threads} "
+        "{params.options}"
+
+
 rule notebook:
     input:
         source(SOURCES),
         notebook=source("notebooks/{paper}.ipynb"),
         model=lambda wildcards: [job(wildcards).marker] if job(wildcards).train else [],
+        shards=shards,
     output:
         f"runs/{PROFILE.name}/{{paper}}/{{key}}/notebook.ipynb",
         f"runs/{PROFILE.name}/{{paper}}/{{key}}/metrics.csv",

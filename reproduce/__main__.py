@@ -1,4 +1,4 @@
-"""`python -m reproduce run | batch | train | status | compare | publish`: run notebooks and batches, compare and publish their numbers."""
+"""`python -m reproduce run | shard | batch | train | status | compare | publish`: runs of notebooks, batches, and their numbers."""
 
 import argparse
 import os
@@ -39,6 +39,17 @@ def _run(options: argparse.Namespace) -> int:
     print(f"{options.out}: {options.notebook}", file=sys.stderr, flush=True)
     made = run.run(options.notebook, options.out, _parameters(options), force=options.force, threads=options.threads)
     print(f"{options.out}: {'done' if made else 'complete already, nothing to do (--force runs it again)'}")
+    return 0
+
+
+def _shard(options: argparse.Namespace) -> int:
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(options.threads)) if options.threads else {})
+    from cam_core.environment import keep_pages
+    from reproduce import shard
+
+    keep_pages()
+    shard.shard(options.notebook, options.out, _parameters(options), *options.shard)
+    print("{}: shard {} of {} is measured".format(options.out, *options.shard))
     return 0
 
 
@@ -110,6 +121,13 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
     return {name: parse_value(value) for name, value in options.parameter}
 
 
+def _part(text: str) -> tuple[int, int]:
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise argparse.ArgumentTypeError(f"expected a number of a count, as 3/7, got {text!r}")
+    return int(number), int(of)
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
@@ -128,6 +146,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--threads", type=_count, help="CPU threads of the notebook (default: all)")
     run.add_argument("--force", action="store_true", help="run again what is complete, with other parameters too")
     run.set_defaults(do=_run)
+
+    shard = commands.add_parser("shard", help="measure a part of a run, which then only summarises it")
+    shard.add_argument("notebook", type=Path)
+    shard.add_argument("shard", type=_part, metavar="NUMBER/COUNT", help="which part, as 3/7")
+    shard.add_argument("--out", type=Path, required=True, help="the folder of the run, as it is given to `run`")
+    shard.add_argument("-p", "--parameter", **named)
+    shard.add_argument("--threads", type=_count, help="as those of the run, for the same bits")
+    shard.set_defaults(do=_shard)
 
     batch = commands.add_parser("batch", help="run what a profile lacks (options after -- go to Snakemake)")
     batch.add_argument("--profile", required=True, help="a file of profiles/, without .yaml")

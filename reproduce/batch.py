@@ -37,6 +37,7 @@ class Job:
     recipe: Mapping[str, Any] = field(default_factory=dict)  # the given ones of `parameters.RECIPE`
     extra: Mapping[str, Any] = field(default_factory=dict)  # the notebook's other parameters
     processes: Mapping[str, int] = field(default_factory=dict)  # of that training: "devices" of each of "nodes"
+    shards: int = 1  # jobs that measure before the run summarises
 
     @property
     def key(self) -> str:
@@ -105,7 +106,7 @@ def read_profile(name: str, folder: Path = Path("profiles"), *, check: bool = Tr
 
 
 def _jobs(profile: str, entry: Any, common: Mapping[str, Any], check: bool) -> Iterator[Job]:
-    _mapping(entry, {"paper", *AXES, "minutes", "train", "parameters", "devices", "nodes"})
+    _mapping(entry, {"paper", *AXES, "minutes", "train", "parameters", "devices", "nodes", "shards"})
     if missing := {"paper", "dataset", "backbone"} - set(entry):
         raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     values = [entry.get(axis, 0 if axis == "seed" else None) for axis in AXES]
@@ -121,6 +122,7 @@ def _jobs(profile: str, entry: Any, common: Mapping[str, Any], check: bool) -> I
             recipe={name: value for name, value in zip(parameters.RECIPE, recipe, strict=True) if value is not None},
             extra={**common, **_mapping(entry.get("parameters") or {})},
             processes={name: _value(entry, name, 1) for name in ("devices", "nodes") if name in entry},
+            shards=_value(entry, "shards", 1),
         )
         if check:
             _check(job)
@@ -128,7 +130,7 @@ def _jobs(profile: str, entry: Any, common: Mapping[str, Any], check: bool) -> I
 
 
 def _check(job: Job) -> None:
-    known = [name for name in parameters.names(job.paper) if name not in ("profile", *AXES, "out_dir")]
+    known = [name for name in parameters.names(job.paper) if name not in ("profile", *AXES, "out_dir", "rows_dir")]
     for name in job.extra:
         parameters.one_of("parameter", name, known)
     wanted = parameters.read(job.paper, job.parameters, here=False)
@@ -147,7 +149,7 @@ def _mapping(content: Any, known: set[str] | None = None) -> dict[str, Any]:
 VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {  # the check of each key's value; a bool is not a number here
     "minutes": (lambda v: type(v) in (int, float) and v > 0, "a number above 0"),
     **dict.fromkeys(("train", "watch"), (lambda v: type(v) is bool, "true or false")),
-    **dict.fromkeys(("threads", "devices", "nodes"), (lambda v: type(v) is int and v > 0, "a whole number of at least 1")),
+    **dict.fromkeys(("threads", "devices", "nodes", "shards"), (lambda v: type(v) is int and v > 0, "a whole number of at least 1")),
     "jobs": (lambda v: isinstance(v, list) and len(v) > 0, "a list of jobs"),
     "needs": (lambda v: isinstance(v, list), "a list of variables of the environment"),
 }

@@ -8,7 +8,9 @@
 The rest of a notebook is its own subject.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from cam_core import metrics
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset, Example
 from cam_core.data.example import View
+from cam_core.kept import Kept
 from cam_core.metrics import Metric
 from cam_core.probe import Probe
 from cam_core.table import Table
@@ -30,6 +33,7 @@ from reproduce import jobs, report, results, sources
 from reproduce.accuracy import best_on_test, network_table
 from reproduce.parameters import DRAWN, Parameters
 from reproduce.provenance import process_facts
+from reproduce.sources import HOME
 
 Images = Callable[[View], Dataset]
 Summaries = Mapping[str, Mapping[str, Any]]  # of the trainings, by model
@@ -71,6 +75,20 @@ def ran(wanted: Parameters, data: Dataset) -> str:
     of = sources.coverage(wanted.dataset, data, wanted.subset)
     whole = "" if of["present"] == of["of"] else f", of the {of['of']:,} of {of['list']}"
     return f"{of['used']:,} of {of['present']:,}{whole}"
+
+
+def kept(wanted: Parameters, summaries: Summaries) -> Kept | None:
+    """Where `evaluate` keeps the rows of this run, if it does: a folder for each state of code, parameters, models and threads."""
+    if wanted.rows_dir is None:
+        return None
+    given = wanted.rows_dir if isinstance(wanted.rows_dir, Kept) else Kept(Path(wanted.rows_dir))
+    code = [
+        path.read_bytes() for name in ("cam_core", "training", "reproduce", "data_scripts") for path in sorted((HOME / name).rglob("*.py"))
+    ]
+    asked = {name: value for name, value in vars(wanted).items() if name not in ("profile", "data_root", "out_dir", "rows_dir", "shown")}
+    models = [(name, summary.get("digest")) for name, summary in summaries.items()]
+    state = repr((asked, models, torch.__version__, torch.get_num_threads())).encode()
+    return replace(given, folder=given.folder / hashlib.sha256(b"".join([*code, state])).hexdigest()[:12])
 
 
 def worth(

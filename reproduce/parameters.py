@@ -37,7 +37,8 @@ RECIPE = (
     "terms",
 )  # besides data, network and seed
 LEAST = {"seed": 0, "limit": 1, "first": 0, "first_rise": 0, "shown": 1, "epochs": 1, "epochs_img": 1, "setting": 0}
-PATHS = {"data_root": "the path of a folder", "out_dir": "the path of a folder", "subset": "the name or the path of a list of images"}
+PATHS = {"data_root": "the path of a folder", "out_dir": "the path of a folder", "subset": "the name or the path of a list of images",
+         "rows_dir": "the path of a folder"}  # fmt: skip
 OPEN = {"limit": "for all images", "epochs": "for the usual number", "epochs_img": "for the usual number"}  # these may be None
 
 
@@ -72,6 +73,7 @@ class Parameters:
     out_dir: Path | str | None = None
     subset: Path | str | None = None
     allow_partial: bool = False
+    rows_dir: Any = None  # of a shard a `Kept`
     limit: int | None = None
     first: int = _of(0, "increment_cam", "l_cam", "lfi_cam")
     first_rise: int = _of(0, "l_cam")
@@ -156,6 +158,8 @@ def read(paper: str, given: Mapping[str, Any], *, here: bool = True) -> Paramete
 
 
 def _check_types(wanted: Parameters) -> None:
+    from cam_core.kept import Kept
+
     for name, value in vars(wanted).items():
         if name in LEAST and not (value is None and name in OPEN):
             if not isinstance(value, int) or isinstance(value, bool) or value < LEAST[name]:
@@ -165,7 +169,7 @@ def _check_types(wanted: Parameters) -> None:
             if not isinstance(value, bool):
                 raise ValueError(f"{name} is {value!r}, expected true or false")
         elif name in PATHS:
-            if not isinstance(value, str | os.PathLike | None):
+            if not isinstance(value, str | os.PathLike | Kept | None):
                 raise ValueError(f"{name} is {value!r}, expected {PATHS[name]}, or None")
         elif name not in LEAST and name != "recipe" and not isinstance(value, str):
             raise ValueError(f"{name} is {value!r}, expected a name")

@@ -21,7 +21,7 @@ from typing import Any
 
 from cam_core import files
 from cam_core.environment import ALLOCATOR
-from reproduce import journal, processes, provenance, results
+from reproduce import journal, processes, provenance, results, shard
 from reproduce.files import no_room, replace_folder
 
 LOG = "run.log"
@@ -45,7 +45,7 @@ def run(notebook: Path, out: Path, parameters: Mapping[str, Any], *, force: bool
     if is_complete(out) and not force:
         _check_same(notebook, out, parameters)
         return False
-    _check_call(notebook, out, parameters)
+    accepted, kept = _check_call(notebook, out, parameters), shard.folder(notebook, out)
     if out.exists() and not is_complete(out):
         shutil.rmtree(out)  # left by a batch system that removes single outputs: an incomplete run must not keep the final name
     part, failed = out.with_name(out.name + ".part"), out.with_name(out.name + ".failed")
@@ -55,7 +55,7 @@ def run(notebook: Path, out: Path, parameters: Mapping[str, Any], *, force: bool
     with _claimed(part), _logged(part / LOG) as log:
         try:
             with journal.kept(part / journal.NAME):
-                _execute(notebook, part, out, parameters)
+                _execute(notebook, part, out, parameters, {"rows_dir": str(kept)} if "rows_dir" in accepted else {})
         except BaseException as error:
             sentence = f"{notebook.name}: {no_room(error, part) or (error if isinstance(error, RunError) else _one_line(error))}"
             log.exception("the run failed")
@@ -67,10 +67,11 @@ def run(notebook: Path, out: Path, parameters: Mapping[str, Any], *, force: bool
             raise
         replace_folder(part, out)
         shutil.rmtree(failed, ignore_errors=True)
+        shutil.rmtree(kept.parent, ignore_errors=True)
     return True
 
 
-def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any]) -> None:
+def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any], kept: Mapping[str, str]) -> None:
     import papermill  # takes seconds to import; a complete run is recognised without it
 
     started, clock = datetime.now(UTC), time.monotonic()
@@ -82,7 +83,7 @@ def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any
         papermill.execute_notebook(
             notebook,
             target,
-            parameters={**parameters, "out_dir": str(part)},
+            parameters={**parameters, "out_dir": str(part), **kept},
             kernel_name="python3",
             language="python",
             kernel_manager_class=_same_interpreter(ended),
@@ -125,7 +126,8 @@ def _check_same(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> Non
         raise ValueError(f"{out} holds a run with other parameters ({'; '.join(changed)}): name another folder, or replace it with --force")
 
 
-def _check_call(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> None:
+def _check_call(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> list[str]:
+    """The parameters that the notebook takes; ValueError or FileNotFoundError for a wrong call."""
     from nbformat import NotebookNode
     from papermill.translators import PythonTranslator
 
@@ -144,6 +146,7 @@ def _check_call(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> Non
     unknown = sorted({*parameters, "out_dir"} - set(accepted))
     if unknown:
         raise ValueError(f"{notebook} has no parameter {', '.join(unknown)}; it takes {', '.join(accepted)}")
+    return accepted
 
 
 def _same_interpreter(ended: list[int]) -> Any:
@@ -242,10 +245,12 @@ def _tidy(notebook: dict[str, Any], part: Path, out: Path) -> dict[str, Any]:
     meta = notebook["metadata"]["papermill"]
     meta["output_path"] = str(out / results.NOTEBOOK)
     meta["parameters"]["out_dir"] = str(out)
+    meta["parameters"].pop("rows_dir", None)  # an intermediate folder, gone when the run is complete
     notebook["metadata"]["papermill"] = provenance.public(meta)
     for cell in notebook["cells"]:
         if "injected-parameters" in _tags(cell):
-            cell["source"] = "".join(cell["source"]).replace(str(part), provenance.public(str(out)))
+            lines = "".join(cell["source"]).replace(str(part), provenance.public(str(out))).splitlines(keepends=True)
+            cell["source"] = "".join(line for line in lines if not line.startswith("rows_dir = "))
     return notebook
 
 

@@ -91,7 +91,7 @@ REFUSED = [
     ("l_cam", {"best_on_test": True}, "l_cam has no parameter best_on_test; leave it out (increment_cam, calm, lfi_cam has it)"),
     ("increment_cam", {"dataset": "drawn_voc", "best_on_test": True}, "images of drawn_voc have several classes; leave it out"),
     ("l_cam", {"dataset": "drawn_imagnet"}, "expected one of drawn_imagenet, drawn_cub, imagenet, cub; did you mean drawn_imagenet?"),
-    ("lfi_cam", {"dataset": "cub"}, "dataset of lfi_cam is 'cub', expected one of drawn_imagenet, drawn_cub, cifar10, cifar100,"),
+    ("lfi_cam", {"dataset": "voc07"}, "dataset of lfi_cam is 'voc07', expected one of drawn_imagenet, drawn_cub, cub, cifar10, cifar100,"),
     ("lfi_cam", {"dataset": "imagenet", "backbone": "resnet50"}, 'no reduced recipe for imagenet; take the recipe "paper"'),
     ("lfi_cam", {"dataset": "cifar10", "backbone": "vgg16"}, "backbone on cifar10 is 'vgg16', expected one of resnet8, resnet14,"),
     ("l_cam", {"dataset": "imagenet"}, "backbone on imagenet is 'resnet8', expected one of efficientnet_lite0, mobilenet_v2, resnet18,"),

@@ -45,7 +45,8 @@ def test_a_run_is_complete_under_its_name_and_runs_once(tmp_path, monkeypatch):
     spec.mkdir(parents=True)
     (spec / "kernel.json").write_text(json.dumps({"argv": ["/bin/false"], "display_name": "no", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    source = notebook(tmp_path, "import sys; print(sys.executable)\nimport os; print(os.environ['OMP_NUM_THREADS'])", SAVE)
+    cells = ["import sys; print(sys.executable)\nimport os; print(os.environ['OMP_NUM_THREADS']); os.makedirs(rows_dir)", SAVE]
+    source = notebook(tmp_path, *cells, parameters=f"{PARAMETERS}\nrows_dir = None")
     out = tmp_path / "runs" / "key"
     (tmp_path / "runs" / "key.part").mkdir(parents=True)  # a killed run's leftovers
     (tmp_path / "runs" / "key.part" / "stale.txt").write_text("old")
@@ -66,6 +67,7 @@ def test_a_run_is_complete_under_its_name_and_runs_once(tmp_path, monkeypatch):
     printed = [o["text"] for cell in json.loads(executed)["cells"] for o in cell.get("outputs", []) if "text" in o]
     assert "".join(printed[0]).split() == [sys.executable, "2"]
     assert str(tmp_path) not in executed
+    assert "key.kept" not in executed + json.dumps(facts)
     assert str(tmp_path) not in json.dumps(facts)
     before = (out / "provenance.json").stat().st_mtime_ns
     assert not run.run(source, out, {"seed": 3, "value": 0.1 + 0.2})
