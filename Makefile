@@ -8,7 +8,7 @@ endif
 BIN     := .venv/bin
 LOCKS   := requirements.lock tests/oracles/requirements.lock
 IMPORTED := import torch, torchvision, torch._dynamo, lightning_fabric, torchmetrics, pandas, seaborn, scipy.stats, \
-  papermill, snakemake.cli, ipykernel.kernelapp, pytest, hypothesis, jupyter_book, sphinx.application, cam_core, training, reproduce
+  papermill, snakemake.cli, ipykernel.kernelapp, onnxruntime, onnxscript, pytest, hypothesis, jupyter_book, sphinx.application, cam_core, training, reproduce
 
 .PHONY: help setup check data photographs book browser site pdf test lint reproduce publish bench lock clean clean-all
 .DELETE_ON_ERROR:

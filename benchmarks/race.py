@@ -1,7 +1,7 @@
 """Contenders in processes of their own, called in turn: what one leaves behind (threads, memory, environment) is not the other's.
 
 A contender is a function ``prepare(*words) -> call`` written ``module:function:word,word``; its process prepares once and then times
-``call`` whenever it is asked.
+``call`` whenever it is asked, with the words of the asking, if any.
 """
 
 import gc
@@ -37,10 +37,10 @@ class Contender:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=HOME)
         self._answer()  # prepared
 
-    def measure(self) -> dict[str, float]:
-        """Seconds, CPU seconds and megabytes above the level before the call."""
+    def measure(self, *words: str) -> dict[str, float]:
+        """Seconds, CPU seconds and megabytes above the level before the call, and the numbers that the call returns by name."""
         assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
+        self.process.stdin.write(",".join(words) + "\n")
         self.process.stdin.flush()
         return self._answer()
 
@@ -138,13 +138,15 @@ def _serve(prepare: str) -> None:
     module, function, words = prepare.split(":")
     call: Any = getattr(importlib.import_module(module), function)(*filter(None, words.split(",")))
     print("{}", flush=True)
-    for _ in sys.stdin:
+    for asked in sys.stdin:
+        given = [word for word in asked.strip().split(",") if word]
         gc.collect()
         with Peak(_resident) as memory:
             began, cpu = time.perf_counter(), time.process_time()
-            call()
+            told = call(*given)
             seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-        print(json.dumps({"seconds": seconds, "cpu": cpu, "mb": memory.extra}), flush=True)
+        more = told if isinstance(told, dict) else {}
+        print(json.dumps({"seconds": seconds, "cpu": cpu, "mb": memory.extra, **more}), flush=True)
 
 
 if __name__ == "__main__":

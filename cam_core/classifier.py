@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from cam_core.cutting import folded, split
+from cam_core.engine import Engine
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -50,7 +51,8 @@ class Classifier(nn.Module):
         self.size, self.resize, self.interpolation = size, resize, interpolation
         self.name, self.layer, self.weights = name, layer, weights
         self._network = [network]  # in a list, so that its parameters are not registered a second time
-        self._folded, self._cuts = False, dict[str, Classifier]()
+        self._cuts = dict[str, Classifier]()
+        self.engine: Engine | None = None  # of a frozen copy: what scores images beside PyTorch
 
     @property
     def precision(self) -> torch.dtype:
@@ -81,8 +83,10 @@ class Classifier(nn.Module):
         return self.classify(activations, *beside)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images [B,3,H,W] in [0, 1] -> logits [B,C]."""
-        return self.scores(self.normalize(images))
+        """Images [B,3,H,W] in [0, 1] -> logits [B,C]; a frozen copy may leave them to its engine."""
+        inputs = self.normalize(images)
+        found = self.engine.scores(self, inputs) if self.engine is not None else None
+        return self.scores(inputs) if found is None else found
 
     @property
     def whole(self) -> bool:
@@ -126,13 +130,14 @@ class Classifier(nn.Module):
             raise ValueError("a classifier made of (trunk, head) has one cut only: make one that is cut at the layer you want")
         if layer not in self._cuts:
             other = self._like(*split(network, layer), layer)
-            self._cuts[layer] = other.frozen() if self._folded else other
+            self._cuts[layer] = other if self.engine is None else other.frozen(self.engine.name)
         return self._cuts[layer].to(self.mean.device).train(self.training)
 
-    def frozen(self) -> "Classifier":
+    def frozen(self, engine: str | None = None) -> "Classifier":
         """A copy for measuring: eval mode, BatchNorm folded into the convolutions, channels_last, no parameter gradients.
 
-        Logits agree with the original up to float32 rounding. It does not follow later changes of the weights.
+        Logits agree with the original up to float32 rounding. It does not follow later changes of the weights. ``engine`` scores masked
+        images (`cam_core.engine`): "torch", "onnxruntime", "compile", or None for ONNX Runtime where it is installed and worth its export.
         """
         graphs = [module.graph for module in self.modules() if isinstance(module, fx.GraphModule)]
         views = any(node.target == "view" for graph in graphs for node in graph.nodes)  # a view of channels_last may not exist
@@ -143,7 +148,7 @@ class Classifier(nn.Module):
             return part if views else part.to(memory_format=torch.channels_last)
 
         other = self._like(fixed(self.trunk), fixed(self.head), self.layer)
-        other._folded = True
+        other.engine = Engine(self.engine.name if engine is None and self.engine is not None else engine)
         return other.eval().requires_grad_(requires_grad=False)
 
     def _like(self, trunk: nn.Module, head: nn.Module, layer: str) -> "Classifier":

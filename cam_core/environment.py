@@ -6,7 +6,7 @@ import platform
 
 PACKAGES = (
     *("torch", "torchvision", "torchmetrics", "lightning-fabric", "safetensors", "numpy", "scipy", "pandas"),
-    *("pyarrow", "pillow", "papermill", "cam-core"),
+    *("pyarrow", "pillow", "papermill", "onnxruntime", "cam-core"),
 )
 # glibc returns the memory of every large activation and allocates it again; keeping it makes a forward pass up to a third faster.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "17179869184", "MALLOC_TOP_PAD_": "268435456"}

@@ -88,7 +88,7 @@ def explain(
     def write() -> None:
         write_json(out / "explained.json", {**facts, "images": entries, "not_read": not_read, "failed": list(failed)})
 
-    bar = _progress(classifier, chosen, trial.activations.shape[1], len(paths))
+    bar, each = _progress(classifier, chosen, trial.activations.shape[1], len(paths))
     try:
         for number, (path, label) in enumerate(zip(paths, labels, strict=False), start=1):
             try:
@@ -104,6 +104,7 @@ def explain(
                 entry["raw"] = f"{label}.npz"
                 _save(out / entry["raw"], raw)
             entries.append(entry)
+            bar.update(len(entries) * each - bar.n)  # what no hook has seen
             if number % EVERY == 0:
                 write()
     except KeyboardInterrupt:
@@ -173,18 +174,21 @@ def _labels(paths: Sequence[Path]) -> list[str]:
     return labels
 
 
-def _progress(classifier: Classifier, chosen: Sequence[Method], channels: int, count: int) -> "tqdm[Any]":
-    """A progress bar over all images that pass through the network, masked ones included; the expected number is printed first."""
+def _progress(classifier: Classifier, chosen: Sequence[Method], channels: int, count: int) -> "tuple[tqdm[Any], int]":
+    """A progress bar over all images that pass through the network, masked ones included, and their number for one image, about.
+
+    The expected number is printed first. The bar moves with the masked images; a hook on a layer would turn the scoring engine off.
+    """
     costs = {one.title: one.cost(channels) for one in chosen}
     each = 1 + sum(max(0, cost - 1) for cost in costs.values())  # the methods share the first pass
     _say(f"forward passes an image, about: {', '.join(f'{title} {cost:,}' for title, cost in costs.items())}; {each * count:,} in all")
     bar = tqdm(total=each * count, desc="explaining", unit="pass", file=sys.stderr)
 
-    def passed(trunk: torch.nn.Module, inputs: tuple[Tensor], activations: Any) -> None:
-        bar.update(len(inputs[0]))
+    def passed(classifier: torch.nn.Module, images: tuple[Tensor], logits: Any) -> None:
+        bar.update(len(images[0]))
 
-    classifier.trunk.register_forward_hook(passed)
-    return bar
+    classifier.register_forward_hook(passed)
+    return bar, each
 
 
 def _seen(path: Path, view: str, size: int, step: int, classifier: Classifier) -> tuple[Image.Image, Tensor]:

@@ -200,6 +200,8 @@ class Probe:
         """
         logits: Tensor | None = None
         where = chosen.nonzero().to(self.images.device, non_blocking=True)  # synchronises once, to get their number
+        if self.classifier.engine is not None:
+            self.classifier.engine.expect(len(where))
         for part in where.split(self._chunk_size(size or self.images.shape[-2:])):
             image, version = part.unbind(1)
             with torch.inference_mode(), torch.autocast(self.images.device.type, self._autocast, enabled=self._autocast is not None):

@@ -20,6 +20,7 @@ def process_facts() -> dict[str, Any]:
     """Threads, device and peak memory (MiB) of this process; torch is used only if it is already loaded."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     facts: dict[str, Any] = {"device": "cpu", "threads": os.cpu_count(), "peak_memory_mib": round(peak, 1)}
+    facts["engine"] = "+".join(["torch", *getattr(sys.modules.get("cam_core.engine"), "answered", ())])
     if torch := sys.modules.get("torch"):
         facts["threads"] = torch.get_num_threads()
         if torch.cuda.is_initialized():

@@ -131,7 +131,7 @@ def cascading_randomization(
     """
     if classifier.training:
         raise ValueError("the classifier is in train mode, its BatchNorm and dropout would move: call classifier.eval() first")
-    if classifier._folded:  # `at` would cut the intact network
+    if classifier.engine is not None:  # `at` would cut the intact network
         raise ValueError("randomize the classifier itself, not its frozen copy: hand over what frozen() was called on")
     if every < 1:
         raise ValueError(f"the maps are compared after every so many blocks, at least 1, got {every}")
