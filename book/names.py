@@ -47,6 +47,8 @@ NAMES = WRITTEN | {
     "box_iou": "box IoU ↑", "pxap": "PxAP ↑", "max_box_acc": "MaxBoxAcc ↑", "max_box_acc_v2": "MaxBoxAccV2 ↑",
     "localization_error": "localization error ↓", "cue_localization": "cue localization ↑",
     "cue_localization_box": "cue localization, cut at the box ↑", "follows_cue": "follows the cue ↑", "keeps_class": "keeps its answer ↑",
+    "arcc": "ARCC ↑", "f_fidelity_plus": "F-Fidelity+ ↑", "f_fidelity_minus": "F-Fidelity− ↓", "single_deletion": "single deletion ↑",
+    "completeness": "completeness ↑", "grid_localization": "localization in the grid ↑", "target_sensitivity": "target sensitivity ↑",
     "stability_iou": "IoU of two trainings ↑", "stability_iou_script": "IoU by LFI-CAM's script ↑",
     "stability_iou_area": "IoU of the top fifth ↑", "stability_dice": "Dice of two trainings ↑",
     "stability_dice_script": "Dice by LFI-CAM's script ↑", "stability_correlation": "correlation ↑",

@@ -1,4 +1,4 @@
-"""Figures of the page *Choose a metric*: the heat table of known maps, Average Drop at equal mean, calibration, forgetting, coverage."""
+"""Figures of the page *Choose a metric*: metrics judged by known truths, known maps, Average Drop at equal mean, and others."""
 
 import html
 
@@ -97,6 +97,93 @@ def _cell(one, last):
     shade = 0.62 * (last - one["rank"]) / max(last - 1, 1)
     dot = ' <span class="heat-dot" role="img" aria-label="better than the mask">●</span>' if one["beats"] else ""
     return f'<td style="background-color: rgba(31, 138, 132, {shade:.2f}) !important; white-space: nowrap">{one["printed"]}{dot}</td>'
+
+
+# ---- metrics judged by a truth ----------------------------------------------------------------------------------------
+
+TRUTHS = {"single_deletion": "single deletion", "completeness": "completeness", "grid_localization": "DiFull"}
+OF_PLACE = ("energy_pointing_game", "maximum_in_box", "pixel_precision", "false_activation", "max_box_acc", "max_box_acc_v2", "box_iou",
+            "localization_error")  # fmt: skip
+
+
+def agreements(*studies):
+    """Truth -> Kendall's tau of every metric with it, over all networks: rows (metric, setting), the best first."""
+    return {
+        truth: own.set_index(["metric", "setting"])[["kendall", "ci_low", "ci_high"]].sort_values("kendall", ascending=False, kind="stable")
+        for rows in studies
+        for truth, own in rows[rows["network"] == "all"].groupby("truth")
+    }
+
+
+def decided(found, sign):
+    """The metrics whose agreement with a truth is above (``sign`` 1) or below (-1) zero by its interval, the clearest first."""
+    return list(found.index[sign * found["ci_low" if sign > 0 else "ci_high"] > 0])[::sign]
+
+
+def place_of(values, metric, method):
+    """On each network: the place of a map under a metric (1 is best, ties share the worse one), and how many maps there are."""
+    own = values[values["metric"] == metric].copy()
+    own["better_value"] = own["value"] * np.where(own["better"] == "lower", -1, 1)
+    own["place"] = own.groupby("network")["better_value"].rank(ascending=False, method="max")
+    return own.loc[own["method"] == method, "place"].astype(int).tolist(), own["method"].nunique()
+
+
+def judged(options):
+    """The table metric × truth: how well the metric's order of the maps agrees with the truth's."""
+    parts, grids, values = (study(options, f"judged-{what}") for what in ("parts", "grids", "values"))
+    found = agreements(parts, grids)
+    head = "".join(f'<th scope="col">{told}</th>' for told in TRUTHS.values())
+    lines = [f'<thead><tr><th scope="col">metric</th>{head}</tr></thead>']
+    for asked, of_place in (("Where is the object?", True), ("What does the network lose or keep?", False)):
+        lines.append(f'<tbody><tr><th class="heat-group" colspan="{len(TRUTHS) + 1}" scope="rowgroup">{asked}</th></tr>')
+        for key in found["single_deletion"].index:
+            if (key[0] in OF_PLACE) == of_place:
+                cells = "".join(_tau(found[truth], key) for truth in TRUTHS)
+                lines.append(f'<tr><th scope="row">{html.escape(_judge(key))}</th>{cells}</tr>')
+        lines.append("</tbody>")
+    table = "\n".join(lines)
+    frame = '<div class="plot" tabindex="0" role="region" aria-label="Agreement of every metric with known truths">'
+    caption = f"<caption>{_judged_caption(parts, grids, values, found)}</caption>"
+    return f'{frame}\n<table class="heat">{caption}\n{table}\n</table>\n</div>\n'
+
+
+JUDGED_AS = SETTINGS | {"step 896": "", "step 3584": "", "50% 50 sets": "50%"}
+
+
+def _judge(key):
+    return measure((key[0], JUDGED_AS.get(key[1], key[1])))
+
+
+def _tau(found, key):
+    if key not in found.index:
+        return "<td>–</td>"
+    value, low, high = found.loc[key, ["kendall", "ci_low", "ci_high"]]
+    tint = "31, 138, 132" if value > 0 else "158, 58, 82"
+    sure = ' <span class="heat-dot" role="img" aria-label="apart from zero">●</span>' if low > 0 or high < 0 else ""
+    told = f"{value:.2f} [{low:.2f}, {high:.2f}]".replace("-0.00", "0.00").replace("-", "−")
+    return f'<td style="background-color: rgba({tint}, {0.62 * abs(value):.2f}) !important; white-space: nowrap">{told}{sure}</td>'
+
+
+def _judged_caption(parts, grids, values, found):
+    one, of_parts = parts[parts["network"] != "all"], found["single_deletion"]
+    above, below = (decided(of_parts, sign) for sign in (1, -1))
+    fake, maps = place_of(values, "arcc", "fake_cam")
+    centre, _ = place_of(values, "arcc", "center_gaussian")
+    told = [
+        f"Kendall's τ between the metric's order of {parts['maps'].iloc[0]} maps and the truth's, with its 95 % interval over images.",
+        '<span class="heat-dot">●</span> Apart from zero.',
+        f"Parts: {one['network'].nunique()} networks, {_span(one['n'])} drawn birds each.",
+        f"DiFull: {grids['network'].nunique() - 1} network, {_span(grids['n'])} grids.",
+        f"Under single deletion {len(above)} of {len(of_parts)} metrics order the maps better than chance, and {len(below)} worse.",
+        f"Highest there: {', '.join(map(_judge, of_parts.index[:3]))}.",
+        f"ARCC puts Fake-CAM at place {_span(fake)} of {maps}, and the centre Gaussian at place {_span(centre)}.",
+    ]
+    return " ".join(told)
+
+
+def _span(numbers):
+    low, high = min(numbers), max(numbers)
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 # ---- Average Drop at equal mean ---------------------------------------------------------------------------------------
