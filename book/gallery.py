@@ -75,6 +75,9 @@ DRAWN = (  # what the pictures are called in a link, data set, the paper whose r
     ("bird", "drawn_cub", "calm", (8, 7, 4)),
 )
 OF_RUN = {"plain: mean_activation": "mean_activation"}
+OF_NETWORK = {  # maps of one network: what it is called
+    "mean_activation": "plain network", "cam": "plain network", "l_cam_fm": "the classifier", "l_cam_img": "the classifier",
+}  # fmt: skip
 NO_DRAWN_NETWORK = ("l_cam_fm[ce]", "l_cam_img[ce]")  # trained by cross-entropy alone: the results have them, the gallery does not
 
 STAGE = """<div class="gallery" id="gallery-viewer" hidden>
@@ -169,15 +172,15 @@ def drawn(options):
         if not runs or not root.exists():
             continue
         images = sources.images(dataset, root)(VIEW[paper])
-        kept = results.read_maps(runs[0])
+        kept, answers = results.read_maps(runs[0]), results.read_answers(runs[0])
         for number, index in enumerate(chosen, start=1):
-            found[f"{title}-{number}"] = _drawn(images, index, seen(images, index, VIEW[paper]), kept, folder, f"{title}-{number}")
+            found[f"{title}-{number}"] = _drawn(images, index, seen(images, index, VIEW[paper]), kept, answers, folder, f"{title}-{number}")
     return found
 
 
-def _drawn(images, index, shown, kept, folder, key):
+def _drawn(images, index, shown, kept, answers, folder, key):
     label = images.classes[images[index].label]
-    entries = {}
+    entries, said = {}, {}
     ids, arrays = kept
     for model, raw in arrays.items():
         method = OF_RUN.get(model, model)
@@ -187,8 +190,13 @@ def _drawn(images, index, shown, kept, folder, key):
         tile = f"{key}-{slug(method)}"
         write_tile(shown, heat, folder / tile)
         entries[method] = {"file": f"{tile}.webp", "heat": f"{tile}-heat.webp", "empty": bool(maps.is_empty(heat)), "same_as": None}
+        if model in answers:
+            classes, sure = (one[ids.index(images[index].image_id)] for one in answers[model])
+            said[OF_NETWORK.get(method, called(method))] = f"{html.escape(images.classes[classes])}, {100 * sure:.0f}\N{NO-BREAK SPACE}%"
     Image.fromarray((255 * shown).byte().permute(1, 2, 0).numpy()).save(folder / f"{key}.webp", quality=90)
-    answer = f"Drawn: <strong>{html.escape(label)}</strong> <small>(each map is of the class that its own network predicts)</small>"
+    told = "; ".join(f"{network}: {words}" for network, words in said.items())
+    told = f"The networks say: {told}. " if told else ""
+    answer = f"Drawn: <strong>{html.escape(label)}</strong> <small>{told}Each map is of what its own network says.</small>"
     credit = f'Drawn by our own code; see <a href="data.html">Data</a>. Networks: {name("resnet8")}, trained here.'
     size = list(shown.shape[:0:-1])
     return {

@@ -6,7 +6,7 @@ The functions below take the name of a data set (`reproduce.sources`) and of a b
 `Options`. They return a model and what is known of it: accuracy or mean average precision in percent, deviations, seconds.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -256,9 +256,18 @@ def spread(data: Dataset, count: int = 100) -> Dataset:
 @torch.no_grad()
 def explained(classifier: Classifier, explain: Callable[[Probe], Tensor], images: Tensor | Dataset, batch: int = 100) -> Tensor:
     """Raw maps [N,h,w] of the class that ``classifier`` predicts, on the CPU; ``images`` uint8 [N,3,H,W] or a data set of one size."""
+    return torch.cat([explain(probe).cpu() for probe in _probes(classifier, images, batch)])
+
+
+def answered(classifier: Classifier, images: Tensor | Dataset, batch: int = 100) -> tuple[Tensor, Tensor]:
+    """The class [N] that ``classifier`` predicts for each image, and its probability [N], on the CPU."""
+    sure, said = torch.cat([probe.probabilities.cpu() for probe in _probes(classifier, images, batch)]).max(1)
+    return said, sure
+
+
+def _probes(classifier: Classifier, images: Tensor | Dataset, batch: int) -> Iterator[Probe]:
     images = in_memory(images, progress=False)["images"] if isinstance(images, Dataset) else images
-    probes = (Probe(classifier, as_float(part.to(classifier.mean.device))) for part in images.split(batch))
-    return torch.cat([explain(probe).cpu() for probe in probes])
+    return (Probe(classifier, as_float(part.to(classifier.mean.device))) for part in images.split(batch))
 
 
 # --- what a run needs ------------------------------------------------------------------------------------------------------------------

@@ -143,5 +143,6 @@ def save(
     kept = jobs.spread(data)
     heat = {name: jobs.explained(network, one, kept) for name, (network, one) in (explain or {}).items()}
     frame = pd.concat([complete(one) for one in records], ignore_index=True)
-    results.save(wanted.out_dir, frame, per_image, known | digests, complete(differences), (kept.ids, heat) if heat else None)
+    answers = {name: jobs.answered(network, kept) for name, (network, _) in (explain or {}).items()}
+    results.save(wanted.out_dir, frame, per_image, known | digests, complete(differences), (kept.ids, heat) if heat else None, answers)
     return report.card({**of, **weights, "images": ran(wanted, data), "seed": wanted.seed, **process_facts(), **more})

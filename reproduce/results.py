@@ -147,12 +147,13 @@ def complete(root: Path | str) -> list[Path]:
 # ---------------------------------------------------------------- maps
 
 Maps = tuple[Sequence[str], Mapping[str, ArrayLike]]  # ids of N images, and by name their raw maps [N,h,w]
+Answers = Mapping[str, tuple[ArrayLike, ArrayLike]]  # by the map's name what its network predicts: classes [N] and their probabilities [N]
 
 
-def write_maps(path: Path | str, maps: Maps) -> None:
+def write_maps(path: Path | str, maps: Maps, answers: Answers | None = None) -> None:
     """Write the maps of N images as .npz: each in float16 between its least and its greatest value, and these two in float32.
 
-    This keeps the shape of nearly constant maps (ABN's), and the sign and size of the values.
+    This keeps the shape of nearly constant maps (ABN's), and the sign and size of the values. ``answers`` stand beside them.
     """
     ids, named = maps
     arrays: dict[str, NDArray[Any]] = {"ids": np.asarray(ids, str)}
@@ -163,6 +164,8 @@ def write_maps(path: Path | str, maps: Maps) -> None:
         ends = np.stack([heat.min((1, 2)), heat.max((1, 2))])  # [2,N]
         low, span = ends[0, :, None, None], (ends[1] - ends[0])[:, None, None]
         arrays |= {name: ((heat - low) / np.where(span > 0, span, 1)).astype(np.float16), f"{name}, ends": ends}
+    for name, (classes, probabilities) in (answers or {}).items():
+        arrays |= {f"{name}, class": np.asarray(classes, np.int64), f"{name}, probability": np.asarray(probabilities, np.float32)}
     write_arrays(path, arrays)
 
 
@@ -183,6 +186,13 @@ def read_maps(path: Path | str) -> tuple[list[str], dict[str, NDArray[np.float32
     return ids, maps
 
 
+def read_answers(path: Path | str) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """What the networks of a maps.npz predict: classes [N] and their probabilities [N] by the map's name; a file may have none."""
+    with np.load(path) as file:
+        names = [key.removesuffix(", class") for key in file.files if key.endswith(", class")]
+        return {name: (file[f"{name}, class"], file[f"{name}, probability"]) for name in names}
+
+
 # ---------------------------------------------------------------- saving
 
 
@@ -193,14 +203,15 @@ def save(
     provenance_extra: Mapping[str, Any] | None = None,
     differences: pd.DataFrame | None = None,
     maps: Maps | None = None,
+    answers: Answers | None = None,
 ) -> pd.DataFrame:
     """The last call of a notebook: write metrics.csv, differences.csv, maps.npz, per_image.parquet and run_facts.json into `out_dir`.
 
     records: the 15 columns in any order. per_image: frames of one row per image and measure (`Table.per_image`). provenance_extra: what
     only the notebook knows (device, chunk, data_digest, weights_digest, ...). differences: the columns of DIFFERENCE, in any order; paired
     comparisons of the methods (`Table.differences`). maps: of the models that the run trained, so that a metric can be recomputed without
-    training (`jobs.spread`, `jobs.explained`). `out_dir=None` (a notebook opened by hand) checks and writes nothing. Returns the checked
-    records.
+    training (`jobs.spread`, `jobs.explained`). answers: of the networks of these maps (`jobs.answered`). `out_dir=None` (a notebook opened
+    by hand) checks and writes nothing. Returns the checked records.
     """
     frame = pd.DataFrame(records)
     frame = frame[[column for column in COLUMNS if column in frame] + [c for c in frame if c not in COLUMNS]]
@@ -214,7 +225,7 @@ def save(
         if differences is not None:
             write_table(Path(out_dir) / DIFFERENCES, differences[list(DIFFERENCE)])
         if maps is not None:
-            write_maps(Path(out_dir) / MAPS, maps)
+            write_maps(Path(out_dir) / MAPS, maps, answers)
         write_table(Path(out_dir) / METRICS, frame)
         write_parts(Path(out_dir) / PER_IMAGE, per_image)
         write_json(Path(out_dir) / FACTS, public({**process_facts(), **(provenance_extra or {})}))

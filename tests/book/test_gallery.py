@@ -5,10 +5,12 @@ import re
 from argparse import Namespace
 
 import gallery
+import numpy as np
 import photographs
 import pytest
 
 from data_scripts.photographs import PHOTOGRAPHS
+from reproduce import results, sources
 
 METHODS = (*photographs.EXPLAINED, *photographs.CONTROLS)
 
@@ -68,3 +70,19 @@ def test_a_gallery_without_photographs_is_refused_or_says_so(tmp_path):
         gallery.gallery(options)
     options.allow_missing = True
     assert "not been explained here" in gallery.gallery(options)
+
+
+def test_a_drawn_picture_says_what_each_network_answers(tmp_path):
+    images = sources.images("drawn_imagenet", sources.find_root("drawn_imagenet"), limit=20)("squash")
+    run = tmp_path / "runs/smoke/lfi_cam/drawn_imagenet-resnet8-s0"
+    run.mkdir(parents=True)
+    heat, classes = np.linspace(0, 1, 20 * 49).reshape(20, 7, 7), np.arange(20) % len(images.classes)
+    answers = {"lfi_cam": (classes, np.linspace(0.31, 0.5, 20))}
+    results.write_maps(run / "maps.npz", (images.ids, {"lfi_cam": heat, "abn": heat}), answers)
+    (tmp_path / "site/src/_static/photographs").mkdir(parents=True)
+    found = gallery.drawn(Namespace(runs=tmp_path / "runs", profile="smoke", out=tmp_path / "site"))
+    assert list(found) == ["object-1", "object-2", "object-3"]
+    for picture, index in zip(found.values(), gallery.DRAWN[0][3], strict=True):
+        said = images.classes[classes[index]]
+        assert f"The networks say: LFI-CAM: {said}, {31 + index}\N{NO-BREAK SPACE}%." in picture["answer"]
+        assert f"<strong>{images.classes[images[index].label]}</strong>" in picture["answer"]

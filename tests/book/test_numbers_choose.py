@@ -5,10 +5,16 @@ import plot_choose_method
 import plot_choose_metric
 import pytest
 
+from cam_core.methods import METHODS
+from reproduce import results
+
 from .conftest import BOOK
 
-STUDIES = BOOK.parent / "results/studies"
-PAGE = " ".join((BOOK / "choose_metric.md").read_text(encoding="utf-8").split())
+RESULTS = BOOK.parent / "results"
+STUDIES = RESULTS / "studies"
+PAGE, METHODS_PAGE, HOME = (
+    " ".join((BOOK / f"{page}.md").read_text(encoding="utf-8").split()) for page in ("choose_metric", "choose_method", "index")
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +69,62 @@ def test_calibration_moves_what_the_page_says():
         for method, most in (("cam", 0.5), ("calm_em", 0.05), ("calm_ml", 0.05)):
             moved = found[method, "even", "min_max", "zeros kept"] - found[method, "even", "max", "zeros kept"]
             assert abs(moved) < most
+
+
+@pytest.fixture(scope="module")
+def times():
+    """Of ResNet-18, over a forward pass."""
+    return plot_choose_method.measured(*(experiments.read(RESULTS / f"benchmarks/{what}.csv") for what in ("methods", "training")))
+
+
+def test_what_a_map_costs_in_words(times):
+    cheap = [times[method] for method in ("cam", "grad_cam", "grad_cam_pp", "l_cam_fm", "l_cam_img", "lfi_cam", "abn", "calm")]
+    assert 1 <= min(cheap) <= max(cheap) < 2
+    assert "CAM, the gradient methods and the trained maps cost one to two forward passes" in METHODS_PAGE
+    assert max(times[method] for method in ("cam", "grad_cam", "grad_cam_pp")) < 1.1
+    assert "Gradient methods cost about one forward pass, Score-CAM one for each channel" in HOME
+    assert all(1.95 < times[method] < 3 for method in ("increment_cam", "ablation_cam"))
+    assert times["score_cam"] / plot_choose_method.CHANNELS == pytest.approx(1, abs=0.1)
+    assert METHODS["score_cam"].cost(2048) == 1 + 2048
+    assert METHODS["rise"].cost(1) >= 2000
+
+
+def test_strengths_and_limits_that_state_an_order_follow_from_the_times(times):
+    assert times["grad_cam"] < 1.05, "hardly slower than the forward pass"
+    assert times["ablation_cam"] > 2 * times["grad_cam"]
+    assert times["increment_cam"] == pytest.approx(2, abs=0.1)
+    assert times["score_cam"] > 200
+    assert min(times["lfi_cam"], times["abn"]) > 1.2, "slower than the plain network"
+    one, steps, noise = (plot_choose_method.passes(METHODS[method].passes, 0) for method in ("score_cam", "is_cam", "ss_cam"))
+    assert f"*Against:* {noise / one:.0f} and {steps / one:.0f} times its cost" in METHODS_PAGE
+    assert max(plot_choose_method.passes(METHODS[method].passes, 0.003) for method in ("fd_cam", "group_cam")) < one
+    assert [METHODS[method].passes for method in ("saliency", "smooth_grad", "var_grad")] == [f"{n} with gradient" for n in (1, 25, 25)]
+    assert "1 gradient, or 25" in METHODS_PAGE
+
+
+def test_strengths_and_limits_that_state_an_order_follow_from_the_runs():
+    rows = results.load(RESULTS / "subset", results.METRICS)
+    wide = rows[rows["metric"].isin(["average_drop", "map_mean"])].pivot_table(
+        index=["paper", "dataset", "backbone", "seed", "setting"], columns=["metric", "method"], values="value"
+    )
+    assert wide["average_drop", "saliency"].xs("50%", level="setting").dropna().min() > 95
+    bright = wide["map_mean"].xs(("imagenet", "100%"), level=("dataset", "setting"))[["grad_cam_pp", "grad_cam"]].dropna()
+    assert (bright["grad_cam_pp"] > bright["grad_cam"]).all()
+    accuracy = (
+        rows[rows["metric"] == "accuracy"]
+        .pivot_table(index=["key", "seed"], columns="method", values="value")[["calm_em", "plain"]]
+        .dropna()
+    )
+    assert (accuracy["calm_em"] < accuracy["plain"]).all()
+    for profile in ("subset", "drawn"):
+        differences = results.load(RESULTS / profile, results.DIFFERENCES)
+        pair = (differences["method"] == "increment_cam") & (differences["than"] == "grad_cam")
+        own = differences[pair & (differences["metric"] == "energy_pointing_game")]
+        assert not ((own["ci_low"] > 0) & (own["p_holm"] <= 0.05)).any(), "Grad-CAM lies on the object as well or better"
+
+
+def test_which_maps_hardly_notice_lost_logits():
+    rows = experiments.read(STUDIES / "randomization-resnet18.csv")
+    first = rows[(rows["measure"] == "spearman") & (rows["depth"] == 1)].groupby("method")["value"].mean()
+    assert first[["grad_cam_pp", "layer_cam", "guided_backprop"]].min() > 0.9
+    assert first[["cam", "grad_cam", "hires_cam"]].max() < 0.2

@@ -80,6 +80,12 @@ def test_a_run_is_saved_with_every_column_and_what_it_came_from(wanted, tmp_path
     shown = pd.Series(card[""])
     assert shown[["images", "seed", "spent"]].tolist() == [f"4 of {every}", "4", "1 s"]
     assert np.isfinite(maps["cam"]).all()
+    said, sure = results.read_answers(out / "maps.npz")["cam"]
+    seen = torch.stack([data("squash")[n].image for n in range(4)])
+    with torch.no_grad():
+        expected = classifier.scores(classifier.normalize(seen)).softmax(1)
+    assert said.tolist() == expected.argmax(1).tolist()
+    assert np.abs(sure - expected.amax(1).numpy()).max() < 1e-5
 
 
 def test_a_run_on_a_part_of_a_list_says_so_in_its_card_its_files_and_its_split(drawn, tmp_path, capsys):

@@ -173,6 +173,11 @@ def test_maps_come_back_within_a_fraction_of_their_own_range_and_then_to_the_bit
     assert np.isnan(maps["abn"][5]).any()
     results.write_maps(again, (ids, {"abn": heat, "plain: cam": -heat[:, :2]}))
     assert path.read_bytes() == again.read_bytes()
+    assert results.read_answers(path) == {}
+    results.write_maps(again, (ids, {"abn": heat}), {"abn": (range(6), [0.5] * 6)})
+    classes, probabilities = results.read_answers(again)["abn"]
+    assert (classes.tolist(), probabilities.tolist()) == ([0, 1, 2, 3, 4, 5], [0.5] * 6)
+    assert list(results.read_maps(again)[1]) == ["abn"]
     with pytest.raises(ValueError, match=r"maps of cam: expected \[5,h,w\], a map for each image, got \[6, 3, 4\]"):
         results.write_maps(path, (ids[:5], {"cam": heat}))
     path.write_bytes(again.read_bytes()[:200])
