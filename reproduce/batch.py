@@ -170,7 +170,13 @@ def batch(name: str, *, cores: int | None = None, dry_run: bool = False, passed_
     with nullcontext() if dry_run else _only_batch(name) as held:
         pending = _pending(profile, cores)
         print(announce(profile, pending, cores), flush=True)
-        faults = preflight.faults(profile, pending, queued="--executor" in passed_on) if pending else []
+        faults = (
+            preflight.faults(
+                profile, pending, queued=any(word.startswith(("--executor", "--profile", "--workflow-profile")) for word in passed_on)
+            )
+            if pending
+            else []
+        )
         if faults:
             print("\n".join(["this stands in the way:", *(f"  {fault}" for fault in faults)]), file=sys.stderr)
         if held is None or not pending or faults:
