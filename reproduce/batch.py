@@ -168,13 +168,9 @@ def batch(name: str, *, cores: int | None = None, dry_run: bool = False, passed_
     `passed_on` goes to Snakemake as it is; if it names files of single runs, only these are run. A signal ends everything that was started
     before this returns. ``dry_run`` says what would run; it writes nothing.
     """
-    profile, cores, begun = _asked(read_profile(name), passed_on), cores or os.cpu_count() or 1, datetime.now(UTC)
+    profile, cores, begun = _asked(read_profile(name, check=False), passed_on), cores or os.cpu_count() or 1, datetime.now(UTC)
     with nullcontext() if dry_run else _only_batch(name) as held:
-        pending = _pending(profile, cores)
-        print(announce(profile, pending, cores), flush=True)
-        faults = preflight.faults(profile, pending, queued="--executor" in passed_on) if pending else []
-        if faults:
-            print("\n".join(["this stands in the way:", *(f"  {fault}" for fault in faults)]), file=sys.stderr)
+        pending, faults = _planned(profile, cores, passed_on)
         if held is None or not pending or faults:
             return int(bool(faults) and not dry_run)
         # passed_on may begin with a target, so it comes last
@@ -192,6 +188,24 @@ def batch(name: str, *, cores: int | None = None, dry_run: bool = False, passed_
     elif code and not any(row.state == "failed" for row in rows):
         print(f"Snakemake ended with exit code {code}; its log is the newest of .snakemake/log", file=sys.stderr)
     return 1
+
+
+def _planned(profile: Profile, cores: int, passed_on: Sequence[str]) -> tuple[set[str], list[str]]:
+    """The outputs that would be made, and what stands in the way of that; both are told."""
+    try:
+        pending = _pending(profile, cores)
+    except ValueError:
+        read_profile(profile.name)  # where the profile is wrong, this says it better
+        raise
+    faults: list[str] = []
+    if pending:
+        read_profile(profile.name)  # checked now: that loads torch, for which a batch that lacks nothing need not wait
+        elsewhere = any(word.startswith(("--executor", "--profile", "--workflow-profile")) for word in passed_on)
+        faults = preflight.faults(profile, pending, queued=elsewhere)
+    print(announce(profile, pending, cores), flush=True)
+    if faults:
+        print("\n".join(["this stands in the way:", *(f"  {fault}" for fault in faults)]), file=sys.stderr)
+    return pending, faults
 
 
 def _asked(profile: Profile, passed_on: Sequence[str]) -> Profile:

@@ -38,7 +38,7 @@ images, _, _ = notebook.open_images(wanted)
 classifier, _, summaries = jobs.models(wanted)
 methods = [METHODS[name] for name in ("increment_cam", "grad_cam", "mean_activation", "random_map")]
 table = evaluate(classifier, images, methods, [AverageDrop(0.5), EnergyPointingGame()])
-differences = table.differences("increment_cam", "grad_cam", "random_map")
+differences = table.differences("increment_cam")
 notebook.save(wanted, images("squash"), classifier, [table.records()], table.per_image(), differences, summaries)
 """
 WHO = {"controller": "", "snakemake": "snakemake", "training": "reproduce train", "run": "reproduce run", "kernel": "ipykernel_launcher"}

@@ -8,7 +8,7 @@ from torch import nn
 
 from cam_core.classifier import IMAGENET_MEAN
 from cam_core.cutting import folded, last_map
-from cam_core.pretrained import LITE, _read_state, load_classifier, load_network, preprocessing
+from cam_core.pretrained import LITE, _read_state, load_classifier, load_network, preprocessing, weights_fault
 
 
 @pytest.fixture
@@ -228,3 +228,25 @@ def test_what_is_used_twice_is_not_folded(network):
         assert torch.allclose(folded(part)(x), expected)
     if network is Twice:
         assert torch.allclose(expected, torch.tensor([[0.4, 0.8, 1.2]]))
+
+
+def test_weights_that_cannot_be_had_are_told_before_they_are_loaded(alone, tmp_path, monkeypatch):
+    def refused(address, timeout):
+        raise OSError(f"no way to {address[0]}")
+
+    monkeypatch.setattr("socket.create_connection", refused)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    assert weights_fault(LITE) == ""
+    assert "resnet18: its weights are not here, and their server does not answer (no way to download.pytorch.org)" in weights_fault(
+        "resnet18"
+    )
+    assert "put resnet18.a1_in1k*.safetensors or .pth" in weights_fault("timm/resnet18.a1_in1k")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/resnet18-f37072fd.pth").touch()
+    assert weights_fault("resnet18") == ""
+    monkeypatch.setenv("CAM_WEIGHTS", str(tmp_path / "checkpoints"))
+    assert weights_fault("resnet50") != ""
+    (tmp_path / "checkpoints/resnet50.pth").touch()
+    assert weights_fault("resnet50") == ""
+    monkeypatch.setenv("CAM_WEIGHTS", "/nowhere")
+    assert "which is no folder" in weights_fault("resnet50")

@@ -215,6 +215,36 @@ def test_all_that_stands_in_the_way_is_told_before_the_first_job(project, monkey
         assert ("device is cuda" in capsys.readouterr().err) == (not executor)
 
 
+@pytest.mark.parametrize(
+    "done, ended, left, code, told",
+    [
+        ((0, 7), (0, None), set(), 0, "2 done"),
+        ((0, 7), (1, None), set(), 0, "finished elsewhere"),  # a job failed, as another process had its run
+        ((0, 7), (1, None), {"runs/tiny/x"}, 1, "2 done"),  # complete, and yet to be made anew
+        ((0,), (0, None), set(), 1, "1 done, 1 left"),
+        ((0,), (1, None), set(), 1, "Snakemake ended with exit code 1; its log is the newest of .snakemake/log"),
+        ((0,), (-9, None), set(), 1, "Snakemake was killed (signal 9; out of memory?), and what it ran has been ended"),
+        ((0,), (1, 15), set(), 143, "interrupted: start the same batch again"),
+        ((0, 7), (1, 2), set(), 130, "interrupted: start the same batch again"),
+    ],
+)
+def test_the_exit_code_is_honest(project, monkeypatch, capsys, done, ended, left, code, told):
+    def attend(*_args):
+        for seed in done:
+            folder = Path(f"runs/tiny/l_cam/drawn_imagenet-resnet8-s{seed}")
+            folder.mkdir(parents=True)
+            (folder / "notebook.ipynb").touch()
+            (folder / "provenance.json").write_text('{"started": "2020-01-01T00:00:00+00:00"}')
+            os.utime(folder / "provenance.json", (4e9, 4e9))
+        return ended
+
+    plans = iter([{f"runs/tiny/l_cam/drawn_imagenet-resnet8-s{seed}/provenance.json" for seed in (0, 7)}, left])
+    monkeypatch.setattr(batch, "_pending", lambda *_: next(plans))
+    monkeypatch.setattr(processes, "attend", attend)
+    assert main(["batch", "--profile", "tiny"]) == code
+    assert told in "".join(capsys.readouterr())
+
+
 @pytest.mark.slow
 def test_a_batch_goes_on_past_a_failure_and_makes_only_what_is_missing(project, capfd):
     def start(*options):

@@ -15,7 +15,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from reproduce import batch, results, run
+from reproduce import batch, results, run, status
 from reproduce.__main__ import main
 from reproduce.files import no_room
 
@@ -168,6 +168,24 @@ def test_an_interrupt_says_that_the_same_command_resumes(command, monkeypatch, c
     monkeypatch.setattr(batch, "batch", interrupted)
     assert main(command) == 130
     assert "interrupted: start the same command again, and it resumes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_or_training_and_is_told(tmp_path, monkeypatch, capsys, number):
+    def signalled(*_args, **_options):
+        os.kill(os.getpid(), number)
+        time.sleep(9)
+
+    monkeypatch.setattr("papermill.execute_notebook", signalled)
+    monkeypatch.setattr("reproduce.jobs.train", signalled)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    source, marker = notebook(tmp_path, SAVE), tmp_path / "marker.json"
+    assert main(["run", str(source), "--out", str(tmp_path / "key")]) == 128 + number
+    assert main(["train", "calm", "--marker", str(marker)]) == 128 + number
+    assert capsys.readouterr().err.count(f"interrupted (signal {int(number)}): start the same command again, and it resumes") == 2
+    assert status.failure(tmp_path / "key.failed" / run.LOG) == ("interrupted", f"l_cam.ipynb: interrupted (signal {int(number)})")
+    assert status.failure(marker.with_suffix(".log")) == ("interrupted", f"interrupted (signal {int(number)})")
+    assert names(tmp_path) == ["key.failed", "l_cam.ipynb", "marker.log"]
 
 
 @pytest.mark.parametrize("value", ["-4", "0", "soon", "2.5"])
