@@ -1,22 +1,22 @@
 # Which notebook × dataset × backbone × recipe × seed: profiles/<profile>.yaml says it, this file turns it into jobs.
 # Start it with `python -m reproduce batch --profile smoke` (or make); it writes to runs/ only.
-import math
 import shlex
 import sys
 from pathlib import Path
 
+from reproduce import content, costs
 from reproduce.batch import read_profile
 
 PYTHON = shlex.quote(sys.executable)
 PROFILE = read_profile(config.get("profile", "smoke"), check=False)  # the batch has, and torch is large
 JOBS = {(job.paper, job.key): job for job in PROFILE.jobs}
-SOURCES = sorted(str(path) for folder in ("cam_core", "training", "reproduce", "data_scripts") for path in Path(folder).rglob("*.py"))
 THREADS = PROFILE.threads or workflow.cores or 1
 
 
-def source(files):
-    """Code counts as input where the profile watches it; elsewhere a reworded docstring must not cost hours."""
-    return files if PROFILE.watch else ancient(files)
+def depends(wildcards, notebook=None):
+    """What runs a job again when it changes, where the profile watches it; elsewhere `status` tells."""
+    of = job(wildcards)
+    return content.of(notebook and Path(notebook), of.dataset, of.extra.get("data_root")) if PROFILE.watch else {}
 
 
 def job(wildcards):
@@ -38,6 +38,17 @@ def shards(wildcards):
     return [f"{job(wildcards).folder}.shards/{part}-of-{count}" for part in range(1, count + 1) if count > 1]
 
 
+def cost(name, stage):
+    """A resource of `costs.ask`, as a function of the wildcards."""
+    return lambda wildcards, threads: costs.ask(job(wildcards), stage, threads, PROFILE.hours)[name]
+
+
+START = (
+    "{PYTHON} -m reproduce.start --tasks {resources.tasks} --nodes {resources.nodes} --threads {threads} --gpus {resources.gpu} "
+    "{PYTHON} -m reproduce "
+)
+
+
 wildcard_constraints:
     paper="[a-z_]+",
     key="[^/]+",
@@ -51,23 +62,22 @@ rule all:
 
 
 rule train:
-    input:
-        source(SOURCES),
     output:
         f"runs/models/{PROFILE.name}-{{paper}}-{{key}}.json",
     params:
         options=training,
+        depends=lambda wildcards: {**depends(wildcards), "threads": THREADS} if PROFILE.watch else {},
     threads: THREADS
+    retries: costs.retries(PROFILE, THREADS)  # a training goes on from its last checkpoint
     resources:
-        runtime=lambda wildcards: math.ceil(job(wildcards).minutes * 3),
+        **{name: cost(name, "train") for name in costs.ASKED},
     shell:
-        "OMP_NUM_THREADS={threads} {PYTHON} -m reproduce train {wildcards.paper} {params.options} --marker {output:q}"
+        "OMP_NUM_THREADS={threads} " + START + "train {wildcards.paper} {params.options} --marker {output:q}"
 
 
 rule shard:
     input:
-        source(SOURCES),
-        notebook=source("notebooks/{paper}.ipynb"),
+        notebook=ancient("notebooks/{paper}.ipynb"),
         model=lambda wildcards: [job(wildcards).marker] if job(wildcards).train else [],
     output:
         temp(touch(f"runs/{PROFILE.name}/{{paper}}/{{key}}.shards/{{part}}-of-{{count}}")),
@@ -76,16 +86,15 @@ rule shard:
         folder=lambda wildcards: job(wildcards).folder,
     threads: THREADS
     resources:
-        runtime=lambda wildcards: math.ceil(job(wildcards).minutes * 3 / int(wildcards.count)),
+        **{name: cost(name, "notebook") for name in costs.ASKED},
     shell:
-        "{PYTHON} -m reproduce shard {input.notebook:q} {wildcards.part}/{wildcards.count} --out {params.folder:q} --threads {threads} "
+        START + "shard {input.notebook:q} {wildcards.part}/{wildcards.count} --out {params.folder:q} --threads {threads} "
         "{params.options}"
 
 
 rule notebook:
     input:
-        source(SOURCES),
-        notebook=source("notebooks/{paper}.ipynb"),
+        notebook=ancient("notebooks/{paper}.ipynb"),  # what counts of it is in `depends`
         model=lambda wildcards: [job(wildcards).marker] if job(wildcards).train else [],
         shards=shards,
     output:
@@ -95,8 +104,9 @@ rule notebook:
     params:
         options=lambda wildcards: options(job(wildcards).parameters),
         folder=lambda wildcards: job(wildcards).folder,
+        depends=lambda wildcards: depends(wildcards, f"notebooks/{wildcards.paper}.ipynb"),
     threads: THREADS
     resources:
-        runtime=lambda wildcards: math.ceil(job(wildcards).minutes * 3),  # minutes; what a cluster is asked for
+        **{name: cost(name, "notebook") for name in costs.ASKED},
     shell:
-        "{PYTHON} -m reproduce run {input.notebook:q} --out {params.folder:q} --threads {threads} {params.options}"
+        START + "run {input.notebook:q} --out {params.folder:q} --threads {threads} {params.options}"

@@ -17,9 +17,10 @@ from typing import Any
 import psutil
 import yaml
 
-from reproduce import parameters, preflight, processes, status
-from reproduce.status import REFERENCE_CORES, duration
+from reproduce import costs, parameters, preflight, processes, start, status
+from reproduce.status import duration
 
+MEMORY = 4200  # MiB: the largest peak of any run of the subset profile
 AXES = ("dataset", "backbone", "seed", *parameters.RECIPE)
 
 
@@ -38,6 +39,8 @@ class Job:
     extra: Mapping[str, Any] = field(default_factory=dict)  # the notebook's other parameters
     processes: Mapping[str, int] = field(default_factory=dict)  # of that training: "devices" of each of "nodes"
     shards: int = 1  # jobs that measure before the run summarises
+    train_minutes: float = 0.0  # of ``minutes``: those of the training job
+    memory: int = MEMORY  # MiB, the measured peak of the larger of its two jobs, all its processes together
 
     @property
     def key(self) -> str:
@@ -69,12 +72,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Profile:
-    """What a batch runs. `watch`: run everything again after a change of code or notebooks. `threads`: None is all cores."""
+    """What a batch runs. `watch`: run again what depends on changed code, notebooks or data. `threads`: None is all cores.
+
+    `hours`: no job asks for more; a training that takes longer is started again and goes on from its checkpoint.
+    """
 
     name: str
     jobs: list[Job]
     watch: bool = False
     threads: int | None = None
+    hours: float | None = None
     needs: tuple[str, ...] = ()
 
 
@@ -88,7 +95,7 @@ def read_profile(name: str, folder: Path = Path("profiles"), *, check: bool = Tr
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "none here"
         raise FileNotFoundError(f"{path}: no such profile; there are: {known}")
     try:
-        content = _mapping(yaml.safe_load(path.read_text()) or {}, {"watch", "threads", "needs", "parameters", "jobs"})
+        content = _mapping(yaml.safe_load(path.read_text()) or {}, {"watch", "threads", "hours", "needs", "parameters", "jobs"})
         common = _mapping(content.get("parameters") or {})
         jobs: list[Job] = []
         for entry in _value(content, "jobs", []):
@@ -100,13 +107,15 @@ def read_profile(name: str, folder: Path = Path("profiles"), *, check: bool = Tr
         if twice := {folder for folder in folders if folders.count(folder) > 1}:
             raise ValueError(f"two jobs would write {sorted(twice)[0]}; give one another seed or recipe")
         threads = None if content.get("threads", "all") == "all" else _value(content, "threads", 1)
-        return Profile(name, jobs, _value(content, "watch", False), threads, tuple(_value(content, "needs", [])))
+        needs = tuple(_value(content, "needs", []))
+        return Profile(name, jobs, _value(content, "watch", False), threads, _value(content, "hours", None), needs)
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
 
 
 def _jobs(profile: str, entry: Any, common: Mapping[str, Any], check: bool) -> Iterator[Job]:
-    _mapping(entry, {"paper", *AXES, "minutes", "train", "parameters", "devices", "nodes", "shards"})
+    known = {"paper", *AXES, "minutes", "train_minutes", "memory", "train", "parameters", "devices", "nodes", "shards"}
+    _mapping(entry, known)
     if missing := {"paper", "dataset", "backbone"} - set(entry):
         raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     values = [entry.get(axis, 0 if axis == "seed" else None) for axis in AXES]
@@ -123,6 +132,8 @@ def _jobs(profile: str, entry: Any, common: Mapping[str, Any], check: bool) -> I
             extra={**common, **_mapping(entry.get("parameters") or {})},
             processes={name: _value(entry, name, 1) for name in ("devices", "nodes") if name in entry},
             shards=_value(entry, "shards", 1),
+            train_minutes=float(_value(entry, "train_minutes", 0)),
+            memory=_value(entry, "memory", MEMORY),
         )
         if check:
             _check(job)
@@ -148,8 +159,12 @@ def _mapping(content: Any, known: set[str] | None = None) -> dict[str, Any]:
 
 VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {  # the check of each key's value; a bool is not a number here
     "minutes": (lambda v: type(v) in (int, float) and v > 0, "a number above 0"),
+    "hours": (lambda v: v is None or (type(v) in (int, float) and v > 0), "a number above 0"),
+    "train_minutes": (lambda v: type(v) in (int, float) and v >= 0, "a number of at least 0"),
     **dict.fromkeys(("train", "watch"), (lambda v: type(v) is bool, "true or false")),
-    **dict.fromkeys(("threads", "devices", "nodes", "shards"), (lambda v: type(v) is int and v > 0, "a whole number of at least 1")),
+    **dict.fromkeys(
+        ("threads", "devices", "nodes", "shards", "memory"), (lambda v: type(v) is int and v > 0, "a whole number of at least 1")
+    ),
     "jobs": (lambda v: isinstance(v, list) and len(v) > 0, "a list of jobs"),
     "needs": (lambda v: isinstance(v, list), "a list of variables of the environment"),
 }
@@ -174,7 +189,9 @@ def batch(name: str, *, cores: int | None = None, dry_run: bool = False, passed_
         if held is None or not pending or faults:
             return int(bool(faults) and not dry_run)
         # passed_on may begin with a target, so it comes last
-        command = _snakemake(profile, cores, "--quiet", "rules", "host", "reason", "--keep-going", *passed_on)
+        command = _snakemake(
+            profile, cores, "--quiet", "rules", "host", "reason", "--keep-going", *gpus_here(profile, passed_on), *passed_on
+        )
         code, number = processes.attend(command, *held)
     rows = status.rows(profile, begun)
     print(status.table(rows), flush=True)
@@ -200,8 +217,7 @@ def _planned(profile: Profile, cores: int, passed_on: Sequence[str]) -> tuple[se
     faults: list[str] = []
     if pending:
         read_profile(profile.name)  # checked now: that loads torch, for which a batch that lacks nothing need not wait
-        elsewhere = any(word.startswith(("--executor", "--profile", "--workflow-profile")) for word in passed_on)
-        faults = preflight.faults(profile, pending, queued=elsewhere)
+        faults = preflight.faults(profile, pending, queued=_elsewhere(passed_on))
     print(announce(profile, pending, cores), flush=True)
     if faults:
         print("\n".join(["this stands in the way:", *(f"  {fault}" for fault in faults)]), file=sys.stderr)
@@ -219,6 +235,18 @@ def _snakemake(profile: Profile, cores: int, *more: str) -> list[str]:
     command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--nolock", "--rerun-incomplete"]
     command += ["--scheduler", "greedy", "--config", f"profile={profile.name}", "--rerun-triggers"]
     return [*command, "mtime", "params", *(("input", "code") if profile.watch else ()), *more]
+
+
+def _elsewhere(passed_on: Sequence[str]) -> bool:
+    """Whether Snakemake is told to run the jobs on a cluster."""
+    return any(word.startswith(("--executor", "--profile", "--workflow-profile")) for word in passed_on)
+
+
+def gpus_here(profile: Profile, passed_on: Sequence[str]) -> list[str]:
+    """Snakemake's option that limits the jobs by the GPUs of this machine, if they run here and want one."""
+    asked = _elsewhere(passed_on) or any(word.startswith("--resources") for word in passed_on)
+    count = len(start.here()) if any(map(costs.gpus, profile.jobs)) and not asked else 0
+    return ["--resources", f"gpu={count}"] if count else []
 
 
 def _pending(profile: Profile, cores: int) -> set[str]:
@@ -268,8 +296,9 @@ def announce(profile: Profile, pending: set[str], cores: int) -> str:
     if not waiting:
         return f"profile {profile.name}: all {kept} runs are up to date"
     each, together = profile.threads or cores, max(1, cores // (profile.threads or cores))
-    expected = {job.folder: job.minutes * REFERENCE_CORES / min(each, cores) for job in waiting}
+    expected = {job.folder: job.minutes * costs.scale(job, min(each, cores)) for job in waiting}
     total = max(sum(expected.values()) / together, *expected.values(), 0)
     head = f"profile {profile.name}: {len(waiting)} runs to make, {kept} up to date"
     rows = (f"  {duration(60 * minutes):>9}  {folder}" for folder, minutes in expected.items())
-    return "\n".join([f"{head}, about {duration(60 * total)} on {cores} cores", *rows])
+    on_gpus = [f"  {told}" for told in [costs.on_gpus(waiting)] if told]
+    return "\n".join([f"{head}, about {duration(60 * total)} on {cores} cores", *on_gpus, *rows])

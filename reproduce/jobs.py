@@ -51,6 +51,7 @@ class Means(TypedDict, total=False):
     device: str
     devices: int | None
     nodes: int | None
+    threads: int | None
     progress: bool
 
 
@@ -301,5 +302,6 @@ def train(paper: str, given: Mapping[str, Any], **where: Unpack[Means]) -> Path:
     wanted = read(paper, given)
     if not wanted.trains:
         raise ValueError(f"{paper} on {wanted.dataset} trains nothing: leave `train` out of its entry in the profile {wanted.profile!r}")
-    *_, summaries = models(wanted, **where)
+    means: Means = {"threads": torch.get_num_threads(), **where}
+    *_, summaries = models(wanted, **means)
     return STORE / str(list(summaries.values())[-1]["digest"])[:20]

@@ -21,7 +21,7 @@ from typing import Any
 
 from cam_core import files
 from cam_core.environment import ALLOCATOR
-from reproduce import journal, processes, provenance, results, shard
+from reproduce import content, journal, processes, provenance, results, shard
 from reproduce.files import no_room, replace_folder
 
 LOG = "run.log"
@@ -76,6 +76,8 @@ def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any
 
     started, clock = datetime.now(UTC), time.monotonic()
     known = provenance.provenance(parameters)  # the state of git when the run starts
+    named = parameters.get("dataset")
+    depends = content.of(notebook, named, parameters.get("data_root")) if named else None
     target = part / results.NOTEBOOK
     drawn = sys.stderr.isatty() and not os.environ.get("TQDM_DISABLE")
     ended: list[int] = []
@@ -109,6 +111,7 @@ def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any
     facts = json.loads((part / results.FACTS).read_text()) if (part / results.FACTS).exists() else {}
     facts |= {
         "notebook": notebook.name,
+        "depends": depends,
         "notebook_digest": hashlib.sha256(notebook.read_bytes()).hexdigest(),
         "started": started.isoformat(timespec="seconds"),
         **provenance.cost(clock, facts.get("peak_memory_mib", 0.0)),

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from reproduce import journal, results
+from reproduce.costs import scale
 from reproduce.run import LOG, is_complete
 
 if TYPE_CHECKING:
     from reproduce.batch import Job, Profile
 
-REFERENCE_CORES = 2  # `minutes` in a profile are those of two cores
 SILENT = 600  # seconds after which a job on another machine is no more taken to run
 # The states of a run that ended without a result, by the words that `processes.words` has for them; the others failed.
 ENDS = {"out of time:": "out of time", "interrupted (signal": "interrupted", "killed (signal": "killed"}
@@ -131,7 +131,7 @@ def remaining(profile: "Profile", found: Sequence[Row], cores: int) -> float:
     A job takes what its like have taken (all but the seed is equal), else its `minutes`, scaled by what others took against theirs.
     """
     each, together = min(profile.threads or cores, cores), max(1, cores // (profile.threads or cores))
-    planned = {job.folder: job.minutes * 60 * REFERENCE_CORES / each for job in profile.jobs}
+    planned = {job.folder: job.minutes * 60 * scale(job, each) for job in profile.jobs}
     took: dict[tuple[Any, ...], list[float]] = {}
     ratios = []
     for job, row in zip(profile.jobs, found, strict=True):

@@ -326,6 +326,11 @@ def launched(device: str, devices: int | None, nodes: int | None, precision: str
     fabric = Fabric(
         accelerator=device, devices=devices, num_nodes=nodes, strategy="ddp" if several else "auto", precision=cast("Any", precision)
     )
+    if fabric.world_size != devices * nodes:  # Fabric takes the number of processes from Slurm, where that has started this one
+        raise ValueError(
+            f"{devices} devices of {nodes} machines are {devices * nodes} processes, and {fabric.world_size} were started: "
+            f"take srun --ntasks={devices * nodes} --nodes={nodes} --ntasks-per-node={devices}, or leave devices and nodes out"
+        )
     if several and "LT_CLI_USED" not in os.environ:  # `fabric run` has launched already, and allows no second time
         fabric.launch()
     return fabric

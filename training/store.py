@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,7 @@ def trained(
     progress: bool = True,
     best: bool = False,
     best_on_test: bool = False,
+    threads: int | None = None,
 ) -> tuple[Model, dict[str, Any]]:
     """The model of ``build()`` trained by ``recipe``, in eval mode, and a summary; loaded if this very training was done before.
 
@@ -63,6 +65,7 @@ def trained(
     started, else one. They need a store that all can read. ``best``: the weights that were best on the training images that the recipe
     holds out, not the last; ``summary["best"]`` has their epoch, their value there and their own accuracy on ``test``. ``best_on_test``,
     the papers' habit: ``summary["best_on_test"]`` is the highest accuracy on ``test`` after any epoch; no weights are chosen by it.
+    ``threads``: train again what is stored, if another number of CPU threads has trained it, which changes the last bits of every sum.
     """
     if best and not recipe.held_out:
         raise ValueError(f"the recipe {recipe.name!r} holds no training images out to choose by: give it held_out, for example 0.1")
@@ -86,10 +89,12 @@ def trained(
         summary = fit(model, recipe, prepared, out=part, seed=seed, progress=progress, fabric=fabric, watched=shown)
         fabric.barrier()  # wait until the first process has written
         paper = PAPERS.get(recipe.name)
-        summary |= {"recipe": recipe.record(), "seed": seed}
+        summary |= {"recipe": recipe.record(), "seed": seed, "threads": torch.get_num_threads()}
         summary["deviations"] = [*(recipe.differs_from(paper) if paper else []), *getattr(model, "deviations", [])]
         return summary if held_out is None else _tested(model, summary, held_out, part, of_test)
 
+    if threads and fabric.device.type == "cpu":
+        _remove_other(Path(store) / key[:20], threads, fabric)
     summary = kept(model, key, make, Path(store), fabric)
     if test is not None and summary.get("tested") != of_test:  # stored with other test images, or with none
         summary = _tested(model.to(fabric.device).eval(), summary, _read(test, fabric, None, progress), Path(store) / key[:20], of_test)
@@ -142,6 +147,14 @@ def kept(model: nn.Module, key: str, make: Callable[[Path], dict[str, Any]], sto
                 return summary
     load_kept(model, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
     return dict(json.loads((folder / SUMMARY).read_text()))
+
+
+def _remove_other(folder: Path, threads: int, fabric: Fabric) -> None:
+    """Remove a stored model if another number of threads than ``threads`` has trained it."""
+    stored = json.loads((folder / SUMMARY).read_text()) if (folder / SUMMARY).exists() else {}
+    if fabric.global_rank == 0 and stored.get("threads", threads) != threads:
+        shutil.rmtree(folder.rename(folder.with_name(folder.name + ".old")))
+    fabric.barrier()
 
 
 @contextmanager

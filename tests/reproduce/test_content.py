@@ -1,0 +1,167 @@
+"""What runs a job again: a table of changes."""
+
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from reproduce import batch, content
+
+ROOT = Path(__file__).resolve().parents[2]
+PAPERS = ("calm", "increment_cam", "l_cam", "lfi_cam")
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """The code and the notebooks of the repository, to be changed."""
+    home = tmp_path_factory.mktemp("home")
+    for name in ("cam_core", "training", "reproduce", "data_scripts", "notebooks"):
+        shutil.copytree(ROOT / name, home / name, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    (home / "data/drawn").mkdir(parents=True)
+    (home / "data/drawn/drawn.json").write_text('{"seed": 0, "small": false}')
+    return home
+
+
+@pytest.fixture
+def home(copy, monkeypatch):
+    """The copy, as if the module lay in it."""
+    monkeypatch.setattr(content, "HOME", copy)
+    return copy
+
+
+def state(home):
+    """The digests of the four notebooks, and of a training job."""
+    runs = {paper: content.of(home / f"notebooks/{paper}.ipynb", "drawn_cub") for paper in PAPERS}
+    return {**runs, "train": content.of(None, "drawn_cub")}
+
+
+unchanged = cache(state)
+
+
+def append(text):
+    return lambda old: old + text
+
+
+def swap(old, new):
+    def change(text):
+        assert old in text
+        return text.replace(old, new, 1)
+
+    return change
+
+
+def again(runs, what):
+    return {run: [what] for run in runs}
+
+
+def with_output(text):
+    written = nbformat.reads(text, as_version=4)
+    next(cell for cell in written.cells if cell.cell_type == "code").outputs = [nbformat.v4.new_output("stream", text="1")]
+    return nbformat.writes(written)
+
+
+@pytest.mark.parametrize(
+    "file, change, expected",
+    [
+        ("cam_core/figures.py", append("\n# a comment\n"), {}),
+        ("cam_core/figures.py", swap('"""', '"""Other words. '), {}),
+        ("cam_core/figures.py", append("\n\n\nNEW = 1\n"), again(PAPERS, "code")),
+        ("cam_core/methods/increment.py", append("\nNEW = 1\n"), again(PAPERS, "code")),  # METHODS has it
+        ("cam_core/metrics/components.py", append("\nNEW = 1\n"), None),
+        ("training/loop.py", append("\nNEW = 1\n"), again((*PAPERS, "train"), "code")),
+        ("reproduce/batch.py", append("\nNEW = 1\n"), {}),  # how runs are made, not what is in them
+        ("cam_core/explain.py", append("\nNEW = 1\n"), {}),  # the command line of the package
+        ("notebooks/calm.ipynb", with_output, {}),
+        ("notebooks/calm.ipynb", swap("import torch", "import torch, math"), {"calm": ["notebook"]}),
+        ("data/drawn/drawn.json", swap("false", "true"), again((*PAPERS, "train"), "data")),
+    ],
+)
+def test_a_change_runs_what_depends_on_it_again(home, file, change, expected):
+    before, path = unchanged(home), home / file
+    text = path.read_text()
+    path.write_text(change(text))
+    try:
+        after = state(home)
+    finally:
+        path.write_text(text)
+    changed = {run: [name for name in after[run] if after[run][name] != before[run][name]] for run in after}
+    changed = {run: names for run, names in changed.items() if names}
+    if expected is None:  # those that import it by name, whichever they are
+        users = {paper for paper in PAPERS if "components" in (home / f"notebooks/{paper}.ipynb").read_text()}
+        assert users <= set(changed)
+        assert "train" not in changed
+    else:
+        assert changed == expected
+
+
+def test_real_data_are_known_by_the_names_of_their_files(tmp_path, monkeypatch):
+    images = tmp_path / "CUB_200_2011/images/001"
+    images.mkdir(parents=True)
+    (images / "1.jpg").touch()
+    before = content.data("cub", tmp_path)
+    assert (content.data("cub", tmp_path), content.data("imagenet", tmp_path) == before) == (before, False)
+    (tmp_path / "VOCdevkit").mkdir()  # another set
+    assert content.data("cub", tmp_path) == before
+    (images / "2.jpg").touch()
+    assert content.data("cub", tmp_path) != before
+    monkeypatch.delenv("CAM_DATA", raising=False)
+    assert content.data("cub") == ""
+
+
+def test_results_older_than_code_or_data_are_named(home, tmp_path, monkeypatch):
+    """A profile that doesn't watch: what is done stays, and is told."""
+    monkeypatch.chdir(tmp_path)
+    jobs = [batch.Job("p", paper, "drawn_cub", "resnet8", 0, 1, False) for paper in PAPERS]
+    kept = {
+        "calm": {"depends": content.of(home / "notebooks/calm.ipynb", "drawn_cub")},
+        "l_cam": {"depends": {**content.of(home / "notebooks/l_cam.ipynb", "drawn_cub"), "data": "others"}},
+        "lfi_cam": {},
+    }
+    for job in jobs[:1] + jobs[2:]:
+        Path(job.folder).mkdir(parents=True)
+        Path(job.folder, "provenance.json").write_text(json.dumps(kept[job.paper]))
+    told = content.outdated(batch.Profile("p", jobs))
+    assert told == {jobs[2].folder: ["data"], jobs[3].folder: ["unknown"]}
+
+
+CELLS = [
+    'dataset = ""\nbackbone = ""\nseed = 0\nprofile = ""\nout_dir = None\n',
+    """
+from reproduce import results
+text = dict.fromkeys(results.TEXT, dataset)
+results.save(out_dir, [text | dict(value=1.0, ci_low=None, ci_high=None, n=4, seed=seed)])
+""",
+]
+
+
+@pytest.mark.slow
+def test_a_profile_that_watches_runs_again_what_has_changed(tmp_path, monkeypatch, capfd):
+    """By Snakemake: a comment and a later time of the file do nothing; another line of a notebook, and other threads of a training, do."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "Snakefile", tmp_path)
+    for name in ("notebooks", "profiles"):
+        Path(name).mkdir()
+
+    def write(*more):
+        cells = [new_code_cell(CELLS[0], metadata={"tags": ["parameters"]}), *map(new_code_cell, (CELLS[1], *more))]
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), "notebooks/l_cam.ipynb")
+
+    def profile(threads, train):
+        entry = f"paper: l_cam, dataset: drawn_imagenet, backbone: resnet8, train: {train}"
+        Path("profiles/tiny.yaml").write_text(f"watch: true\nthreads: {threads}\njobs: [{{{entry}}}]")
+        return batch.read_profile("tiny", check=False)
+
+    write()
+    of = profile(1, "false")
+    assert batch.batch("tiny", cores=1) in (True, 0)
+    made = json.loads(Path(of.jobs[0].folder, "provenance.json").read_text())
+    assert set(made["depends"]) == {"code", "notebook", "data"}
+    write("# a comment")
+    assert batch._pending(of, 1) == set()
+    write("other = 1")
+    assert len(batch._pending(of, 1)) == 3
