@@ -25,10 +25,11 @@ def lineage(options, dataset, backbone):
 def differences(rows, metric):
     """Each newcomer minus its ancestor and two controls, of maps at one mean, and on which side 0 is of the interval."""
     own = rows[(rows["metric"] == metric) & (rows["setting"] == EQUAL) & (rows["than"] != "")]
-    own = own.assign(kind=["ancestor" if one.ancestor == one.than else one.than for one in own.itertuples()])
+    of_both = [own[own["than"] == own["ancestor"]].assign(kind="ancestor"), own[own["than"].isin(KINDS)].assign(kind=lambda of: of["than"])]
+    own = pd.concat(of_both, ignore_index=True)
     better = dict(PANELS)[metric]
     good, bad = (own["ci_low"] > 0, own["ci_high"] < 0) if better == "higher" else (own["ci_high"] < 0, own["ci_low"] > 0)
-    return own[own["kind"].isin(KINDS)].assign(side=good.map({True: 1, False: 0}) - bad.map({True: 1, False: 0}))
+    return own.assign(side=good.map({True: 1, False: 0}) - bad.map({True: 1, False: 0}))
 
 
 def forest(options, dataset, backbone):

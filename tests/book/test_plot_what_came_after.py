@@ -68,5 +68,18 @@ def test_the_page_says_of_every_method_how_it_was_read():
     text = (Path(BOOK) / "what_came_after.md").read_text(encoding="utf-8")
     told = re.findall(r"^\*\*(.+?)\*\* \{cite", text, re.MULTILINE)
     parts = re.split(r"^\*\*.+?\*\* \{cite", text, flags=re.MULTILINE)[1:]
-    assert len(told) == 11
+    assert len(told) == 12
     assert [one for one, part in zip(told, parts, strict=True) if "*Read:*" not in part] == []
+
+
+def test_what_the_page_says_of_photographs(options):
+    rows = page.lineage(options, "imagenet", "efficientnet_lite0")
+    sides = {(one.method, one.kind, metric): one.side for metric, _ in page.PANELS for one in page.differences(rows, metric).itertuples()}
+    drop, energy = (metric for metric, _ in page.PANELS)
+    heirs = set(rows[rows["ancestor"] == "grad_cam"]["method"])
+    assert heirs == {"finer_cam", "finer_cam[softmax]", "shapley_cam", "expected_grad_cam", "recipro_cam"}
+    assert not any(sides[one, "ancestor", metric] == 1 for one in heirs for metric in (drop, energy))
+    found = rows[(rows["metric"] == energy) & (rows["than"] == "")].set_index(["setting", "method"])["value"]
+    assert found["as it is"].idxmax() == found[page.EQUAL].idxmin() == "refine_cam"
+    assert not any(sides[one, "mean_activation", drop] == 1 for one in ("fem", "fem[activations]", "kpca_cam"))
+    assert all(sides[one, "ancestor", energy] == 1 for one in ("kpca_cam", "eigen_grad_cam", "seg_eigen_cam"))
