@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from cam_core import METHODS
+
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
@@ -26,3 +28,9 @@ def test_the_python_in_the_readme_runs_as_pasted(tmp_path, monkeypatch):
         for file in re.findall(r'savefig\("(.+?)"\)', snippet):
             with Image.open(file) as drawn:
                 assert min(drawn.size) > 100
+
+
+def test_the_readme_counts_the_methods():
+    others = {name.partition("[")[0] for name, one in METHODS.items() if not one.control} - {"increment_cam"}
+    assert "over thirty others from CAM to RISE and Fusion-CAM" in README
+    assert 30 < len(others) < 40
