@@ -32,6 +32,7 @@ def pytest_terminal_summary(terminalreporter):
     told = {
         "real data and weights": sum("CAM_DATA is not set" in _reason(r) or "CAM_WEIGHTS is not set" in _reason(r) for r in skipped),
         "a browser": sum("chromium" in _reason(r) or "no site is built" in _reason(r) for r in skipped),
+        "Slurm": sum("no Slurm" in _reason(r) for r in skipped),
         "a GPU": sum("no CUDA device" in _reason(r) for r in skipped),
     }
     unset = [variable for variable in NEEDS.values() if not os.environ.get(variable)]
@@ -43,6 +44,9 @@ def pytest_terminal_summary(terminalreporter):
     if told["a browser"]:
         terminalreporter.section("NOT TESTED IN A BROWSER", sep="!", red=True, bold=True)
         terminalreporter.line(f"No chromium, or no built book (`make book browser`): {told['a browser']} tests did not run.")
+    if told["Slurm"]:
+        terminalreporter.section("NOT TESTED ON SLURM", sep="!", red=True, bold=True)
+        terminalreporter.line("apt-get install slurmctld slurmd slurm-client munge: the test of the batch on a cluster did not run.")
     if told["a GPU"]:
         terminalreporter.section("NOT TESTED ON A GPU", sep="!", red=True, bold=True)
         terminalreporter.line(f"There is no CUDA device: {told['a GPU']} tests of what waits for one did not run.")

@@ -109,7 +109,8 @@ def _wrapped(folder: Path) -> None:
 @contextmanager
 def _daemon(command: list[str], log: Path, env: Mapping[str, str]) -> Iterator[None]:
     with log.open("w") as out:
-        process = subprocess.Popen(command, env=env, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        bound = ["setpriv", "--pdeathsig", "TERM", *command]  # ends with this process, even if that is killed
+        process = subprocess.Popen(bound, env=env, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
     try:
         yield
     finally:

@@ -146,4 +146,4 @@ def test_the_hours_of_the_papers_trainings_follow_from_their_multiply_adds():
         assert jobs[paper, network].train_minutes == pytest.approx(reckoned, rel=0.05)
         longest = min(2 * reckoned, 60 * profile.hours)
         assert costs.ask(jobs[paper, network], "train", 8, profile.hours)["runtime"] == pytest.approx(longest, rel=0.05)
-    assert all(costs.ask(job, "notebook", 8)["runtime"] <= 60 * profile.hours for job in profile.jobs)
+    assert all(costs.minutes(job, "notebook", 8) <= 60 * profile.hours for job in profile.jobs)  # it has no checkpoint
