@@ -8,7 +8,7 @@ contenders of a group live side by side, each with the pages that its first call
 import argparse
 import copy
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from multiprocessing import get_context
@@ -21,10 +21,13 @@ import torch.nn.functional as F
 from benchmarks.race import race, write
 from benchmarks.training import multiply_adds
 from cam_core import METHODS, Probe, load_classifier, maps
+from cam_core.methods.perturbation import rise, rise_masks
+from cam_core.pretrained import LITE
 from reproduce import sources
 
 Call = Callable[[], Any]
 BATCH = 8
+MASKS = 500  # of RISE: enough to tell its cost
 HEAD_ONLY = ("cam", "grad_cam", "grad_cam_pp", "xgrad_cam", "hires_cam", "layer_cam", "eigen_cam", "mean_activation")
 PEERS = {  # raced contender -> our name of what it computes
     "grad-cam: GradCAM": "grad_cam", "grad-cam: GradCAMPlusPlus": "grad_cam_pp", "grad-cam: XGradCAM": "xgrad_cam",
@@ -51,8 +54,8 @@ def network(name: str) -> Any:
 
 
 def ours(backbone: str, *names: str) -> Call:
-    """All ``names`` on one probe, in bfloat16 if that is the last of them; without a name the bare pass."""
-    frozen, batch = network(backbone).frozen(), images()
+    """All ``names`` on one probe, in "bfloat16" or by PyTorch alone ("torch") if that comes last; without a name the bare pass."""
+    frozen, batch = network(backbone).frozen("torch" if "torch" in names else None), images()
     autocast = torch.bfloat16 if "bfloat16" in names else None
     names = tuple(name for name in names if name in METHODS)
 
@@ -71,7 +74,7 @@ def grad_cam_package(backbone: str, kind: str, count: int = BATCH) -> Call:
     import pytorch_grad_cam
 
     stock = copy.deepcopy(network(backbone)._network[0])  # its hooks stay with it
-    method = getattr(pytorch_grad_cam, kind)(model=stock, target_layers=[stock.layer4[-1]])
+    method = getattr(pytorch_grad_cam, kind)(model=stock, target_layers=[stock.get_submodule(network(backbone).layer)])
     batch = network(backbone).normalize(images()[:count])
     return lambda: method(batch, None)  # None: the prediction
 
@@ -81,7 +84,7 @@ def torchcam_package(backbone: str, kind: str, count: int = BATCH) -> Call:
     import torchcam.methods
 
     stock = copy.deepcopy(network(backbone)._network[0])
-    method = getattr(torchcam.methods, kind)(stock, "layer4")
+    method = getattr(torchcam.methods, kind)(stock, network(backbone).layer)
     batch = network(backbone).normalize(images()[:count])
 
     def call() -> Any:
@@ -99,6 +102,29 @@ def stock(backbone: str) -> Call:
     def call() -> Any:
         with torch.inference_mode():
             return plain(batch)
+
+    return call
+
+
+def our_rise(backbone: str, engine: str = "") -> Call:
+    """RISE with `MASKS` masks."""
+    frozen, batch = network(backbone).frozen(engine or None), images()
+    return lambda: rise(Probe(frozen, batch), samples=MASKS)
+
+
+def plain_rise(backbone: str) -> Call:
+    """The same on the stock network as one writes it down: a hundred masks at a time, one image after the other. No peer here has RISE."""
+    stock, classifier, batch = network(backbone)._network[0], network(backbone), images()
+    inputs = classifier.normalize(batch)
+
+    def call() -> torch.Tensor:
+        total = torch.zeros_like(batch[:, 0])
+        with torch.inference_mode():
+            targets = stock(inputs).argmax(1)
+            for masks in rise_masks(batch.shape[-2:], MASKS):
+                for heat, image, target in zip(total, inputs, targets, strict=True):
+                    heat += torch.einsum("m,mhw->hw", stock(masks[:, None] * image).softmax(1)[:, target], masks)
+        return total / (MASKS * 0.5)
 
     return call
 
@@ -151,8 +177,8 @@ def scaled(raced: pd.DataFrame, total: float) -> pd.DataFrame:
     return raced.assign(**times, extra_mb=raced.extra_mb.where(done.isna()), multiply_adds=(0 * done + total))
 
 
-def agreement(raced: Mapping[str, str], count: int = 2) -> pd.DataFrame:
-    """Least correlation over ``count`` images of finished maps, ours and each peer's that is ``raced`` (contender -> network).
+def agreement(raced: Collection[tuple[str, str]], count: int = 2) -> pd.DataFrame:
+    """Least correlation over ``count`` images of finished maps, ours and each peer's that is ``raced`` (contender, network).
 
     A peer that computes something else has a second row, of our method changed to what it does; and bfloat16 one beside float32.
     RuntimeError if two that compute the same do not agree: then there is nothing to race.
@@ -160,16 +186,17 @@ def agreement(raced: Mapping[str, str], count: int = 2) -> pd.DataFrame:
     from studies.peers import OTHERWISE, otherwise  # not above: studies change the allocator, also of a contender's process
 
     rows = []
-    for contender, backbone in raced.items():
+    for contender, backbone in raced:
+        of = "" if backbone.startswith("resnet") else f", {backbone}"
         probe, name = Probe(network(backbone).frozen(), images()[:count]), PEERS[contender]
         package, _, kind = contender.partition(": ")
         theirs = _finished({"grad-cam": grad_cam_package, "torchcam": torchcam_package}[package](backbone, kind, count)())
-        rows.append((f"{name} beside {contender}", _least_correlation(_finished(METHODS[name](probe)), theirs)))
+        rows.append((f"{name} beside {contender}{of}", _least_correlation(_finished(METHODS[name](probe)), theirs)))
         if contender in OTHERWISE and rows[-1][1] < 1 - ROUNDING:
-            rows.append((f"the same with {otherwise(contender)}", _least_correlation(_finished(OTHERWISE[contender](probe)), theirs)))
+            rows.append((f"the same with {otherwise(contender)}{of}", _least_correlation(_finished(OTHERWISE[contender](probe)), theirs)))
         if rows[-1][1] < ALIKE:
             raise RuntimeError(f"{rows[-1][0]}: the maps correlate at {rows[-1][1]:.4f} only, so their times do not compare")
-    if "grad-cam: ScoreCAM" in raced:
+    if ("grad-cam: ScoreCAM", "resnet18") in raced:
         exact, fast = (Probe(network("resnet18").frozen(), images()[:count], autocast=dtype) for dtype in (None, torch.bfloat16))
         name = "score_cam[softmax]"
         rows.append((f"{name} in bfloat16 beside float32", _least_correlation(METHODS[name](exact), METHODS[name](fast))))
@@ -186,6 +213,16 @@ def _least_correlation(a: torch.Tensor, b: torch.Tensor) -> float:
     return min(float(torch.corrcoef(torch.stack([x.flatten().double(), y.flatten().double()]))[0, 1]) for x, y in zip(a, b, strict=True))
 
 
+def _score_cam(backbone: str) -> dict[str, tuple[str, bool]]:
+    here = "benchmarks.methods:"
+    return {
+        "score_cam[softmax]": (f"{here}ours:{backbone},score_cam[softmax]", True),
+        "score_cam[softmax], PyTorch alone": (f"{here}ours:{backbone},score_cam[softmax],torch", True),
+        "grad-cam: ScoreCAM": (f"{here}grad_cam_package:{backbone},ScoreCAM", False),
+        "torchcam: ScoreCAM": (f"{here}torchcam_package:{backbone},ScoreCAM", False),
+    }
+
+
 def groups() -> dict[str, tuple[dict[str, tuple[str, bool]], bool]]:
     """Name -> contenders (name -> (what prepares it, whether it is ours)) and whether a round takes minutes."""
     here = "benchmarks.methods:"
@@ -195,20 +232,26 @@ def groups() -> dict[str, tuple[dict[str, tuple[str, bool]], bool]]:
     gradient = [contender for contender, name in PEERS.items() if name in HEAD_ONLY]
     cheap |= {peer: (f"{here}grad_cam_package:resnet50,{peer.partition(': ')[2]}", False) for peer in gradient}
     score = {
-        "score_cam[softmax]": (here + "ours:resnet18,score_cam[softmax]", True),
+        **_score_cam("resnet18"),
         "score_cam[softmax], bfloat16": (here + "ours:resnet18,score_cam[softmax],bfloat16", True),
-        "grad-cam: ScoreCAM": (here + "grad_cam_package:resnet18,ScoreCAM", False),
-        "torchcam: ScoreCAM": (here + "torchcam_package:resnet18,ScoreCAM", False),
         **{floor: (f"{here}{prepare}", True) for floor, (prepare, _) in FLOORS.items()},
     }
     ablation = {
         "ablation_cam": (here + "ours:resnet18,ablation_cam", True),
         "grad-cam: AblationCAM": (here + "grad_cam_package:resnet18,AblationCAM", False),
     }
+    by_rise = {
+        "rise": (here + "our_rise:resnet18", True),
+        "rise, PyTorch alone": (here + "our_rise:resnet18,torch", True),
+        "rise, as one writes it": (here + "plain_rise:resnet18", True),
+    }
     merged = ("grad_cam", "increment_cam", "increment_cam[mid]", "increment_cam[full]", "score_cam[budget=64]", "score_cam")
     return {
         "ResNet-50, batch 8, head only": (cheap, False),
         "ResNet-18, batch 8, Score-CAM": (score, True),
+        "MobileNetV2, batch 8, Score-CAM": (_score_cam("mobilenet_v2"), True),
+        "EfficientNet-Lite0, batch 8, Score-CAM": (_score_cam(LITE), True),
+        f"ResNet-18, batch 8, RISE, {MASKS} masks": (by_rise, True),
         "ResNet-18, batch 8, Ablation-CAM": (ablation, True),
         "ResNet-18, batch 8, Increment-CAM": ({name: (f"{here}ours:resnet18,{name}", True) for name in merged}, True),
     }
@@ -239,13 +282,14 @@ def main() -> None:
     chosen = wanted(given.only)
     if not chosen:
         parser.error(f"no group and no contender holds {given.only!r}: the groups are {'; '.join(groups())}")
-    words = {peer: prepare.rpartition(":")[2] for contenders, _ in chosen.values() for peer, (prepare, _) in contenders.items()}
+    entered = [(name, prepare.rpartition(":")[2]) for contenders, _ in chosen.values() for name, (prepare, _) in contenders.items()]
+    peers = {(name, words.partition(",")[0]): None for name, words in entered if name in PEERS}
     with ProcessPoolExecutor(1, get_context("spawn")) as apart:  # its gigabytes are gone when the race begins
-        agreed = apart.submit(agreement, {peer: word.partition(",")[0] for peer, word in words.items() if peer in PEERS}).result()
+        agreed = apart.submit(agreement, list(peers)).result()
     if len(agreed):
         print(agreed.to_string())
     frames = [race(name, contenders, given.long_rounds if long else given.rounds) for name, (contenders, long) in chosen.items()]
-    if FLOORS.keys() & words.keys():
+    if FLOORS.keys() & {name for name, _ in entered}:
         total = score_cam_multiply_adds("resnet18")
         frames = [scaled(frame, total) if frame.contender.isin(FLOORS).any() else frame for frame in frames]
     replaced = "file" if not given.only else "group" if any(given.only in name for name in groups()) else "contender"

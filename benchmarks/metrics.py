@@ -154,9 +154,9 @@ def _step() -> int:
     return -(-SIDE * SIDE // STEPS)
 
 
-def our_curves(backbone: str) -> Call:
+def our_curves(backbone: str, engine: str = "") -> Call:
     """Deletion and insertion on one probe; insertion starts from RISE's blur."""
-    frozen, maps = network(backbone).frozen(), heat()
+    frozen, maps = network(backbone).frozen(engine or None), heat()
 
     def call() -> Any:
         probe = Probe(frozen, images())
@@ -220,7 +220,7 @@ def images_passed(backbone: str, contender: str) -> int:
         if isinstance(module, torch.nn.Conv2d) and module.in_channels == 3:
             seen.append(len(given[0]))
 
-    call = CURVES[contender](backbone)
+    call = our_curves(backbone, "torch") if contender == "cam_core" else CURVES[contender](backbone)  # the hook sees PyTorch's passes
     hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
     call()
     hook.remove()
@@ -430,6 +430,7 @@ def curve_race(given: argparse.Namespace) -> list[pd.DataFrame]:
     """Insertion and deletion, beside the arithmetic alone."""
     same_curves("resnet18")
     entered = {name: (f"{HERE}{function.__name__}:resnet18", name == "cam_core") for name, function in CURVES.items()}
+    entered["cam_core, PyTorch alone"] = (f"{HERE}our_curves:resnet18,torch", True)
     entered["as many multiply-adds in matrix products"] = (f"{HERE}matrix_products:resnet18", True)
     return [race(CURVE_RACE, entered, given.rounds)]
 

@@ -19,12 +19,12 @@ def test_every_peer_that_is_raced_is_compared():
 def test_maps_are_compared_before_anything_is_timed(monkeypatch):
     done = []
     monkeypatch.setattr("sys.argv", ["methods", "--only", "Ablation"])
-    monkeypatch.setattr(methods, "agreement", lambda raced: done.append(dict(raced)) or methods.pd.DataFrame())
+    monkeypatch.setattr(methods, "agreement", lambda raced: done.append(raced) or methods.pd.DataFrame())
     monkeypatch.setattr(methods, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))  # this process's `agreement`
     monkeypatch.setattr(methods, "race", lambda name, *_: done.append(name))
     monkeypatch.setattr(methods, "write", lambda *_args, **_kwargs: None)
     methods.main()
-    assert done == [{"grad-cam: AblationCAM": "resnet18"}, "ResNet-18, batch 8, Ablation-CAM"]
+    assert done == [[("grad-cam: AblationCAM", "resnet18")], "ResNet-18, batch 8, Ablation-CAM"]
 
 
 def test_a_single_round_is_refused(monkeypatch, capsys):
@@ -92,17 +92,24 @@ def test_a_contender_raced_alone_keeps_its_place_and_the_others_rows(tmp_path, m
 
 
 def test_one_part_of_the_benchmark_can_be_chosen():
-    assert list(methods.wanted("Score-CAM")) == ["ResNet-18, batch 8, Score-CAM"]
-    assert len(methods.wanted("Score-CAM")["ResNet-18, batch 8, Score-CAM"][0]) == 7
+    assert list(methods.wanted("18, batch 8, Score-CAM")) == ["ResNet-18, batch 8, Score-CAM"]
+    assert len(methods.wanted("Score-CAM")["ResNet-18, batch 8, Score-CAM"][0]) == 8
+    assert len(methods.wanted("Score-CAM")) == 3
     assert methods.wanted("floor")["ResNet-18, batch 8, Score-CAM"][0].keys() == methods.FLOORS.keys()
     assert methods.wanted("") == methods.groups()
     assert methods.wanted("nothing of this name") == {}
 
 
+def test_rise_written_plainly_gives_the_map_that_is_timed(small, monkeypatch):
+    monkeypatch.setattr(methods, "MASKS", 6)
+    ours, plain = methods.our_rise("resnet18", "torch")(), methods.plain_rise("resnet18")()
+    torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.oracle
 def test_a_deviation_is_told_and_explained_and_an_unexplained_one_stops_the_race(small, monkeypatch):
     pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed: make setup")
-    raced = dict.fromkeys(("grad-cam: GradCAM", "grad-cam: HiResCAM", "grad-cam: GradCAMPlusPlus"), "resnet18")
+    raced = [(one, "resnet18") for one in ("grad-cam: GradCAM", "grad-cam: HiResCAM", "grad-cam: GradCAMPlusPlus")]
     found = methods.agreement(raced).set_index("contender").correlation
     assert found["grad_cam beside grad-cam: GradCAM"] > 0.99999
     assert found["the same with 1e-6 added to a denominator of that size"] > max(
@@ -110,4 +117,4 @@ def test_a_deviation_is_told_and_explained_and_an_unexplained_one_stops_the_race
     )
     monkeypatch.setitem(methods.PEERS, "grad-cam: GradCAM", "mean_activation")
     with pytest.raises(RuntimeError, match="mean_activation beside grad-cam: GradCAM: the maps correlate at"):
-        methods.agreement({"grad-cam: GradCAM": "resnet18"})
+        methods.agreement([("grad-cam: GradCAM", "resnet18")])
