@@ -53,7 +53,7 @@ wildcard_constraints:
     paper="[a-z_]+",
     key="[^/]+",
     part="[0-9]+",
-    count="[0-9]+",
+    parts="[0-9]+",  # "count" is a name of Snakemake
 
 
 rule all:
@@ -80,7 +80,7 @@ rule shard:
         notebook=ancient("notebooks/{paper}.ipynb"),
         model=lambda wildcards: [job(wildcards).marker] if job(wildcards).train else [],
     output:
-        temp(touch(f"runs/{PROFILE.name}/{{paper}}/{{key}}.shards/{{part}}-of-{{count}}")),
+        temp(touch(f"runs/{PROFILE.name}/{{paper}}/{{key}}.shards/{{part}}-of-{{parts}}")),
     params:
         options=lambda wildcards: options(job(wildcards).parameters),
         folder=lambda wildcards: job(wildcards).folder,
@@ -88,7 +88,7 @@ rule shard:
     resources:
         **{name: cost(name, "notebook") for name in costs.ASKED},
     shell:
-        START + "shard {input.notebook:q} {wildcards.part}/{wildcards.count} --out {params.folder:q} --threads {threads} "
+        START + "shard {input.notebook:q} {wildcards.part}/{wildcards.parts} --out {params.folder:q} --threads {threads} "
         "{params.options}"
 
 
