@@ -138,12 +138,12 @@ def remaining(profile: "Profile", found: Sequence[Row], cores: int) -> float:
         if row.state == "done" and row.seconds:
             took.setdefault(_like(job), []).append(row.seconds)
             ratios.append(row.seconds / planned[job.folder])
-    scale = statistics.median(ratios) if ratios else 1.0
+    slower = statistics.median(ratios) if ratios else 1.0
     total = []
     for job, row in zip(profile.jobs, found, strict=True):
         if row.state != "done":
             known = took.get(_like(job))
-            expected = statistics.fmean(known) if known else planned[job.folder] * scale
+            expected = statistics.fmean(known) if known else planned[job.folder] * slower
             total.append(max(expected - (row.seconds or 0.0), 0.0) if row.state == "running" else expected)
     return max(sum(total) / together, *total, 0.0)
 

@@ -99,7 +99,7 @@ JOBS = [(job.paper, job) for path in sorted(HOME.glob("profiles/*.yaml")) for jo
 
 
 @pytest.fixture
-def asked(monkeypatch, drawn):
+def asked(monkeypatch, drawn, tmp_path):
     """What a training depends on, for each that is asked for; nothing is trained and no network loaded."""
     trainings = []
 
@@ -111,9 +111,11 @@ def asked(monkeypatch, drawn):
 
     monkeypatch.setattr(jobs, "_carried_out", carried_out)
     monkeypatch.setattr(jobs, "load_classifier", lambda name, **_: types.SimpleNamespace(name=name))
-    monkeypatch.setattr("reproduce.parameters._check_machine", lambda wanted: None)
+    monkeypatch.setattr("reproduce.parameters.machine_faults", lambda wanted: iter(()))
     monkeypatch.setitem(sources.SOURCES, "imagenet", replace(sources.SOURCES["imagenet"], held_out=0))  # drawn images are too few
-    monkeypatch.setattr(jobs, "find_root", lambda *_: drawn)
+    pets(tmp_path, "CIFAR-10-subset", (32, 32))
+    pets(tmp_path, "Cat-Dog-128", (140, 128), ("train", "val"))
+    monkeypatch.setattr(jobs, "find_root", lambda dataset, *_: tmp_path if dataset in ("cifar10", "cat_dog") else drawn)
     return trainings
 
 
@@ -133,7 +135,7 @@ def test_a_notebook_means_the_models_of_its_training_job(paper, job, asked):
     by_notebook = asked[:]
     asked.clear()
     jobs.train(paper, job.training, **job.processes)
-    assert [(*rest, {**how, **job.processes}) for *rest, how in by_notebook] == asked
+    assert [(*rest, {**how, "threads": torch.get_num_threads(), **job.processes}) for *rest, how in by_notebook] == asked
     assert len(asked) >= {"increment_cam": 1, "l_cam": 2, "calm": 3, "lfi_cam": 3}[paper]
     assert all(how["seed"] == job.seed for *_, how in asked)
 
