@@ -94,7 +94,14 @@ def one_node(folder: Path) -> Iterator[Mapping[str, str]]:
         ):
             stack.enter_context(_daemon(command, folder / f"{command[0]}.out", env))
         _await_idle(folder, env)
-        yield env
+        try:
+            yield env
+        finally:  # no job outlives its Slurm
+            subprocess.run([folder / "bin/scancel", "--quiet", f"--user={os.getuid()}"], check=False)
+            until = time.monotonic() + 20
+            left = [folder / "bin/squeue", "--noheader"]
+            while subprocess.run(left, capture_output=True, text=True, check=False).stdout.strip() and time.monotonic() < until:
+                time.sleep(0.2)
 
 
 def _wrapped(folder: Path) -> None:

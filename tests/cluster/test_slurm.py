@@ -130,4 +130,7 @@ def run_batch(project, environment):
         os.killpg(started.pid, signal.SIGKILL)
         out, err = started.communicate()
         err += "\nthe batch did not end within 420 s"
+    except KeyboardInterrupt:
+        os.killpg(started.pid, signal.SIGKILL)
+        raise
     return subprocess.CompletedProcess(command, started.returncode, out, err)

@@ -257,6 +257,8 @@ def test_a_batch_goes_on_past_a_failure_and_makes_only_what_is_missing(project, 
     assert code == 1
     assert "2 runs to make, 0 up to date, about 6:00 min on 2 cores" in text
     assert "1 done, 1 failed" in text
+    made = json.loads(Path("runs/tiny/l_cam/drawn_imagenet-resnet8-s0/provenance.json").read_text())
+    assert set(made["depends"]) == {"code", "notebook", "data"}
     reason = "l_cam.ipynb: cell 3 of 3 stopped with ValueError: seven is refused; runs/tiny/l_cam/drawn_imagenet-resnet8-s7.failed/run.log"
     assert reason in text
     assert sorted(path.name for path in Path("runs/tiny/l_cam").iterdir()) == [

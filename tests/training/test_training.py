@@ -680,6 +680,28 @@ def test_held_out_images_are_measured_in_the_view_that_tests_use():
     assert len(fit(model(), recipe, read, device="cpu", progress=False)["history"]) == 1
 
 
+def test_a_training_job_trains_again_what_other_threads_have_trained(tmp_path):
+    """A notebook, which does not say its threads, loads whatever is stored."""
+    recipe, before = PLAIN.shortened(1, batch=10, lr=0.02), torch.get_num_threads()
+    made = []
+
+    def asked(threads=None):
+        summary = trained(model, recipe, data(), store=tmp_path, device="cpu", progress=False, threads=threads)[1]
+        made.append((summary["threads"], summary["seconds"]))
+
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            asked(threads)
+    finally:
+        torch.set_num_threads(before)
+    asked(2)
+    asked()
+    assert [threads for threads, _ in made] == [1, 2, 2, 2]
+    assert made[1] == made[2] == made[3] != made[0]  # loaded, not trained again
+    assert [path.suffix for path in tmp_path.iterdir()] == [""]
+
+
 def test_a_frozen_classifier_is_not_stored_again(tmp_path):
     frozen = lfi_backbone("resnet8", 2).eval()
     recipe = L_CAM.shortened(2, flip=False, crop=None, lr=0.1)
