@@ -6,7 +6,8 @@ and a maximum over thresholds or a class mean is resampled as a whole. A plain f
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +15,7 @@ from scipy import stats
 
 from cam_core.metrics.store import taken
 
+REMEMBERED = 2**27  # bytes; larger draws are drawn again for each interval
 Array = NDArray[np.float64]
 Value = Callable[[Array, Array | None], Array]
 
@@ -76,16 +78,16 @@ def bootstrap(
     if not len(rows):
         raise ValueError("an interval needs rows, got none: record images first")
     found = float(value(rows, None))
-    members = np.arange(len(rows)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    count = int(members.max()) + 1
+    members, count = _members(groups, len(rows))
     if count == 1:
         return found, found
-    generator, step = np.random.default_rng(seed), max(1, 2**22 // len(rows))
-    sizes = [min(step, resamples - start) for start in range(0, resamples, step)]
-    values = np.concatenate([value(rows, _counts(generator, size, count)[:, members]) for size in sizes])
+    step = max(1, 2**22 // len(rows))
+    weights = np.empty((len(rows), step)).T  # written over and over: fresh memory takes longer than what is computed in it
+    drawn = (_drawn if resamples * count <= REMEMBERED else _drawn.__wrapped__)(seed, resamples, count, step)
+    values = np.concatenate([value(rows, _spread(counts, members, weights)) for counts in drawn])
     left_out = np.arange(count) % 1000
     blocks = np.array_split(np.arange(left_out.max() + 1), -(-(left_out.max() + 1) // step))
-    without = np.concatenate([value(rows, (left_out != block[:, None])[:, members].astype(np.float64)) for block in blocks])
+    without = np.concatenate([value(rows, _spread(left_out != block[:, None], members, weights)) for block in blocks])
     tail = np.sqrt(count / (count - 1)) * stats.t.ppf((1 - level) / 2, count - 1) * np.array([1, -1])
     low, high = np.quantile(values, _bca(values, found, without, tail))
     return float(low), float(high)
@@ -101,10 +103,37 @@ def _bca(values: Array, found: float, without: Array, z: Array) -> Array:
     return np.asarray(stats.norm.cdf(bias + (bias + z) / np.maximum(1 - acceleration * (bias + z), 1e-3)))
 
 
-def _counts(generator: np.random.Generator, resamples: int, count: int) -> Array:
-    """How often each of ``count`` groups is drawn in ``count`` draws with replacement, [resamples, count]."""
-    drawn = generator.integers(count, size=(resamples, count)) + count * np.arange(resamples)[:, None]
-    return np.bincount(drawn.ravel(), minlength=resamples * count).reshape(resamples, count).astype(np.float64)
+def _members(groups: ArrayLike | None, n: int) -> tuple[NDArray[np.int64] | None, int]:
+    """The group of each of n rows, numbered from 0 (None: each row is a group, in their order), and how many groups there are."""
+    members = np.arange(n) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    count = int(members.max()) + 1
+    return (None if count == n and np.array_equal(members, np.arange(n)) else members), count
+
+
+def _spread(of_groups: NDArray[Any], members: NDArray[np.int64] | None, out: Array) -> Array:
+    """Weights [R,n] of the rows, from those of their groups, in the first rows of ``out``."""
+    out = out[: len(of_groups)]
+    out[:] = of_groups if members is None else of_groups[:, members]
+    return out
+
+
+@lru_cache(maxsize=1)  # all methods and metrics of a table are resampled alike
+def _drawn(seed: int, resamples: int, count: int, step: int) -> list[NDArray[Any]]:
+    """How often each of ``count`` groups is drawn in ``count`` draws with replacement, [resamples, count], in blocks of ``step``."""
+    generator, found = np.random.default_rng(seed), []
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        drawn = generator.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
+        found.append(counts.astype(np.min_scalar_type(counts.max()), order="F"))  # sums over the last axis, in the order of the rows
+    return found
+
+
+@lru_cache(maxsize=1)  # as above
+def _swaps(seed: int, resamples: int, count: int) -> list[NDArray[np.uint8]]:
+    """Which of ``count`` groups are swapped in each of ``resamples``: bits, eight to a byte."""
+    generator = np.random.default_rng(seed)
+    return [np.packbits(generator.integers(2, size=count).astype(bool)) for _ in range(resamples)]
 
 
 class Difference(NamedTuple):
@@ -187,14 +216,17 @@ def randomization(
     zero. For the mean of 0/1 rows `mcnemar` is the exact form.
     """
     both = taken([first, second])
-    members = np.arange(len(first)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    n, (members, count) = len(first), _members(groups, len(first))
     found = abs(float(value(first, None) - value(second, None)))
     least = found - 1e-9 * max(1.0, found)  # rounding: a swap that agrees is as far apart
-    generator, step, as_far = np.random.default_rng(seed), max(1, 2**21 // len(first)), 0
+    bits, step, as_far = _swaps(seed, resamples, count), max(1, 2**19 // n), 0
+    weights = np.empty((step, 2 * n))
     for start in range(0, resamples, step):
-        size = (min(step, resamples - start), int(members.max()) + 1)
-        swapped = generator.integers(2, size=size)[:, members].astype(np.float64)
-        apart = value(both, np.hstack([1 - swapped, swapped])) - value(both, np.hstack([swapped, 1 - swapped]))
+        swapped = np.unpackbits(np.stack(bits[start : start + step]), axis=1, count=count)
+        own = weights[: len(swapped)]
+        np.subtract(1, _spread(swapped, members, own[:, n:]), out=own[:, :n])
+        apart = value(both, own)
+        apart = apart - value(both, np.subtract(1, own, out=own))
         as_far += int((np.abs(apart) >= least).sum())
     return (1 + as_far) / (1 + resamples)
 
@@ -202,18 +234,16 @@ def randomization(
 def outcomes(rows: Array, value: Value) -> Array | None:
     """The 0/1 outcome of each row [n,...] if ``value`` is the rate of the ones in percent, else None (a mean, a maximum, a class mean)."""
     alone = np.empty(len(rows))
-    for i in range(len(rows)):
-        alone[i] = _alone(rows[i : i + 1], value) / 100
-        if alone[i] not in (0, 1):
+    for start in range(0, len(rows), 256):
+        some = rows[start : start + 256]
+        try:
+            value(some[:1], None)
+            alone[start : start + 256] = value(some, np.eye(len(some))) / 100  # each row for itself
+        except ValueError:  # a single image may have no value (PxAP with an empty mask)
+            return None
+        if not np.isin(alone[start : start + 256], (0, 1)).all():
             return None
     return alone if np.isclose(100 * alone.mean(), value(rows, None)) else None
-
-
-def _alone(row: Array, value: Value) -> float:
-    try:
-        return float(value(row, None))
-    except ValueError:  # a single image may have no value (PxAP with an empty mask)
-        return np.nan
 
 
 def paired_p(first: Rows, second: Rows, value: Value = mean, *, groups: Callable[[NDArray[np.int64]], ArrayLike] | None = None) -> float:

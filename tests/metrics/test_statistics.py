@@ -65,6 +65,32 @@ def test_the_same_seed_gives_the_same_interval_and_one_image_none():
         bootstrap(np.zeros((0, 3)))
 
 
+@pytest.mark.parametrize("groups", [None, np.repeat(np.arange(6), 2)])
+@pytest.mark.parametrize("remembered", [0, 2**27])
+def test_what_is_drawn_is_remembered_and_is_what_was_always_drawn(monkeypatch, groups, remembered):
+    """Images drawn one by one from one generator; twice, with and without room to remember the draws."""
+    monkeypatch.setattr("cam_core.metrics.statistics.REMEMBERED", remembered)
+    rows, seen, count = np.random.default_rng(0).random(12), [], 12 if groups is None else 6
+    for _ in range(2):
+        bootstrap(rows, lambda r, w: seen.append(np.array(w)) or mean(r, w), groups=groups, resamples=5, seed=3)
+    generator = np.random.default_rng(3)
+    expected = np.zeros((5, count))
+    for resample in range(5):
+        np.add.at(expected[resample], generator.integers(count, size=count), 1)
+    expected = expected if groups is None else expected[:, groups]
+    weights = [w for w in seen if w is not None and w.shape]
+    assert weights[0].tolist() == weights[2].tolist() == expected.tolist()
+    assert weights[1].tolist() == weights[3].tolist()  # one image left out
+    seen.clear()
+    randomization(rows, rows[::-1], lambda r, w: seen.append(np.array(w)) or mean(r, w), groups=groups, resamples=3, seed=4)
+    generator = np.random.default_rng(4)
+    swapped = generator.integers(2, size=(3, count)).astype(float)
+    swapped = swapped if groups is None else swapped[:, groups]
+    ways = [w for w in seen if w is not None and w.shape]
+    assert ways[0].tolist() == np.hstack([1 - swapped, swapped]).tolist()
+    assert ways[1].tolist() == np.hstack([swapped, 1 - swapped]).tolist()
+
+
 def test_rows_of_one_image_are_drawn_together():
     """Every image four times over: by image the interval is that of the images, row by row it is half as wide."""
     values = np.random.default_rng(0).normal(size=60)
