@@ -161,12 +161,18 @@ document.addEventListener("DOMContentLoaded", () => {
     link.click();
   }
 
+  /* The folders of the runs that the rows come from, where there are few. */
+  function from() {
+    const runs = [...new Set(found.map((row) => `results/${printed("run", row)}`))];
+    return runs.length && runs.length <= 3 ? `, from ${runs.join(", ")}` : "";
+  }
+
   function show() {
     wanted = asked();
     found = passing();
     filters();
     const all = kinds[wanted.kind].value.length;
-    count.textContent = `${found.length.toLocaleString("en")} of ${all.toLocaleString("en")} ${wanted.kind === "values" ? "values" : "paired differences"}`;
+    count.textContent = `${found.length.toLocaleString("en")} of ${all.toLocaleString("en")} ${wanted.kind === "values" ? "values" : "paired differences"}${from()}`;
     draw();
     list();
   }

@@ -58,6 +58,11 @@ def test_many_rows_are_capped_and_the_plot_says_so(page, site):
     assert f"The first 60 of {counted(page)} rows" in page.inner_text(".explorer-forest figcaption")
 
 
+def test_few_runs_are_named_above_the_plot(page, site):
+    opened(page, site, "kind=differences&paper=increment_cam&dataset=voc07&backbone=resnet18&metric=energy_pointing_game")
+    assert page.inner_text(".explorer-count").endswith("paired differences, from results/subset/increment_cam/voc07-resnet18-s0")
+
+
 def test_differences_are_named_as_such_and_have_a_zero(page, site):
     opened(page, site, "kind=differences&metric=average_drop&dataset=imagenet&setting=50%25&than=grad_cam")
     assert " minus Grad-CAM" in page.inner_text(".explorer-table tbody td:first-child >> nth=0")
