@@ -6,8 +6,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,34 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _shard(options: argparse.Namespace) -> int:
-    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(options.threads)) if options.threads else {})
-    from cam_core.environment import keep_pages
-    from reproduce import shard
+    from reproduce.run import LOG
 
-    keep_pages()
-    shard.shard(options.notebook, options.out, _parameters(options), *options.shard)
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(options.threads)) if options.threads else {})
+    with _noted(options.out.with_name(options.out.name + ".failed") / LOG, "shard {} of {}".format(*options.shard)):
+        from cam_core.environment import keep_pages
+        from reproduce import shard
+
+        keep_pages()
+        shard.shard(options.notebook, options.out, _parameters(options), *options.shard)
     print("{}: shard {} of {} is measured".format(options.out, *options.shard))
     return 0
+
+
+@contextmanager
+def _noted(log: Path, what: str) -> Iterator[None]:
+    """If what is done inside fails or is stopped, ``log`` ends with the reason."""
+    try:
+        yield
+    except BaseException as error:
+        from reproduce.files import no_room
+
+        told = no_room(error, log) or (str(error) if isinstance(error, Stopped) else f"{type(error).__name__}: {error}")
+        with suppress(OSError):  # no room
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text(f"{traceback.format_exc()}\n{' '.join(told.split())}\n")
+        if isinstance(error, Exception):
+            raise RuntimeError(f"{what} stopped with {told}; traceback in {log}") from error
+        raise
 
 
 def _batch(options: argparse.Namespace) -> int:
@@ -60,29 +80,19 @@ def _batch(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    import torch.distributed
-
     from cam_core import files
-    from cam_core.environment import keep_pages
     from reproduce import journal, provenance
-    from reproduce.files import no_room
 
-    keep_pages()
     log, began, given = options.marker.with_suffix(".log"), time.monotonic(), _parameters(options)
     first = int(os.environ.get("RANK", "") or os.environ.get("LOCAL_RANK", "0")) == 0
-    try:
-        with journal.kept(options.marker.with_suffix(".progress")) if first else nullcontext():
-            from reproduce import jobs
+    with _noted(log, "training"), journal.kept(options.marker.with_suffix(".progress")) if first else nullcontext():
+        import torch.distributed  # takes seconds, in which a signal may come
 
-            model = Path(jobs.train(options.paper, given, devices=options.devices, nodes=options.nodes))
-    except BaseException as error:
-        told = no_room(error, options.marker) or (str(error) if isinstance(error, Stopped) else f"{type(error).__name__}: {error}")
-        with suppress(OSError):  # no room
-            log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text(f"{traceback.format_exc()}\n{' '.join(told.split())}\n")
-        if isinstance(error, Exception):
-            raise RuntimeError(f"training stopped with {told}; traceback in {log}") from error
-        raise
+        from cam_core.environment import keep_pages
+        from reproduce import jobs
+
+        keep_pages()
+        model = Path(jobs.train(options.paper, given, devices=options.devices, nodes=options.nodes))
     if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:  # the first process says it for all
         return 0
     facts = {"model": model.name, "digest": model.stem, **provenance.cost(began)}
