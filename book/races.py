@@ -92,4 +92,23 @@ def training(rows):
     return "\n".join([*parts, race(others), f"Loader, {rates}\n"])
 
 
-KINDS = {"methods": race, "metrics": counted, "training": training}
+def engines(rows):
+    """Network and batch x engine: milliseconds an image, and CPU time beside the frozen network in PyTorch."""
+    base = rows[rows["engine"] == "PyTorch frozen"].set_index(["group", "batch"])
+    beside = base.loc[list(zip(rows["group"], rows["batch"], strict=True))]
+    told = texts(1000 * rows["seconds"], 1, " ms") + " (" + texts(rows["cpu_seconds"] / beside["cpu_seconds"].to_numpy(), 2) + ")"
+    wide = pivot(rows.assign(cell=told.to_numpy(), network=rows["group"].map(name)), ["network", "batch"], "engine")
+    caption = f"Least time an image (CPU time beside the frozen network in PyTorch); {rows['machine'].iloc[0]}"
+    return grid(wide, ["network, batch", *wide.columns], caption, lambda key: f"{key[0]}, {key[1]:.0f}")
+
+
+def gpu(rows):
+    """Network and method x way: images a second."""
+    rows = rows.assign(cell=texts(rows["images_per_second"], 1), network=rows["group"].map(name))
+    wide = pivot(rows, ["network", "method"], "way")
+    return grid(
+        wide, ["network, method", *wide.columns], f"Images a second; {rows['device'].iloc[0]}", lambda key: f"{key[0]}, {name(key[1])}"
+    )
+
+
+KINDS = {"engines": engines, "gpu": gpu, "methods": race, "metrics": counted, "training": training}

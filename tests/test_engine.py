@@ -5,6 +5,7 @@ import importlib.util
 import pickle
 import warnings
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -198,3 +199,8 @@ def test_provenance_names_the_engines_that_answered(monkeypatch):
     assert process_facts()["engine"] == "torch"
     engine.answered.add("onnxruntime")
     assert process_facts()["engine"] == "torch+onnxruntime"
+
+
+def test_the_page_says_when_the_network_is_exported():
+    page = Path(__file__).resolve().parents[1] / "book/use_it.md"
+    assert f"({engine.WORTH // 224**2} of 224 × 224 at\none size)" in page.read_text()

@@ -60,6 +60,27 @@ def test_a_floor_says_how_much_any_implementation_could_win(tmp_path):
     assert "In bfloat16 they take 32.0 s, 3.12 times less than the peer in float32; ours then takes 2.50 times less." in text
 
 
+def test_engines_stand_beside_the_frozen_network_in_pytorch(tmp_path):
+    facts = {"group": "resnet18", "batch": 8, "machine": "2 cores", "error": 1e-7}
+    engines = {"PyTorch as loaded": (0.03, 0.06), "PyTorch frozen": (0.02, 0.04), "ONNX Runtime": (0.01, 0.03)}
+    rows = [facts | {"contender": e, "engine": e, "seconds": s, "cpu_seconds": cpu} for e, (s, cpu) in engines.items()]
+    text = write_study(tmp_path, "engines", [*rows, *(row | {"batch": 1, "cpu_seconds": 0.04} for row in rows)])
+    assert "* - ResNet-18, 8\n  - 30.0 ms (1.50)\n  - 20.0 ms (1.00)\n  - 10.0 ms (0.75)" in text
+    assert "* - ResNet-18, 1\n  - 30.0 ms (1.00)" in text
+
+
+def test_a_gpu_has_a_table_or_was_not_measured(tmp_path):
+    assert experiments.study(tmp_path, "gpu") == "*Not run yet: speed of the methods on a GPU.*\n"
+    facts = {"group": "resnet50", "device": "a card"}
+    rows = [
+        facts | {"contender": m + w, "method": m, "way": w, "images_per_second": r}
+        for m, w, r in (("grad_cam", "float32", 512.04), ("score_cam", "float32", 1.5), ("score_cam", "bfloat16", 2.5))
+    ]
+    text = write_study(tmp_path, "gpu", rows)
+    assert "* - ResNet-50, Grad-CAM\n  - 512.0\n  - –" in text
+    assert "* - ResNet-50, Score-CAM\n  - 1.5\n  - 2.5" in text
+
+
 def test_what_was_counted_stands_below_the_race(tmp_path):
     times = {"group": "g", "seconds": 1, "cpu_seconds": 1, "extra_mb": 1, "rounds": 3, "machine": "2 cores", "packages": "torch 2"}
     counts = [{"group": "passes", "contender": "one method", "count": 12.0}, {"group": "passes", "contender": "none", "count": 0.0}]
