@@ -1,6 +1,9 @@
 """What the pages *Choose a method* and *Choose a metric* say of the studies is what the files say."""
 
+from types import SimpleNamespace
+
 import experiments
+import pandas as pd
 import plot_choose_method
 import plot_choose_metric
 import pytest
@@ -63,3 +66,57 @@ def test_calibration_moves_what_the_page_says():
         for method, most in (("cam", 0.5), ("calm_em", 0.05), ("calm_ml", 0.05)):
             moved = found[method, "even", "min_max", "zeros kept"] - found[method, "even", "max", "zeros kept"]
             assert abs(moved) < most
+
+
+@pytest.fixture(scope="module")
+def of_parts():
+    rows = experiments.read(STUDIES / "parts.csv")
+    return plot_choose_metric.by_map(rows[rows["network"].str.startswith("resnet")], "metric")
+
+
+def test_all_ones_are_level_with_grad_cam_and_maps_of_pixels_ahead(of_parts):
+    single = of_parts["single_deletion"]
+    assert "all ones are level with Grad-CAM in single deletion" in PAGE
+    assert abs(single["all_ones"] - single["grad_cam"]) < 5
+    assert set(single.nlargest(2).index) == {"saliency", "guided_backprop"}
+
+
+def test_arcc_survives_fake_cam():
+    assert "ARCC survives Fake-CAM" in PAGE
+    places, maps = plot_choose_metric.place_of(experiments.read(STUDIES / "judged-values.csv"), "arcc", "fake_cam")
+    assert places
+    assert all(place == maps for place in places)  # the last, or level with it
+
+
+def test_agreement_is_read_from_the_rows_of_all_networks():
+    rows = experiments.read(STUDIES / "judged-parts.csv")
+    found = plot_choose_metric.agreements(rows)
+    own = rows[(rows["network"] == "all") & (rows["truth"] == "completeness") & (rows["metric"] == "deletion")]
+    assert found["completeness"].loc[("deletion", "step 896"), "kendall"] == own["kendall"].item()
+    assert found["single_deletion"]["kendall"].is_monotonic_decreasing
+    for sign in (1, -1):
+        decided = plot_choose_metric.decided(found["single_deletion"], sign)
+        sure = rows[
+            (rows["network"] == "all") & (rows["truth"] == "single_deletion") & (rows["ci_low" if sign > 0 else "ci_high"] * sign > 0)
+        ]
+        assert set(decided) == set(zip(sure["metric"], sure["setting"], strict=True))
+
+
+def test_the_place_of_a_map_under_a_metric_counts_ties_as_the_worse():
+    rows = [("a", "x", 3.0), ("a", "y", 3.0), ("a", "z", 1.0), ("b", "x", 1.0), ("b", "y", 2.0), ("b", "z", 3.0)]
+    values = pd.DataFrame(rows, columns=["network", "method", "value"]).assign(metric="m", better="higher")
+    assert plot_choose_metric.place_of(values, "m", "x") == ([2, 3], 3)
+    assert plot_choose_metric.place_of(values.assign(better="lower"), "m", "x") == ([3, 1], 3)
+
+
+def test_the_table_of_judged_metrics_says_what_the_files_say():
+    told = plot_choose_metric.judged(SimpleNamespace(results=STUDIES.parent, read=[]))
+    rows = experiments.read(STUDIES / "judged-parts.csv")
+    every = rows[(rows["network"] == "all") & (rows["truth"] == "single_deletion")]
+    assert told.count('<tr><th scope="row">') == len(every)
+    one = every[every["metric"] == "insertion"].iloc[0]
+    printed = f"{one['kendall']:.2f} [{one['ci_low']:.2f}, {one['ci_high']:.2f}]".replace("-0.00", "0.00").replace("-", "−")
+    assert printed in told
+    assert f"order of {rows['maps'].iloc[0]} maps" in told
+    above, below = (every["ci_low"] > 0).sum(), (every["ci_high"] < 0).sum()
+    assert f"{above} of {len(every)} metrics order the maps better than chance, and {below} worse" in told
