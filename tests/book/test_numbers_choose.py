@@ -85,7 +85,7 @@ def test_arcc_survives_fake_cam():
     assert "ARCC survives Fake-CAM" in PAGE
     places, maps = plot_choose_metric.place_of(experiments.read(STUDIES / "judged-values.csv"), "arcc", "fake_cam")
     assert places
-    assert all(place == maps for place in places)  # the last, or level with it
+    assert all(place >= maps - 1 for place in places)  # only all ones may be behind it
 
 
 def test_agreement_is_read_from_the_rows_of_all_networks():
@@ -100,6 +100,23 @@ def test_agreement_is_read_from_the_rows_of_all_networks():
             (rows["network"] == "all") & (rows["truth"] == "single_deletion") & (rows["ci_low" if sign > 0 else "ci_high"] * sign > 0)
         ]
         assert set(decided) == set(zip(sure["metric"], sure["setting"], strict=True))
+
+
+def test_in_difull_only_maps_that_multiply_in_place_stay_in_their_cell():
+    assert "only HiResCAM, LayerCAM and the maps of pixels stay in their cell" in PAGE
+    rows = experiments.read(STUDIES / "grids.csv")
+    found = rows[(rows["setting"] == "DiFull")].groupby("method")["value"]
+    stays = {"hires_cam", "layer_cam", "saliency", "guided_backprop"}
+    assert found.min()[list(stays)].min() > 95
+    assert found.max().drop(list(stays)).max() < 60
+
+
+def test_how_small_a_map_is_agrees_as_well_as_any_metric_that_asks_the_network():
+    assert "Complexity, which only asks how small a map is, agrees as well as any" in PAGE
+    found = plot_choose_metric.agreements(experiments.read(STUDIES / "judged-parts.csv"))["single_deletion"]
+    assert found.index.get_loc(("complexity", "")) < 3
+    brightest = [found.loc[("average_drop", setting), "kendall"] for setting in ("100%", "100% mean fill")]
+    assert max(brightest) < 0  # Average Drop at 100 % orders the maps the wrong way round
 
 
 def test_the_place_of_a_map_under_a_metric_counts_ties_as_the_worse():
