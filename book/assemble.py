@@ -210,6 +210,8 @@ MAKERS = {  # the marker `% what: words` of a page, and what makes its text of t
     "paper-forest": lambda options, *what: plots.paper_forest(options, evidence(options, results.DIFFERENCES), *what),
     "heat": plot_choose_metric.heat,
     "judged": plot_choose_metric.judged,
+    "part-scores": plot_choose_metric.part_scores,
+    "grid-scores": plot_choose_metric.in_grids,
     "plot-equal-mean": plot_choose_metric.equal_mean,
     "plot-calibration": plot_choose_metric.calibration,
     "plot-forgetting": plot_choose_metric.forgetting,

@@ -4,8 +4,11 @@ import html
 
 import experiments
 import numpy as np
-from names import measure, name
+from cells import list_table
+from names import label, measure, name
 from plots import BLUE, GREY, ORANGE, TEAL, WIDTH, WINE, figure
+
+from cam_core.methods import is_control
 
 
 def study(options, what):
@@ -13,6 +16,13 @@ def study(options, what):
     options.read.append(f"results/studies/{what}.csv")
     return experiments.read(options.results / "studies" / f"{what}.csv")
 
+
+def ran(options, what):
+    """Whether a study has a table."""
+    return (options.results / "studies" / f"{what}.csv").exists()
+
+
+NOT_YET = "*Not run yet.*\n"
 
 # ---- where known maps land --------------------------------------------------------------------------------------------
 
@@ -129,21 +139,24 @@ def place_of(values, metric, method):
 
 
 def judged(options):
-    """The table metric × truth: how well the metric's order of the maps agrees with the truth's."""
-    parts, grids, values = (study(options, f"judged-{what}") for what in ("parts", "grids", "values"))
-    found = agreements(parts, grids)
-    head = "".join(f'<th scope="col">{told}</th>' for told in TRUTHS.values())
+    """The table metric × truth: how well the metric's order of the maps agrees with the truth's; of grids where those were judged."""
+    studies = [study(options, file) for file in ("judged-parts", "judged-grids") if ran(options, file)]
+    if not studies:
+        return NOT_YET
+    found = agreements(*studies)
+    truths = [truth for truth in TRUTHS if truth in found]
+    head = "".join(f'<th scope="col">{TRUTHS[truth]}</th>' for truth in truths)
     lines = [f'<thead><tr><th scope="col">metric</th>{head}</tr></thead>']
     for asked, of_place in (("Where is the object?", True), ("What does the network lose or keep?", False)):
-        lines.append(f'<tbody><tr><th class="heat-group" colspan="{len(TRUTHS) + 1}" scope="rowgroup">{asked}</th></tr>')
+        lines.append(f'<tbody><tr><th class="heat-group" colspan="{len(truths) + 1}" scope="rowgroup">{asked}</th></tr>')
         for key in found["single_deletion"].index:
             if (key[0] in OF_PLACE) == of_place:
-                cells = "".join(_tau(found[truth], key) for truth in TRUTHS)
+                cells = "".join(_tau(found[truth], key) for truth in truths)
                 lines.append(f'<tr><th scope="row">{html.escape(_judge(key))}</th>{cells}</tr>')
         lines.append("</tbody>")
     table = "\n".join(lines)
     frame = '<div class="plot" tabindex="0" role="region" aria-label="Agreement of every metric with known truths">'
-    caption = f"<caption>{_judged_caption(parts, grids, values, found)}</caption>"
+    caption = f"<caption>{_judged_caption(studies, study(options, 'judged-values'), found)}</caption>"
     return f'{frame}\n<table class="heat">{caption}\n{table}\n</table>\n</div>\n'
 
 
@@ -164,8 +177,9 @@ def _tau(found, key):
     return f'<td style="background-color: rgba({tint}, {0.62 * abs(value):.2f}) !important; white-space: nowrap">{told}{sure}</td>'
 
 
-def _judged_caption(parts, grids, values, found):
-    one, of_parts = parts[parts["network"] != "all"], found["single_deletion"]
+def _judged_caption(studies, values, found):
+    (parts, *grids), of_parts = studies, found["single_deletion"]
+    one = parts[parts["network"] != "all"]
     above, below = (decided(of_parts, sign) for sign in (1, -1))
     fake, maps = place_of(values, "arcc", "fake_cam")
     centre, _ = place_of(values, "arcc", "center_gaussian")
@@ -173,7 +187,7 @@ def _judged_caption(parts, grids, values, found):
         f"Kendall's τ between the metric's order of {parts['maps'].iloc[0]} maps and the truth's, with its 95 % interval over images.",
         '<span class="heat-dot">●</span> Apart from zero.',
         f"Parts: {one['network'].nunique()} networks, {_span(one['n'])} drawn birds each.",
-        f"DiFull: {grids['network'].nunique() - 1} network, {_span(grids['n'])} grids.",
+        *(f"DiFull: {rows['network'].nunique() - 1} network, {_span(rows['n'])} grids." for rows in grids),
         f"Under single deletion {len(above)} of {len(of_parts)} metrics order the maps better than chance, and {len(below)} worse.",
         f"Highest there: {', '.join(map(_judge, of_parts.index[:3]))}.",
         f"ARCC puts Fake-CAM at place {_span(fake)} of {maps}, and the centre Gaussian at place {_span(centre)}.",
@@ -184,6 +198,52 @@ def _judged_caption(parts, grids, values, found):
 def _span(numbers):
     low, high = min(numbers), max(numbers)
     return f"{low}" if low == high else f"{low} to {high}"
+
+
+# ---- parts and grids ------------------------------------------------------------------------------------------------------
+
+SCORES = ("single_deletion", "pair_deletion", "completeness", "distractibility", "preservation_check", "deletion_check", "controlled_check",
+          "target_sensitivity")  # fmt: skip
+SHORT = {
+    "single_deletion": "single deletion", "pair_deletion": "pairs", "completeness": "completeness", "distractibility": "distractibility",
+    "preservation_check": "preservation", "deletion_check": "deletion", "controlled_check": "controlled", "target_sensitivity": "target",
+}  # fmt: skip
+
+
+def by_map(rows, column):
+    """The mean over networks of a study's values, map × ``column``, methods before controls."""
+    found = rows.pivot_table(index="method", columns=column, values="value", sort=False)
+    return found.loc[sorted(found.index, key=is_control)]
+
+
+def part_scores(options):
+    """FunnyBirds' scores of every map on the plain networks, as a table."""
+    if not ran(options, "parts"):
+        return NOT_YET
+    rows = study(options, "parts")
+    rows = rows[rows["network"].str.startswith("resnet")]
+    found = by_map(rows, "metric")[list(SCORES)]
+    lines = [[label(method), *("–" if np.isnan(value) else f"{value:.0f}" for value in own)] for method, own in found.iterrows()]
+    networks = rows.drop_duplicates(["network", "seed"])
+    apart = rows.loc[rows["metric"] == "background_independence", "value"].mean()
+    told = (
+        f"Percent, mean over {len(networks)} networks on {_span(rows['n'])} drawn birds each; 50 is chance in the first two. The networks "
+        f"are {apart:.0f} % independent of the background."
+    )
+    return list_table(["map", *(SHORT[score] for score in SCORES)], lines, told)
+
+
+def in_grids(options):
+    """Localization of every map in grids, network and setting side by side, as a table."""
+    if not ran(options, "grids"):
+        return NOT_YET
+    rows = study(options, "grids")
+    rows = rows.assign(column=rows["network"].str.replace(r" seed \d+", "", regex=True) + " " + rows["setting"])
+    found = by_map(rows, "column")
+    heads = [" ".join(name(word) for word in column.split()) for column in found]
+    lines = [[label(method), *("–" if np.isnan(value) else f"{value:.0f}" for value in own)] for method, own in found.iterrows()]
+    told = f"Share of the map in the cell of its class, percent; chance is 25. {_span(rows['n'])} grids."
+    return list_table(["map", *heads], lines, told)
 
 
 # ---- Average Drop at equal mean ---------------------------------------------------------------------------------------

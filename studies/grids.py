@@ -1,6 +1,6 @@
 """Do maps stay where the class can be? Grids of images, whose truth is by construction; and which metric would have told?
 
-    CAM_DATA=... python -m studies.grids [--grids 24] [--networks 3] [--real 12]
+    CAM_DATA=... python -m studies.grids [--grids 24] [--networks 3] [--real 12] [--judged 8]
 
 Four images side by side (`cam_core.metrics.grids`). GridPG: four classes, and the map of one of them. DiFull and DiPart: the first and
 the last image share a class, and the network answers for one of the two. Drawn birds with resnet8 from several seeds, and photographs of
@@ -8,7 +8,7 @@ ImageNet with EfficientNet-Lite0; only images that the network is right about, t
 get a third of the grids of the small networks, and none of the large one, which would pass 1281 times over 448 x 448 pixels.
 
 results/studies/grids.csv: localization, a row for each network, setting and map. results/studies/judged-grids.csv: metrics by how well
-their order of the maps agrees with localization under DiFull, on the first small network and a third of the grids.
+their order of the maps agrees with localization under DiFull, on the first small network and ``--judged`` grids.
 """
 
 import argparse
@@ -144,7 +144,7 @@ def rows_of(network: str, setting: str, table: Table) -> list[dict[str, Any]]:
     return rows
 
 
-def study(count: int, networks: int, real: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def study(count: int, networks: int, real: int, asked_about: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Localization on all networks, and the metrics judged on the first."""
     root, rows, judged = sources.find_root(BIRDS), list[dict[str, Any]](), pd.DataFrame()
     few = max(2, count // 3)
@@ -155,9 +155,9 @@ def study(count: int, networks: int, real: int) -> tuple[pd.DataFrame, pd.DataFr
             methods = maps_to_judge(leave_out=() if setting == "GridPG" else ("cam",))  # CAM needs a head that pools everything
             shown = list(grids(images, setting, count, seed))
             rows += rows_of(f"resnet8 seed {seed}", setting, localized(classifier, setting, shown, methods, few))
-            if setting == "DiFull" and not seed:
+            if setting == "DiFull" and not seed and asked_about:
                 asked = to_judge()
-                table = localized(classifier, setting, shown[:few], methods, few, asked)
+                table = localized(classifier, setting, shown[:asked_about], methods, asked_about, asked)
                 keys = [(metric.name, metric.setting) for metric in asked if metric.higher_is_better is not None]
                 truth = ("grid_localization", f"{SIDE} x {SIDE}")
                 judged = agreement({"resnet8 seed 0": table}, [one.name for one in methods], truth, keys)
@@ -183,12 +183,14 @@ def main() -> None:
     parser.add_argument("--grids", type=int, default=24)
     parser.add_argument("--networks", type=int, default=3, help="seeds of the small network")
     parser.add_argument("--real", type=int, default=12, help="grids of photographs; 0 leaves them out")
+    parser.add_argument("--judged", type=int, default=8, help="grids that the metrics are asked about; 0: they are not judged")
     given = parser.parse_args()
-    scores, judged = study(given.grids, given.networks, given.real)
+    scores, judged = study(given.grids, given.networks, given.real, given.judged)
     write_table(OUT, scores)
-    write_table(OUT.with_stem("judged-grids"), judged)
     print(scores.pivot_table(index="method", columns=["network", "setting"], values="value").round(0).to_string())
-    print(judged[judged.network == "all"].set_index(["metric", "setting"])["kendall"].sort_values().round(2).to_string())
+    if len(judged):
+        write_table(OUT.with_stem("judged-grids"), judged)
+        print(judged[judged.network == "all"].set_index(["metric", "setting"])["kendall"].sort_values().round(2).to_string())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """What the pages *Choose a method* and *Choose a metric* say of the studies is what the files say."""
 
+from types import SimpleNamespace
+
 import experiments
+import pandas as pd
 import plot_choose_method
 import plot_choose_metric
 import pytest
@@ -128,3 +131,74 @@ def test_which_maps_hardly_notice_lost_logits():
     first = rows[(rows["measure"] == "spearman") & (rows["depth"] == 1)].groupby("method")["value"].mean()
     assert first[["grad_cam_pp", "layer_cam", "guided_backprop"]].min() > 0.9
     assert first[["cam", "grad_cam", "hires_cam"]].max() < 0.2
+
+
+@pytest.fixture(scope="module")
+def of_parts():
+    rows = experiments.read(STUDIES / "parts.csv")
+    return plot_choose_metric.by_map(rows[rows["network"].str.startswith("resnet")], "metric")
+
+
+def test_all_ones_are_level_with_grad_cam_and_maps_of_pixels_ahead(of_parts):
+    single = of_parts["single_deletion"]
+    assert "all ones are level with Grad-CAM in single deletion" in PAGE
+    assert abs(single["all_ones"] - single["grad_cam"]) < 5
+    assert set(single.nlargest(2).index) == {"saliency", "guided_backprop"}
+
+
+def test_arcc_survives_fake_cam():
+    assert "ARCC survives Fake-CAM" in PAGE
+    places, maps = plot_choose_metric.place_of(experiments.read(STUDIES / "judged-values.csv"), "arcc", "fake_cam")
+    assert places
+    assert all(place >= maps - 1 for place in places)  # only all ones may be behind it
+
+
+def test_agreement_is_read_from_the_rows_of_all_networks():
+    rows = experiments.read(STUDIES / "judged-parts.csv")
+    found = plot_choose_metric.agreements(rows)
+    own = rows[(rows["network"] == "all") & (rows["truth"] == "completeness") & (rows["metric"] == "deletion")]
+    assert found["completeness"].loc[("deletion", "step 896"), "kendall"] == own["kendall"].item()
+    assert found["single_deletion"]["kendall"].is_monotonic_decreasing
+    for sign in (1, -1):
+        decided = plot_choose_metric.decided(found["single_deletion"], sign)
+        sure = rows[
+            (rows["network"] == "all") & (rows["truth"] == "single_deletion") & (rows["ci_low" if sign > 0 else "ci_high"] * sign > 0)
+        ]
+        assert set(decided) == set(zip(sure["metric"], sure["setting"], strict=True))
+
+
+def test_in_difull_only_maps_that_multiply_in_place_stay_in_their_cell():
+    assert "only HiResCAM, LayerCAM and the maps of pixels stay in their cell" in PAGE
+    rows = experiments.read(STUDIES / "grids.csv")
+    found = rows[(rows["setting"] == "DiFull")].groupby("method")["value"]
+    stays = {"hires_cam", "layer_cam", "saliency", "guided_backprop"}
+    assert found.min()[list(stays)].min() > 95
+    assert found.max().drop(list(stays)).max() < 60
+
+
+def test_how_small_a_map_is_agrees_as_well_as_any_metric_that_asks_the_network():
+    assert "Complexity, which only asks how small a map is, agrees as well as any" in PAGE
+    found = plot_choose_metric.agreements(experiments.read(STUDIES / "judged-parts.csv"))["single_deletion"]
+    assert found.index.get_loc(("complexity", "")) < 3
+    brightest = [found.loc[("average_drop", setting), "kendall"] for setting in ("100%", "100% mean fill")]
+    assert max(brightest) < 0  # Average Drop at 100 % orders the maps the wrong way round
+
+
+def test_the_place_of_a_map_under_a_metric_counts_ties_as_the_worse():
+    rows = [("a", "x", 3.0), ("a", "y", 3.0), ("a", "z", 1.0), ("b", "x", 1.0), ("b", "y", 2.0), ("b", "z", 3.0)]
+    values = pd.DataFrame(rows, columns=["network", "method", "value"]).assign(metric="m", better="higher")
+    assert plot_choose_metric.place_of(values, "m", "x") == ([2, 3], 3)
+    assert plot_choose_metric.place_of(values.assign(better="lower"), "m", "x") == ([3, 1], 3)
+
+
+def test_the_table_of_judged_metrics_says_what_the_files_say():
+    told = plot_choose_metric.judged(SimpleNamespace(results=STUDIES.parent, read=[]))
+    rows = experiments.read(STUDIES / "judged-parts.csv")
+    every = rows[(rows["network"] == "all") & (rows["truth"] == "single_deletion")]
+    assert told.count('<tr><th scope="row">') == len(every)
+    one = every[every["metric"] == "insertion"].iloc[0]
+    printed = f"{one['kendall']:.2f} [{one['ci_low']:.2f}, {one['ci_high']:.2f}]".replace("-0.00", "0.00").replace("-", "−")
+    assert printed in told
+    assert f"order of {rows['maps'].iloc[0]} maps" in told
+    above, below = (every["ci_low"] > 0).sum(), (every["ci_high"] < 0).sum()
+    assert f"{above} of {len(every)} metrics order the maps better than chance, and {below} worse" in told
