@@ -24,8 +24,9 @@ NAMES = WRITTEN | {
     "grad_cam[no relu]": "Grad-CAM without ReLU", "grad_cam_tuned": "Grad-CAM, tuned",
     "grad_cam_pp[l_cam]": "Grad-CAM++ as in L-CAM's tables", "score_cam[l_cam]": "Score-CAM as in L-CAM's tables",
     "score_cam[until=0.99]": "Score-CAM until .99 is promised", "score_cam[budget=32]": "Score-CAM within 32 passes",
-    "tame": "TAME", "tame[diagonal]": "TAME, own-class masks", "tame[random]": "TAME, batch masks", "random_tame": "untrained TAME",
-    "finer_cam[softmax]": "Finer-CAM as released", "fem[activations]": "FEM as in pytorch-grad-cam",
+    "tame": "TAME", "tame[diagonal]": "TAME on own-class masks", "tame[random]": "TAME on batch masks", "random_tame": "untrained TAME",
+    "finer_cam[softmax]": "Finer-CAM as released", "eigen_cam[centred]": "Eigen-CAM, centred",
+    "fem[activations]": "FEM as in pytorch-grad-cam",
     # controls
     "grad_cam[power=2]": "Grad-CAM, squared", "grad_cam[power=0.5]": "Grad-CAM, square root",
     "grad_cam_tuned[power=2]": "Grad-CAM, tuned, squared", "random_map": "random map", "random_l_cam": "untrained L-CAM",

@@ -61,7 +61,7 @@ def forest(options, dataset, backbone):
     kind = "photographs" if dataset == "imagenet" else "drawn objects"
     answer = (
         f"Maps of {rows['n'].max()} images at one mean; paired differences with 95 % intervals, not corrected for their number. "
-        f"{told(found, 'average_drop', 'Average Drop')} {told(found, 'energy_pointing_game', 'Energy in the box')}"
+        f"{told(found)}"
     )
     return figure(
         options, f"lineage-{dataset}", draw, size=(WIDTH, 1.2 + 0.42 * len(methods)), answer=answer,
@@ -70,14 +70,14 @@ def forest(options, dataset, backbone):
     )  # fmt: skip
 
 
-def told(found, metric, words):
-    """Which newcomers are better and worse than their ancestor, and than the mean activation, in words."""
+def told(found):
+    """Which newcomers are better, and which worse, on both metrics than their ancestor, and than the mean activation, in words."""
     parts = []
     for kind, than in (("ancestor", "its ancestor"), ("mean_activation", "the mean activation")):
-        own = found[metric][found[metric]["kind"] == kind]
-        better, worse = ([name(one) for one in own[own["side"] == side]["method"]] for side in (1, -1))
-        parts.append(f"better than {than} {listed(better)}, worse {listed(worse)}")
-    return f"{words}: {'; '.join(parts)}."
+        own = pd.concat(rows[rows["kind"] == kind] for rows in found.values()).groupby("method", sort=False)["side"]
+        better, worse = ([name(one) for one, sides in own if all(sides == side)] for side in (1, -1))
+        parts.append(f"Better than {than}: {listed(better)}; worse: {listed(worse)}.")
+    return f"On both metrics: {' '.join(parts)}"
 
 
 def listed(names):
