@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cam_core.data import CUB200, VOC2007, DataError, Dataset, ImageFolder, ImageNet
+from cam_core.data import CUB200, VOC2007, DataError, Dataset, ImageFolder, ImageNet, OpenImages30k
 from cam_core.data.example import images_in, read_image
 from data_scripts.get.imagenet import order_of
 from data_scripts.get.weights import top_1
@@ -30,6 +30,8 @@ WHERE = """where the official archives come from, and how they are laid out belo
   CUB_200_2011/          https://data.caltech.edu/records/65de6-vp158: CUB_200_2011.tgz (attributes.txt comes out beside the folder;
                          leave it there or move it into attributes/); https://data.caltech.edu/records/w9d68-gec53:
                          segmentations.tgz unpacked inside CUB_200_2011
+  OpenImages/            https://github.com/clovaai/wsolevaluation, dataset/prepare_evaluation_data.sh: val/ and test/ with images and
+                         masks in folders by class; its metadata/OpenImages comes into OpenImages/metadata
 
 A dataset that is not there is skipped. Instead of downloading anything: python -m data_scripts.draw
 """
@@ -39,6 +41,7 @@ READERS: dict[str, tuple[Reader, tuple[str, ...]]] = {
     "ILSVRC2012": (ImageNet, ("val", "train", "train256")),
     "VOCdevkit/VOC2007": (VOC2007, ("trainval", "test")),
     "CUB_200_2011": (CUB200, ("train", "test")),
+    "OpenImages": (OpenImages30k, ("train", "val", "test")),
     "CIFAR-10-subset": (lambda root, *rest, **view: ImageFolder(root / "CIFAR-10-subset", *rest, **view), ("train", "test")),
     "Cat-Dog-128": (lambda root, *rest, **view: ImageFolder(root / "Cat-Dog-128", *rest, **view), ("train", "val")),
 }

@@ -78,7 +78,7 @@ def _carried_out(plan: Plan, build: Callable[[], Model], dataset: str, root: Pat
         own.weights = "trained here"
     counts = (("images", len(train), of.published), ("classes", len(train.classes), of.classes))
     fewer = [f"{what}: {count} instead of {wanted}" for what, count, wanted in counts if wanted and count < wanted]
-    return model, _also(summary, [*fewer, *of.deviations, *plan.deviations])
+    return model, _also(summary, [*fewer, *train.deviations, *of.deviations, *plan.deviations])
 
 
 def _apart(options: Options) -> tuple[dict[str, Any], Means]:

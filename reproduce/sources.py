@@ -19,11 +19,12 @@ from torchvision.transforms import v2
 from cam_core.data.cub import CUB200
 from cam_core.data.example import Dataset, View
 from cam_core.data.imagenet import ImageNet
+from cam_core.data.openimages import OpenImages30k
 from cam_core.data.voc import VOC2007
 from data_scripts import subsets
 from data_scripts.get.sets import MANIFEST
 from reproduce.archives import archived
-from reproduce.packed import Packed
+from reproduce.packed import CIFAR10, Packed
 
 HOME = Path(__file__).resolve().parents[1]  # the repository, wherever a notebook was started
 DRAWN = HOME / "data/drawn"
@@ -58,6 +59,15 @@ def middle_square(side: int) -> v2.Transform:
     return v2.Compose([v2.Resize(side, antialias=True), v2.CenterCrop(side), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 
 
+def cifar10(root: Path | str, split: str = "train", view: View = "crop", size: int = 224, limit: int | None = None) -> Dataset:
+    """CIFAR-10 as officially packed, for Python or binary, where one of them lies below ``root``; else the JPEG files of a subset."""
+    if any((Path(root) / place).is_dir() for place in CIFAR10):
+        return Packed(root, split, view, size, limit, name="CIFAR-10")
+    data = archived(root, split, view, size, limit, name="CIFAR-10-subset")
+    data.deviations = ("images: as JPEG files, 5000 test images instead of 10,000",)
+    return data
+
+
 SOURCES = {
     "drawn_imagenet": Source(ImageNet, "train", "val", 112),
     "drawn_voc": Source(VOC2007, "trainval", "test", 112),
@@ -65,10 +75,8 @@ SOURCES = {
     "imagenet": Source(ImageNet, "train256", "val", 224, held_out=100, full="train", published=1_281_167, official=50_000),
     "voc07": Source(VOC2007, "trainval", "test", 224, official=4952),
     "cub": Source(CUB200, "train", "test", 224, published=5994, classes=200, official=5794),
-    "cifar10": Source(
-        partial(archived, name="CIFAR-10-subset"), "train", "test", 32,
-        deviations=("images: 20,000 and 5,000 as JPEG files instead of 50,000 and 10,000",),
-    ),
+    "openimages": Source(OpenImages30k, "train", "test", 224, published=29_819, classes=100, official=5000),
+    "cifar10": Source(cifar10, "train", "test", 32, published=50_000, classes=10, official=10_000),
     "cifar100": Source(partial(Packed, name="CIFAR-100"), "train", "test", 32, published=50_000, classes=100, official=10_000),
     "stl10": Source(
         partial(Packed, name="STL-10"), "train", "test", 96, view="crop", train_view="original", published=5000, classes=10, official=8000,

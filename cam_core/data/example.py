@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import math
+import os
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ class Example:
     box_labels: Tensor | None = None  # [n] int64
     difficult: Tensor | None = None  # [n] bool
     segmentation: tv_tensors.Mask | None = None  # [H,W] bool
+    ignored: tv_tensors.Mask | None = None  # [H,W] bool, not to be counted
     parts: Tensor | None = None  # [15,3]
     size: tuple[int, int] = (0, 0)
     official_boxes: Tensor | None = None  # [m,4] int64
@@ -66,6 +68,13 @@ class Annotation:
     difficult: Tensor | None = None
     segmentation: Path | None = None
     parts: Tensor | None = None
+    instances: tuple[Path, ...] = ()  # further masks, of an image that has one an instance
+    ignored: Path | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """The image and its masks."""
+        return [path for path in (self.path, self.segmentation, *self.instances, self.ignored) if path]
 
 
 class Dataset(TorchDataset[Example]):
@@ -78,6 +87,7 @@ class Dataset(TorchDataset[Example]):
         self.ids: list[str] = []
         self.annotations: list[Annotation] = []
         self.skipped: list[Path] = []
+        self.deviations: tuple[str, ...] = ()  # from the published data, for the notes of a run
         self.available = 0  # images of the split, or of the list that it was cut to, before any limit
 
     def _images(self, folder: Path) -> list[Path]:
@@ -94,10 +104,9 @@ class Dataset(TorchDataset[Example]):
         self.ids, self.annotations = self.ids[: self.limit], self.annotations[: self.limit]
         if not self.ids:
             raise DataError(f"{self.root}: the split {self.split!r} lists no image; `python -m data_scripts.check` says what is expected")
-        folders = {path.parent for item in self.annotations for path in (item.path, item.segmentation) if path}
-        present = {path for folder in folders if folder.is_dir() for path in folder.iterdir()}
-        wanted = [path for item in self.annotations for path in (item.path, item.segmentation) if path]
-        missing = [f"{path}: listed or annotated, but the file is missing" for path in wanted if path not in present]
+        wanted = [os.path.split(path) for item in self.annotations for path in item.files]
+        present = {folder: set(os.listdir(folder)) if Path(folder).is_dir() else set() for folder in {folder for folder, _ in wanted}}
+        missing = [f"{folder}/{name}: listed or annotated, but the file is missing" for folder, name in wanted if name not in present[folder]]
         if missing:
             raise DataError(f"{missing[0]} (and {len(missing) - 1} more of {len(wanted)} files)", missing)
 
@@ -109,7 +118,7 @@ class Dataset(TorchDataset[Example]):
         image = read_image(item.path)
         width, height = image.size
         boxes = _inside(item, width, height)
-        soft = None if item.segmentation is None else _read_mask(item.segmentation, (height, width))
+        soft = self._soft(item, (height, width))
         segmentation = None if soft is None else tv_tensors.Mask(soft > 0)  # one annotator is enough
         points = None if item.parts is None else tv_tensors.KeyPoints(item.parts[:, :2], canvas_size=(height, width))
         view_image, view_boxes, view_mask, view_points = self.transform(image, boxes, segmentation, points)
@@ -121,6 +130,9 @@ class Dataset(TorchDataset[Example]):
         if view_points is not None and item.parts is not None:
             example.parts = _visible_parts(view_points, item.parts[:, 2], example.image.shape[-2:])
         return example
+
+    def _soft(self, item: Annotation, size: tuple[int, int]) -> Tensor | None:
+        return None if item.segmentation is None else _read_mask(item.segmentation, size)
 
     def part(self, wanted: slice) -> "Dataset":
         """The data set cut to a slice of its images."""
@@ -146,12 +158,13 @@ class Dataset(TorchDataset[Example]):
             facts = [None if value is None else value.tolist() for value in tensors]
             mask = item.segmentation.stat().st_size if item.segmentation else None
             sha.update(repr((image_id, item.label, item.path.name, item.path.stat().st_size, mask, facts)).encode())
+            sha.update("".join(f"{path.name} {path.stat().st_size} " for path in item.files[1 + bool(mask) :]).encode())
         return sha.hexdigest()
 
 
 def visible(folder: Path) -> list[Path]:
     """Files and folders in a folder, in the order of their names, without the hidden ones (.DS_Store, ._name, .ipynb_checkpoints)."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return [folder / name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
 
 
 def images_in(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -326,7 +339,7 @@ def lines(path: Path) -> list[str]:
 
 def whole(word: str) -> int:
     """A whole number, or ValueError."""
-    value = finite(word)
+    value = int(word) if word.isdecimal() and len(word) < 10 else finite(word)
     if value != round(value):
         raise ValueError(f"found {word!r} where a whole number is expected")
     return round(value)

@@ -1,8 +1,9 @@
 """Image folders, ``<split>/<class>/<image>``."""
 
+import os
 from pathlib import Path
 
-from cam_core.data.example import Annotation, DataError, Dataset, View, visible
+from cam_core.data.example import Annotation, DataError, Dataset, View
 
 
 class ImageFolder(Dataset):
@@ -30,5 +31,6 @@ class ImageFolder(Dataset):
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders `visible` in a folder, sorted."""
-    return [path.name for path in visible(folder) if path.is_dir()]
+    """Names of the folders in a folder, sorted, without the hidden ones."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))

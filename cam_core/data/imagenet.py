@@ -1,14 +1,19 @@
 """ImageNet (ILSVRC2012) in the layout of the official archives and the Kaggle competition that has the boxes as one csv."""
 
 import csv
+import itertools
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.models import ResNet50_Weights
 
-from cam_core.data.example import Annotation, DataError, Dataset, View, folder, lines, table, whole
+from cam_core.data.example import Annotation, DataError, Dataset, View, folder, images_in, lines, table, whole
 from cam_core.data.folder import subfolders
 
 KAGGLE = "ILSVRC/Data/CLS-LOC"
@@ -29,71 +34,107 @@ class ImageNet(Dataset):
         if split not in ("val", "train", "train256"):
             raise ValueError(f"unknown split {split!r}: ImageNet has val, train and train256")
         images = (home / KAGGLE if (home / KAGGLE).is_dir() else home) / split
-        folders = subfolders(images) if images.is_dir() else []
-        self.wnids, self.classes = self._named(images, folders)
-        boxes = self._boxes(home / f"LOC_{split}_solution.csv")
-        for path, label in self._listed(images, folders):
-            if not 0 <= label < len(self.classes):
-                raise DataError(f"{path}: label {label} is out of range: {home.name} has {len(self.classes)} classes")
-            said, official = boxes.get(path.stem, (label, None))
-            if said != label or (path.parent != images and self.wnids[label] != path.parent.name):
-                other = path.parent.name if said == label else self.wnids[said]
-                raise DataError(f"{path}: its label is {label} ({self.wnids[label]}), but its folder or boxes say {other}; fix {split}.txt")
-            item = Annotation(path, label, official)
-            if official is not None:
-                item.boxes = (official + torch.tensor([0, 0, 1, 1])).float()
-                item.box_labels = torch.full((len(official),), label)
-            self.ids.append(path.stem)
-            self.annotations.append(item)
+        folders = tuple(subfolders(images)) if images.is_dir() else ()
+        files = [home / name for name in ("LOC_synset_mapping.txt", f"{split}.txt", f"LOC_{split}_solution.csv")]
+        places = [path for path in (*files, images, *(images / name for name in folders)) if path.exists()]
+        state = tuple((str(path), of.st_mtime_ns, of.st_size) for path, of in ((path, path.stat()) for path in places))
+        index = _index(home, split, images, folders, state)
+        self.wnids, self.classes, self.skipped = list(index.wnids), list(index.classes), list(index.skipped)
+        self.ids, self.annotations = list(index.ids), list(index.annotations)
         self._finish()
 
-    def _named(self, images: Path, folders: list[str]) -> tuple[list[str], list[str]]:
-        """The wnid and the name of every class."""
-        mapping = self.root / "LOC_synset_mapping.txt"
-        if mapping.is_file():
-            rows = table(mapping, 1)
-            if twice := [wnid for wnid, count in Counter(row[0] for row in rows).items() if count > 1]:
-                raise DataError(f"{mapping}: lists {twice[0]} more than once; take Kaggle's file")
-            return [row[0] for row in rows], [" ".join(row[1:] or row).split(",")[0] for row in rows]
-        if len(folders) != 1000:
-            found = f"{len(folders)} class folders do not tell which of the 1000 classes they are"
-            raise DataError(f"{images}: {found}: put LOC_synset_mapping.txt into {self.root}")
-        return folders, list(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
 
-    def _listed(self, images: Path, folders: list[str]) -> list[tuple[Path, int]]:
-        """Every image of the split with its label, in the order of the list (the folder's order is the sorted one)."""
-        if strange := sorted(set(folders) - set(self.wnids)):
-            raise DataError(f"{images / strange[0]}: LOC_synset_mapping.txt has no such class ({len(strange)} such); fix the folders")
-        names = self.root / f"{self.split}.txt"
-        if names.is_file():
-            rows = table(names, 2, str, whole, str)
-            with_folders = any("/" in row[0] for row in rows)
-            inside = {} if with_folders else {path.name: path for wnid in folders for path in self._images(images / wnid)}
-            return [(inside.get(name, images / name), label) for name, label, *_ in rows]
-        if folders or self.split == "train":
-            present = set(folders)
-            return [(path, k) for k, wnid in enumerate(self.wnids) if wnid in present for path in self._images(images / wnid)]
-        solution = self.root / f"LOC_{self.split}_solution.csv"
-        return [(images / f"{image_id}.JPEG", label) for image_id, (label, _) in self._boxes(solution).items()]
+@dataclass
+class _Index:
+    """What the files of a split say."""
 
-    def _boxes(self, path: Path) -> dict[str, tuple[int, Tensor]]:
-        """Image name -> label and inclusive boxes [n,4] of a ``LOC_*_solution.csv``; empty where the split has none."""
-        if not path.is_file():
-            return {}
-        labels = {wnid: label for label, wnid in enumerate(self.wnids)}
-        known = solution(path)
-        if strange := next((one for one, (wnid, _) in known.items() if wnid not in labels), None):
-            raise DataError(f"{path}: {strange} is a {known[strange][0]}, which LOC_synset_mapping.txt does not have; fetch the file again")
-        return {one: (labels[wnid], torch.tensor(boxes)) for one, (wnid, boxes) in known.items()}
+    wnids: list[str]
+    classes: list[str]
+    ids: list[str] = field(default_factory=list)
+    annotations: list[Annotation] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)
+
+
+@lru_cache(maxsize=2)
+def _index(home: Path, split: str, images: Path, folders: tuple[str, ...], state: object) -> _Index:
+    """``state`` changes when one of the files or folders does; a notebook opens the same split under several views."""
+    index = _Index(*_named(home, images, folders))
+    labels = {wnid: label for label, wnid in enumerate(index.wnids)}
+    boxes = _boxes(home / f"LOC_{split}_solution.csv", labels)
+    for path, label in _listed(home, split, images, folders, index, boxes):
+        if not 0 <= label < len(index.classes):
+            raise DataError(f"{path}: label {label} is out of range: {home.name} has {len(index.classes)} classes")
+        said, official, half_open, same = boxes.get(path.stem, (label, None, None, None))
+        if said != label or path.parent.name not in (images.name, index.wnids[label]):
+            other = path.parent.name if said == label else index.wnids[said]
+            raise DataError(f"{path}: its label is {label} ({index.wnids[label]}), but its folder or boxes say {other}; fix {split}.txt")
+        index.ids.append(path.stem)
+        index.annotations.append(Annotation(path, label, official, half_open, same))
+    return index
+
+
+def _named(home: Path, images: Path, folders: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The wnid and the name of every class."""
+    mapping = home / "LOC_synset_mapping.txt"
+    if mapping.is_file():
+        rows = table(mapping, 1)
+        if twice := [wnid for wnid, count in Counter(row[0] for row in rows).items() if count > 1]:
+            raise DataError(f"{mapping}: lists {twice[0]} more than once; take Kaggle's file")
+        return [row[0] for row in rows], [" ".join(row[1:] or row).split(",")[0] for row in rows]
+    if len(folders) != 1000:
+        found = f"{len(folders)} class folders do not tell which of the 1000 classes they are"
+        raise DataError(f"{images}: {found}: put LOC_synset_mapping.txt into {home}")
+    return list(folders), list(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+def _listed(
+    home: Path, split: str, images: Path, folders: Sequence[str], index: _Index, boxes: Mapping[str, tuple[int, Tensor, Tensor, Tensor]]
+) -> Iterator[tuple[Path, int]]:
+    """Every image of the split with its label, in the order of the list (the folder's order is the sorted one)."""
+    if strange := sorted(set(folders) - set(index.wnids)):
+        raise DataError(f"{images / strange[0]}: LOC_synset_mapping.txt has no such class ({len(strange)} such); fix the folders")
+    names = home / f"{split}.txt"
+
+    def inside(wnid: str) -> list[Path]:
+        found, skipped = images_in(images / wnid)
+        index.skipped += skipped
+        return found
+
+    if names.is_file():
+        rows = table(names, 2, str, whole, str)
+        with_folders = any("/" in row[0] for row in rows)
+        known = {} if with_folders else {path.name: path for wnid in folders for path in inside(wnid)}
+        yield from ((known.get(name) or images / name, label) for name, label, *_ in rows)
+    elif folders or split == "train":
+        present = set(folders)
+        yield from ((path, k) for k, wnid in enumerate(index.wnids) if wnid in present for path in inside(wnid))
+    else:
+        yield from ((images / f"{image_id}.JPEG", label) for image_id, (label, *_) in boxes.items())
+
+
+def _boxes(path: Path, labels: Mapping[str, int]) -> dict[str, tuple[int, Tensor, Tensor, Tensor]]:
+    """Image name -> label, inclusive boxes [n,4], half-open ones, the label of each; empty where the split has no csv."""
+    known = solution(path) if path.is_file() else {}
+    if strange := next((one for one, (wnid, _) in known.items() if wnid not in labels), None):
+        raise DataError(f"{path}: {strange} is a {known[strange][0]}, which LOC_synset_mapping.txt does not have; fetch the file again")
+    label = [labels[wnid] for wnid, _ in known.values()]
+    ends = np.cumsum([0, *(len(boxes) for _, boxes in known.values())])
+    official = np.array([box for _, boxes in known.values() for box in boxes], np.int64).reshape(-1, 4)  # at once: one by one takes seconds
+    half_open = (official + [0, 0, 1, 1]).astype(np.float32)
+    each = np.repeat(label, np.diff(ends)).astype(np.int64)
+    parts = [[torch.from_numpy(of[a:b]) for of in (official, half_open, each)] for a, b in itertools.pairwise(ends.tolist())]
+    return {one: (k, boxes, floats, same) for one, k, (boxes, floats, same) in zip(known, label, parts, strict=True)}
 
 
 def solution(path: Path) -> dict[str, tuple[str, list[list[int]]]]:
     """Image name -> wnid and inclusive boxes of a ``LOC_*_solution.csv``; `DataError` names the line that is not like that."""
     found: dict[str, tuple[str, list[list[int]]]] = {}
-    reader = csv.DictReader(lines(path))
+    reader = csv.reader(lines(path))
     try:
-        for row in reader:
-            image_id, words = row.get("ImageId"), (row.get("PredictionString") or "").split()
+        head = next(reader, [])
+        for row in filter(None, reader):
+            of = dict(zip(head, row, strict=False))
+            image_id, words = of.get("ImageId"), of.get("PredictionString", "").split()
             if not image_id or not words or len(words) % 5:
                 raise ValueError(f"{image_id} has {' '.join(words[:6])!r}, expected 'wnid x0 y0 x1 y1 ...' in a column PredictionString")
             if image_id in found:

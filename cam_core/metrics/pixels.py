@@ -166,8 +166,9 @@ class PxAP(Annotated):
     histograms = True
 
     def truth(self, example: Example, _target: int) -> Tensor | None:
-        """The mask."""
-        return example.segmentation
+        """The mask; -1 where the data set says that pixels are not counted."""
+        whole, ignored = example.segmentation, example.ignored
+        return whole if whole is None or ignored is None else pixel_truth(whole[None], ignored)
 
     def lacking(self, dataset: Dataset) -> str:
         """Masks."""

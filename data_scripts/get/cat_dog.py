@@ -10,7 +10,7 @@ from torchvision.transforms.v2.functional import resize
 from cam_core.data import DataError
 from cam_core.data.example import read_image
 from cam_core.files import write_json
-from data_scripts.get.sets import MANIFEST, WORK
+from data_scripts.get.sets import MANIFEST, WORK, followed
 from data_scripts.get.unpack import unpack
 
 NAME = "Cat-Dog-128"
@@ -36,7 +36,7 @@ def cut(source: str | None, root: Path, each: int = EACH) -> Path:
         home = Path(source) if Path(source).is_dir() else unpack(Path(source), loose)
         skipped = [name for kind in ("cat", "dog") for name in _cut_class(home, kind, tree, each)]
         facts = {"images": {"train": 2 * each, "val": 2 * each}, "left out, cannot be decoded": skipped}
-        write_json(tree / MANIFEST, {"name": NAME, "licence": "Kaggle competition data, research", "source": source, **facts})
+        write_json(tree / MANIFEST, {"name": NAME, "licence": "Kaggle competition data, research", "source": followed(source), **facts})
         tree.rename(final)
     finally:
         shutil.rmtree(work, ignore_errors=True)

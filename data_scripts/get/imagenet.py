@@ -24,12 +24,14 @@ from cam_core.data.folder import subfolders
 from cam_core.data.imagenet import solution
 from cam_core.files import write_json
 from data_scripts import subsets
-from data_scripts.get.sets import MANIFEST, WORK
+from data_scripts.get.sets import MANIFEST, WORK, followed
 from data_scripts.get.unpack import unpack
 
 HOW = ("link", "copy", "resize")
 DEVKIT = "ILSVRC2012_devkit_t12"
-FIRST = {  # labels of the first ten validation images: in alphabetical order of the wnids, and as the devkit numbers its classes
+# Labels of the first ten validation images: in alphabetical order of the wnids (held against the WSOL benchmark's list), and as the devkit
+# numbers its classes. The latter are from memory and unverified: they choose the words about a list that is refused, nothing else.
+FIRST = {
     "alphabetical": (65, 970, 230, 809, 516, 57, 334, 415, 674, 332),
     "devkit": (490, 361, 171, 822, 297, 482, 13, 704, 599, 164),
 }
@@ -40,12 +42,12 @@ def order_of(labels: Mapping[str, int]) -> str:
     """How a list (image id -> label) numbers its classes: "alphabetical", "from one", "devkit"; "unknown" without a known image in it."""
     known = {f"ILSVRC2012_val_{number:08}": number - 1 for number in range(1, 11)}
     seen = [(labels[one], place) for one, place in known.items() if one in labels]
-    if seen and all(label == FIRST["devkit"][place] for label, place in seen):
-        return "devkit"
-    if seen and all(label == FIRST["alphabetical"][place] + 1 for label, place in seen):
-        return "from one"
     if seen and all(label == FIRST["alphabetical"][place] for label, place in seen):
         return "alphabetical"
+    if seen and all(label == FIRST["alphabetical"][place] + 1 for label, place in seen):
+        return "from one"
+    if seen and all(label == FIRST["devkit"][place] for label, place in seen):
+        return "devkit"
     return "from one" if not seen and max(labels.values(), default=0) == 1000 else "permuted" if seen else "unknown"
 
 
@@ -101,8 +103,14 @@ def cut(
         boxes = labels.boxes(scales)
         if boxes:
             (tree / f"LOC_{split}_solution.csv").write_text("ImageId,PredictionString\n" + "".join(boxes), encoding="utf-8")
-        facts = {"images": {split: present}, "subset": {"name": subset, "present": present, "of": of}, "how": how}
-        write_json(tree / MANIFEST, {"name": "imagenet", "source": source, **facts, **({"side": side} if how == "resize" else {})})
+        facts = {
+            "images": {split: present},
+            "subset": {"name": subset if subset in subsets.RULES or not subset else followed(subset), "present": present, "of": of},
+            "how": how,
+        }
+        write_json(
+            tree / MANIFEST, {"name": "imagenet", "source": followed(source), **facts, **({"side": side} if how == "resize" else {})}
+        )
         tree.rename(final)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -117,6 +125,7 @@ class Labels:
         self.solution = _first(self.home, f"LOC_{split}_solution.csv")
         self.listed: dict[str, str | int] = {}
         mapping, devkit = _first(self.home, "LOC_synset_mapping.txt"), self._devkit(work)
+        number, classes = _meta(devkit) if devkit else ({}, {})
         self.wnids: list[str] = []
         if mapping:
             self.wnids = [row[0] for row in table(mapping, 2)]
@@ -124,7 +133,6 @@ class Labels:
             if self.wnids != sorted(self.wnids):
                 raise DataError(f"{mapping}: its classes are not in alphabetical order, and labels count in it; take Kaggle's file")
         elif devkit:
-            number, classes = _meta(devkit)
             self.wnids = sorted(number.values())
             self.names = [classes[wnid] for wnid in self.wnids]
         elif len(found := _class_folders(self.home, split)) == 1000:
@@ -132,7 +140,6 @@ class Labels:
         else:
             raise DataError(f"{home}: nothing names its classes; put Kaggle's LOC_synset_mapping.txt or {DEVKIT}.tar.gz beside the images")
         if split == "val" and devkit:
-            number, _ = _meta(devkit)
             truth = devkit / "data/ILSVRC2012_validation_ground_truth.txt"
             numbers = [row[0] for row in table(truth, 1, whole)]
             if strange := set(numbers) - number.keys():
@@ -141,16 +148,15 @@ class Labels:
         names = _first(self.home, f"{split}.txt")
         if names:
             plain = {Path(row[0]).stem: row[1] for row in table(names, 2, str, whole, str)}
-            order = order_of(plain) if len(self.wnids) == 1000 else "alphabetical"
-            if order == "devkit" and not self.listed:
+            known = {one: wnid for one, wnid in self.listed.items() if one in plain}
+            by_devkit = bool(known) and all(number.get(plain[one]) == wnid for one, wnid in known.items())
+            order = order_of(plain) if len(self.wnids) == 1000 and not by_devkit else "alphabetical"
+            if order in ("devkit", "permuted"):
+                words = "look like the devkit's class ids" if order == "devkit" else "follow another order of the classes"
                 raise DataError(
-                    f"{names}: its labels are the devkit's class ids, not the alphabetical order; put {DEVKIT}.tar.gz beside it"
+                    f"{names}: its labels {words}, not the alphabetical order; put {DEVKIT}.tar.gz beside it, or take another list"
                 )
-            if order == "permuted":
-                raise DataError(
-                    f"{names}: its labels are not those of the official images, in no known order of the classes; take another list"
-                )
-            if order != "devkit":
+            if not by_devkit:
                 self._enter({one: self._wnid(label - (order == "from one"), names) for one, label in plain.items()}, names)
         if self.solution:
             self.rows = solution(self.solution)

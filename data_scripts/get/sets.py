@@ -118,7 +118,7 @@ OFFICIAL = {
     ),
     "cifar10": _packed(
         datasets.CIFAR10,
-        "CIFAR-10 as packed for Python (the notebooks read a JPEG subset of it so far)",
+        "CIFAR-10 as packed for Python",
         170_498_071,
         "no licence text; research",
         train=50_000,
@@ -162,7 +162,8 @@ def fetch(
             raise DataError(f"{source or name}: its archives hold {', '.join(subfolders(tree)) or 'nothing'}, expected {of.place}")
         counts = of.counts(tree)
         _check_counts(of, counts, tree / of.place, unverified)
-        content = {"name": name, "licence": of.licence, "source": source or "official addresses", "files": files, "images": counts}
+        came = followed(source) if source else [archive.url for archive in of.archives]
+        content = {"name": name, "licence": of.licence, "source": came, "files": files, "images": counts}
         write_json(tree / of.place / MANIFEST, content)
         final.parent.mkdir(parents=True, exist_ok=True)
         flush(tree / of.place)
@@ -174,6 +175,11 @@ def fetch(
     if not any(work.iterdir()):
         work.rmdir()
     return final
+
+
+def followed(source: str | Path) -> str:
+    """A source as a manifest keeps it: an address as it is, of a path the whole, which leads there from anywhere."""
+    return str(source) if str(source).startswith(("http://", "https://")) else str(Path(source).resolve())
 
 
 def _obtained(archive: Archive, of: Official, source: str | None, work: Path, unverified: bool, progress: bool) -> Path:

@@ -1,8 +1,10 @@
 """The drawn ImageNet in every layout in which people have the real one, and cut to a subset."""
 
 import io
+import json
 import shutil
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -143,6 +145,33 @@ def test_the_order_of_a_list_is_told_by_the_first_images():
     assert imagenet.order_of({"ILSVRC2012_val_00000999": 1000}) == "from one"
     assert imagenet.order_of({"ILSVRC2012_val_00000999": 5}) == "unknown"
     assert imagenet.order_of({names[0]: 7}) == "permuted"
+
+
+def test_a_list_by_the_devkit_s_ids_is_known_by_the_devkit_whatever_is_remembered_of_it(drawn, flat, tmp_path):
+    data = ImageNet(drawn)
+    labels = [item.label for item in data.annotations]
+    ids = devkit(flat, labels, data.wnids)
+    rows = [f"{one}.JPEG {ids[data.wnids[label]]}" for one, label in zip(data.ids, labels, strict=True)]
+    (flat / "val.txt").write_text("\n".join(rows))
+    (flat / "LOC_val_solution.csv").unlink()
+    wnids = [f"n0{k:07}" for k in range(1000 - len(data.wnids))] + data.wnids  # a thousand, so that the order is looked at
+    (flat / "LOC_synset_mapping.txt").write_text("".join(f"{wnid} a\n" for wnid in wnids))
+    imagenet.cut(str(flat), tmp_path / "root", progress=False)
+    made = ImageNet(tmp_path / "root")
+    assert [made.wnids[item.label] for item in made.annotations] == [data.wnids[label] for label in labels]
+    shutil.rmtree(flat / imagenet.DEVKIT)
+    with pytest.raises(
+        DataError, match=r"val\.txt: its labels follow another order of the classes, not the alphabetical order; put ILSVRC"
+    ):
+        imagenet.cut(str(flat), tmp_path / "other", progress=False)
+
+
+def test_a_manifest_names_a_source_that_can_be_followed_from_anywhere(drawn, flat, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "few.txt").write_text(ImageNet(drawn).ids[0])
+    made = imagenet.cut("copy", Path("root"), subset="few.txt", progress=False)
+    told = json.loads((made / "manifest.json").read_text())
+    assert (told["source"], told["subset"]) == (str(tmp_path / "copy"), {"name": str(tmp_path / "few.txt"), "present": 1, "of": 1})
 
 
 @pytest.mark.real_data

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from cam_core.data import CUB200, VOC2007, DataError, Example, ImageNet, collate, inclusive_boxes, wsol_boxes
+from cam_core.data import CUB200, VOC2007, DataError, Example, ImageFolder, ImageNet, collate, inclusive_boxes, wsol_boxes
 from cam_core.data.cub import families
 from cam_core.data.voc import OFFICIAL
 from data_scripts import birds, draw, village
@@ -457,3 +457,26 @@ def test_hidden_files_are_neither_images_nor_classes(copy, recwarn):
     (copy / "ILSVRC2012/kept").rename(copy / "ILSVRC2012/val.txt")
     assert after == before
     assert not recwarn
+
+
+def test_opening_a_data_set_reads_no_image(drawn, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("an image was opened")
+
+    monkeypatch.setattr(Image, "open", refuse)
+    for reader, split, _ in READERS:
+        assert reader(drawn, split).digest()
+    ImageFolder(drawn / "ILSVRC2012", "train").digest()
+
+
+def test_a_split_that_was_opened_before_is_indexed_again_only_if_a_file_changed(drawn, tmp_path):
+    shutil.copytree(drawn / "ILSVRC2012", tmp_path / "ILSVRC2012")
+    first, again = ImageNet(tmp_path), ImageNet(tmp_path, view="squash", limit=3)
+    assert all(one is other for one, other in zip(first.annotations, again.annotations, strict=False))
+    assert (len(again), len(ImageNet(tmp_path))) == (3, len(first))
+    names = tmp_path / "ILSVRC2012/val.txt"
+    names.write_text("".join(line + "\n" for line in names.read_text().splitlines()[1:]))
+    assert ImageNet(tmp_path).ids == first.ids[1:]
+    first.annotations[-1].path.unlink()
+    with pytest.raises(DataError, match=f"{first.ids[-1]}.JPEG: listed or annotated, but the file is missing"):
+        ImageNet(tmp_path)

@@ -1,12 +1,14 @@
-"""CIFAR-100 and STL-10 in their official binary layouts, written by hand: pixels, labels and names, and what trains on them."""
+"""CIFAR-10, CIFAR-100 and STL-10 in their official binary layouts, written by hand: pixels, labels and names, and what trains on them."""
 
 import pickle
+import struct
 
 import numpy as np
 import pytest
 import torch
 from torchvision import datasets
 
+from cam_core.data import DataError
 from reproduce import jobs, packed, sources
 from training import recipes
 from training.batches import batches
@@ -99,3 +101,65 @@ def test_lfi_cam_learns_both_as_published(root, tmp_path):
         assert sources.images(dataset, root)(sources.source(dataset).view)[0].image.shape == (3, side, side)
     _, batch = next(batches(sources.images("stl10", root, "full")("original"), stl.recipe.shortened(1, batch=4), 0, 0))
     assert batch["images"].shape == (4, 3, 96, 96)
+
+
+NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+def python2(pixels, labels):
+    """The pickle of a batch as Python 2 and its NumPy wrote it, opcode by opcode: texts and the array's bytes are plain strings."""
+    count = len(labels)
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR(K\x01(K" + bytes([count]) + b"M\x00\x0ct"
+    array += b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
+    array += b"T" + struct.pack("<I", pixels.nbytes) + pixels.tobytes() + b"tb"
+    return b"\x80\x02}(U\x04data" + array + b"U\x06labels](" + b"".join(b"K" + bytes([k]) for k in labels) + b"eu."
+
+
+def cifar10(root, kind):
+    """Three images in each batch, by hand."""
+    home = root / f"cifar-10-batches-{kind}"
+    home.mkdir()
+    for place, name in enumerate([*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]):
+        rows, labels = pixels(3, 32).reshape(3, -1), [place, 9, 0]
+        if kind == "bin":
+            (home / f"{name}.bin").write_bytes(b"".join(bytes([k]) + row.tobytes() for k, row in zip(labels, rows, strict=True)))
+        else:
+            (home / name).write_bytes(python2(rows, labels))
+    if kind == "bin":
+        (home / "batches.meta.txt").write_text("\n".join(NAMES) + "\n\n")
+    else:
+        (home / "batches.meta").write_bytes(pickle.dumps({"label_names": NAMES, "num_vis": 3072}))
+    return home
+
+
+@pytest.mark.parametrize("kind", ["bin", "py"])
+def test_cifar_10_from_either_official_version(tmp_path, kind):
+    home = cifar10(tmp_path, kind)
+    train, test = (sources.images("cifar10", tmp_path, split)("original") for split in ("train", "test"))
+    assert (len(train), len(test), train.classes, train.deviations) == (15, 3, NAMES, ())
+    assert [item.label for item in train.annotations[:4]] == [0, 9, 0, 1]
+    image = train[4].image * 255
+    assert (image[0, 5, 9], image[1, 5, 9], image[0, 9, 5]) == pytest.approx((200, 1, 1))
+    assert sources.coverage("cifar10", test) == {"used": 3, "present": 3, "list": "test", "of": 10_000}
+    ending = ".bin" if kind == "bin" else ""
+    assert test.annotations[0].path == home / f"test_batch{ending}"
+    (home / f"data_batch_3{ending}").write_bytes((home / f"data_batch_3{ending}").read_bytes()[:-9])
+    packed._read.cache_clear()
+    with pytest.raises(DataError, match=f"data_batch_3{ending}: (has 9210 bytes, expected 3073 an image|refuses to read it)"):
+        sources.images("cifar10", tmp_path, "train")("original")
+    (home / f"test_batch{ending}").unlink()
+    packed._read.cache_clear()
+    with pytest.raises(FileNotFoundError, match=rf"test_batch{ending} does not exist; unpack https"):
+        sources.images("cifar10", tmp_path)("original")
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (tmp_path / "evil").touch, ()
+
+    home = cifar10(tmp_path, "py")
+    (home / "test_batch").write_bytes(pickle.dumps({"data": Evil(), "labels": []}))
+    with pytest.raises(DataError, match=r"test_batch: refuses to read it \(it asks for .*, which is no array\)"):
+        sources.images("cifar10", tmp_path)("original")
+    assert not (tmp_path / "evil").exists()
