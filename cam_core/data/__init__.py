@@ -1,4 +1,4 @@
-"""Readers for the official on-disk layouts of ImageNet, VOC2007, CUB-200-2011 and OpenImages30k, and for image folders, all giving `Example`.
+"""Readers: ImageNet, PASCAL VOC 2007, CUB-200-2011, OpenImages30k and image folders, all giving `Example`.
 
 dataset = VOC2007("data/drawn", "test", view="squash")
 dataset[0].image, dataset[0].boxes, dataset.classes
@@ -11,4 +11,16 @@ from cam_core.data.imagenet import ImageNet
 from cam_core.data.openimages import OpenImages30k
 from cam_core.data.voc import VOC2007
 
-__all__ = ["CUB200", "VOC2007", "DataError", "Dataset", "Example", "ImageFolder", "ImageNet", "OpenImages30k", "collate", "inclusive_boxes", "wsol_boxes"]
+__all__ = [
+    "CUB200",
+    "VOC2007",
+    "DataError",
+    "Dataset",
+    "Example",
+    "ImageFolder",
+    "ImageNet",
+    "OpenImages30k",
+    "collate",
+    "inclusive_boxes",
+    "wsol_boxes",
+]

@@ -105,8 +105,10 @@ class Dataset(TorchDataset[Example]):
         if not self.ids:
             raise DataError(f"{self.root}: the split {self.split!r} lists no image; `python -m data_scripts.check` says what is expected")
         wanted = [os.path.split(path) for item in self.annotations for path in item.files]
-        present = {folder: set(os.listdir(folder)) if Path(folder).is_dir() else set() for folder in {folder for folder, _ in wanted}}
-        missing = [f"{folder}/{name}: listed or annotated, but the file is missing" for folder, name in wanted if name not in present[folder]]
+        present = {folder: set(os.listdir(folder)) if Path(folder).is_dir() else set() for folder in {of for of, _ in wanted}}  # noqa: PTH208 - names
+        missing = [
+            f"{folder}/{name}: listed or annotated, but the file is missing" for folder, name in wanted if name not in present[folder]
+        ]
         if missing:
             raise DataError(f"{missing[0]} (and {len(missing) - 1} more of {len(wanted)} files)", missing)
 
@@ -164,7 +166,7 @@ class Dataset(TorchDataset[Example]):
 
 def visible(folder: Path) -> list[Path]:
     """Files and folders in a folder, in the order of their names, without the hidden ones (.DS_Store, ._name, .ipynb_checkpoints)."""
-    return [folder / name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
+    return [folder / name for name in sorted(os.listdir(folder)) if not name.startswith(".")]  # noqa: PTH208 - names alone
 
 
 def images_in(folder: Path) -> tuple[list[Path], list[Path]]:

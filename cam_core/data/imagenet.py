@@ -120,7 +120,7 @@ def _boxes(path: Path, labels: Mapping[str, int]) -> dict[str, tuple[int, Tensor
     label = [labels[wnid] for wnid, _ in known.values()]
     ends = np.cumsum([0, *(len(boxes) for _, boxes in known.values())])
     official = np.array([box for _, boxes in known.values() for box in boxes], np.int64).reshape(-1, 4)  # at once: one by one takes seconds
-    half_open = (official + [0, 0, 1, 1]).astype(np.float32)
+    half_open = (official + np.array([0, 0, 1, 1])).astype(np.float32)
     each = np.repeat(label, np.diff(ends)).astype(np.int64)
     parts = [[torch.from_numpy(of[a:b]) for of in (official, half_open, each)] for a, b in itertools.pairwise(ends.tolist())]
     return {one: (k, boxes, floats, same) for one, k, (boxes, floats, same) in zip(known, label, parts, strict=True)}
