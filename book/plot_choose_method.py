@@ -6,7 +6,7 @@ import experiments
 import pandas as pd
 from cells import seed_interval
 from names import name
-from plots import BLUE, GREY, ORANGE, TEAL, WIDTH, WINE, figure, place
+from plots import BLUE, GREY, NARROW, ORANGE, TEAL, WIDTH, WINE, figure, place
 
 from cam_core.methods import METHODS
 
@@ -118,8 +118,9 @@ def cost(options):
         axes.set_xscale("log")
         axes.set(yticks=range(len(found)), ylim=(len(found) - 0.4, -0.6), xlim=(0.8, 60000))
         axes.set_yticklabels([label(method) for _, method, _, _ in found])
-        axes.set_xticks([1, 10, 100, 1000, 10000], ["1", "10", "100", "1,000", "10,000"])
-        axes.set_xlabel("forward passes for one map (logarithmic)")
+        ticks = [1, 100, 10000] if into.get_figwidth() == NARROW else [1, 10, 100, 1000, 10000]
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.set_xlabel("forward passes for one map")
         axes.grid(axis="x", lw=0.5)
         axes.tick_params(length=0, which="both")
         _families(into)
@@ -132,7 +133,7 @@ def cost(options):
         f"{timed['lfi_cam']:.1f} and {timed['abn']:.1f} times as slow."
     )
     return figure(
-        options, "cost", draw, size=(WIDTH, 0.235 * len(found) + 1), answer=answer, question="What does one map cost?",
+        options, "cost", draw, narrow=True, size=(WIDTH, 0.235 * len(found) + 1), answer=answer, question="What does one map cost?",
         alt="Bars on a logarithmic axis: forward passes for one map, one line a method, coloured by family.",
     )  # fmt: skip
 
@@ -141,7 +142,7 @@ def _families(into):
     from matplotlib.patches import Patch
 
     handles = [Patch(color=tint, alpha=0.7, label=family) for family, (tint, _) in FAMILIES.items()]
-    into.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8.5)
+    into.legend(handles=handles, loc="outside lower center", ncols=2 if into.get_figwidth() == NARROW else 5, fontsize=8.5)
 
 
 # ---- controls ---------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from tables import PROPOSED, of_the_first
 
 FOLDER = "_static/plots"
 WIDTH = 8.2  # inches, which the column shows at its full width
+NARROW = 4.2  # inches, which a phone shows
 WINE, ORANGE, TEAL, BLUE, GREY = "#9b2c6b", "#d9772b", "#1f8a84", "#3f6fb5", "#8a8a8a"
 COLOURS = {  # one a method, in every figure
     "increment_cam": WINE, "increment_cam[channels]": ORANGE, "l_cam_fm": WINE, "l_cam_img": ORANGE, "lfi_cam": WINE, "abn": ORANGE,
@@ -35,25 +36,34 @@ class Theme:
     paper: str
 
 
-def figure(options, slug, draw, *, size, question, answer, alt):
+def figure(options, slug, draw, *, size, question, answer, alt, narrow=False):
     """A figure as HTML: `draw(figure, theme)` fills a matplotlib Figure of `size` inches; SVG files for both themes lie in the site.
 
     The ``question`` stands above as its title, the ``answer`` below as its caption (HTML); ``alt`` says what is to be seen.
+    ``narrow``: the figure is drawn once more for phones, where it then needs no scrolling.
     """
     folder = options.out / "src" / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
-    sides = 'width="{:.0f}" height="{:.0f}"'.format(*(96 * side for side in size))  # CSS pixels: the page does not jump while it loads
+    phone = (NARROW, size[1])
     for theme, colours in THEMES.items():
-        with mpl.rc_context(_style(**colours)):
-            drawn = Figure(figsize=size, layout="constrained")
-            draw(drawn, Theme(**colours))
-            drawn.savefig(folder / f"{slug}-{theme}.svg", metadata={"Date": None, "Creator": None})
+        for file, inches in ((f"{slug}-{theme}", size), *([(f"{slug}-{theme}-phone", phone)] if narrow else [])):
+            with mpl.rc_context(_style(**colours)):
+                drawn = Figure(figsize=inches, layout="constrained")
+                draw(drawn, Theme(**colours))
+                drawn.savefig(folder / f"{file}.svg", metadata={"Date": None, "Creator": None})
         said = html.escape(alt, quote=True)
-        pictures.append(f'<img class="only-{theme}" src="{FOLDER}/{slug}-{theme}.svg" alt="{said}" {sides} loading="lazy">')
+        image = f'<img class="only-{theme}" src="{FOLDER}/{slug}-{theme}.svg" alt="{said}" {_sides(size)} loading="lazy">'
+        source = f'<source media="screen and (max-width: 50rem)" srcset="{FOLDER}/{slug}-{theme}-phone.svg" {_sides(phone)}>'
+        pictures.append(f"<picture>{source}{image}</picture>" if narrow else image)
     plot = f'<div class="plot" tabindex="0" role="region" aria-label="{html.escape(question, quote=True)}">{"".join(pictures)}</div>'
     title = f'<p class="plot-title">{html.escape(question)}</p>'
     return f'<figure class="plot-figure" id="plot-{slug}">\n{title}\n{plot}\n<figcaption>{answer}</figcaption>\n</figure>\n'
+
+
+def _sides(inches):
+    """Width and height in CSS pixels, so that the page does not jump while it loads."""
+    return 'width="{:.0f}" height="{:.0f}"'.format(*(96 * side for side in inches))
 
 
 def _style(text, grid, paper):
@@ -121,7 +131,8 @@ def forest(axes, rows, theme, *, colour="than", better=""):
     axes.grid(axis="x", lw=0.6)
     axes.tick_params(length=0)
     if better:
-        axes.set_xlabel({"higher": "worse ← difference → better", "lower": "better ← difference → worse"}[better])
+        between = "→" if axes.figure.get_figwidth() == NARROW else "difference →"
+        axes.set_xlabel(f"worse ← {between} better" if better == "higher" else f"better ← {between} worse")
     return kinds
 
 
@@ -219,6 +230,7 @@ def statement_forest(options, entry, found):
     return figure(
         options, f"statement-{entry['id']}", draw, size=(WIDTH, 0.9 + 0.42 * rows["where"].nunique()),
         question=f"{pair}: {name(check['metric'])}",
+        narrow=True,
         answer=f"Wine: photographs; teal: drawn data. One bar a seed, from ten seeds on their mean; filled where it is decided.{margin}",
         alt=f"Forest plot of {pair}, {name(check['metric'])}, one line for each data set and network.",
     )  # fmt: skip

@@ -43,3 +43,16 @@ def test_a_figure_is_drawn_for_both_themes_and_described(tmp_path):
         assert f'class="only-{theme}"' in text
     assert 'alt="A line &amp; a dot"' in text
     assert "Is 1 &lt; 2?" in text
+
+
+def test_a_narrow_figure_has_a_file_of_its_own_for_phones(tmp_path):
+    from argparse import Namespace
+
+    text = plots.figure(
+        Namespace(out=tmp_path), "x", lambda into, _theme: into.subplots().plot([0, 1]), size=(8, 1), narrow=True,
+        question="?", answer="!", alt="A line",
+    )  # fmt: skip
+    for theme in ("light", "dark"):
+        assert f'<source media="screen and (max-width: 50rem)" srcset="_static/plots/x-{theme}-phone.svg" width="403" height="96">' in text
+        assert 'width="302.4pt"' in (tmp_path / f"src/_static/plots/x-{theme}-phone.svg").read_text()
+        assert 'width="576pt"' in (tmp_path / f"src/_static/plots/x-{theme}.svg").read_text()
