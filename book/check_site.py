@@ -132,7 +132,8 @@ def _link(path, address, pages, site):
     target, fragment = _target(path, address, site)
     if not target.exists():
         return f"link to {address} leads nowhere"
-    if fragment and target in pages and fragment not in pages[target].ids:
+    filters = "=" in fragment  # of the Explorer, which reads its address
+    if fragment and not filters and target in pages and fragment not in pages[target].ids:
         return f"link to {address}: {target.name} has no place named {fragment}"
     return None
 
