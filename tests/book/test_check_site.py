@@ -8,7 +8,8 @@ import pytest
 
 GOOD = """<html><head><link rel="stylesheet" href="_static/a.css"><link rel="canonical" href="https://elsewhere.org/x">
 <script>const one = 1; function f() { const two = 2; }</script><script>{ const two = 3; }</script></head>
-<body><h1 id="top">T</h1><a href="b.html#place">b</a><a href="#top">up</a><a href="https://elsewhere.org">out</a><a href="#">menu</a><a href="b.html#kind=x&amp;y=z">rows</a>
+<body><h1 id="top">T</h1><a href="b.html#place">b</a><a href="#top">up</a><a href="https://elsewhere.org">out</a><a href="#">menu</a>
+<a href="b.html#kind=x&amp;y=z">rows</a>
 <img src="_images/m.png" alt="a map"></body></html>"""
 OTHER = "<html><body><a name='place'></a><a href='a.html#t%C3%B6p'>a</a><p id='t\u00f6p'></p></body></html>".replace(
     "a.html#t%C3%B6p", "a.html#top"
