@@ -3,6 +3,7 @@
 Which engine answers depends on the network and on what was asked before, never on a clock, so that runs repeat to the bit.
 """
 
+import gc
 import importlib.util
 import os
 import warnings
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from cam_core.environment import give_back_pages
 from cam_core.options import one_of
 
 if TYPE_CHECKING:
@@ -136,7 +138,11 @@ def _exported(classifier: "Classifier", inputs: Tensor) -> bytes:
             _Scores(classifier), (example,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False
         )
     assert program is not None
-    return bytes(program.model_proto.SerializeToString())
+    exported = bytes(program.model_proto.SerializeToString())
+    del program
+    gc.collect()  # the exporter leaves cycles that hold the weights
+    give_back_pages()
+    return exported
 
 
 def _session(exported: bytes) -> Any:
@@ -146,7 +152,9 @@ def _session(exported: bytes) -> Any:
     options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads would take the cores from PyTorch's
-    return onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
+    give_back_pages()  # it has laid the weights out anew
+    return session
 
 
 def _ask(session: Any, inputs: Tensor) -> Tensor:

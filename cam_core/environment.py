@@ -19,6 +19,12 @@ def keep_pages() -> None:
             ctypes.CDLL(None).mallopt(parameter, min(int(value), 2**31 - 1))
 
 
+def give_back_pages() -> None:
+    """Return what was freed to the system now, whatever `keep_pages` keeps: after a step that needs much memory once."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def versions() -> dict[str, str]:
     """The installed versions of the packages that can change a number."""
     found = {}

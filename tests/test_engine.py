@@ -3,6 +3,8 @@
 import copy
 import importlib.util
 import pickle
+import subprocess
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -91,6 +93,36 @@ def test_gradients_autocast_hooks_and_other_precisions_stay_with_pytorch(small, 
     assert seen
     double = nets.gap().frozen("onnxruntime")
     assert scored(double, nets.images(2)).dtype == torch.float64
+
+
+MEMORY = """
+from pathlib import Path
+import torch
+from cam_core import Probe, load_classifier
+from cam_core.environment import keep_pages
+
+def megabytes(what):
+    return next(int(line.split()[1]) / 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what))
+
+keep_pages()
+classifier, masks = load_classifier("resnet18", None), torch.rand(1, 16, 7, 7)
+Probe(classifier.frozen("torch"), torch.rand(1, 3, 224, 224)).score_masked(masks)  # what PyTorch takes in any case
+probe = Probe(classifier.frozen("onnxruntime"), torch.rand(1, 3, 224, 224))
+_ = probe.logits
+before = megabytes("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+probe.score_masked(masks)
+assert probe.classifier.engine._run is not None
+print(megabytes("VmHWM") - before)
+"""
+
+
+@needs
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no /proc: the peak cannot be set back")
+def test_what_the_engine_takes_while_it_is_made_and_used():  # most of it while the session lays out the weights
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    assert 20 < float(done.stdout) <= 320
 
 
 @pytest.fixture
