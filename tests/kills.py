@@ -109,7 +109,7 @@ def main(seed: int = 0) -> None:
         for who, number in KILLS:
             batch = start(rough)
             pid = target(rough, batch, who)
-            time.sleep(chance.uniform(0, 30 if who in ("controller", "snakemake") else 4))
+            time.sleep(chance.uniform(0, 30 if who in ("controller", "snakemake") else 8))
             if pid:
                 try:
                     os.kill(pid, number)
