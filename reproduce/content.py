@@ -55,14 +55,14 @@ def data(dataset: str, data_root: Path | str | None = None) -> str:
 
 
 def outdated(profile: "Profile") -> dict[str, list[str]]:
-    """The complete runs whose code, notebook or data are other ones now, and which of them; "unknown" for runs that kept none."""
+    """The complete runs whose code, notebook or data are other ones now, and which of them."""
     found = {}
     for job in profile.jobs:
         made = Path(job.folder) / "provenance.json"
         if made.is_file():
-            then = json.loads(made.read_text()).get("depends")
+            then = json.loads(made.read_text() or "{}").get("depends")
             now = of(HOME / f"notebooks/{job.paper}.ipynb", job.dataset, job.extra.get("data_root"))
-            if differ := ["unknown"] if then is None else [name for name, digest in now.items() if then.get(name) != digest]:
+            if differ := ["nothing was recorded"] if then is None else [name for name, digest in now.items() if then.get(name) != digest]:
                 found[job.folder] = differ
     return found
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from reproduce import journal, results
+from reproduce import content, journal, results
 from reproduce.costs import scale
 from reproduce.run import LOG, is_complete
 
@@ -174,6 +174,8 @@ def report(profile: "Profile") -> str:
     text = [table(found)]
     if any(row.state != "done" for row in found):
         text.append(f"about {duration(remaining(profile, found, cores))} left on {cores} cores")
+    old = {} if profile.watch else content.outdated(profile)  # what is watched is made again
+    text += [f"older than what it was made from: {run} ({', '.join(what)})" for run, what in old.items()]
     lock = Path("runs/.batch.lock")
     told = lock.read_text().strip() if lock.exists() else ""
     pid = told.removeprefix("pid ").split(",")[0]

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from reproduce import batch, content
+from reproduce import batch, content, status
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPERS = ("calm", "increment_cam", "l_cam", "lfi_cam")
@@ -125,8 +125,11 @@ def test_results_older_than_code_or_data_are_named(home, tmp_path, monkeypatch):
     for job in jobs[:1] + jobs[2:]:
         Path(job.folder).mkdir(parents=True)
         Path(job.folder, "provenance.json").write_text(json.dumps(kept[job.paper]))
-    told = content.outdated(batch.Profile("p", jobs))
-    assert told == {jobs[2].folder: ["data"], jobs[3].folder: ["unknown"]}
+    profile = batch.Profile("p", jobs)
+    told = content.outdated(profile)
+    assert f"older than what it was made from: {jobs[2].folder} (data)" in status.report(profile)
+    assert "older" not in status.report(batch.Profile("p", jobs, watch=True))
+    assert told == {jobs[2].folder: ["data"], jobs[3].folder: ["nothing was recorded"]}
 
 
 # Stands for `python -m reproduce run`, and takes no time.
