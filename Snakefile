@@ -24,7 +24,7 @@ def job(wildcards):
 
 
 def options(parameters):
-    return " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in parameters.items())
+    return " ".join(f"-p {shlex.quote(name)} {shlex.quote(str(value))}" for name, value in parameters.items())
 
 
 def training(wildcards):

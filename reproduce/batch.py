@@ -5,6 +5,7 @@ import fcntl
 import io
 import itertools
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from reproduce import costs, parameters, preflight, processes, start, status
 from reproduce.status import duration
 
 MEMORY = 4200  # MiB: the largest peak of any run of the subset profile
+NAME = r"\w[\w.-]*"  # of what becomes a folder: it cannot lead out of its parent
 AXES = ("dataset", "backbone", "seed", *parameters.RECIPE)
 
 
@@ -91,7 +93,7 @@ def read_profile(name: str, folder: Path = Path("profiles"), *, check: bool = Tr
     ``check``: also each job's parameters, which loads torch. FileNotFoundError or ValueError, in one sentence, names file and entry.
     """
     path = folder / f"{name}.yaml"
-    if not path.is_file():
+    if not re.fullmatch(NAME, name) or not path.is_file():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "none here"
         raise FileNotFoundError(f"{path}: no such profile; there are: {known}")
     try:
@@ -135,6 +137,8 @@ def _jobs(profile: str, entry: Any, common: Mapping[str, Any], check: bool) -> I
             train_minutes=float(_value(entry, "train_minutes", 0)),
             memory=_value(entry, "memory", MEMORY),
         )
+        if not re.fullmatch(NAME, job.paper) or not re.fullmatch(NAME, job.key):
+            raise ValueError(f"its folder would be {job.paper}/{job.key}, expected letters, digits and _.- alone")
         if check:
             _check(job)
         yield job

@@ -1,6 +1,7 @@
 """Results on disk: the schema of a record, loading, saving, publishing (without torch)."""
 
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ NUMBERS = ("value", "ci_low", "ci_high", "n", "seed")
 COLUMNS = (*TEXT, *NUMBERS)
 KEY = (*TEXT, "seed")  # the columns that identify a record; the others are measured
 MAY_BE_EMPTY = ("weights", "recipe", "setting")
+PLAIN = r"[A-Za-z0-9 _%.,:+=()\[\]/-]*"  # what texts are made of: nothing that a page of HTML or Markdown would take for more than text
 
 DIFFERENCE = (*COLUMNS, "than", "p", "p_holm", "same_as")  # a record whose value is that of `method` minus that of `than`
 PAIRED = ["value", "ci_low", "ci_high", "p_holm", "n", "same_as"]  # the columns of a difference that readers need
@@ -33,6 +35,7 @@ METRICS, DIFFERENCES, MAPS, PER_IMAGE, FACTS, PROVENANCE, NOTEBOOK = (
     "provenance.json",
     "notebook.ipynb",
 )
+PUBLISHED = (METRICS, DIFFERENCES, MAPS, PROVENANCE)  # of a run, beside its notebook and rows
 UNFINISHED = (".part", ".failed", ".old")  # suffixes of the folders of runs that are not finished, or failed
 
 
@@ -58,6 +61,7 @@ def check_records(frame: pd.DataFrame) -> None:
             row = wrong.index(True)
             expected = "text" if column in MAY_BE_EMPTY else "non-empty text"
             raise ValueError(f"record {row}: {column} is {frame[column].iloc[row]!r}, expected {expected}")
+        _check_plain(frame[column], column)
     for column in NUMBERS:
         if not pd.api.types.is_numeric_dtype(frame[column]) or pd.api.types.is_bool_dtype(frame[column]):
             raise ValueError(f"records: {column} is of type {frame[column].dtype}, expected numbers")
@@ -75,6 +79,13 @@ def check_records(frame: pd.DataFrame) -> None:
             raise ValueError(f"record {row} ({_named(frame.iloc[row])}): {what}")
 
 
+def _check_plain(texts: "pd.Series[str]", what: str) -> None:
+    """ValueError if a text has other characters than `PLAIN`: results may come from a stranger, and pages print them."""
+    for text in texts.unique():
+        if not re.fullmatch(PLAIN, text):
+            raise ValueError(f"{what} is {text!r}, expected letters, digits, spaces and _%.,:+=()[]/- alone")
+
+
 def _named(record: "pd.Series[Any]") -> str:
     return " ".join(str(record[column]) for column in ("method", "metric", "setting")).strip()
 
@@ -88,6 +99,7 @@ def check_differences(frame: pd.DataFrame) -> None:
         missing, surplus = sorted(set(DIFFERENCE) - set(frame.columns)), sorted(set(frame.columns) - set(DIFFERENCE))
         raise ValueError(f"differences have the wrong columns: missing {missing}, unknown {surplus}; expected {DIFFERENCE}")
     check_records(frame.assign(method=frame.method + " minus " + frame.than)[list(COLUMNS)])
+    _check_plain(frame.same_as, "same_as")
     for column in ("p", "p_holm"):
         wrong = ~(frame[column].between(0, 1) | (frame[column].isna() & (frame.same_as != "")))
         if wrong.any():
@@ -131,6 +143,7 @@ def load(root: Path | str, file: str = METRICS) -> pd.DataFrame:
     read, columns = (read_records, COLUMNS) if file == METRICS else (read_differences, DIFFERENCE)
     frames = []
     for folder in (folder for folder in complete(root) if (folder / file).exists()):
+        _check_plain(pd.Series(folder.parts[-3:]), f"the folder of a run, {folder},")
         frame = read(folder / file)
         frame.insert(0, "profile", folder.parts[-3])
         frame.insert(1, "key", folder.name)
@@ -254,11 +267,17 @@ def publish(profile: str, *, runs: Path, results: Path, allow_dirty: bool = Fals
             refused.append(f"{name}: not published, {why}; commit and run again, or allow it with --allow-dirty")
             continue
         read_records(folder / METRICS)
+        if links := [file for file in PUBLISHED if (folder / file).is_symlink()]:
+            raise ValueError(
+                f"{folder / links[0]} is a link, which may show something else than this run's file; put the file in its place"
+            )
         beside: dict[str, Callable[[Path], object]] = {DIFFERENCES: read_differences, MAPS: read_maps}
         present = [file for file in beside if (folder / file).exists()]
         for file in present:
             beside[file](folder / file)
         final = results / profile / name
+        if not final.resolve().is_relative_to(results.resolve()):
+            raise ValueError(f"{final} lies outside of {results}: a folder on the way is a link, or the profile's name leads out of it")
         part = final.with_name(final.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)

@@ -26,7 +26,7 @@ def shard(notebook: Path, out: Path, parameters: Mapping[str, Any], number: int,
     first, *rest = _sources(notebook)
     values: dict[str, Any] = {}
     exec(compile(first, str(notebook), "exec"), values)
-    if unknown := sorted(set(parameters) - set(values)):
+    if unknown := sorted(set(parameters) - (set(values) - {"__builtins__"})):
         raise ValueError(f"{notebook} has no parameter {', '.join(unknown)}")
     values |= {**parameters, "rows_dir": Kept(folder(notebook, out), number - 1, of)}
     needed = ast.Module(statements("\n".join(rest)), type_ignores=[])
