@@ -10,7 +10,7 @@ LOCKS   := requirements.lock tests/oracles/requirements.lock
 IMPORTED := import torch, torchvision, torch._dynamo, lightning_fabric, torchmetrics, pandas, seaborn, scipy.stats, \
   papermill, snakemake.cli, ipykernel.kernelapp, onnxruntime, onnxscript, pytest, hypothesis, jupyter_book, sphinx.application, cam_core, training, reproduce
 
-.PHONY: help setup check data photographs book browser site pdf test lint reproduce publish bench lock clean clean-all
+.PHONY: help setup check data photographs book browser site pdf test cluster lint reproduce publish bench lock clean clean-all
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -65,9 +65,12 @@ pdf: .venv/.ready  ## the built book as one file, build/book.pdf
 	$(BIN)/python book/print_site.py _site/html build/book.pdf
 
 test: .venv/.ready data  ## pytest, then the notebooks cell by cell with tiny parameters
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --ignore tests/cluster
 	$(BIN)/python tests/tiny_notebooks.py build/tiny
-	$(BIN)/python -m pytest --override-ini addopts= -q --nbval-lax --nbval-current-env --nbval-cell-timeout 600 build/tiny
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --override-ini addopts= -q --nbval-lax --nbval-current-env --nbval-cell-timeout 600 build/tiny
+
+cluster: .venv/.ready  ## the batch on a real Slurm of one node, where Slurm is installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/cluster
 
 lint: .venv/.ready  ## ruff (rules and format), mypy on cam_core, training and reproduce
 	$(BIN)/ruff check .
