@@ -26,6 +26,7 @@ import pandas as pd
 import plot_calm
 import plot_choose_method
 import plot_choose_metric
+import plot_data
 import plot_increment_cam
 import plot_l_cam
 import plot_lfi_cam
@@ -249,6 +250,8 @@ MAKERS = {  # the marker `% what: words` of a page, and what makes its text of t
     "plot-lineage": plot_what_came_after.forest,
     "lineage-values": plot_what_came_after.values,
     "peers": plot_what_came_after.peers,
+    "plot-data-sheet": plot_data.sheet,
+    "plot-data-difficulty": lambda options: plot_data.difficulty(options, evidence(options, results.METRICS)),
 }
 
 
