@@ -202,3 +202,10 @@ def test_the_table_of_judged_metrics_says_what_the_files_say():
     assert f"order of {rows['maps'].iloc[0]} maps" in told
     above, below = (every["ci_low"] > 0).sum(), (every["ci_high"] < 0).sum()
     assert f"{above} of {len(every)} metrics order the maps better than chance, and {below} worse" in told
+
+
+def test_arcc_agrees_with_both_truths_better_than_adcc():
+    assert "ARCC: it agrees with the truth below better than ADCC" in PAGE
+    for found in plot_choose_metric.agreements(experiments.read(STUDIES / "judged-parts.csv")).values():
+        kendall = found["kendall"].groupby(level="metric").max()
+        assert kendall["arcc"] > kendall["adcc"]
