@@ -184,7 +184,7 @@ def accuracies(options, rows):
             found[title_of(study)] = own.pivot_table(index=["setting", "seed"], columns="model", values="value").reindex(
                 columns=list(MODELS)
             )
-    drawn = rows[(rows["paper"] == "lfi_cam") & (rows["metric"] == "accuracy")]
+    drawn = rows[(rows["paper"] == "lfi_cam") & (rows["metric"] == "accuracy") & rows["dataset"].str.startswith("drawn")]
     wide = drawn.pivot_table(index=["dataset", "seed"], columns="method", values="value").reindex(columns=list(MODELS))
     return found | {f"{place(of)}: {len(own)} seeds": own for of, own in wide.groupby(level="dataset", sort=False)}
 

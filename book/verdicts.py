@@ -203,14 +203,16 @@ def _own(entry, found, kind):
 
 
 def _word(entry, found, kind):
-    """The verdict of a statement on photographs or on drawn data, over all configurations."""
+    """The verdict of a statement on photographs or on drawn data: of a study if there is one, else over all configurations."""
     own = _own(entry, found, kind)
-    return overall(own) if own else entry.get("studied", {}).get(kind, "not run")
+    return entry.get("studied", {}).get(kind) or (overall(own) if own else "not run")
 
 
 def _side(entry, found, kind):
     """The overall word of a cell of the matrix; where configurations differ, how many say what."""
     counts, word = Counter(one.verdict for one in _own(entry, found, kind)), _word(entry, found, kind)
+    if kind in entry.get("studied", {}):
+        return badge(word)
     if len(counts) < 2:
         return badge(word, counts[word])
     each = ", ".join(f"{counts[one]} {one}" for one in BADGES if counts[one])

@@ -163,3 +163,15 @@ def test_costs_of_the_page():
 def test_epochs_of_the_page():
     epochs = [int(study(f"scratch-{what}")["epochs"].iloc[0]) for what in REAL]
     assert f"ours take {min(epochs)} to {max(epochs)} epochs instead of 300" in PAGE
+
+
+def test_on_cifar_lfi_cam_and_the_mean_of_its_features_drop_alike():
+    rows = results.load(HOME / "results/subset", results.DIFFERENCES)
+    rows = rows[(rows["paper"] == "lfi_cam") & (rows["dataset"] == "cifar10") & (rows["metric"] == "average_drop")]
+    rows = rows[(rows["method"] == "lfi_cam") & rows["setting"].isin(["100%", "50%", "15%"])]
+    assert set(rows["n"]) == {2000}
+    assert rows.loc[rows["than"] == "mean_features", "value"].abs().max() < 1
+    less = rows[rows["than"] == "cam"].set_index("setting")
+    assert (less.loc[["50%", "15%"], "ci_low"] > 0).all()
+    assert f"CAM on the same network drops {less['value']['50%']:.1f} points less at half of the map" in PAGE
+    assert f"and {less['value']['15%']:.1f} less at 15 %" in PAGE
