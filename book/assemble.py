@@ -270,7 +270,8 @@ def place_notebooks(source, paper, options):
     keys = [*(path.parent.name for path in found), *failed]
     pages = [f"run_{paper}", *(f"run_{paper}-{key}" for key in keys[1:])]
     for page, key in list(zip(pages, keys, strict=False))[len(found) :]:
-        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(failed[key])]), source / f"{page}.ipynb")
+        told = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(failed[key])])
+        (source / f"{page}.ipynb").write_text(json.dumps(prepare(told, key)), encoding="utf-8")
     for page, path in zip(pages, found, strict=False):
         cost = status.costs(path.parent, options.runs / "models" / f"{options.profile}-{paper}-{path.parent.name}.json")
         notebook = prepare(json.loads(path.read_text(encoding="utf-8")), path.parent.name, cost)

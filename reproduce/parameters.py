@@ -117,7 +117,7 @@ def recipe_name(
     """
     counts = {"e": epochs, "img": epochs_img, "setting": setting}  # after the number of epochs, numbers have no word
     parts = [str(count) if epochs and word != "e" else f"{word}{count}" for word, count in counts.items() if count]
-    parts += [recipe or "", "best" * best, "test" * best_on_test, terms if terms != "all" else ""]
+    parts += [str(recipe or ""), "best" if best else "", "test" if best_on_test else "", str(terms) if terms != "all" else ""]
     return "-".join(filter(None, parts))
 
 

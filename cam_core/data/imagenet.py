@@ -1,6 +1,7 @@
 """ImageNet (ILSVRC2012) in the layout of the official archives and the Kaggle competition that has the boxes as one csv."""
 
 import csv
+import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,11 +37,15 @@ class ImageNet(Dataset):
         images = (home / KAGGLE if (home / KAGGLE).is_dir() else home) / split
         folders = tuple(subfolders(images)) if images.is_dir() else ()
         files = [home / name for name in ("LOC_synset_mapping.txt", f"{split}.txt", f"LOC_{split}_solution.csv")]
-        places = [path for path in (*files, images, *(images / name for name in folders)) if path.exists()]
-        state = tuple((str(path), of.st_mtime_ns, of.st_size) for path, of in ((path, path.stat()) for path in places))
-        index = _index(home, split, images, folders, state)
+        # of a file its content: two changes within a tick of the file system's clock may leave time and size as they were
+        lists = tuple(hashlib.sha256(path.read_bytes()).digest() for path in files if path.is_file())
+        times = tuple((path.name, path.stat().st_mtime_ns) for path in (images, *(images / name for name in folders)) if path.exists())
+        index = _index(home, split, images, folders, (lists, times))
         self.wnids, self.classes, self.skipped = list(index.wnids), list(index.classes), list(index.skipped)
-        self.ids, self.annotations = list(index.ids), list(index.annotations)
+        self.ids, self.annotations = (
+            list(index.ids),
+            [Annotation(**vars(one)) for one in index.annotations],
+        )  # not shared, for they may be changed
         self._finish()
 
 

@@ -480,3 +480,12 @@ def test_a_split_that_was_opened_before_is_indexed_again_only_if_a_file_changed(
     first.annotations[-1].path.unlink()
     with pytest.raises(DataError, match=f"{first.ids[-1]}.JPEG: listed or annotated, but the file is missing"):
         ImageNet(tmp_path)
+
+
+def test_what_is_changed_in_one_opened_imagenet_is_not_in_the_next(drawn):
+    one = ImageNet(drawn, "val")
+    one.annotations[0].boxes = None
+    one.ids.pop()
+    other = ImageNet(drawn, "val")
+    assert other.annotations[0].boxes is not None
+    assert len(other.ids) == len(one.ids) + 1
