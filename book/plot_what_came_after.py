@@ -1,14 +1,17 @@
 """Figures and tables of the page *What came after*: newer methods beside the one they come from, and the peers' methods beside ours."""
 
+from pathlib import Path
+
 import pandas as pd
 from cells import list_table
 from matplotlib.lines import Line2D
 from names import is_control, name
 from plots import GREY, ORANGE, TEAL, WIDTH, WINE, figure
+from tables import load_yaml
 
 from cam_core.methods import METHODS
-from studies.peers import MISSING, SAME
 
+PEERS = Path(__file__).parent / "peers.yaml"
 EQUAL = "mean 0.3"
 PANELS = (("average_drop", "lower"), ("energy_pointing_game", "higher"))
 KINDS = {"ancestor": (WINE, "minus its ancestor"), "mean_activation": (TEAL, "minus the mean activation"),
@@ -110,8 +113,7 @@ def cell(one):
 def peers(_options):
     """Every CAM method of the peers beside ours, or why there is none."""
     lines = []
-    for peer in SAME:
-        for theirs, ours in SAME[peer].items():
-            lines.append([peer, f"`{theirs}`", f"`{ours}`: {METHODS[ours].title}"])
-        lines += [[peer, f"`{theirs}`", f"none: {why}"] for theirs, why in MISSING[peer].items()]
+    for peer, of in load_yaml(PEERS).items():
+        lines += [[peer, f"`{theirs}`", f"`{ours}`: {METHODS[ours].title}"] for theirs, ours in of["same"].items()]
+        lines += [[peer, f"`{theirs}`", f"none: {why}"] for theirs, why in of["missing"].items()]
     return list_table(["package", "class", "here"], lines, kind="prose", widths="20 25 55")

@@ -9,8 +9,6 @@ import plot_what_came_after as page
 import pytest
 from names import name
 
-from studies.peers import MISSING, SAME
-
 from .conftest import BOOK, RESULTS
 from .test_plot_lfi_cam import caption
 
@@ -60,7 +58,7 @@ def test_the_table_has_every_method_with_its_values(options, dataset, backbone):
 
 def test_every_class_of_the_peers_stands_in_the_table():
     text = page.peers(None)
-    assert all(f"`{theirs}`" in text for peer in SAME for theirs in {**SAME[peer], **MISSING[peer]})
+    assert all(f"`{theirs}`" in text for of in page.load_yaml(page.PEERS).values() for theirs in {**of["same"], **of["missing"]})
 
 
 def test_the_page_says_of_every_method_how_it_was_read():

@@ -1,13 +1,15 @@
 """No CAM method of the peers is missing here without a reason: their classes are enumerated from the installed packages."""
 
 import inspect
+from pathlib import Path
 
 import pytest
+import yaml
 
 from cam_core.methods import METHODS
-from studies.peers import MISSING, SAME
 
 pytestmark = pytest.mark.oracle
+PEERS = yaml.safe_load((Path(__file__).parents[2] / "book/peers.yaml").read_text(encoding="utf-8"))
 PARTS = ("ActivationsAndGradients", "AblationLayer", "AblationLayerVit", "AblationLayerFasterRCNN")  # of methods, not methods
 
 
@@ -18,7 +20,7 @@ def classes(package):
 
 
 def named(peer):
-    return {*SAME[peer], *MISSING[peer]}
+    return {*PEERS[peer]["same"], *PEERS[peer]["missing"]}
 
 
 def test_every_class_of_pytorch_grad_cam():
@@ -35,5 +37,5 @@ def test_every_layer_and_cam_method_of_captum():
 
 
 def test_ours_exist():
-    assert [ours for peer in SAME.values() for ours in peer.values() if ours not in METHODS] == []
-    assert not any({*SAME[peer]} & {*MISSING[peer]} for peer in SAME)
+    assert [ours for peer in PEERS.values() for ours in peer["same"].values() if ours not in METHODS] == []
+    assert not any({*of["same"]} & {*of["missing"]} for of in PEERS.values())
