@@ -62,17 +62,16 @@ def budget(rows):
     """Way x number of passes: correlation with the exact map; then what the greedy choice promises, and what it costs; all networks."""
     where = f"{network_of(rows)}, {rows['n'].max()} images"
     each = [_budget(own) for _, own in rows.groupby("backbone", sort=False)]
-    head = ["way", "passes", "correlation", "images at .99 or above", "promise off by"]
-    tables = (("Correlation with the exact map, mean (worst)", None), ("What the greedy choice promises", head),
-              ("Difference from the exact map, paired [95 % interval]", None))  # fmt: skip
+    captions = ("Correlation with the exact map, mean (worst)",
+                "What the greedy choice promises, and the difference from the exact map, paired [95 % interval]")  # fmt: skip
     return "\n".join(
-        grid(wide, head or ["way", *wide.columns], f"{caption}; {where}", str)
-        for (caption, head), wide in zip(tables, map(pd.concat, zip(*each, strict=True)), strict=True)
+        grid(wide, ["way", *wide.columns], f"{caption}; {where}", str)
+        for caption, wide in zip(captions, map(pd.concat, zip(*each, strict=True)), strict=True)
     )
 
 
 def _budget(rows):
-    """The three tables of one network, each line beginning with its name."""
+    """The two tables of one network, each line beginning with its name."""
     passes = keys(rows[rows["way"].str.startswith("predicted") & (rows["m"] != "")], "m")
     found = rows[(rows["metric"] == "correlation") & (rows["way"] != "exact") & ~rows["way"].str.contains("until")]
     wide = pivot(found.assign(cell=texts(found["value"], 3) + " (" + texts(found["worst"], 3) + ")"), "way", "m", np.nan)
@@ -81,15 +80,18 @@ def _budget(rows):
     ways = keys(rows[rows["metric"] == "promised"], ["way", "m"])
     promised = rows.set_index(["way", "m"]).loc[ways]
     spent, correlation, reached, off = (promised.loc[promised["metric"] == metric, "value"] for metric in KEPT)
-    kept = pd.DataFrame([texts(spent, 0), texts(correlation, 3), texts(100 * reached, 0, " %"), texts(off, 3)]).T
+    kept = [texts(spent, 0), texts(correlation, 3), texts(100 * reached, 0, " %"), texts(off, 3)]
+    promises = ("passes", "correlation", "images at .99 or above", "promise off by")
+    kept = pd.DataFrame({head: of.to_numpy() for head, of in zip(promises, kept, strict=True)}, pd.MultiIndex.from_tuples(ways))
 
     measured = keys(rows[rows["difference"].notna()], ["metric", "setting"])
     exact = rows["way"] == "exact"
     rows = rows.assign(cell=np.where(exact, texts(rows["value"]), cells(rows, sign="+", value="difference")))
     cost = pivot(rows, ["way", "m"], ["metric", "setting"])[measured].loc[[*ways, ("equal weights", "0"), *keys(rows[exact], ["way", "m"])]]
     cost.columns = [*map(measure, measured)]
+    cost = kept.reindex(cost.index).fillna("–").join(cost)
     network = name(rows["backbone"].iloc[0])
-    return [own.set_axis([f"{network}: {_way(key)}" for key in own.index]) for own in (wide, kept, cost)]
+    return [own.set_axis([f"{network}: {_way(key)}" for key in own.index]) for own in (wide, cost)]
 
 
 KEPT = ("passes", "correlation", "reaches", "promise_off")
@@ -136,19 +138,21 @@ def by_share(rows):
 
 
 def calibration(rows):
-    """A method's cue localization in every way its map can be brought into [0, 1] and read, and how far that moves it."""
-    usual, of = rows[rows["variant"] == "zeros kept"], ["network", "method"]
+    """A method's cue localization in every way its map can be brought into [0, 1] and read, and how far that moves it; each data set."""
+    rows = rows.assign(where=rows["dataset"].map(name) + ", " + rows["backbone"].map(name))
+    usual, of = rows[rows["variant"] == "zeros kept"], ["where", "network", "method"]
     wide = pivot(usual.assign(cell=cells(usual)), of, ["thresholds", "calibration"])
     ways = [f"{calibration}, {thresholds}".replace("_", "-") for thresholds, calibration in wide.columns]
     for some in (usual, rows):
         wide[len(wide.columns)] = some.groupby(of)["value"].agg(np.ptp).map(cell)
-    lines = [[*map(name, key), *found] for key, found in zip(wide.index, wide.to_numpy(), strict=True)]
-    first, accuracy = rows.iloc[0], rows.drop_duplicates("network").set_index("network")["accuracy"]
-    caption = (
-        f"{name(first['dataset'])}, {name(first['backbone'])}: pixel AP over {first['pairs']} pairs of classes, {first['n']} images, zeros"
-    )
-    caption += f" kept; value [95 % interval]; accuracy in %: {', '.join(f'{name(key)} {cell(value)}' for key, value in accuracy.items())}"
-    return list_table(["network", "map", *ways, "moves by", "with the other variants"], lines, caption)
+    lines = [[where, *map(name, key), *found] for (where, *key), found in zip(wide.index, wide.to_numpy(), strict=True)]
+    told = []
+    for where, own in rows.groupby("where", sort=False):
+        reached = own.drop_duplicates("network").set_index("network")["accuracy"]
+        accuracy = ", ".join(f"{name(key)} {cell(value)}" for key, value in reached.items())
+        told.append(f"{where}: {own['pairs'].iloc[0]} pairs of classes, {own['n'].iloc[0]} images, accuracy in %: {accuracy}")
+    caption = f"Pixel AP, zeros kept; value [95 % interval]. {'. '.join(told)}"
+    return list_table(["data, network", "trained as", "map", *ways, "moves by", "with the other variants"], lines, caption)
 
 
 def coverage(rows):

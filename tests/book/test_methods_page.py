@@ -39,6 +39,6 @@ def test_every_method_that_the_page_names_exists():
     options = [name for name in named if "[" in name and name.partition("[")[0] in head]
     assert "score_cam[softmax]" in options
     assert [name for name in options if name not in METHODS and "[power=" not in name and "[mean=" not in name] == []
-    table = PAGE[PAGE.index("* - there") : PAGE.index("(own-network)=")]
+    table = PAGE[PAGE.index("There and here, name by name") : PAGE.index("(own-network)=")]
     others = ("targets", "target_layers", "reshape_transform", "vit_b_16", "swin_t")
     assert [name for name in re.findall(r"`([a-z_]+)`", table) if name not in METHODS and name not in others] == []
