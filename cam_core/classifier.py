@@ -151,6 +151,12 @@ class Classifier(nn.Module):
         other.engine = Engine(self.engine.name if engine is None and self.engine is not None else engine)
         return other.eval().requires_grad_(requires_grad=False)
 
+    def restart(self) -> None:
+        """Let the engines of a frozen copy, and of its cuts at other layers, begin anew (`Engine.restart`)."""
+        for one in (self, *self._cuts.values()):
+            if one.engine is not None:
+                one.engine.restart()
+
     def _like(self, trunk: nn.Module, head: nn.Module, layer: str) -> "Classifier":
         other = Classifier(trunk, head, size=self.size, resize=self.resize, interpolation=self.interpolation, network=self._network[0])
         other.mean, other.std, other.name, other.layer, other.weights = self.mean, self.std, self.name, layer, self.weights

@@ -53,6 +53,7 @@ def evaluate(
     ids = next((dataset.ids for dataset, _ in seen.values()), [])
 
     def measured(places: range) -> Table:
+        frozen.restart()  # so that a block has the same bytes whatever was measured before it, here or in another shard
         asked = {(method.name, metric.name, metric.setting): copy.deepcopy(metric) for method in methods for metric in metrics}
         table = Table(asked, image_ids=ids)
         for view, (dataset, own) in seen.items() if places else ():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cam_core import METHODS, Probe, maps, metrics
+from cam_core import METHODS, Probe, engine, maps, metrics
 from cam_core.data import CUB200, VOC2007, ImageNet, inclusive_boxes
 from cam_core.evaluate import at_equal_mean, evaluate
 from cam_core.kept import Kept
@@ -502,6 +502,29 @@ def test_shards_give_the_bytes_of_one_pass_and_a_killed_one_costs_its_own_blocks
     assert times == {file: file.stat().st_mtime_ns for file in blocks[:1]}
     with pytest.raises(ValueError, match="no shard 3 of 3"):
         Kept(tmp_path, 3, 3)
+
+
+def test_a_block_is_answered_by_the_same_engines_whatever_came_before_it(tmp_path, monkeypatch, root):
+    """ONNX Runtime begins after so many images: in each block anew, not somewhere in the whole; it is made once."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(engine, "WORTH", 80 * 32 * 32)  # within the second batch of a block
+    exported, export = [], engine._exported
+    monkeypatch.setattr(engine, "_exported", lambda *given: exported.append(1) or export(*given))
+    data = lambda view: VOC2007(root, "test", view, 32, 8)  # noqa: E731
+    torch.manual_seed(0)
+    classifier = lfi_backbone("resnet8", len(data("squash").classes)).eval()
+
+    def kept(name, **which):
+        where = Kept(tmp_path / name, block=4, **which)
+        table = evaluate(classifier, data, [METHODS["score_cam"]], [metrics.AverageDrop(0.5)], kept=where, batch_size=1, progress=False)
+        return {file.name: np.load(file)["rows/0"].tolist() for file in (tmp_path / name).iterdir()} if which or table.metrics else {}
+
+    once = kept("one")
+    assert len(exported) == 1
+    assert len(once) == 2
+    kept("two", shard=1, of=2)
+    assert kept("two", shard=0, of=2) == once
+    assert len(exported) == 3
 
 
 def test_kept_rows_are_of_one_network_one_list_of_images_and_one_question(tmp_path, root, classifier):
