@@ -131,7 +131,7 @@ def forest(axes, rows, theme, *, colour="than", better=""):
     axes.grid(axis="x", lw=0.6)
     axes.tick_params(length=0)
     if better:
-        between = "→" if axes.figure.get_figwidth() == NARROW else "difference →"
+        between = "→" if axes.figure.get_figwidth() == NARROW or len(axes.figure.axes) > 1 else "difference →"
         axes.set_xlabel(f"worse ← {between} better" if better == "higher" else f"better ← {between} worse")
     return kinds
 
@@ -181,12 +181,13 @@ def paper_forest(options, differences, paper, method=None):
         for good in [(own["value"] > 0) == (own["better"] == "higher")]
     ]
     answer = (
-        "Paired differences on the same images, with 95 % intervals; one bar a rival, and one a seed where there are fewer than ten. "
+        "Paired differences on the same images, with 95 % intervals; one bar for each map it is compared with, and for each seed where there "
+        "are fewer than ten. "
         f"Decided: {'; '.join(counts)}."
     )
     return figure(
         options, f"forest-{paper}-{method}", draw, size=(WIDTH, 1.5 + 0.52 * len(places)), answer=answer,
-        question=f"Is {name(method)} better than what it is held against?",
+        question=f"Is {name(method)} better than the maps beside it?",
         alt=f"Forest plot: {name(method)} minus {', '.join(map(name, rivals))}, one line for each data set and network.",
     )  # fmt: skip
 
@@ -231,7 +232,7 @@ def statement_forest(options, entry, found):
         options, f"statement-{entry['id']}", draw, size=(WIDTH, 0.9 + 0.42 * rows["where"].nunique()),
         question=f"{pair}: {name(check['metric'])}",
         narrow=True,
-        answer=f"Wine: photographs; teal: drawn data. One bar a seed, from ten seeds on their mean; filled where it is decided.{margin}",
+        answer=f"Wine: photographs; teal: drawn data. One bar per seed; with ten or more seeds, their mean. Filled where decided.{margin}",
         alt=f"Forest plot of {pair}, {name(check['metric'])}, one line for each data set and network.",
     )  # fmt: skip
 

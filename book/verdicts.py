@@ -341,9 +341,14 @@ def finding(entries, found):
 
 
 def holding(entries, found):
-    """Which statements hold, by kind of data, as a list."""
+    """Which statements hold, by kind of data, as a list; with a word where a control does as well."""
+
+    def beside(entry, kind):
+        shared = any(words.startswith("a control") for one in _own(entry, found, kind) for words in one.flags)
+        return "; a control does as well" if shared else ""
+
     return "\n".join(
-        f"- Holds on {where}: *{entry['statement']}* ({name(entry['paper'])})"
+        f"- Holds on {where}: *{entry['statement']}* ({name(entry['paper'])}{beside(entry, kind)})"
         for kind, where in (("photographs", "photographs"), ("drawn", "drawn images"))
         for entry in _held(entries, found, kind)
     )
