@@ -181,8 +181,8 @@ def paper_forest(options, differences, paper, method=None):
         for good in [(own["value"] > 0) == (own["better"] == "higher")]
     ]
     answer = (
-        "Paired differences on the same images, with 95 % intervals; one bar for each map it is compared with, and for each seed where there "
-        "are fewer than ten. "
+        "Paired differences on the same images, with 95 % intervals; one bar for each map it is compared with, and for each seed where "
+        "there are fewer than ten. "
         f"Decided: {'; '.join(counts)}."
     )
     return figure(
