@@ -31,12 +31,17 @@ def opened(request, browser, site):
     context.close()
 
 
+SETTLED = """() => Promise.all(document.getAnimations().filter(one => one instanceof CSSTransition)
+    .map(one => one.finished.catch(() => null))).then(() => null)"""  # colours fade into each other, slowly on a busy machine
+
+
 def look(page, size, scheme="light", media="screen"):
     """Give the page another size, theme or medium, and wait until it has settled."""
     page.emulate_media(color_scheme=scheme, media=media)
     page.set_viewport_size(size)
     page.evaluate("theme => { document.documentElement.dataset.theme = document.documentElement.dataset.mode = theme }", scheme)
     page.wait_for_timeout(150)
+    page.evaluate(SETTLED)
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
