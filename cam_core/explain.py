@@ -44,6 +44,7 @@ def explain(
     size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    activation: str = "softmax",
     save_maps: bool = False,
     device: str = "cpu",
 ) -> tuple[list[Path], list[str]]:
@@ -53,8 +54,9 @@ def explain(
     the network's outputs; without it ImageNet's names where they fit. ``target``: a class by name or number instead of the prediction.
     ``view``: "keep" (the whole image in its shape, the shorter side ``size`` long and the longer one by whole steps of the network's
     stride), "squash" (the whole image as a square of ``size``) or "crop" (the middle, as in torchvision's evaluation); a network that takes
-    squares only squashes instead of keeping. ``mean``, ``std``: the network's normalisation, of RGB in [0, 1]. ``save_maps``: also
-    ``<image>.npz``, the raw maps by method, float32 at their own resolution. ValueError before anything is explained if these do not fit.
+    squares only squashes instead of keeping. ``mean``, ``std``: the network's normalisation, of RGB in [0, 1]. ``activation``: "sigmoid"
+    for a network of several labels or a single logit. ``save_maps``: also ``<image>.npz``, the raw maps by method, float32 at their own
+    resolution. ValueError before anything is explained if these do not fit.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: --out takes the folder for the pictures")
@@ -62,7 +64,7 @@ def explain(
     ready = {name: method(name) for name in wished if name not in shipped.NAMES}  # a wrong name is refused before anything is loaded
     if not wished:
         raise ValueError("no method is named: --method takes one or several, grad_cam,increment_cam")
-    loaded = load_classifier(model, weights, layer, None if classes is None else len(class_names.read(classes)), device)
+    loaded = load_classifier(model, weights, layer, None if classes is None else len(class_names.read(classes)), device, activation)
     _normalise_by(loaded, mean=mean, std=std)
     classifier = loaded.frozen()
     chosen = [ready[name] if name in ready else shipped.learned_method(name, classifier) for name in wished]
@@ -78,6 +80,7 @@ def explain(
     paths, not_read = _paths(images)
     labels = _labels(paths)
     facts = {"model": model, "layer": classifier.layer, "weights": classifier.weights, "view": view, "size": size, "asked": len(paths)}
+    facts["activation"] = classifier.activation
     facts |= {what: [round(value, 6) for value in getattr(classifier, what).flatten().tolist()] for what in ("mean", "std")}
     facts["versions"] = versions()
     entries, failed = list[dict[str, Any]](), dict[str, None]()

@@ -119,8 +119,8 @@ class Probe:
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """[B,C], softmax of the logits in float64 (a float32 softmax saturates at 1 where Average Gain divides by 1 - p)."""
-        return self.logits.double().softmax(1)
+        """[B,C], in float64 (float32 saturates at 1 where Average Gain divides by 1 - p)."""
+        return self.classifier.probabilities(self.logits.double())
 
     @cached_property
     def targets(self) -> Tensor:
@@ -133,8 +133,12 @@ class Probe:
         index = self.targets.reshape(-1, *[1] * (scores.ndim - 1)).expand(*scores.shape[:-1], 1)
         return scores.gather(-1, index)[..., 0]
 
+    def probability(self, logits: Tensor) -> Tensor:
+        """The probability of each image's target [B,...] by logits [B,...,C]."""
+        return self.of_target(self.classifier.probabilities(logits))
+
     def gradients(self, of: str = "logit") -> Tensor:
-        """[B,K,h,w]: d score of the target / d activations. ``of`` is "logit" (pre-softmax) or "probability"."""
+        """[B,K,h,w]: d score of the target / d activations. ``of`` is "logit" or "probability"."""
         one_of("of", of, ("logit", "probability"))
         return self.once(("gradients", of), lambda: self._differentiate(probability=of == "probability"))
 
@@ -142,7 +146,7 @@ class Probe:
         with torch.inference_mode(mode=False), torch.enable_grad():
             activations = self.activations.detach().requires_grad_()
             logits = self._classify(activations, *self._seen[1])
-            picked = (logits.softmax(1) if probability else logits).gather(1, self.targets[:, None])
+            picked = self.probability(logits) if probability else self.of_target(logits)
             return torch.autograd.grad(picked.sum(), activations)[0]
 
     def second_order(self, score: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
