@@ -5,7 +5,7 @@
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from cam_core.cutting import folded, split
 from cam_core.engine import Engine
 from cam_core.options import one_of
 
+Output = str | int | Callable[[Any], Tensor]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -29,6 +30,7 @@ class Classifier(nn.Module):
 
     ``activation``: "softmax" (one class excludes the others) or "sigmoid" (several labels). A single logit z becomes two classes, no and
     yes: (0, z) for the softmax, (-z, z) for sigmoids. Either way yes has the probability sigmoid(z); in the first, no has no gradient.
+    ``output``: where the logits are if the head returns more: a key, an index, or a function that makes them of all that it returns.
     """
 
     mean: Tensor
@@ -48,6 +50,7 @@ class Classifier(nn.Module):
         layer: str = "",
         weights: str = "",
         activation: str = "softmax",
+        output: Output | None = None,
         network: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -56,7 +59,7 @@ class Classifier(nn.Module):
         self.register_buffer("mean", _per_channel(mean), persistent=False)
         self.register_buffer("std", _per_channel(std), persistent=False)
         self.size, self.resize, self.interpolation = size, resize, interpolation
-        self.name, self.layer, self.weights, self.activation = name, layer, weights, activation
+        self.name, self.layer, self.weights, self.activation, self.output = name, layer, weights, activation, output
         self._network = [network]  # in a list, so that its parameters are not registered a second time
         self._cuts = dict[str, Classifier]()
         self.engine: Engine | None = None  # of a frozen copy: what scores images beside PyTorch
@@ -80,8 +83,11 @@ class Classifier(nn.Module):
 
     def classify(self, activations: Tensor, *beside: Tensor) -> Tensor:
         """Activations [B,K,h,w], and what the head needs beside them -> logits [B,C], C > 1; ValueError if the head gives others."""
-        logits: Tensor = self.head(activations, *beside)
-        _refuse_other_outputs(logits)
+        return self.read(self.head(activations, *beside))
+
+    def read(self, found: Any) -> Tensor:
+        """What the head returned -> logits [B,C], C > 1."""
+        logits = _logits(found, self.output)
         return self.two_classes(logits, 1) if logits.shape[1] == 1 else logits
 
     def two_classes(self, of_one: Tensor, dim: int) -> Tensor:
@@ -128,8 +134,9 @@ class Classifier(nn.Module):
         size: int = 224,
         name: str = "",
         activation: str = "softmax",
+        output: Output | None = None,
     ) -> "Classifier":
-        """A classifier of one's own network, weights shared, which goes into eval mode; its forward returns logits [B,C].
+        """A classifier of one's own network, weights shared, which goes into eval mode; its forward returns logits [B,C], or ``output``.
 
         ``layer`` as in `cut`; None: the last map, if the class name belongs to one of torchvision's families. ``mean`` and ``std`` are
         those it was trained with, and ``activation`` "sigmoid" if it has several labels or a single logit. ValueError lists the possible
@@ -139,7 +146,9 @@ class Classifier(nn.Module):
 
         layer = layer or default_layer(type(network).__name__.lower(), network)
         trunk, head = split(network.eval(), layer)
-        made = cls(trunk, head, mean=mean, std=std, size=size, name=name, layer=layer, activation=activation, network=network).eval()
+        made = cls(
+            trunk, head, mean=mean, std=std, size=size, name=name, layer=layer, activation=activation, output=output, network=network
+        ).eval()
         like = next(network.parameters(), made.mean)
         made.mean, made.std = made.mean.to(like), made.std.to(like)
         return made
@@ -181,7 +190,7 @@ class Classifier(nn.Module):
     def _like(self, trunk: nn.Module, head: nn.Module, layer: str) -> "Classifier":
         other = Classifier(trunk, head, size=self.size, resize=self.resize, interpolation=self.interpolation, network=self._network[0])
         other.mean, other.std, other.name, other.layer, other.weights = self.mean, self.std, self.name, layer, self.weights
-        other.activation = self.activation
+        other.activation, other.output = self.activation, self.output
         return other
 
     def digest(self) -> str:
@@ -200,11 +209,14 @@ def _apart(seen: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...
     return (seen, ()) if isinstance(seen, Tensor) else (seen[0], tuple(seen[1:]))
 
 
-def _refuse_other_outputs(logits: Any) -> None:
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        inside = tuple(logits.shape) if isinstance(logits, Tensor) else list(logits) if isinstance(logits, Mapping) else ""
-        got = f"{type(logits).__name__} {inside}".strip()
-        raise ValueError(f"the network returns {got}, expected a tensor of logits [B, C]: wrap it in a module that returns these alone")
+def _logits(found: Any, output: Output | None) -> Tensor:
+    known = found if isinstance(found, Mapping) else range(len(found)) if isinstance(found, tuple | list) else ()
+    logits = output(found) if callable(output) else found[output] if output in known else found
+    if isinstance(logits, Tensor) and logits.ndim == 2:
+        return logits
+    inside = tuple(logits.shape) if isinstance(logits, Tensor) else list(logits) if isinstance(logits, Mapping) else ""
+    got = f"{type(logits).__name__} {inside}".strip()
+    raise ValueError(f"the network returns {got}, expected logits [B, C]: pass output=, their key or index or a function that makes them")
 
 
 def linear_head(classifier: Classifier, channels: int) -> nn.Linear:

@@ -36,7 +36,7 @@ def channel_scores(probe: Probe, useful: Tensor) -> Tensor:
 def score_cam_softmax(probe: Probe) -> Tensor:
     """Score-CAM as the libraries have it: the weights are a softmax over channels of the target's *logits* (any baseline cancels)."""
     useful, logits = _under_every_channel(probe)
-    return weighted_sum(_channel_softmax(probe.of_target(logits), useful), probe.activations).relu()
+    return weighted_sum(_channel_softmax(probe.score(logits), useful), probe.activations).relu()
 
 
 def score_cam_l_cam(probe: Probe) -> Tensor:
@@ -82,7 +82,7 @@ def _mean_over_masks(probe: Probe, changes: Iterable[Finish], samples: int) -> T
     useful = ~maps.is_empty(probe.activations)
     total = torch.zeros_like(probe.activations[:, :, 0, 0])
     for change in changes:
-        total += probe.of_target(_masked(probe, useful, change)) / samples
+        total += probe.score(_masked(probe, useful, change)) / samples
     return weighted_sum(_channel_softmax(total, useful), probe.activations).relu()
 
 
@@ -109,8 +109,8 @@ def ablation_cam(probe: Probe) -> Tensor:
     """
     channels = probe.activations.shape[1]
     keep = 1 - torch.eye(channels, device=probe.activations.device, dtype=probe.activations.dtype)
-    without = probe.of_target(probe.score_channels(keep.expand(len(probe.images), -1, -1)))
-    y = probe.of_target(probe.logits[:, None])
+    without = probe.score(probe.score_channels(keep.expand(len(probe.images), -1, -1)))
+    y = probe.score(probe.logits[:, None])
     return weighted_sum((y - without) / torch.where(y == 0, 1.0, y.abs()), probe.activations).relu()
 
 
@@ -124,8 +124,8 @@ def fd_cam(probe: Probe, quantile: float = 0.95) -> Tensor:
     unit = a / torch.where((norm := a.norm(dim=2, keepdim=True)) == 0, 1.0, norm)
     cosines = unit @ unit.mT
     group = (cosines > cosines.quantile(quantile, dim=2, keepdim=True)).to(a.dtype)  # [B,K,K]
-    alone, without = (probe.of_target(probe.score_channels(keep)) for keep in (group, 1 - group))
-    scores = alone + probe.of_target(probe.logits[:, None]) - without
+    alone, without = (probe.score(probe.score_channels(keep)) for keep in (group, 1 - group))
+    scores = alone + probe.score(probe.logits[:, None]) - without
     s, g = (maps.min_max(values[:, None])[:, 0] for values in (scores, probe.gradients().mean((2, 3))))
     return weighted_sum(s.exp() * g - 0.5, probe.activations).relu()
 
@@ -217,7 +217,7 @@ def opti_cam(probe: Probe, steps: int = 50, lr: float = 0.1) -> Tensor:
             shown = maps.min_max(maps.upsample(weighted_sum(u.softmax(1), a), size))
             logits = probe.classifier(shown[:, None] * images)
             adam.zero_grad()
-            u.grad = torch.autograd.grad(-logits.gather(1, probe.targets[:, None]).sum(), u)[0]
+            u.grad = torch.autograd.grad(-probe.score(logits).sum(), u)[0]
             adam.step()
         return weighted_sum(u.detach().softmax(1), a)
 

@@ -74,7 +74,8 @@ def on_grid(classifier: Classifier, setting: str, side: int, cell: int) -> Class
         return classifier
     trunk = _Apart(classifier.trunk, side) if setting == "DiFull" else classifier.trunk
     other = Classifier(trunk, _OneCell(classifier.head, side, cell), name=f"{classifier.name} {setting}", layer=classifier.layer)
-    other.mean, other.std, other.activation = classifier.mean, classifier.std, classifier.activation
+    other.mean, other.std = classifier.mean, classifier.std
+    other.activation, other.output = classifier.activation, classifier.output
     return other.train(classifier.training)
 
 
