@@ -24,7 +24,7 @@ def _explain(options: argparse.Namespace) -> int:
 
     keep_pages()
     given = vars(options)
-    names = ("model", "weights", "classes", "layer", "target", "view", "size", "mean", "std", "save_maps", "device")
+    names = ("model", "weights", "classes", "layer", "target", "view", "size", "mean", "std", "activation", "save_maps", "device")
     pictures, problems = explain(options.images, options.out, methods=options.method.split(","), **{name: given[name] for name in names})
     print(f"{len(pictures)} pictures and explained.json in {options.out}")
     for problem in problems:
@@ -54,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
         explain.add_argument(
             f"--{name}", type=float, nargs=3, metavar=("R", "G", "B"), help="the network's normalisation, of RGB in [0, 1]"
         )
+    explain.add_argument(
+        "--activation", choices=("softmax", "sigmoid"), default="softmax", help="sigmoid: the network has several labels, or a single logit"
+    )
     explain.add_argument("--save-maps", action="store_true", help="also write the raw maps, a .npz an image")
     explain.add_argument("--device", default="cpu")
     return parser

@@ -39,13 +39,15 @@ def load_classifier(
     layer: str | None = None,
     num_classes: int | None = None,
     device: str | torch.device = "cpu",
+    activation: str = "softmax",
 ) -> Classifier:
     """A network by name, cut at ``layer``, in eval mode, with the mean, std and input size that its weights were trained with.
 
     ``name``: "efficientnet_lite0" (needs no download), a classification network of torchvision, ``timm/NAME`` for one of timm, or one of
     `networks.CIFAR` ("resnet8"). ``weights``: "imagenet" takes the one ``<name>*.safetensors`` or ``.pth`` in the folder ``CAM_WEIGHTS`` if
     there is one, else the package's own (torchvision's IMAGENET1K_V1 where it exists); a path takes that file; None leaves the random
-    initialisation. ``classifier.weights`` names what was taken. ValueError or FileNotFoundError says what to do.
+    initialisation. ``classifier.weights`` names what was taken. ``activation`` as in `Classifier`: "sigmoid" for weights of one's own with
+    several labels or a single logit. ValueError or FileNotFoundError says what to do.
     """
     if not isinstance(name, str):
         raise TypeError(f"load_classifier takes a name, got {type(name).__name__}: a network of your own goes into Classifier.of")
@@ -53,7 +55,8 @@ def load_classifier(
     layer = layer or default_layer(name, network)
     trunk, head = split(network, layer)
     known = preprocessing(name, network)
-    return Classifier(trunk, head, name=name, layer=layer, weights=source, network=network, **known).eval().to(device)
+    facts: dict[str, Any] = {"name": name, "layer": layer, "weights": source, "activation": activation, "network": network}
+    return Classifier(trunk, head, **facts, **known).eval().to(device)
 
 
 def load_network(name: str, weights: str | Path | None, num_classes: int | None = None) -> tuple[nn.Module, str]:

@@ -81,7 +81,8 @@ class Tame(nn.Module):
         hidden = self.classifier.mean if self.fill == "mean" else torch.zeros_like(self.classifier.mean)
         logits = self.classifier(torch.lerp(hidden.expand_as(images), images, shown))
         chosen = {"random": lambda: every[:, labels], "diagonal": lambda: own, "max": lambda: _highest(every, logits)}[self.masking]()
-        entropy, size, variation = F.cross_entropy(logits, labels), area(chosen, RELEASED["power"]), total_variation(chosen)
+        entropy = F.nll_loss(self.classifier.log_probabilities(logits), labels)
+        size, variation = area(chosen, RELEASED["power"]), total_variation(chosen)
         loss = RELEASED["entropy"] * entropy + RELEASED["area"] * size + RELEASED["variation"] * variation
         terms = {"entropy": entropy.detach(), "area": size.detach(), "variation": variation.detach()}
         return loss, {"accuracy": share_correct(logits, labels), **terms}

@@ -120,7 +120,7 @@ def shapley_cam(probe: Probe) -> Tensor:
     """
 
     def rest(logits: Tensor) -> Tensor:
-        return probe.of_target(logits) + probe.of_target(logits.log_softmax(-1))
+        return probe.of_target(logits) + probe.of_target(probe.classifier.log_probabilities(logits))
 
     gradients, curved = probe.second_order(rest)
     return weighted_sum((gradients - curved / 2).mean((2, 3)), probe.activations).relu()

@@ -69,7 +69,7 @@ class _Curve(Metric):
 
         chosen = torch.ones(len(maps), steps + 1, dtype=torch.bool)
         chosen[:, unmasked] = False  # the probe already knows the score of the whole image
-        curve = probe.of_target(probe.score_made(changed, chosen).double().softmax(-1))
+        curve = probe.probability(probe.score_made(changed, chosen).double())
         curve[:, unmasked] = probe.of_target(probe.probabilities)
         return curve
 
