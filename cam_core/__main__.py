@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--size", type=int, help="pixels of the network's input (default: what the network was made for)")
     for name in ("mean", "std"):
         explain.add_argument(
-            f"--{name}", type=float, nargs=3, metavar=("R", "G", "B"), help="the network's normalisation, of RGB in [0, 1]"
+            f"--{name}", type=float, nargs="+", metavar="C", help="the network's normalisation, of RGB in [0, 1]; one value: of grey"
         )
     explain.add_argument(
         "--activation", choices=("softmax", "sigmoid"), default="softmax", help="sigmoid: the network has several labels, or a single logit"

@@ -24,9 +24,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Classifier(nn.Module):
     """``trunk`` [B,3,H,W] -> activations [B,K,h,w], ``head`` activations -> logits [B,C]; images come in [0, 1], un-normalised.
 
-    Normalisation lives inside, so that a mask on the image is a mask on pixels. ``mean`` and ``std`` are per channel, in [0, 1]. The
-    classifier only records how images of other sizes are resized: ``resize`` is the short side before a centre crop of ``size``,
-    ``interpolation`` "bilinear" or "bicubic" (`cam_core.data.transforms.view`).
+    Normalisation lives inside, so that a mask on the image is a mask on pixels. ``mean`` and ``std`` are per channel, in [0, 1], and say
+    how many channels the images have: 3 in what is written here, or another number. The classifier only records how images of other sizes
+    are resized: ``resize`` is the short side before a centre crop of ``size``, ``interpolation`` "bilinear" or "bicubic"
+    (`cam_core.data.transforms.view`).
 
     ``activation``: "softmax" (one class excludes the others) or "sigmoid" (several labels). A single logit z becomes two classes, no and
     yes: (0, z) for the softmax, (-z, z) for sigmoids. Either way yes has the probability sigmoid(z); in the first, no has no gradient.
@@ -55,6 +56,8 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         one_of("activation", activation, ("softmax", "sigmoid"))
+        if len(mean) != len(std):
+            raise ValueError(f"mean has {len(mean)} values and std {len(std)}: give each one for every channel of the images")
         self.trunk, self.head = trunk, head
         self.register_buffer("mean", _per_channel(mean), persistent=False)
         self.register_buffer("std", _per_channel(std), persistent=False)
@@ -202,7 +205,7 @@ class Classifier(nn.Module):
 
 
 def _per_channel(values: Sequence[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.get_default_dtype()).view(3, 1, 1)  # integers 0 and 1 would otherwise give an integer tensor
+    return torch.tensor(values, dtype=torch.get_default_dtype()).view(-1, 1, 1)  # integers 0 and 1 would otherwise give an integer tensor
 
 
 def _apart(seen: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -46,7 +46,7 @@ class Probe:
         training = [name or "the classifier" for name, module in classifier.named_modules() if module.training]
         if training:
             raise ValueError(f"{training[0]} is in train mode, BatchNorm and dropout would move: call classifier.eval() first")
-        _refuse_other_images(images, classifier.mean.device)
+        _refuse_other_images(images, classifier)
         _refuse_other_range(images)
         exact = torch.promote_types(classifier.precision, torch.float32)  # half precision is too coarse for sums and squares
         self.classifier, self.images, self._chunk, self._autocast = classifier, images.to(exact), chunk, autocast
@@ -68,7 +68,7 @@ class Probe:
 
     def like(self, images: Tensor) -> "Probe":
         """The probe of other images [B,3,H,W] with the same targets; perturbed images may leave [0, 1]."""
-        _refuse_other_images(images, self.images.device)
+        _refuse_other_images(images, self.classifier)
         return self._related(self.classifier, images.to(self.images.dtype), self._chosen)
 
     def at(self, layer: str) -> "Probe":
@@ -260,7 +260,7 @@ class Probe:
         if isinstance(fill, Tensor):
             return fill.to(self.images)
         if fill == "black":
-            return self.images.new_zeros(3, 1, 1)
+            return self.images.new_zeros(len(self.classifier.mean), 1, 1)
         if fill == "mean":
             return self.classifier.mean.to(self.images.dtype)
         raise ValueError(f'fill is "black", "mean" or a colour tensor, got {fill!r}')
@@ -274,12 +274,17 @@ class Probe:
         return max(1, min(256, PIXELS_PER_CHUNK // (size[0] * size[1])))
 
 
-def _refuse_other_images(images: Tensor, device: torch.device) -> None:
+def _refuse_other_images(images: Tensor, classifier: Classifier) -> None:
+    channels, device = len(classifier.mean), classifier.mean.device
     if not isinstance(images, Tensor) or not images.is_floating_point():
         kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise ValueError(f"images must be a tensor of floats in [0, 1], got {kind}: torchvision's to_dtype(..., scale=True) makes one")
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"images must be [B, 3, H, W] in [0, 1], got {tuple(images.shape)}: one image is image[None]")
+    if images.ndim != 4:
+        raise ValueError(f"images must be [B, {channels}, H, W] in [0, 1], got {tuple(images.shape)}: one image is image[None]")
+    if images.shape[1] != channels:
+        raise ValueError(
+            f"images have {images.shape[1]} channels, the classifier has mean and std of {channels}: give both as the network was trained"
+        )
     if images.device != device:
         raise ValueError(f"images are on {images.device}, the classifier on {device}: move one of them")
 

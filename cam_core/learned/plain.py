@@ -42,7 +42,7 @@ def share_correct(logits: Tensor, labels: Tensor) -> Tensor:
 @torch.no_grad()
 def shapes(classifier: Classifier, side: int = 96) -> tuple[int, int]:
     """(K, C): channels of the activations and number of classes, found by passing one black image."""
-    training, blank = classifier.training, classifier.mean.new_zeros(1, 3, side, side)
+    training, blank = classifier.training, classifier.mean.new_zeros(1, len(classifier.mean), side, side)
     activations = classifier.eval().activations(blank)
     channels, classes = activations.shape[1], classifier.classify(activations).shape[1]
     classifier.train(training)

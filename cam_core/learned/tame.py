@@ -56,7 +56,7 @@ class Tame(nn.Module):
         self.layers, self.masking, self.fill = tuple(layers or stages(classifier)[-3:]), masking, fill
         self.classifier = classifier.eval().requires_grad_(requires_grad=False)
         with torch.no_grad():
-            blank = classifier.mean.new_zeros(1, 3, 96, 96)
+            blank = classifier.mean.new_zeros(1, len(classifier.mean), 96, 96)
             self.attention = Attention([f.shape[1] for f in self.features(blank)], classifier(blank).shape[1]).to(classifier.mean)
 
     def train(self, mode: bool = True) -> "Tame":

@@ -109,9 +109,9 @@ def rise_blur(probe: Probe, size: int = 11, sigma: float = 5.0) -> Tensor:
     """
     pixel = np.zeros((size, size))
     pixel[size // 2, size // 2] = 1
-    kernel = torch.from_numpy(ndimage.gaussian_filter(pixel, sigma)).to(probe.images).expand(3, 1, -1, -1)
     colour = probe.classifier.mean.to(probe.images)
-    return F.conv2d(probe.images - colour, kernel, padding=size // 2, groups=3) + colour
+    kernel = torch.from_numpy(ndimage.gaussian_filter(pixel, sigma)).to(colour).expand(len(colour), 1, -1, -1)
+    return F.conv2d(probe.images - colour, kernel, padding=size // 2, groups=len(colour)) + colour
 
 
 class TiedPixels(Metric):
