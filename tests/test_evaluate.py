@@ -509,8 +509,8 @@ def test_a_block_is_answered_by_the_same_engines_whatever_came_before_it(tmp_pat
     """ONNX Runtime begins after so many images: in each block anew, not somewhere in the whole; it is made once."""
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(engine, "WORTH", 80 * 32 * 32)  # within the second batch of a block
-    exported, export = [], engine._exported
-    monkeypatch.setattr(engine, "_exported", lambda *given: exported.append(1) or export(*given))
+    exported, export = [], engine._export
+    monkeypatch.setattr(engine, "_export", lambda *given: exported.append(1) or export(*given))
     data = lambda view: VOC2007(root, "test", view, 32, 8)  # noqa: E731
     torch.manual_seed(0)
     classifier = lfi_backbone("resnet8", len(data("squash").classes)).eval()
