@@ -38,6 +38,7 @@ TERMS = (  # of `Method.passes`: a pattern, and the forward passes it stands for
     (r"about K/2 at 112 x 112", lambda *_: CHANNELS / 2 * (112 / SIDE) ** 2),
     (r"about K/2 at image resolution", lambda *_: CHANNELS / 2),
     (r"(\d*) ?K", lambda found, _: int(found[1] or 1) * CHANNELS),
+    (r"2 K of each layer", lambda *_: 2 * (64 + 128 + 256 + CHANNELS)),
     (r"(\d+) with gradient", lambda found, _: int(found[1]) * GRADIENT),
     (r"a gradient from each layer", lambda *_: GRADIENT - 1),
     (r"head", lambda _, head: 2 * head),

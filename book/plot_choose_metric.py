@@ -7,8 +7,10 @@ import numpy as np
 from cells import list_table
 from names import label, measure, name
 from plots import BLUE, GREY, ORANGE, TEAL, WIDTH, WINE, below, figure, folded, is_narrow, row
+from scipy.optimize import isotonic_regression
 
 from cam_core.methods import is_control
+from cam_core.pretrained import LITE
 
 
 def study(options, what):
@@ -317,6 +319,7 @@ def in_grids(options):
 
 # ---- Average Drop at equal mean ---------------------------------------------------------------------------------------
 
+AS_IT_IS = "as it is"
 DRAWN_AS = {
     "grad_cam": TEAL, "grad_cam[power=2]": TEAL, "grad_cam[power=0.5]": TEAL, "layer_cam": WINE, "mean_activation": ORANGE,
     "random_map": GREY,
@@ -324,47 +327,57 @@ DRAWN_AS = {
 
 
 def equal_mean(options):
-    """Average Drop of each map as it is and at the common mean, as slopes."""
-    rows = study(options, "equal_mean-resnet18")
-    drop = rows[rows["metric"] == "average_drop"].pivot(index="base", columns="mean", values="value").rename(columns={"": "as it is"})
-    (common,) = [mean for mean in drop if mean != "as it is"]
+    """Average Drop of each map as it is and at the common mean, as slopes, one panel a network."""
+    studies = [study(options, f"equal_mean-{backbone}") for backbone in (LITE, "resnet18")]
+    found = {name(rows["backbone"].iloc[0]): (_drops(rows), rows["n"].iloc[0]) for rows in studies}
 
     def draw(into, theme):
-        axes = into.subplots()
-        for method in drop.index:
-            tint = DRAWN_AS[method]
-            axes.plot([0, 1], drop.loc[method], "o-", color=tint, lw=1.8)
-        for side, column, align in ((0, "as it is", "right"), (1, common, "left")):
-            for height, words in _spread(drop[column], 1.9):
-                axes.annotate(words, (side, height), ((-12, 12)[side], 0), textcoords="offset points", ha=align, va="center", fontsize=8.5)
-        axes.set(xlim=(-1.95, 2.9) if is_narrow(into) else (-0.75, 1.75), xticks=[0, 1])
-        axes.set_xticklabels(folded(into, ["as the method makes it", f"every map at mean {float(common):.0%}"], 9))
-        axes.set_ylabel("Average Drop, % (lower is better)")
-        axes.grid(axis="y", lw=0.5)
-        axes.tick_params(length=0)
+        for axes, (network, (drop, count)) in zip(row(into, len(found)), found.items(), strict=True):
+            for method in drop.index:
+                axes.plot([0, 1], drop.loc[method], "o-", color=DRAWN_AS[method], lw=1.8)
+            gap = np.ptp(drop.to_numpy()) / 20
+            for side, column, align in ((0, AS_IT_IS, "right"), (1, drop.columns[1], "left")):
+                for height, words in _spread(drop[column], gap):
+                    axes.annotate(
+                        words, (side, height), ((-12, 12)[side], 0), textcoords="offset points", ha=align, va="center", fontsize=8
+                    )
+            axes.set(xlim=(-2, 3.1), xticks=[0, 1], title=f"{network}, {count} photographs")
+            axes.set_xticklabels(["as the\nmethod\nmakes it", f"at mean\n{float(drop.columns[1]):.0%}"])
+            axes.grid(axis="y", lw=0.5)
+            axes.tick_params(length=0)
+        into.axes[0].set_ylabel("Average Drop, % (lower is better)")
 
-    powers = drop.loc[["grad_cam[power=0.5]", "grad_cam", "grad_cam[power=2]"]]
-    before, after = (np.ptp(powers[column]) for column in ("as it is", common))
-    gains = drop.loc[["layer_cam", "mean_activation"]] - drop.loc["grad_cam"]
-    answer = (
-        f"Grad-CAM, its square and its square root rank the pixels alike, yet their Average Drop differs by {before:.0f} points; at equal "
-        f"mean by {after:.1f}. LayerCAM and the mean activation are {-gains['as it is'].max():.0f} points ahead of Grad-CAM as they are, "
-        f"and {gains[common].min():.0f} to {gains[common].max():.0f} points behind it at equal mean ({rows['n'].iloc[0]} images, "
-        f"{name(rows['backbone'].iloc[0])}; the intervals overlap)."
+    answer = "Grad-CAM, its square and its square root rank the pixels alike. " + " ".join(
+        f"Through {network} their Average Drop differs by {_powers(drop[AS_IT_IS]):.0f} points as they are and by "
+        f"{_powers(drop[drop.columns[1]]):.1f} at equal mean; {_beside(drop, 'layer_cam')}, {_beside(drop, 'mean_activation')}."
+        for network, (drop, _) in found.items()
     )
     return figure(
-        options, "equal-mean", draw, size=(WIDTH, 4.4), answer=answer, question="How much of Average Drop is brightness?",
-        alt="Slopes of Average Drop from the maps as they are to the same maps brought to one mean.",
+        options, "equal-mean", draw, size=(WIDTH, 4.4), phone=8.4, answer=answer, question="How much of Average Drop is brightness?",
+        alt="Slopes of Average Drop from the maps as they are to the same maps brought to one mean, for two networks.",
     )  # fmt: skip
 
 
+def _drops(rows):
+    """Average Drop by map: as it is, and at the common mean."""
+    drop = rows[rows["metric"] == "average_drop"].pivot(index="base", columns="mean", values="value").rename(columns={"": AS_IT_IS})
+    return drop[[AS_IT_IS, *drop.columns.drop(AS_IT_IS)]]
+
+
+def _powers(drop):
+    return np.ptp(drop[["grad_cam[power=0.5]", "grad_cam", "grad_cam[power=2]"]])
+
+
+def _beside(drop, method):
+    """How much better or worse than Grad-CAM a map is, as it is and at the common mean."""
+    now, then = (f"{abs(gain):.1f} points {'worse' if gain > 0 else 'better'}" for gain in drop.loc[method] - drop.loc["grad_cam"])
+    return f"{name(method)} is {now} than Grad-CAM as it is and {then} at equal mean"
+
+
 def _spread(values, gap):
-    """(height, words) of labels, pushed apart from below where they are closer than ``gap``."""
-    placed, last = [], -np.inf
-    for method, value in values.sort_values().items():
-        last = max(value, last + gap)
-        placed.append((last, name(method)))
-    return placed
+    """(height, words) of labels, moved apart as little as it takes for ``gap`` to lie between any two."""
+    values, steps = values.sort_values(), gap * np.arange(len(values))
+    return zip(isotonic_regression(values - steps).x + steps, map(name, values.index), strict=True)
 
 
 # ---- calibration ------------------------------------------------------------------------------------------------------

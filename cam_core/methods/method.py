@@ -19,9 +19,9 @@ WRITTEN = {
     "kpca_cam": "KPCA-CAM", "fem": "FEM", "eigen_grad_cam": "EigenGrad-CAM", "seg_eigen_cam": "Seg-Eigen-CAM", "finer_cam": "Finer-CAM",
     "shapley_cam": "ShapleyCAM", "expected_grad_cam": "Expected Grad-CAM", "refine_cam": "RefineCAM", "recipro_cam": "Recipro-CAM",
     "grad_pp_score_cam": "Grad++ScoreCAM", "fusion_cam": "Fusion-CAM", "guided_grad_cam": "guided Grad-CAM", "legrad": "LeGrad",
-    "grad_cam_elementwise": "element-wise Grad-CAM", "l_cam_fm": "L-CAM-Fm",
-    "l_cam_img": "L-CAM-Img", "center_gaussian": "centre Gaussian", "fake_cam": "Fake-CAM", "lfi_cam": "LFI-CAM", "abn": "ABN",
-    "calm_em": "CALM-EM", "calm_ml": "CALM-ML",
+    "grad_cam_elementwise": "element-wise Grad-CAM", "poly_cam": "Poly-CAM", "l_cam_fm": "L-CAM-Fm", "l_cam_img": "L-CAM-Img",
+    "center_gaussian": "centre Gaussian", "fake_cam": "Fake-CAM", "lfi_cam": "LFI-CAM", "abn": "ABN", "calm_em": "CALM-EM",
+    "calm_ml": "CALM-ML",
 }  # fmt: skip
 
 

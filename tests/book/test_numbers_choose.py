@@ -67,6 +67,21 @@ def test_the_cost_of_a_method_is_read_from_its_words():
         plot_choose_method.passes("a miracle", 0)
 
 
+def test_at_equal_mean_the_powers_of_grad_cam_are_alike_on_both_networks(tmp_path):
+    """And the caption says by how much, and how the other maps then stand to Grad-CAM, as the files have it."""
+    caption = plot_choose_metric.equal_mean(SimpleNamespace(out=tmp_path, results=RESULTS, read=[])).split("<figcaption>")[1]
+    for backbone in ("efficientnet_lite0", "resnet18"):
+        rows = pd.read_csv(STUDIES / f"equal_mean-{backbone}.csv")
+        drop = rows[rows["metric"] == "average_drop"].set_index(["base", "mean"])["value"]
+        for mean, least, most in ((float("nan"), 20, 100), (0.3, 0, 1)):
+            values = [value for (base, at), value in drop.items() if base.startswith("grad_cam") and str(at) == str(mean)]
+            assert len(values) == 3
+            assert least < max(values) - min(values) < most
+            assert f"{max(values) - min(values):.{0 if least else 1}f}" in caption.split(name(backbone))[1]
+        behind = drop["layer_cam", 0.3] - drop["grad_cam", 0.3]
+        assert f"and {behind:.1f} points worse at equal mean" in caption.split(name(backbone))[1]
+
+
 def test_calibration_moves_what_the_page_says():
     for data in ("cub-resnet18", "drawn_cub-resnet8"):
         found = plot_choose_metric.ways(experiments.read(STUDIES / f"calibration-{data}.csv"))
