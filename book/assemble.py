@@ -216,7 +216,7 @@ MAKERS = {  # the marker `% what: words` of a page, and what makes its text of t
     "holding": lambda options: verdicts.holding(statements(), judged(options)),
     "cards": lambda options: verdicts.cards(statements(), judged(options), tables.load_yaml(BOOK / "papers.yaml")),
     "verdicts": lambda options: verdicts.matrix(statements(), judged(options)),
-    "verdict-details": lambda options: verdicts.details(statements(), judged(options)),
+    "verdict-details": lambda options: verdicts.details(statements(), judged(options), tables.load_yaml(BOOK / "published.yaml")),
     "verdict-box": lambda options, paper: verdicts.box(statements(), judged(options), paper),
     "forest": statement_forest,
     "paper-forest": lambda options, *what: plots.paper_forest(options, evidence(options, results.DIFFERENCES), *what),
