@@ -327,9 +327,9 @@ def _short(seed, digits):
 def _against(seed, digits):
     """The two values and their paired difference, with its corrected p, in words."""
     n = "" if seed.n == seed.n_than else f" (n {seed.n:,} and {seed.n_than:,})"
-    said = f"{_cell(seed, digits)} against {_cell(seed, digits, '_than')}{n}"
     if pd.isna(seed.value_paired):
-        return said
+        return f"{_cell(seed, digits)} against {_cell(seed, digits, '_than')}{n}"
+    said = f"{cell(seed.value, digits=digits)} against {cell(seed.value_than, digits=digits)}{n}"  # whose own intervals decide nothing
     said += f", difference {_short(seed, digits)}, n {seed.n_paired:,.0f}"
     if seed.same_as:
         return f"{said}; the same map as {name(seed.same_as)}, counted once"
