@@ -231,10 +231,11 @@ def test_the_first_sentence_counts_what_the_matrix_shows():
     text = verdicts.finding(entries, found)
     cells = re.findall(r"<tr><th scope=\"row\">.*?</tr>", verdicts.matrix(entries, found))
     for side, kind in enumerate(("photographs", "drawn images")):
-        badges = [re.search(r"</span> ([a-z ]+?)(?: <small>|</span>)", line.split("<td>")[1 + side])[1] for line in cells]
+        asked = [line for line in cells if "flag-ours" not in line]
+        badges = [re.search(r"</span> ([a-z ]+?)(?: <small>|</span>)", line.split("<td>")[1 + side])[1] for line in asked]
         tested = [one for one in badges if one != "not run"]
         held = badges.count("holds")
-        assert f"n {kind} **{held} of {len(tested)}** tested" in text
+        assert f"n {kind} **{held} of {len(tested)}** tested claims" in text
         assert f"; {badges.count('does not hold')} do" in text
 
 
