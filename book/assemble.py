@@ -50,7 +50,7 @@ CHANGELOG = BOOK.parent / "CHANGELOG.md"
 PUBLISHED = ("subset", "drawn")  # profiles of results/ that have their own tables
 FILES = (results.METRICS, results.DIFFERENCES)
 STATES = {"interrupted": "was interrupted", "killed": "was killed", "out of time": "ran out of time"}  # the others: failed
-CELL = re.compile(r"(<t[hd][^>]*>)([^<]*)(</t[hd]>)")
+CELL = re.compile(r"(?<=>)[^<>]+(?=</t[hd]>)")
 IDENTIFIER = re.compile(r"\b[a-z][a-z0-9]*(?:_[a-z0-9]+)*(?:\[[^\]<>]*\])?")
 MARKER = re.compile(r"^% ([a-z-]+)(?:: *(.*?))? *$", re.MULTILINE)
 
@@ -216,7 +216,7 @@ MAKERS = {  # the marker `% what: words` of a page, and what makes its text of t
     "holding": lambda options: verdicts.holding(statements(), judged(options)),
     "cards": lambda options: verdicts.cards(statements(), judged(options), tables.load_yaml(BOOK / "papers.yaml")),
     "verdicts": lambda options: verdicts.matrix(statements(), judged(options)),
-    "verdict-details": lambda options: verdicts.details(statements(), judged(options)),
+    "verdict-details": lambda options: verdicts.details(statements(), judged(options), tables.load_yaml(BOOK / "published.yaml")),
     "verdict-box": lambda options, paper: verdicts.box(statements(), judged(options), paper),
     "forest": statement_forest,
     "paper-forest": lambda options, *what: plots.paper_forest(options, evidence(options, results.DIFFERENCES), *what),
@@ -318,7 +318,9 @@ def prepare(notebook, run, cost=""):
         cell["outputs"] = [output for output in cell["outputs"] if not is_noise(output)]
         for output in cell["outputs"]:
             if "text/html" in output.get("data", {}):
-                output["data"]["text/html"] = spelled("".join(output["data"]["text/html"]))
+                output["data"]["text/html"] = CELL.sub(lambda cell: spelled(cell[0]), "".join(output["data"]["text/html"]))
+            if output["output_type"] == "stream":
+                output["text"] = spelled("".join(output["text"]))
         alt = alt_text(cell)
         if alt:
             image = cell["metadata"].setdefault("mystnb", {}).setdefault("image", {})
@@ -332,14 +334,14 @@ def prepare(notebook, run, cost=""):
     return notebook
 
 
-def spelled(table):
-    """A notebook's HTML with the identifiers in the cells of its tables as people write them."""
+def spelled(text):
+    """What a notebook printed, with the identifiers as people write them."""
 
     def word(found):
         known = found[0] in NAMES and ("_" in found[0] or "[" in found[0] or found[0] in WRITTEN)
         return name(found[0]) if known else found[0]
 
-    return CELL.sub(lambda cell: f"{cell[1]}{IDENTIFIER.sub(word, cell[2])}{cell[3]}", table)
+    return IDENTIFIER.sub(word, text)
 
 
 def is_noise(output):

@@ -185,7 +185,7 @@ def advice(options):
 
 def _chosen(said):
     taken, beside = _judges(said, TAKE), _judges(said, BESIDE)
-    return f"**{taken or 'None by itself'}.**" + (f" Beside another: {beside}." if beside else "")
+    return (f"Take **{taken}**." if taken else "None by itself.") + (f" Beside another: {beside}." if beside else "")
 
 
 def _judges(said, word):

@@ -236,14 +236,40 @@ def box(entries, found, paper):
     return "\n".join([*lines, "</tbody></table>", "", ":::", ""])
 
 
-def details(entries, found):
-    """A fold for each statement: where it stands, its forest plot, and what each configuration says; book.js opens that of a link."""
+PRINTED_AS = {"all pairs": "mean", "plain": "cam"}  # our words for a setting and a network, and those of published.yaml
+
+
+def published(entry, tables):
+    """The values that others printed of a statement's two methods, with the mark that says how they are known; "" without any."""
+    check, told = entry.get("check", {}), []
+    names = [PRINTED_AS.get(check.get(side), check.get(side)) for side in ("method", "than")]
+    wanted = check.get("setting")
+    for table in (table for table in tables if table["paper"] == entry["paper"]):
+        for column, (metric, setting) in enumerate(table["columns"]):
+            if metric != check.get("metric") or (wanted and setting != PRINTED_AS.get(wanted, wanted)):
+                continue
+            for network, rows in table["backbones"].items():
+                own, other = (rows.get(of, {column: None})[column] for of in names)
+                if own is not None and other is not None:
+                    where = ", ".join([setting] * (not wanted) + [name(network)] * (network != "not stated"))
+                    told.append(f"{own:g} against {other:g}{f' ({where})' if where else ''}")
+        if told:
+            return f"Published ({table['mark']}): {'; '.join(told)}.\n"
+    return ""
+
+
+def details(entries, found, printed=()):
+    """A fold for each statement: where it stands, its forest plot, and what each configuration says; book.js opens that of a link.
+
+    ``printed``: the tables of what others printed.
+    """
     parts = []
     for paper in PAPERS:
         parts.append(f"## {name(paper)}\n")
         for entry in (entry for entry in entries if entry["paper"] == paper):
             own = [one for one in found if one.entry["id"] == entry["id"]]
             parts += [f"::::{{dropdown}} {entry['statement']}", f":name: {entry['id']}", "", f"*Where it stands: {entry['source']}.*\n"]
+            parts.append(published(entry, printed))
             if "seen" in entry:
                 parts.append(f"{entry.get('answer', '').strip()} See {entry['seen']}.\n".lstrip())
             elif not own:

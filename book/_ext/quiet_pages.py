@@ -15,6 +15,7 @@ MATHS = re.compile(r'class="[^"]*\bmath\b')
 MATHJAX = {"startup.js", "core.js", "input/tex-base.js", "input/tex/extensions/ams.js", "output/chtml.js", "output/chtml/"}
 RULE = re.compile(r"([^{}@]+)\{[^{}]*\}")
 MINUS = re.compile(r"(?<![\w.)-])-(?=\d)")
+LITERAL = re.compile(r'<span class="pre">[^<]*')  # a name in running text, which breaks after its underscores
 AS_TYPED = {"code", "pre", "script", "style", "textarea"}
 FUNCTION = re.compile(r":[\w-]+\([^()]*\)")
 
@@ -32,7 +33,7 @@ def change(app, pagename, templatename, context, doctree):
         context[kind] = [asset for asset in context.get(kind, []) if not _unwanted(asset, pagename, app.env.found_docs, maths)]
     if doctree is not None:
         body = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')  # its entries are no list items
-        context["body"] = with_minus(TABLE.sub(_framed, body))
+        context["body"] = LITERAL.sub(lambda word: word[0].replace("_", "_<wbr>"), with_minus(TABLE.sub(_framed, body)))
 
 
 def _unwanted(asset, pagename, pages, maths):

@@ -131,7 +131,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const open = ["setting", "dataset", "backbone", "seed"].filter((column) => several([column]) > 1);
     if (several(["backbone", "weights"]) > several(["backbone"])) open.push("weights");
     const labels = () => new Set(rows.map((row) => `${who(row)} ${short(row, open)}`)).size;
-    for (const column of ["recipe", "protocol", "paper", "run"]) // rows that still read alike
+    for (const column of ["paper", "protocol", "recipe", "run"]) // rows that still read alike
       if (labels() < rows.length && several([...open, column]) > several(open)) open.push(column);
     return open;
   }

@@ -120,13 +120,15 @@ def test_alt_text_comes_from_output_or_cell():
 
 
 def test_the_tables_of_a_notebook_name_things_as_people_do():
-    table = "<tr><th>grad_cam</th><td>l_cam_fm minus cam</td><td>plain, calm_em</td><td>trust 1 [0.5, 2]</td><td>weight_decay</td></tr>"
-    told = "<tr><th>Grad-CAM</th><td>L-CAM-Fm minus CAM</td><td>plain, CALM-EM</td><td>trust 1 [0.5, 2]</td><td>weight_decay</td></tr>"
-    assert assemble.spelled(table) == told
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[
-        nbformat.v4.new_output("display_data", data={"text/html": "<pre>grad_cam</pre><th>fake_cam</th>"})])])  # fmt: skip
-    page = assemble.prepare(json.loads(nbformat.writes(notebook)), "run")
-    assert page["cells"][0]["outputs"][0]["data"]["text/html"] == "<pre>grad_cam</pre><th>Fake-CAM</th>"
+    printed = "l_cam_fm minus cam, plain, calm_em, trust 1 [0.5, 2], weight_decay, grad_cam_pp[l_cam]: 2"
+    told = "L-CAM-Fm minus CAM, plain, CALM-EM, trust 1 [0.5, 2], weight_decay, Grad-CAM++ as in L-CAM's tables: 2"
+    assert assemble.spelled(printed) == told
+    table = '<pre>grad_cam</pre><tr class="grad_cam"><th id="fake_cam">fake_cam</th></tr>'
+    outputs = [nbformat.v4.new_output("display_data", data={"text/html": table}), nbformat.v4.new_output("stream", text=printed)]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=outputs)])
+    (cell,) = assemble.prepare(json.loads(nbformat.writes(notebook)), "run")["cells"][:1]
+    assert cell["outputs"][0]["data"]["text/html"] == '<pre>grad_cam</pre><tr class="grad_cam"><th id="fake_cam">Fake-CAM</th></tr>'
+    assert cell["outputs"][1]["text"] == told
 
 
 @in_a_browser

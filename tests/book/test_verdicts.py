@@ -251,3 +251,18 @@ def test_a_question_of_ours_is_never_called_the_papers_claim():
 
     for entry in assemble.statements():
         assert ("our question" in entry["source"]) == (entry.get("whose") == "our question"), entry["id"]
+
+
+def test_published_values_stand_in_the_fold_of_their_statement():
+    import assemble
+    import tables
+
+    printed = tables.load_yaml(assemble.BOOK / "published.yaml")
+    told = {entry["id"]: verdicts.published(entry, printed) for entry in assemble.statements()}
+    assert told["l-cam-img-drop"] == (
+        "Published (from memory, unverified): 11.09 against 13.61 (ResNet-50); 12.96 against 32.12 (VGG-16).\n"
+    )
+    assert told["calm-cue"] == "Published (read off a picture in the authors' repository): 34.3 against 29.6.\n"
+    assert told["calm-accuracy"] == "Published (printed in the authors' repository): 70.4 against 74.5 (ImageNet).\n"
+    assert not any(told[of] for of in told if of.startswith("increment")), "the abstract has no numbers"
+    assert told["l-cam-img-drop"] in verdicts.details(assemble.statements(), [], printed)
