@@ -41,7 +41,7 @@ check:
 	  $(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes $(LOCKS:%=-r %); }
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@echo "Importing once, which compiles what every later run loads"
-	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c '$(IMPORTED); print(f"Ready: torch {torch.__version__}, torchvision {torchvision.__version__}")'
+	@env -u PYTHONDONTWRITEBYTECODE ORT_DISABLE_TELEMETRY=1 $(BIN)/python -c '$(IMPORTED); print(f"Ready: torch {torch.__version__}, torchvision {torchvision.__version__}")'
 	@touch $@
 
 # ---- the two commands -----------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ def _explain(options: argparse.Namespace) -> int:
 
     keep_pages()
     given = vars(options)
-    names = ("model", "weights", "classes", "layer", "target", "view", "size", "mean", "std", "save_maps", "device")
+    names = ("model", "weights", "classes", "layer", "target", "view", "size", "mean", "std", "activation", "save_maps", "device")
     pictures, problems = explain(options.images, options.out, methods=options.method.split(","), **{name: given[name] for name in names})
     print(f"{len(pictures)} pictures and explained.json in {options.out}")
     for problem in problems:
@@ -52,8 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--size", type=int, help="pixels of the network's input (default: what the network was made for)")
     for name in ("mean", "std"):
         explain.add_argument(
-            f"--{name}", type=float, nargs=3, metavar=("R", "G", "B"), help="the network's normalisation, of RGB in [0, 1]"
+            f"--{name}", type=float, nargs="+", metavar="C", help="the network's normalisation, of RGB in [0, 1]; one value: of grey"
         )
+    explain.add_argument(
+        "--activation", choices=("softmax", "sigmoid"), default="softmax", help="sigmoid: the network has several labels, or a single logit"
+    )
     explain.add_argument("--save-maps", action="store_true", help="also write the raw maps, a .npz an image")
     explain.add_argument("--device", default="cpu")
     return parser

@@ -20,9 +20,13 @@ def read(classes: Path) -> list[str]:
 
 
 def of_network(network: str, count: int, classes: Path | None = None) -> list[str]:
-    """The user's own names; without them ImageNet's if the network has as many outputs, else the numbers."""
+    """The user's own names; without them ImageNet's if the network has as many outputs, else the numbers.
+
+    One name of two classes is that of a single logit; its opposite gets "not " before it.
+    """
     if classes is not None:
         names = read(classes)
+        names = [f"not {names[0]}", *names] if len(names) == 1 and count == 2 else names
         if len(names) != count:
             raise ValueError(f"{classes} names {len(names)} classes, but {network} answers with {count}: name each of its outputs")
         return names

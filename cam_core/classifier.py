@@ -5,15 +5,18 @@
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from cam_core.cutting import folded, split
 from cam_core.engine import Engine
+from cam_core.options import one_of
 
+Output = str | int | Callable[[Any], Tensor]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -21,9 +24,14 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Classifier(nn.Module):
     """``trunk`` [B,3,H,W] -> activations [B,K,h,w], ``head`` activations -> logits [B,C]; images come in [0, 1], un-normalised.
 
-    Normalisation lives inside, so that a mask on the image is a mask on pixels. ``mean`` and ``std`` are per channel, in [0, 1]. The
-    classifier only records how images of other sizes are resized: ``resize`` is the short side before a centre crop of ``size``,
-    ``interpolation`` "bilinear" or "bicubic" (`cam_core.data.transforms.view`).
+    Normalisation lives inside, so that a mask on the image is a mask on pixels. ``mean`` and ``std`` are per channel, in [0, 1], and say
+    how many channels the images have: 3 in what is written here, or another number. The classifier only records how images of other sizes
+    are resized: ``resize`` is the short side before a centre crop of ``size``, ``interpolation`` "bilinear" or "bicubic"
+    (`cam_core.data.transforms.view`).
+
+    ``activation``: "softmax" (one class excludes the others) or "sigmoid" (several labels). A single logit z becomes two classes, no and
+    yes: (0, z) for the softmax, (-z, z) for sigmoids. Either way yes has the probability sigmoid(z); in the first, no has no gradient.
+    ``output``: where the logits are if the head returns more: a key, an index, or a function that makes them of all that it returns.
     """
 
     mean: Tensor
@@ -42,14 +50,19 @@ class Classifier(nn.Module):
         name: str = "",
         layer: str = "",
         weights: str = "",
+        activation: str = "softmax",
+        output: Output | None = None,
         network: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        one_of("activation", activation, ("softmax", "sigmoid"))
+        if len(mean) != len(std):
+            raise ValueError(f"mean has {len(mean)} values and std {len(std)}: give each one for every channel of the images")
         self.trunk, self.head = trunk, head
         self.register_buffer("mean", _per_channel(mean), persistent=False)
         self.register_buffer("std", _per_channel(std), persistent=False)
         self.size, self.resize, self.interpolation = size, resize, interpolation
-        self.name, self.layer, self.weights = name, layer, weights
+        self.name, self.layer, self.weights, self.activation, self.output = name, layer, weights, activation, output
         self._network = [network]  # in a list, so that its parameters are not registered a second time
         self._cuts = dict[str, Classifier]()
         self.engine: Engine | None = None  # of a frozen copy: what scores images beside PyTorch
@@ -73,9 +86,24 @@ class Classifier(nn.Module):
 
     def classify(self, activations: Tensor, *beside: Tensor) -> Tensor:
         """Activations [B,K,h,w], and what the head needs beside them -> logits [B,C], C > 1; ValueError if the head gives others."""
-        logits: Tensor = self.head(activations, *beside)
-        _refuse_what_no_softmax_takes(logits)
-        return logits
+        return self.read(self.head(activations, *beside))
+
+    def read(self, found: Any) -> Tensor:
+        """What the head returned -> logits [B,C], C > 1."""
+        logits = _logits(found, self.output)
+        return self.two_classes(logits, 1) if logits.shape[1] == 1 else logits
+
+    def two_classes(self, of_one: Tensor, dim: int) -> Tensor:
+        """What belongs to a single logit z, of size 1 in ``dim`` -> what belongs to the two classes made of it."""
+        return torch.cat([-of_one if self.activation == "sigmoid" else torch.zeros_like(of_one), of_one], dim)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Logits [...,C] -> the probabilities of the classes, by the classifier's activation."""
+        return logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(-1)
+
+    def log_probabilities(self, logits: Tensor) -> Tensor:
+        """Logits [...,C] -> the logarithms of the probabilities, which do not underflow."""
+        return F.logsigmoid(logits) if self.activation == "sigmoid" else logits.log_softmax(-1)
 
     def scores(self, inputs: Tensor) -> Tensor:
         """Normalised images [B,3,H,W] -> logits [B,C]."""
@@ -108,17 +136,22 @@ class Classifier(nn.Module):
         std: Sequence[float] = IMAGENET_STD,
         size: int = 224,
         name: str = "",
+        activation: str = "softmax",
+        output: Output | None = None,
     ) -> "Classifier":
-        """A classifier of one's own network, weights shared, which goes into eval mode; its forward returns logits [B,C].
+        """A classifier of one's own network, weights shared, which goes into eval mode; its forward returns logits [B,C], or ``output``.
 
         ``layer`` as in `cut`; None: the last map, if the class name belongs to one of torchvision's families. ``mean`` and ``std`` are
-        those it was trained with. ValueError lists the possible layers if none is given and none is known.
+        those it was trained with, and ``activation`` "sigmoid" if it has several labels or a single logit. ValueError lists the possible
+        layers if none is given and none is known.
         """
         from cam_core.pretrained import default_layer  # it imports this module
 
         layer = layer or default_layer(type(network).__name__.lower(), network)
         trunk, head = split(network.eval(), layer)
-        made = cls(trunk, head, mean=mean, std=std, size=size, name=name, layer=layer, network=network).eval()
+        made = cls(
+            trunk, head, mean=mean, std=std, size=size, name=name, layer=layer, activation=activation, output=output, network=network
+        ).eval()
         like = next(network.parameters(), made.mean)
         made.mean, made.std = made.mean.to(like), made.std.to(like)
         return made
@@ -160,6 +193,7 @@ class Classifier(nn.Module):
     def _like(self, trunk: nn.Module, head: nn.Module, layer: str) -> "Classifier":
         other = Classifier(trunk, head, size=self.size, resize=self.resize, interpolation=self.interpolation, network=self._network[0])
         other.mean, other.std, other.name, other.layer, other.weights = self.mean, self.std, self.name, layer, self.weights
+        other.activation, other.output = self.activation, self.output
         return other
 
     def digest(self) -> str:
@@ -171,37 +205,46 @@ class Classifier(nn.Module):
 
 
 def _per_channel(values: Sequence[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.get_default_dtype()).view(3, 1, 1)  # integers 0 and 1 would otherwise give an integer tensor
+    return torch.tensor(values, dtype=torch.get_default_dtype()).view(-1, 1, 1)  # integers 0 and 1 would otherwise give an integer tensor
 
 
 def _apart(seen: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
     return (seen, ()) if isinstance(seen, Tensor) else (seen[0], tuple(seen[1:]))
 
 
-def _refuse_what_no_softmax_takes(logits: Any) -> None:
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        inside = tuple(logits.shape) if isinstance(logits, Tensor) else list(logits) if isinstance(logits, Mapping) else ""
-        got = f"{type(logits).__name__} {inside}".strip()
-        raise ValueError(f"the network returns {got}, expected a tensor of logits [B, C]: wrap it in a module that returns these alone")
-    if logits.shape[1] < 2:
-        raise ValueError(
-            f"the network returns {logits.shape[1]} logit an image, whose softmax is always 1: return two, (0, logit), which has the same "
-            "probability; sigmoids are not supported, and a head of several labels is read by softmax, as if one class excluded the others"
-        )
+def _logits(found: Any, output: Output | None) -> Tensor:
+    known = found if isinstance(found, Mapping) else range(len(found)) if isinstance(found, tuple | list) else ()
+    logits = output(found) if callable(output) else found[output] if output in known else found
+    if isinstance(logits, Tensor) and logits.ndim == 2:
+        return logits
+    inside = tuple(logits.shape) if isinstance(logits, Tensor) else list(logits) if isinstance(logits, Mapping) else ""
+    got = f"{type(logits).__name__} {inside}".strip()
+    raise ValueError(f"the network returns {got}, expected logits [B, C]: pass output=, their key or index or a function that makes them")
 
 
 def linear_head(classifier: Classifier, channels: int) -> nn.Linear:
-    """The head's linear layer, if the head is global average pooling followed by it (dropout aside); ValueError if not."""
+    """The head's linear layer, if the head is global average pooling followed by it (dropout aside); ValueError if not.
+
+    Of a head with a single logit: the layer that gives both its classes.
+    """
     linear = [module for module in classifier.head.modules() if isinstance(module, nn.Linear)]
     if len(linear) == 1 and linear[0].in_features == channels and not any(_has_other_weights(classifier.head, linear[0])):
         probe = torch.linspace(0, 1, channels * 6, device=linear[0].weight.device, dtype=linear[0].weight.dtype).view(1, channels, 2, 3)
+        last = linear[0] if linear[0].out_features > 1 else _of_two_classes(classifier, linear[0])
         with torch.no_grad():
-            if torch.allclose(classifier.head(probe), linear[0](probe.mean((2, 3))), rtol=1e-4, atol=1e-5):
-                return linear[0]
+            said, expected = classifier.classify(probe), last(probe.mean((2, 3)))
+        if said.shape == expected.shape and torch.allclose(said, expected, rtol=1e-4, atol=1e-5):
+            return last
     raise ValueError(
         f"CAM needs a head of global average pooling and one linear layer; {classifier.name or 'this network'} cut at "
         f"{classifier.layer!r} has another one: use grad_cam, which equals CAM where both exist"
     )
+
+
+def _of_two_classes(classifier: Classifier, linear: nn.Linear) -> nn.Linear:
+    both: nn.Linear = nn.utils.skip_init(nn.Linear, linear.in_features, 2, bias=linear.bias is not None).to(linear.weight)
+    both.load_state_dict({name: classifier.two_classes(value, 0) for name, value in linear.state_dict().items()})
+    return both
 
 
 def _has_other_weights(head: nn.Module, linear: nn.Linear) -> Iterator[bool]:

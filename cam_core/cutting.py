@@ -79,14 +79,14 @@ def cuts(network: nn.Module) -> list[str]:
     return list(_cut_names(*_trace(network)).values())
 
 
-def last_map(network: nn.Module, size: int = 224) -> str:
-    """The last cut that gives a map [B,K,h,w] of more than one place for images [B,3,size,size]: what lies before pooling and classifier.
+def last_map(network: nn.Module, size: int = 224, channels: int = 3) -> str:
+    """The last cut that gives a map [B,K,h,w] of more than one place for images of this size: what lies before pooling and classifier.
 
     ValueError if there is none in the second half of the network, as in a transformer that passes tokens on.
     """
     graph, names = _trace(network)
     possible = _cut_names(graph, names)
-    ShapeProp(fx.GraphModule(network, graph).eval()).propagate(next(network.parameters()).new_zeros(1, 3, size, size))
+    ShapeProp(fx.GraphModule(network, graph).eval()).propagate(next(network.parameters()).new_zeros(1, channels, size, size))
     for node in list(possible)[: len(possible) // 2 : -1]:
         shape = tuple(getattr(node.meta.get("tensor_meta"), "shape", ()))
         if len(shape) == 4 and shape[2] == shape[3] > 1:  # the map of a square image is square; elsewhere the channels come last

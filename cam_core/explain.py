@@ -4,7 +4,7 @@ import contextlib
 import io
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2.functional import rgb_to_grayscale
 from tqdm import tqdm
 
 from cam_core import class_names, figures, maps
@@ -39,22 +40,25 @@ def explain(
     weights: str = "imagenet",
     classes: Path | None = None,
     layer: str | None = None,
-    target: str | None = None,
+    target: str | Callable[[Tensor], Tensor] | None = None,
     view: str = "keep",
     size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    activation: str = "softmax",
     save_maps: bool = False,
     device: str = "cpu",
 ) -> tuple[list[Path], list[str]]:
     """Write ``<image>-<method>.png`` per image and method and one ``explained.json`` into ``out``; (pictures, what could not be explained).
 
     ``images``: files, or folders for the images in them; turned upright. ``classes``: a UTF-8 text file, one class a line, in the order of
-    the network's outputs; without it ImageNet's names where they fit. ``target``: a class by name or number instead of the prediction.
-    ``view``: "keep" (the whole image in its shape, the shorter side ``size`` long and the longer one by whole steps of the network's
-    stride), "squash" (the whole image as a square of ``size``) or "crop" (the middle, as in torchvision's evaluation); a network that takes
-    squares only squashes instead of keeping. ``mean``, ``std``: the network's normalisation, of RGB in [0, 1]. ``save_maps``: also
-    ``<image>.npz``, the raw maps by method, float32 at their own resolution. ValueError before anything is explained if these do not fit.
+    the network's outputs; without it ImageNet's names where they fit. ``target``: instead of the prediction a class by name or number, or a
+    function of the logits as `Probe` takes it. ``view``: "keep" (the whole image in its shape, the shorter side ``size`` long and the
+    longer one by whole steps of the network's stride), "squash" (the whole image as a square of ``size``) or "crop" (the middle, as in
+    torchvision's evaluation); a network that takes squares only squashes instead of keeping. ``mean``, ``std``: the network's
+    normalisation, of RGB in [0, 1], or of grey: one value each. ``activation``: "sigmoid" for a network of several labels or one logit.
+    ``save_maps``: also ``<image>.npz``, the raw maps by method, float32 at their own resolution. ValueError before anything is explained if
+    these do not fit.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: --out takes the folder for the pictures")
@@ -62,14 +66,14 @@ def explain(
     ready = {name: method(name) for name in wished if name not in shipped.NAMES}  # a wrong name is refused before anything is loaded
     if not wished:
         raise ValueError("no method is named: --method takes one or several, grad_cam,increment_cam")
-    loaded = load_classifier(model, weights, layer, None if classes is None else len(class_names.read(classes)), device)
-    _normalise_by(loaded, mean=mean, std=std)
-    classifier = loaded.frozen()
+    _refuse_other_units(mean=mean, std=std)
+    count = None if classes is None else len(class_names.read(classes))
+    classifier = load_classifier(model, weights, layer, count, device, activation, mean, std).frozen()
     chosen = [ready[name] if name in ready else shipped.learned_method(name, classifier) for name in wished]
     size = classifier.size if size is None else size
     trial = _trial(classifier, size)
     names = class_names.of_network(model, trial.logits.shape[1], classes)
-    wanted = None if target is None else class_names.number_of(target, names)
+    wanted = class_names.number_of(target, names) if isinstance(target, str) else target
     step = 2 ** round(math.log2(size / trial.activations.shape[-1]))
     if view == "keep" and not _takes(classifier, size, size + step):
         _say(f"{model} takes squares only: the images are squashed to {size} x {size} (--view crop takes their middle instead)")
@@ -78,6 +82,7 @@ def explain(
     paths, not_read = _paths(images)
     labels = _labels(paths)
     facts = {"model": model, "layer": classifier.layer, "weights": classifier.weights, "view": view, "size": size, "asked": len(paths)}
+    facts["activation"] = classifier.activation
     facts |= {what: [round(value, 6) for value in getattr(classifier, what).flatten().tolist()] for what in ("mean", "std")}
     facts["versions"] = versions()
     entries, failed = list[dict[str, Any]](), dict[str, None]()
@@ -98,7 +103,7 @@ def explain(
                 continue
             probe = Probe(classifier, seen[None].to(device), wanted)
             raw = _maps(probe, chosen, path, failed)
-            entry = {"image": path.name, "path": str(path), "input": list(seen.shape[-2:]), **_answer(probe, names)}
+            entry = {"image": path.name, "path": str(path), "input": list(seen.shape[-2:]), **_answer(probe, names, wanted)}
             _write_pictures(out, label, photograph, raw, entry)
             if save_maps and raw:
                 entry["raw"] = f"{label}.npz"
@@ -122,18 +127,19 @@ def _say(sentence: str) -> None:
     tqdm.write(sentence, file=sys.stderr)
 
 
-def _normalise_by(classifier: Classifier, **given: Sequence[float] | None) -> None:
+def _refuse_other_units(**given: Sequence[float] | None) -> None:
     for what, values in given.items():
         if values is not None:
+            if len(values) not in (1, 3):
+                raise ValueError(f"{what} has {len(values)} values: a photograph has 3 channels, or 1 in grey; make other maps by a Probe")
             if not all(0 <= value <= 1 for value in values) or (what == "std" and 0 in values):
                 raise ValueError(f"{what} {list(values)} is not in the units of RGB in [0, 1]: divide by 255")
-            getattr(classifier, what).copy_(torch.tensor(values)[:, None, None])
 
 
 def _takes(classifier: Classifier, height: int, width: int) -> bool:
     try:
         with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):  # a traced network prints where it stopped
-            classifier(torch.full((1, 3, height, width), 0.5, device=classifier.mean.device))
+            classifier(_grey(classifier, height, width))
     except Exception:  # networks refuse a size with different exceptions
         return False
     return True
@@ -143,7 +149,11 @@ def _trial(classifier: Classifier, size: int) -> Probe:
     """The probe of a grey square: it gives the number of classes, channels and the stride. ValueError if the network refuses the size."""
     if size < 1 or not _takes(classifier, size, size):
         raise ValueError(f"{classifier.name} does not take images of {size} x {size}: give the --size that it was made for")
-    return Probe(classifier, torch.full((1, 3, size, size), 0.5, device=classifier.mean.device))
+    return Probe(classifier, _grey(classifier, size, size))
+
+
+def _grey(classifier: Classifier, height: int, width: int) -> Tensor:
+    return torch.full((1, len(classifier.mean), height, width), 0.5, device=classifier.mean.device)
 
 
 def _paths(images: Sequence[Path]) -> tuple[list[Path], list[str]]:
@@ -192,7 +202,7 @@ def _progress(classifier: Classifier, chosen: Sequence[Method], channels: int, c
 
 
 def _seen(path: Path, view: str, size: int, step: int, classifier: Classifier) -> tuple[Image.Image, Tensor]:
-    """The photograph, cropped to what the network sees, and the input of the network, [3,H,W] in [0, 1]."""
+    """The photograph, cropped to what the network sees, and the input of the network, [3,H,W] or, in grey, [1,H,W], in [0, 1]."""
     photograph = read_image(path, upright=True)
     resize = round(size * classifier.resize / classifier.size)
     if view == "keep":
@@ -205,7 +215,7 @@ def _seen(path: Path, view: str, size: int, step: int, classifier: Classifier) -
         side = round(min(photograph.size) * size / resize)
         left, top = ((length - side) // 2 for length in photograph.size)
         photograph = photograph.crop((left, top, left + side, top + side))
-    return photograph, seen.as_subclass(Tensor)
+    return photograph, (seen if len(classifier.mean) == 3 else rgb_to_grayscale(seen)).as_subclass(Tensor)
 
 
 def _maps(probe: Probe, chosen: Sequence[Method], path: Path, failed: dict[str, None]) -> dict[Method, Tensor]:
@@ -229,13 +239,18 @@ def _save(file: Path, raw: dict[Method, Tensor]) -> None:
         np.savez(content, **{one.name: heat.cpu().float().numpy() for one, heat in raw.items()})  # type: ignore[arg-type]
 
 
-def _answer(probe: Probe, names: Sequence[str]) -> dict[str, Any]:
+def _answer(probe: Probe, names: Sequence[str], wanted: object) -> dict[str, Any]:
     p = probe.probabilities[0]
 
     def named(index: int) -> dict[str, Any]:
         return {"class": index, "name": names[index], "probability": round(float(p[index]), 6)}
 
-    return {"prediction": named(int(p.argmax())), "target": named(int(probe.targets[0]))}
+    if callable(wanted):
+        name = getattr(wanted, "__name__", type(wanted).__name__)
+        target = {"class": None, "name": name, "score": round(float(probe.score(probe.logits)[0]), 6)}
+    else:
+        target = named(int(probe.targets[0]))
+    return {"prediction": named(int(p.argmax())), "target": target}
 
 
 def _write_pictures(out: Path, label: str, photograph: Image.Image, raw: dict[Method, Tensor], entry: dict[str, Any]) -> None:
@@ -255,7 +270,8 @@ def _write_pictures(out: Path, label: str, photograph: Image.Image, raw: dict[Me
 
 def _title(one: Method, entry: dict[str, Any]) -> list[str]:
     target, said = entry["target"], entry["prediction"]
-    lines = [f"{target['name']}, {100 * target['probability']:.1f} % · {one.title}"]
+    value = f"{target['score']:.4g}" if "score" in target else f"{100 * target['probability']:.1f} %"
+    lines = [f"{target['name']}, {value} · {one.title}"]
     if target["class"] != said["class"]:
         lines.append(f"predicted: {said['name']}, {100 * said['probability']:.1f} %")
     if one.name in entry["empty"]:

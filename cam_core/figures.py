@@ -13,13 +13,18 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cam_core.methods.method import written
+
 COLOURS = "inferno"
 
 
 def blend(image: Tensor, heat: Tensor | None = None) -> NDArray[Any]:
-    """An image [3,H,W] in [0, 1] as pixels [H,W,3]; with a map [H,W] in grey, under the map's colours on the fixed scale 0..1."""
+    """An image [C,H,W] in [0, 1] as pixels [H,W,3], grey unless C is 3; with a map [H,W] grey, under its colours, scaled 0..1."""
     picture: NDArray[Any] = image.permute(1, 2, 0).cpu().numpy()
-    return picture if heat is None else _blended(picture.mean(2, keepdims=True), heat.detach().cpu().float().numpy())
+    grey = picture.mean(2, keepdims=True)
+    if heat is not None:
+        return _blended(grey, heat.detach().cpu().float().numpy())
+    return picture if picture.shape[2] == 3 else grey.repeat(3, 2)
 
 
 def _blended(grey: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
@@ -65,7 +70,7 @@ def grid(
             overlay(axes[row, column], image, heat[row], box, outline)
     for column, name in enumerate(["", *maps]):
         if name:
-            axes[0, column].set_title(name.replace("[", "\n["), fontsize=8)
+            axes[0, column].set_title(written(name).replace(" (", "\n("), fontsize=8)
     figure.colorbar(
         SCALE,
         ax=axes,

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cam_core.classifier import Classifier
+from cam_core.classifier import IMAGENET_MEAN, Classifier
 from cam_core.cutting import abridged, cuts, last_map, split
 from cam_core.networks import CIFAR
 
@@ -39,27 +39,37 @@ def load_classifier(
     layer: str | None = None,
     num_classes: int | None = None,
     device: str | torch.device = "cpu",
+    activation: str = "softmax",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Classifier:
     """A network by name, cut at ``layer``, in eval mode, with the mean, std and input size that its weights were trained with.
 
     ``name``: "efficientnet_lite0" (needs no download), a classification network of torchvision, ``timm/NAME`` for one of timm, or one of
     `networks.CIFAR` ("resnet8"). ``weights``: "imagenet" takes the one ``<name>*.safetensors`` or ``.pth`` in the folder ``CAM_WEIGHTS`` if
     there is one, else the package's own (torchvision's IMAGENET1K_V1 where it exists); a path takes that file; None leaves the random
-    initialisation. ``classifier.weights`` names what was taken. ValueError or FileNotFoundError says what to do.
+    initialisation. ``classifier.weights`` names what was taken. ``activation`` as in `Classifier`: "sigmoid" for weights of one's own with
+    several labels or a single logit. ``mean``, ``std`` replace the usual ones; if they have another number of values than 3, the network
+    takes images of so many channels. ValueError or FileNotFoundError says what to do.
     """
     if not isinstance(name, str):
         raise TypeError(f"load_classifier takes a name, got {type(name).__name__}: a network of your own goes into Classifier.of")
-    network, source = load_network(name, weights, num_classes)
-    layer = layer or default_layer(name, network)
+    network, source = load_network(name, weights, num_classes, channels := len(mean or std or IMAGENET_MEAN))
+    layer = layer or default_layer(name, network, channels)
     trunk, head = split(network, layer)
-    known = preprocessing(name, network)
-    return Classifier(trunk, head, name=name, layer=layer, weights=source, network=network, **known).eval().to(device)
+    known = preprocessing(name, network) | {key: values for key, values in (("mean", mean), ("std", std)) if values is not None}
+    facts: dict[str, Any] = {"name": name, "layer": layer, "weights": source, "activation": activation, "network": network}
+    return Classifier(trunk, head, **facts, **known).eval().to(device)
 
 
-def load_network(name: str, weights: str | Path | None, num_classes: int | None = None) -> tuple[nn.Module, str]:
+def load_network(name: str, weights: str | Path | None, num_classes: int | None = None, channels: int = 3) -> tuple[nn.Module, str]:
     """The network, not cut, and the name of its weights. ValueError or FileNotFoundError says what to do."""
     classes = {} if num_classes is None else {"num_classes": num_classes}
     network = _untrained(name, **classes)
+    if channels != 3:
+        stem = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+        stem.in_channels, stem.weight = channels, nn.Parameter(stem.weight.new_empty(len(stem.weight), channels, *stem.kernel_size))
+        stem.reset_parameters()
     if weights is None:
         return network, "random"
     file = _local_weights(name) if weights == "imagenet" else Path(weights)
@@ -225,12 +235,12 @@ def _load_state(network: nn.Module, state: Mapping[str, Tensor], source: str) ->
     network.load_state_dict(state, strict=False)
 
 
-def default_layer(name: str, network: nn.Module) -> str:
+def default_layer(name: str, network: nn.Module, channels: int = 3) -> str:
     """The layer that is explained by default: that of the family in `DEFAULT_LAYER`; for timm the last map. ValueError if none is known."""
     if name in CIFAR:
         return "relu" if name.startswith("densenet") else "layer3"
     if name.startswith("timm/"):
-        return last_map(network, preprocessing(name, network)["size"])
+        return last_map(network, preprocessing(name, network)["size"], channels)
     family = max((key for key in DEFAULT_LAYER if name.startswith(key)), key=len, default=None)
     if family is None:
         raise ValueError(f"which layer of {name} is explained is not known: pass layer=, one of its cuts {abridged(cuts(network))}")

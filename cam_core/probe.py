@@ -1,7 +1,7 @@
 """A batch of images and what methods ask about it: activations, logits, gradients and masked scores, each computed at most once."""
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -12,6 +12,7 @@ from cam_core.classifier import Classifier
 from cam_core.options import one_of
 
 Finish = Callable[[Tensor], Tensor]
+Target = Callable[[Tensor], Tensor]  # logits [N,C] -> scores [N], row by row
 Make = Callable[[Tensor, Tensor], Tensor]  # which image [n], which of its versions [n] -> the versions [n,3,H,W]
 T = TypeVar("T")
 PIXELS_PER_CHUNK = 8 * 224 * 224  # eight images of 224 x 224 pass fastest on a CPU; the size is fixed so that runs repeat to the bit
@@ -20,7 +21,9 @@ PIXELS_PER_CHUNK = 8 * 224 * 224  # eight images of 224 x 224 pass fastest on a 
 class Probe:
     """What a method can ask a classifier about images [B,3,H,W] in [0, 1], each with one target class.
 
-    ``targets``: a LongTensor [B], a list of B classes or one class for all; defaults to the prediction. All results are detached, in the
+    ``targets``: a LongTensor [B], a list of B classes or one class for all; defaults to the prediction. Or a function of logits [N,C] to
+    scores [N], each of its own row: a difference of two classes, a similarity to an embedding. Methods then differentiate and compare its
+    scores, also where they take a class's probability; what needs a class raises a ValueError. All results are detached, in the
     classifier's dtype (float32 for networks in float16 or bfloat16); the classifier is not changed. ``chunk``: how many masked images pass
     at once. ``autocast``: a dtype such as torch.bfloat16 in which masked images pass, for speed; nothing else changes. ValueError if a part
     of the classifier is in train mode, the images are no such tensor, lie on another device or leave [0, 1] by more than rounding (they
@@ -33,7 +36,7 @@ class Probe:
         self,
         classifier: Classifier,
         images: Tensor,
-        targets: Tensor | Sequence[int] | int | None = None,
+        targets: Tensor | Sequence[int] | int | Target | None = None,
         *,
         chunk: int | None = None,
         autocast: torch.dtype | None = None,
@@ -43,17 +46,21 @@ class Probe:
         training = [name or "the classifier" for name, module in classifier.named_modules() if module.training]
         if training:
             raise ValueError(f"{training[0]} is in train mode, BatchNorm and dropout would move: call classifier.eval() first")
-        _refuse_other_images(images, classifier.mean.device)
+        _refuse_other_images(images, classifier)
         _refuse_other_range(images)
         exact = torch.promote_types(classifier.precision, torch.float32)  # half precision is too coarse for sums and squares
         self.classifier, self.images, self._chunk, self._autocast = classifier, images.to(exact), chunk, autocast
-        self._targets = None
-        if targets is not None:
+        self._targets: Tensor | Target | None = None
+        if callable(targets):
+            self._targets = targets
+            self.score(self.logits)  # ValueError if it gives something else than scores
+        elif targets is not None:
             self._targets = _one_class_each(targets, images, classes=self.logits.shape[1])
 
-    def pairs(self, index: Tensor, targets: Tensor) -> "Probe":
-        """The probe of images ``index`` [N] with ``targets`` [N]; it shares this probe's pass through the trunk."""
-        other = self._related(self.classifier, self.images[index], targets.to(self.images.device))
+    def pairs(self, index: Tensor, targets: Tensor | None = None) -> "Probe":
+        """The probe of images ``index`` [N] with ``targets`` [N], by default their own; it shares this probe's pass through the trunk."""
+        own = self._chosen if targets is None else targets.to(self.images.device)
+        other = self._related(self.classifier, self.images[index], own if callable(own) or targets is not None else own[index])
         with torch.inference_mode(mode=False):  # else they would be tensors without gradients
             other._seen = self.activations[index], tuple(part[index] for part in self._seen[1])
             other.logits = self.logits[index]
@@ -61,14 +68,18 @@ class Probe:
 
     def like(self, images: Tensor) -> "Probe":
         """The probe of other images [B,3,H,W] with the same targets; perturbed images may leave [0, 1]."""
-        _refuse_other_images(images, self.images.device)
-        return self._related(self.classifier, images.to(self.images.dtype), self.targets)
+        _refuse_other_images(images, self.classifier)
+        return self._related(self.classifier, images.to(self.images.dtype), self._chosen)
 
     def at(self, layer: str) -> "Probe":
         """The probe of the same images and targets at another cut of the network."""
-        return self._related(self.classifier.at(layer), self.images, self.targets)
+        return self._related(self.classifier.at(layer), self.images, self._chosen)
 
-    def _related(self, classifier: Classifier, images: Tensor, targets: Tensor) -> "Probe":
+    @property
+    def _chosen(self) -> Tensor | Target:
+        return self._targets if callable(self._targets) else self.targets
+
+    def _related(self, classifier: Classifier, images: Tensor, targets: Tensor | Target) -> "Probe":
         other = Probe.__new__(Probe)
         other.classifier, other.images, other._targets = classifier, images, targets
         other._chunk, other._autocast = self._chunk, self._autocast
@@ -119,22 +130,39 @@ class Probe:
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """[B,C], softmax of the logits in float64 (a float32 softmax saturates at 1 where Average Gain divides by 1 - p)."""
-        return self.logits.double().softmax(1)
+        """[B,C], in float64 (float32 saturates at 1 where Average Gain divides by 1 - p)."""
+        return self.classifier.probabilities(self.logits.double())
 
     @cached_property
     def targets(self) -> Tensor:
-        """[B], the explained class."""
+        """[B], the explained class. ValueError if the target is a function."""
+        if callable(self._targets):
+            raise ValueError("the target is a function of the logits, and this needs a class: give one as targets")
         with torch.inference_mode(mode=False):  # autograd cannot save tensors made in inference mode, hence the copy
             return self.logits.argmax(1) if self._targets is None else self._targets.clone()
 
-    def of_target(self, scores: Tensor) -> Tensor:
-        """What scores [B,...,C] say of each image's target: [B,...]."""
-        index = self.targets.reshape(-1, *[1] * (scores.ndim - 1)).expand(*scores.shape[:-1], 1)
+    def of_target(self, scores: Tensor, images: slice = slice(None)) -> Tensor:
+        """What scores [B,...,C] say of each image's target class: [B,...]. ``images``: the scores are of some of the images only."""
+        index = self.targets[images].reshape(-1, *[1] * (scores.ndim - 1)).expand(*scores.shape[:-1], 1)
         return scores.gather(-1, index)[..., 0]
 
+    def score(self, logits: Tensor, images: slice = slice(None)) -> Tensor:
+        """The score of each image's target [B,...] by logits [B,...,C]: the class's logit, or what the function gives."""
+        if not callable(self._targets):
+            return self.of_target(logits, images)
+        scores: Any = self._targets(rows := logits.flatten(0, -2))
+        if not isinstance(scores, Tensor) or scores.shape != rows.shape[:1]:
+            got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise ValueError(f"the target makes {got} of logits {tuple(rows.shape)}, expected a score of each row, [{len(rows)}]")
+        found: Tensor = scores.unflatten(0, logits.shape[:-1])
+        return found if logits.requires_grad else found.detach()  # a function may have weights
+
+    def probability(self, logits: Tensor) -> Tensor:
+        """The probability of each image's target [B,...] by logits [B,...,C]; of a function, which has none, its score."""
+        return self.score(logits) if callable(self._targets) else self.of_target(self.classifier.probabilities(logits))
+
     def gradients(self, of: str = "logit") -> Tensor:
-        """[B,K,h,w]: d score of the target / d activations. ``of`` is "logit" (pre-softmax) or "probability"."""
+        """[B,K,h,w]: d score of the target / d activations. ``of`` is "logit" or "probability"."""
         one_of("of", of, ("logit", "probability"))
         return self.once(("gradients", of), lambda: self._differentiate(probability=of == "probability"))
 
@@ -142,7 +170,7 @@ class Probe:
         with torch.inference_mode(mode=False), torch.enable_grad():
             activations = self.activations.detach().requires_grad_()
             logits = self._classify(activations, *self._seen[1])
-            picked = (logits.softmax(1) if probability else logits).gather(1, self.targets[:, None])
+            picked = self.probability(logits) if probability else self.score(logits)
             return torch.autograd.grad(picked.sum(), activations)[0]
 
     def second_order(self, score: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
@@ -158,9 +186,9 @@ class Probe:
         size = self._chunk_size(inputs.shape[-2:])
         gradients = []
         with torch.inference_mode(mode=False), torch.enable_grad():
-            for part, targets in zip(inputs.split(size), self.targets.split(size), strict=True):
-                x = part.detach().clone().requires_grad_()
-                picked = self.classifier.scores(x.clone()).gather(1, targets[:, None])  # a leaf must not be changed in place by the network
+            for some in (slice(first, first + size) for first in range(0, len(inputs), size)):
+                x = inputs[some].detach().clone().requires_grad_()
+                picked = self.score(self.classifier.scores(x.clone()), some)  # a leaf must not be changed in place by the network
                 gradients.append(torch.autograd.grad(picked.sum(), x)[0])
         return torch.cat(gradients)
 
@@ -232,7 +260,7 @@ class Probe:
         if isinstance(fill, Tensor):
             return fill.to(self.images)
         if fill == "black":
-            return self.images.new_zeros(3, 1, 1)
+            return self.images.new_zeros(len(self.classifier.mean), 1, 1)
         if fill == "mean":
             return self.classifier.mean.to(self.images.dtype)
         raise ValueError(f'fill is "black", "mean" or a colour tensor, got {fill!r}')
@@ -240,18 +268,32 @@ class Probe:
     def _chunk_size(self, size: torch.Size) -> int:
         if self._chunk is not None:
             return self._chunk
-        if self.images.is_cuda:  # an eighth of the free memory, at about 100 activations an input pixel
-            free, _ = torch.cuda.mem_get_info(self.images.device)
-            return int(max(8, min(1024, free / 8 / (size[0] * size[1] * 400))))
+        if self.images.is_cuda:
+            return _fitting(self.images.device, size[0] * size[1])
         return max(1, min(256, PIXELS_PER_CHUNK // (size[0] * size[1])))
 
 
-def _refuse_other_images(images: Tensor, device: torch.device) -> None:
+@cache
+def _fitting(device: torch.device, pixels: int) -> int:
+    """How many images of so many pixels pass a GPU at once: what an eighth of the free memory holds, at about 100 activations a pixel.
+
+    A power of two, and what was free at the first asking counts: so CUDA graphs fit all later chunks, and a process repeats itself.
+    """
+    free, _ = torch.cuda.mem_get_info(device)
+    return 1 << min(1024, max(8, free // 8 // (pixels * 400))).bit_length() - 1
+
+
+def _refuse_other_images(images: Tensor, classifier: Classifier) -> None:
+    channels, device = len(classifier.mean), classifier.mean.device
     if not isinstance(images, Tensor) or not images.is_floating_point():
         kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise ValueError(f"images must be a tensor of floats in [0, 1], got {kind}: torchvision's to_dtype(..., scale=True) makes one")
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"images must be [B, 3, H, W] in [0, 1], got {tuple(images.shape)}: one image is image[None]")
+    if images.ndim != 4:
+        raise ValueError(f"images must be [B, {channels}, H, W] in [0, 1], got {tuple(images.shape)}: one image is image[None]")
+    if images.shape[1] != channels:
+        raise ValueError(
+            f"images have {images.shape[1]} channels, the classifier has mean and std of {channels}: give both as the network was trained"
+        )
     if images.device != device:
         raise ValueError(f"images are on {images.device}, the classifier on {device}: move one of them")
 

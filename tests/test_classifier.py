@@ -306,11 +306,13 @@ class Output(NamedTuple):
 @pytest.mark.parametrize(
     ("give", "told"),
     [
-        (lambda y: {"out": y, "aux": y}, r"returns dict \['out', 'aux'\], expected a tensor of logits \[B, C\]: wrap it"),
+        (
+            lambda y: {"out": y, "aux": y},
+            r"returns dict \['out', 'aux'\], expected logits \[B, C\]: pass output=, their key or index or a function",
+        ),
         (lambda y: (y, y), "returns tuple, expected"),
         (lambda y: Output(y, y), "returns Output, expected"),
         (lambda y: y[:, :, None, None], r"returns Tensor \(2, 5, 1, 1\), expected"),
-        (lambda y: y[:, :1], r"returns 1 logit an image, whose softmax is always 1: return two, \(0, logit\)"),
     ],
 )
 def test_what_is_no_tensor_of_class_scores_is_refused_in_one_sentence(give, told):

@@ -101,6 +101,10 @@ def test_what_is_refused():
         Probe(classifier, (x - 0.9) / 0.2)
     with pytest.raises(ValueError, match="reach from 0 to 255"):
         Probe(classifier, torch.stack([torch.zeros(3, 8, 8), torch.full((3, 8, 8), 255.0)]).to(x))
+    with pytest.raises(
+        ValueError, match="images have 1 channels, the classifier has mean and std of 3: give both as the network was trained"
+    ):
+        Probe(classifier, x[:, :1])
     with pytest.raises(ValueError, match="images are on meta"):
         Probe(classifier, x.to("meta"))
     with pytest.raises(ValueError, match='"black", "mean" or a colour'):

@@ -71,7 +71,7 @@ def _passed(
     for part in Bar(images.split(batch), "activations", unit="batch", disable=not progress, leave=False):
         seen = as_float(part.to(device))
         activations = frozen.activations(seen)
-        yield read(frozen, seen) if read else activations, frozen.head(activations).argmax(1).cpu()
+        yield read(frozen, seen) if read else activations, frozen.classify(activations).argmax(1).cpu()
 
 
 @torch.no_grad()

@@ -42,7 +42,7 @@ def multi_label_head(
     head = pooled_head(pooled.shape[1], targets.shape[1])
     weight, bias = _logistic(pooled, targets, best)
     head[2].load_state_dict({"weight": weight, "bias": bias})
-    fitted = with_parts(classifier, classifier.trunk, head.to(classifier.mean)).train(classifier.training)
+    fitted = with_parts(classifier, classifier.trunk, head.to(classifier.mean), "sigmoid").train(classifier.training)
     return fitted, {"weight_decay": best, "held_out_map": tried[best], "tried": {f"{k:g}": v for k, v in tried.items()}, "n": len(pooled)}
 
 

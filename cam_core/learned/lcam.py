@@ -85,11 +85,12 @@ class LCam(nn.Module):
         all_maps = F.conv2d(activations, self.attention.weight[classes], self.bias[classes]).sigmoid()  # [N,N,h,w]
         own = all_maps.diagonal(first).permute(2, 0, 1)[:, None]  # [N,1,h,w]
         if self.variant == "fm":
-            logits: Tensor = self.classifier.head(own * activations)
+            logits = self.classifier.classify(own * activations)
         else:  # black where masked, then normalised
             logits = self.classifier(maps.upsample(own, batch["images"].shape[-2:]) * batch["images"])
         chosen = all_maps if self.masks == "batch" else own
-        entropy, size, variation = F.cross_entropy(logits, labels), area(chosen, self.power), total_variation(chosen)
+        entropy = F.nll_loss(self.classifier.log_probabilities(logits), labels)
+        size, variation = area(chosen, self.power), total_variation(chosen)
         terms = {"entropy": entropy.detach(), "area": size.detach(), "variation": variation.detach()}
         loss = self.entropy * entropy + self.area * size + self.variation * variation
         return loss, {"accuracy": share_correct(logits, labels), **terms}

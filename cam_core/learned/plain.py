@@ -10,13 +10,17 @@ Loss = tuple[Tensor, dict[str, Tensor]]
 
 
 class Plain(nn.Module):
-    """A classifier trained by cross-entropy on ``labels`` [B] or, for several classes per image, binary cross-entropy on ``targets``."""
+    """A classifier trained by cross-entropy on ``labels`` [B] or, for several classes per image, binary cross-entropy on ``targets``.
+
+    With ``multi_label`` the classifier's probabilities become sigmoids.
+    """
 
     name = "plain"
 
     def __init__(self, classifier: Classifier, *, multi_label: bool = False) -> None:
         super().__init__()
         self.classifier, self.multi_label = classifier, multi_label
+        classifier.activation = "sigmoid" if multi_label else "softmax"
 
     def loss(self, batch: dict[str, Tensor]) -> Loss:
         """Mean loss over the batch of ``images`` [B,3,H,W] in [0, 1]; and what to log."""
@@ -38,9 +42,9 @@ def share_correct(logits: Tensor, labels: Tensor) -> Tensor:
 @torch.no_grad()
 def shapes(classifier: Classifier, side: int = 96) -> tuple[int, int]:
     """(K, C): channels of the activations and number of classes, found by passing one black image."""
-    training, blank = classifier.training, classifier.mean.new_zeros(1, 3, side, side)
+    training, blank = classifier.training, classifier.mean.new_zeros(1, len(classifier.mean), side, side)
     activations = classifier.eval().activations(blank)
-    channels, classes = activations.shape[1], classifier.head(activations).shape[1]
+    channels, classes = activations.shape[1], classifier.classify(activations).shape[1]
     classifier.train(training)
     return channels, classes
 
@@ -65,8 +69,8 @@ def with_pooled_head(backbone: Classifier, num_classes: int) -> Classifier:
     return with_parts(backbone, backbone.trunk, head).train(backbone.training)
 
 
-def with_parts(backbone: Classifier, trunk: nn.Module, head: nn.Module) -> Classifier:
+def with_parts(backbone: Classifier, trunk: nn.Module, head: nn.Module, activation: str = "softmax") -> Classifier:
     """A classifier of ``trunk`` and ``head`` that keeps the backbone's name, layer, weights' name and normalisation."""
-    other = Classifier(trunk, head, name=backbone.name, layer=backbone.layer, weights=backbone.weights)
+    other = Classifier(trunk, head, name=backbone.name, layer=backbone.layer, weights=backbone.weights, activation=activation)
     other.mean, other.std = backbone.mean, backbone.std
     return other

@@ -56,7 +56,7 @@ class Tame(nn.Module):
         self.layers, self.masking, self.fill = tuple(layers or stages(classifier)[-3:]), masking, fill
         self.classifier = classifier.eval().requires_grad_(requires_grad=False)
         with torch.no_grad():
-            blank = classifier.mean.new_zeros(1, 3, 96, 96)
+            blank = classifier.mean.new_zeros(1, len(classifier.mean), 96, 96)
             self.attention = Attention([f.shape[1] for f in self.features(blank)], classifier(blank).shape[1]).to(classifier.mean)
 
     def train(self, mode: bool = True) -> "Tame":
@@ -81,7 +81,8 @@ class Tame(nn.Module):
         hidden = self.classifier.mean if self.fill == "mean" else torch.zeros_like(self.classifier.mean)
         logits = self.classifier(torch.lerp(hidden.expand_as(images), images, shown))
         chosen = {"random": lambda: every[:, labels], "diagonal": lambda: own, "max": lambda: _highest(every, logits)}[self.masking]()
-        entropy, size, variation = F.cross_entropy(logits, labels), area(chosen, RELEASED["power"]), total_variation(chosen)
+        entropy = F.nll_loss(self.classifier.log_probabilities(logits), labels)
+        size, variation = area(chosen, RELEASED["power"]), total_variation(chosen)
         loss = RELEASED["entropy"] * entropy + RELEASED["area"] * size + RELEASED["variation"] * variation
         terms = {"entropy": entropy.detach(), "area": size.detach(), "variation": variation.detach()}
         return loss, {"accuracy": share_correct(logits, labels), **terms}

@@ -25,7 +25,7 @@ def legrad(probe: Probe) -> Tensor:
         raise ValueError(f"LeGrad reads the attention of torchvision's vision transformers, and {name} is none: use grad_cam")
 
     def score(tokens: Tensor) -> Tensor:
-        return probe.of_target(network.heads(encoder.ln(tokens.mean(1))))
+        return probe.score(probe.classifier.read(network.heads(encoder.ln(tokens.mean(1)))))
 
     with torch.inference_mode(mode=False):
         found = [_rise(block, tokens, score).relu().mean((1, 2))[:, 1:] for block, tokens in _inputs(network, blocks, probe.inputs)]

@@ -33,7 +33,7 @@ def score_cam_until(probe: Probe, accuracy: float = 0.99, start: int = 32) -> Te
     known, waiting = masks.new_zeros(len(a), 0), torch.arange(len(a), device=a.device)
     passes = min(start, a.shape[1])
     while len(waiting):
-        fresh = _passed(probe.pairs(waiting, probe.targets[waiting]), ranked[waiting, known.shape[1] : passes])
+        fresh = _passed(probe.pairs(waiting), ranked[waiting, known.shape[1] : passes])
         known, chosen = torch.cat([known, fresh], 1), ranked[waiting, :passes]
         weights = predicted(masks[waiting], chosen, known, useful[waiting])
         heat[waiting] = weighted_sum(weights.to(a.dtype), a[waiting]).relu()

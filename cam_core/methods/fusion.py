@@ -50,7 +50,7 @@ def _shown(probe: Probe, heat: Tensor) -> Tensor:
 
 def _gains(probe: Probe, masks: Tensor) -> tuple[Tensor, ...]:
     """p_c [B,1,1] of the image under each of the masks [B,M,H,W]."""
-    return probe.of_target(probe.score_masked(masks, "mean").softmax(-1))[..., None, None].unbind(1)
+    return probe.probability(probe.score_masked(masks, "mean"))[..., None, None].unbind(1)
 
 
 def _shares(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

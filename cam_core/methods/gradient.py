@@ -120,7 +120,7 @@ def shapley_cam(probe: Probe) -> Tensor:
     """
 
     def rest(logits: Tensor) -> Tensor:
-        return probe.of_target(logits) + probe.of_target(logits.log_softmax(-1))
+        return probe.of_target(logits) + probe.of_target(probe.classifier.log_probabilities(logits))
 
     gradients, curved = probe.second_order(rest)
     return weighted_sum((gradients - curved / 2).mean((2, 3)), probe.activations).relu()
@@ -139,7 +139,7 @@ def expected_grad_cam(probe: Probe, samples: int = 10, spread: float = 0.15, see
     order = torch.stack([torch.randperm(samples, generator=g) for g in generators], 1)  # [samples,B]
     total = torch.zeros_like(a[:, :, 0, 0])
     for turn in order:
-        colour = torch.stack([torch.rand(3, 1, 1, generator=g, dtype=torch.float64) for g in generators])
+        colour = torch.stack([torch.rand(x.shape[1], 1, 1, generator=g, dtype=torch.float64) for g in generators])
         noise = torch.stack([torch.randn(x.shape[1:], generator=g, dtype=torch.float64) for g in generators])
         t = ((turn.double() + 0.5) / samples)[:, None, None, None]
         baseline = colour.to(x, non_blocking=True).expand_as(x)

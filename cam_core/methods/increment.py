@@ -204,8 +204,8 @@ def score(
         images=F.interpolate(probe.images, meets, mode=reduce),
         adapt=None if meets == enters else enter,
     ).double()
-    logit, whole = probe.of_target(logits), logits[:, 1]
-    return Scores(selected, probe.of_target(logits.softmax(-1)), logit, (whole > logit[:, 1:2]).sum(1))
+    logit, whole = probe.score(logits), logits[:, 1]
+    return Scores(selected, probe.probability(logits), logit, (whole > logit[:, 1:2]).sum(1))
 
 
 def _selected(probe: Probe, select: str | Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Maps from the scores of masked images or masked channels. H_k is channel k of A [B,K,h,w] brought to image size and min-maxed."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -11,6 +11,8 @@ from torchvision.transforms.functional import gaussian_blur
 
 from cam_core import maps
 from cam_core.methods.activation import weighted_sum
+from cam_core.methods.gradient import stages
+from cam_core.options import one_of
 from cam_core.probe import Finish, Probe
 
 # --- one pass per channel: the channel masks the normalised image (mean-colour fill) ------------------------------------------------------
@@ -19,24 +21,24 @@ from cam_core.probe import Finish, Probe
 def score_cam(probe: Probe) -> Tensor:
     """Score-CAM (Wang et al., CVPRW 2020) in the form of the authors' code: ``ReLU(sum_k p_c(x · H_k) A_k)``, K passes.
 
-    p_c is the softmax probability, without the baseline of Definition 4 and without the softmax over channels of Algorithm 1, which
+    p_c is the probability, without the baseline of Definition 4 and without the softmax over channels of Algorithm 1, which
     contradict each other. Constant channels are skipped. The sum is taken before upsampling, which gives the same map, since both are
     linear.
     """
     useful, logits = _under_every_channel(probe)
-    weights = torch.where(useful, probe.of_target(logits.softmax(-1)), 0.0)
+    weights = torch.where(useful, probe.probability(logits), 0.0)
     return weighted_sum(weights, probe.activations).relu()
 
 
 def channel_scores(probe: Probe, useful: Tensor) -> Tensor:
     """p_c(x · H_k) [B,K] of the channels that are ``useful`` [B,K], 0 for the others."""
-    return torch.where(useful, probe.of_target(_masked(probe, useful).softmax(-1)), 0.0)
+    return torch.where(useful, probe.probability(_masked(probe, useful)), 0.0)
 
 
 def score_cam_softmax(probe: Probe) -> Tensor:
     """Score-CAM as the libraries have it: the weights are a softmax over channels of the target's *logits* (any baseline cancels)."""
     useful, logits = _under_every_channel(probe)
-    return weighted_sum(_channel_softmax(probe.of_target(logits), useful), probe.activations).relu()
+    return weighted_sum(_channel_softmax(probe.score(logits), useful), probe.activations).relu()
 
 
 def score_cam_l_cam(probe: Probe) -> Tensor:
@@ -45,7 +47,7 @@ def score_cam_l_cam(probe: Probe) -> Tensor:
     span = _span(a, probe.images.shape[-2:])
     useful = span > 0
     scaled = a / torch.where(useful, span, 1.0)[..., None, None]
-    weights = probe.of_target(probe.score_masked(scaled, "mean", select=useful).softmax(-1))
+    weights = probe.probability(probe.score_masked(scaled, "mean", select=useful))
     return weighted_sum(torch.where(useful, weights, 0.0), scaled).relu()
 
 
@@ -82,7 +84,7 @@ def _mean_over_masks(probe: Probe, changes: Iterable[Finish], samples: int) -> T
     useful = ~maps.is_empty(probe.activations)
     total = torch.zeros_like(probe.activations[:, :, 0, 0])
     for change in changes:
-        total += probe.of_target(_masked(probe, useful, change)) / samples
+        total += probe.score(_masked(probe, useful, change)) / samples
     return weighted_sum(_channel_softmax(total, useful), probe.activations).relu()
 
 
@@ -98,6 +100,40 @@ def _span(a: Tensor, size: torch.Size) -> Tensor:
     return torch.cat([part.amax((1, 2)) - part.amin((1, 2)) for part in each]).reshape(a.shape[:2])
 
 
+def poly_cam(probe: Probe, layers: Sequence[str] = (), gain: str = "both") -> Tensor:
+    """Poly-CAM (Englebert et al., MVA 2024; arXiv 2022), read in its abstract and repository: the maps of several layers multiplied.
+
+    ``M_l = ReLU(sum_k w_k A_k)``; from the deepest layer up, ``P_l = M_l / max(D_l, 1e-12) · P_(l+1)``, where P_(l+1) is enlarged and D_l
+    is M_l at the size of P_(l+1), enlarged again, so that M_l only says where P_(l+1) has its detail. H_k is A_k minus its 0.1th
+    percentile, over its 99.9th, within [0, 1] (as released; the mean colour is the fill). ``gain``: "plus", ``w_k = p_c(x · H_k)``;
+    "minus", ``ReLU(p_c(x) - p_c(x · (1 - H_k)))``; "both", the sum before the ReLU. ``layers`` as in `layer_cam_fused`.
+    """
+    one_of("gain", gain, ("plus", "minus", "both"))
+    probes = [probe.at(layer) for layer in layers or stages(probe.classifier)]
+    *finer, product = (weighted_sum(_poly_weights(at, gain), at.activations).relu() for at in probes)
+    for heat in reversed(finer):
+        coarse = maps.upsample(maps.upsample(heat, product.shape[-2:]), heat.shape[-2:])
+        product = heat / coarse.clamp(min=1e-12) * maps.upsample(product, heat.shape[-2:])
+    return product
+
+
+def _poly_weights(probe: Probe, gain: str) -> Tensor:
+    """[B,K] of one layer."""
+    a = probe.activations
+    low, high = (  # image by image, because quantile takes 16 million values
+        torch.stack([one.flatten(1).quantile(share, dim=1) for one in a])[..., None, None] for share in (0.001, 0.999)
+    )
+    masks = ((a - low) / high.clamp(min=1e-12)).clamp(0, 1)
+
+    def under(shown: Tensor) -> Tensor:
+        return probe.of_target(probe.score_masked(shown, "mean").softmax(-1))
+
+    if gain == "plus":
+        return under(masks)
+    lost = probe.of_target(probe.logits.softmax(-1))[:, None] - under(1 - masks)
+    return (lost if gain == "minus" else lost + under(masks)).relu()
+
+
 # --- the head alone, on activations without some channels -------------------------------------------------------------------------------
 
 
@@ -109,8 +145,8 @@ def ablation_cam(probe: Probe) -> Tensor:
     """
     channels = probe.activations.shape[1]
     keep = 1 - torch.eye(channels, device=probe.activations.device, dtype=probe.activations.dtype)
-    without = probe.of_target(probe.score_channels(keep.expand(len(probe.images), -1, -1)))
-    y = probe.of_target(probe.logits[:, None])
+    without = probe.score(probe.score_channels(keep.expand(len(probe.images), -1, -1)))
+    y = probe.score(probe.logits[:, None])
     return weighted_sum((y - without) / torch.where(y == 0, 1.0, y.abs()), probe.activations).relu()
 
 
@@ -124,8 +160,8 @@ def fd_cam(probe: Probe, quantile: float = 0.95) -> Tensor:
     unit = a / torch.where((norm := a.norm(dim=2, keepdim=True)) == 0, 1.0, norm)
     cosines = unit @ unit.mT
     group = (cosines > cosines.quantile(quantile, dim=2, keepdim=True)).to(a.dtype)  # [B,K,K]
-    alone, without = (probe.of_target(probe.score_channels(keep)) for keep in (group, 1 - group))
-    scores = alone + probe.of_target(probe.logits[:, None]) - without
+    alone, without = (probe.score(probe.score_channels(keep)) for keep in (group, 1 - group))
+    scores = alone + probe.score(probe.logits[:, None]) - without
     s, g = (maps.min_max(values[:, None])[:, 0] for values in (scores, probe.gradients().mean((2, 3))))
     return weighted_sum(s.exp() * g - 0.5, probe.activations).relu()
 
@@ -138,7 +174,7 @@ def recipro_cam(probe: Probe) -> Tensor:
     h, w = probe.activations.shape[-2:]
     alone = torch.eye(h * w, dtype=probe.activations.dtype, device=probe.activations.device).reshape(1, h * w, 1, h, w)
     scores = probe.score_scaled(alone.expand(len(probe.images), -1, -1, -1, -1))
-    return probe.of_target(scores.softmax(-1)).reshape(-1, h, w)
+    return probe.probability(scores).reshape(-1, h, w)
 
 
 # --- other masks -----------------------------------------------------------------------------------------------------------------------
@@ -170,7 +206,7 @@ def _group_cam(probe: Probe, groups: int, *, denoise: float, rectify: bool, norm
     masks = F.pad(m, (0, 0, 0, 0, 1, 0))  # first mask: all zeros, which gives the blurred image
     select = F.pad(useful, (1, 0), value=True)
     logits = probe.score_masked(masks, blurred, lambda mask: maps.min_max(maps.upsample(mask, size)), select=select)
-    p = probe.of_target(logits.softmax(-1))
+    p = probe.probability(logits)
     gain = torch.where(useful, p[:, 1:] - p[:, :1], 0.0)
     gain = gain.relu() if rectify else gain
     shown = maps.upsample(m, size)
@@ -187,7 +223,7 @@ def rise(probe: Probe, samples: int = 4000, cells: int = 7, share: float = 0.5, 
     for block in rise_masks(probe.images.shape[-2:], samples, cells, share, seed):
         masks = block.to(probe.images, non_blocking=True)
         logits = probe.score_masked(masks.expand(len(total), *masks.shape), "mean")
-        total += torch.einsum("bm,mhw->bhw", probe.of_target(logits.softmax(-1)), masks)
+        total += torch.einsum("bm,mhw->bhw", probe.probability(logits), masks)
     return total / (samples * share)
 
 
@@ -217,7 +253,7 @@ def opti_cam(probe: Probe, steps: int = 50, lr: float = 0.1) -> Tensor:
             shown = maps.min_max(maps.upsample(weighted_sum(u.softmax(1), a), size))
             logits = probe.classifier(shown[:, None] * images)
             adam.zero_grad()
-            u.grad = torch.autograd.grad(-logits.gather(1, probe.targets[:, None]).sum(), u)[0]
+            u.grad = torch.autograd.grad(-probe.score(logits).sum(), u)[0]
             adam.step()
         return weighted_sum(u.detach().softmax(1), a)
 

@@ -28,8 +28,8 @@ def losses(probe: Probe, removed: Tensor) -> Tensor:
         return F.interpolate(kept[:, None], tuple(size), mode="nearest-exact")[:, 0]
 
     kept = (~removed).to(probe.images).expand(len(probe.images), *removed.shape)
-    after = probe.of_target(probe.score_masked(kept, probe.colour(PROTOCOLS["cells"].fill), pixels).double())
-    return probe.of_target(probe.logits.double())[:, None] - after
+    after = probe.score(probe.score_masked(kept, probe.colour(PROTOCOLS["cells"].fill), pixels).double())
+    return probe.score(probe.logits.double())[:, None] - after
 
 
 def _worth(maps: Tensor, removed: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ class _FFidelity(Metric):
         kept = torch.stack(masks).reshape(len(maps), -1, *maps.shape[-2:]).to(probe.images)
         size = probe.images.shape[-2:]
         logits = asked.score_masked(kept, "mean", lambda mask: F.interpolate(mask[:, None], tuple(size))[:, 0])
-        seen = asked.of_target(logits.double().softmax(-1)).unflatten(1, (2 * len(self.sizes), self.samples)).mean(2)
+        seen = asked.probability(logits.double()).unflatten(1, (2 * len(self.sizes), self.samples)).mean(2)
         return torch.cat([asked.of_target(asked.probabilities)[:, None], seen], 1)
 
     def _kept(self, rank: Tensor, seed: int) -> Tensor:

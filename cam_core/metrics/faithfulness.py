@@ -46,7 +46,8 @@ class Masked(Metric):
         self._refuse_size(maps, probe)
         self._refuse_range(maps)
         shown = map_ops.top_fraction(maps, self.keep)
-        masked = probe.score_masked(shown[:, None].to(probe.images.dtype), probe.colour(self.fill))[:, 0].double().softmax(1)
+        logits = probe.score_masked(shown[:, None].to(probe.images.dtype), probe.colour(self.fill))[:, 0]
+        masked = probe.classifier.probabilities(logits.double())
         before, after = probe.of_target(probe.probabilities), probe.of_target(masked)
         rows = [before, after, shown.double().mean((-2, -1)).to(before.device)]
         if labels is not None and bool((label := torch.as_tensor(labels)[:, None].to(masked.device)).min() >= 0):

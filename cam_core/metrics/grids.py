@@ -75,6 +75,7 @@ def on_grid(classifier: Classifier, setting: str, side: int, cell: int) -> Class
     trunk = _Apart(classifier.trunk, side) if setting == "DiFull" else classifier.trunk
     other = Classifier(trunk, _OneCell(classifier.head, side, cell), name=f"{classifier.name} {setting}", layer=classifier.layer)
     other.mean, other.std = classifier.mean, classifier.std
+    other.activation, other.output = classifier.activation, classifier.output
     return other.train(classifier.training)
 
 

@@ -69,7 +69,7 @@ class _Curve(Metric):
 
         chosen = torch.ones(len(maps), steps + 1, dtype=torch.bool)
         chosen[:, unmasked] = False  # the probe already knows the score of the whole image
-        curve = probe.of_target(probe.score_made(changed, chosen).double().softmax(-1))
+        curve = probe.probability(probe.score_made(changed, chosen).double())
         curve[:, unmasked] = probe.of_target(probe.probabilities)
         return curve
 
@@ -109,9 +109,9 @@ def rise_blur(probe: Probe, size: int = 11, sigma: float = 5.0) -> Tensor:
     """
     pixel = np.zeros((size, size))
     pixel[size // 2, size // 2] = 1
-    kernel = torch.from_numpy(ndimage.gaussian_filter(pixel, sigma)).to(probe.images).expand(3, 1, -1, -1)
     colour = probe.classifier.mean.to(probe.images)
-    return F.conv2d(probe.images - colour, kernel, padding=size // 2, groups=3) + colour
+    kernel = torch.from_numpy(ndimage.gaussian_filter(pixel, sigma)).to(colour).expand(len(colour), 1, -1, -1)
+    return F.conv2d(probe.images - colour, kernel, padding=size // 2, groups=len(colour)) + colour
 
 
 class TiedPixels(Metric):

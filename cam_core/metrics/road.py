@@ -90,7 +90,7 @@ class _Imputed(Metric):
             return torch.from_numpy(np.stack(made)).to(probe.images)
 
         logits = probe.score_made(imputed, torch.ones(len(maps), 2, dtype=torch.bool)).double()
-        return torch.cat([(logits.argmax(-1) == probe.targets[:, None]).double(), probe.of_target(logits.softmax(-1))], 1)
+        return torch.cat([(logits.argmax(-1) == probe.targets[:, None]).double(), probe.probability(logits)], 1)
 
 
 class RoadMorf(Rate, _Imputed):

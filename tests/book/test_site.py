@@ -6,6 +6,7 @@ import subprocess
 from argparse import Namespace
 
 import assemble
+import nbformat
 import pytest
 
 from .conftest import RESULTS, executed, row, write_run
@@ -116,6 +117,16 @@ def test_alt_text_comes_from_output_or_cell():
     silent["cells"][2]["metadata"]["alt"] = "told by the cell"
     page = assemble.prepare(silent, "run")
     assert page["cells"][2]["metadata"]["mystnb"]["image"]["alt"] == "told by the cell"
+
+
+def test_the_tables_of_a_notebook_name_things_as_people_do():
+    table = "<tr><th>grad_cam</th><td>l_cam_fm minus cam</td><td>plain, calm_em</td><td>trust 1 [0.5, 2]</td><td>weight_decay</td></tr>"
+    told = "<tr><th>Grad-CAM</th><td>L-CAM-Fm minus CAM</td><td>plain, CALM-EM</td><td>trust 1 [0.5, 2]</td><td>weight_decay</td></tr>"
+    assert assemble.spelled(table) == told
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[
+        nbformat.v4.new_output("display_data", data={"text/html": "<pre>grad_cam</pre><th>fake_cam</th>"})])])  # fmt: skip
+    page = assemble.prepare(json.loads(nbformat.writes(notebook)), "run")
+    assert page["cells"][0]["outputs"][0]["data"]["text/html"] == "<pre>grad_cam</pre><th>Fake-CAM</th>"
 
 
 @in_a_browser

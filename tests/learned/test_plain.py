@@ -23,6 +23,7 @@ def test_losses():
     expected = -np.mean(targets.numpy() * np.log(q) + (1 - targets.numpy()) * np.log(1 - q))
     loss, _ = Plain(classifier, multi_label=True).loss({"images": images, "targets": targets})
     assert loss.item() == pytest.approx(expected)
+    assert classifier.probabilities(classifier(images)).detach().numpy() == pytest.approx(q)
 
 
 def test_shapes_leave_the_mode_alone():

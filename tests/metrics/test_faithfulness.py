@@ -85,6 +85,7 @@ def test_survivors_at_224_pixels(keep, survivors):
     seen = []
     probe = SimpleNamespace(
         images=torch.ones(1, 3, 224, 224),
+        classifier=SimpleNamespace(probabilities=lambda logits: logits.softmax(-1)),
         targets=torch.tensor([0]),
         probabilities=torch.tensor([[0.5, 0.5]]),
         colour=lambda fill: fill,

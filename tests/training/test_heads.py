@@ -46,4 +46,5 @@ def test_multi_label_head_is_the_optimum_of_a_regression_per_class():
     images = nets.images(2)
     torch.testing.assert_close(classifier.activations(images), backbone.activations(images))
     assert linear_head(classifier, 6) is head  # CAM works on it
+    assert torch.equal(classifier.probabilities(classifier(images)), classifier(images).sigmoid())
     assert not any(parameter is head.weight for parameter in backbone.parameters())
