@@ -41,7 +41,7 @@ check:
 	  $(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes $(LOCKS:%=-r %); }
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@echo "Importing once, which compiles what every later run loads"
-	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c '$(IMPORTED); print(f"Ready: torch {torch.__version__}, torchvision {torchvision.__version__}")'
+	@env -u PYTHONDONTWRITEBYTECODE ORT_DISABLE_TELEMETRY=1 $(BIN)/python -c '$(IMPORTED); print(f"Ready: torch {torch.__version__}, torchvision {torchvision.__version__}")'
 	@touch $@
 
 # ---- the two commands -----------------------------------------------------------------------------------------------
@@ -91,6 +91,7 @@ bench: .venv/.ready  ## our speed beside grad-cam, TorchCAM, Quantus and OpenCV 
 	$(BIN)/python -m benchmarks.metrics
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.data
+	$(BIN)/python -m benchmarks.goals --no-race
 
 lock: .venv/.ready  ## compile the locks anew from pyproject.toml
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras pyproject.toml -o requirements.lock

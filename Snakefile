@@ -4,7 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from reproduce import content, costs
+from reproduce import content, costs, shard
 from reproduce.batch import read_profile
 
 PYTHON = shlex.quote(sys.executable)
@@ -34,8 +34,8 @@ def training(wildcards):
 
 def shards(wildcards):
     """The marks of a run's measured shards; they and the rows are gone when the run is complete."""
-    count = job(wildcards).shards
-    return [f"{job(wildcards).folder}.shards/{part}-of-{count}" for part in range(1, count + 1) if count > 1]
+    of = job(wildcards)
+    return [shard.mark(of.folder, number, of.shards) for number in range(1, of.shards + 1) if of.shards > 1]
 
 
 def cost(name, stage):
@@ -68,11 +68,12 @@ rule train:
         options=training,
         depends=lambda wildcards: {**depends(wildcards), "threads": THREADS} if PROFILE.watch else {},
     threads: THREADS
-    retries: costs.retries(PROFILE, THREADS)  # a training goes on from its last checkpoint
+    retries: costs.retries(PROFILE, "train", THREADS)  # a training goes on from its last checkpoint
     resources:
+        attempt=lambda wildcards, attempt: attempt,
         **{name: cost(name, "train") for name in costs.ASKED},
     shell:
-        "OMP_NUM_THREADS={threads} " + START + "train {wildcards.paper} {params.options} --marker {output:q}"
+        "OMP_NUM_THREADS={threads} " + START + "train {wildcards.paper} {params.options} --marker {output:q} --attempt {resources.attempt}"
 
 
 rule shard:
@@ -80,13 +81,15 @@ rule shard:
         notebook=ancient("notebooks/{paper}.ipynb"),
         model=lambda wildcards: [job(wildcards).marker] if job(wildcards).train else [],
     output:
-        temp(touch(f"runs/{PROFILE.name}/{{paper}}/{{key}}.shards/{{part}}-of-{{parts}}")),
+        temp(str(shard.mark(f"runs/{PROFILE.name}/{{paper}}/{{key}}", "{part}", "{parts}"))),
     params:
         options=lambda wildcards: options(job(wildcards).parameters),
         folder=lambda wildcards: job(wildcards).folder,
+        depends=lambda wildcards: depends(wildcards, f"notebooks/{wildcards.paper}.ipynb"),
     threads: THREADS
+    retries: costs.retries(PROFILE, "shard", THREADS)
     resources:
-        **{name: cost(name, "notebook") for name in costs.ASKED},
+        **{name: cost(name, "shard") for name in costs.ASKED},
     shell:
         START + "shard {input.notebook:q} {wildcards.part}/{wildcards.parts} --out {params.folder:q} --threads {threads} "
         "{params.options}"
@@ -106,6 +109,7 @@ rule notebook:
         folder=lambda wildcards: job(wildcards).folder,
         depends=lambda wildcards: depends(wildcards, f"notebooks/{wildcards.paper}.ipynb"),
     threads: THREADS
+    retries: costs.retries(PROFILE, "notebook", THREADS)  # what it has measured is kept
     resources:
         **{name: cost(name, "notebook") for name in costs.ASKED},
     shell:

@@ -1,12 +1,12 @@
 """Speed of reading data: `python -m benchmarks.data`. CPU seconds, the least of several rounds in turn, bear a machine that is not idle.
 
-Decoding: the photographs of CAM_DATA's ImageNet, else drawn ones, by `read_image` beside a bare loop of each decoder; simplejpeg takes part
-where it is installed. Then the whole way from file to the network's input, and opening 50,000 drawn entries of an ImageNet validation list
-with boxes (their image files are empty, because opening reads none).
+Decoding: the photographs of CAM_DATA's ImageNet, else drawn ones, by `read_image` beside a bare loop of each decoder. Then the whole way
+from file to the network's input, and opening 50,000 drawn entries of an ImageNet validation list with boxes (their image files are empty,
+because opening reads none).
 
-Decoding is Pillow's. It gives the same pixels as torchvision.io and simplejpeg, as all three are libjpeg-turbo, and alone reads every kind
-of file that the data sets hold (CMYK, PNG, 16-bit TIFF). The views resize Pillow's images; another decoder's array would first be copied
-into one, and of the whole way decoding is less than a half.
+simplejpeg is the fastest of the decoders, and all three are libjpeg-turbo and give the same pixels. So `read_image` takes it for JPEGs in
+colour or grey where it is installed (cam-core[fast]), and Pillow for all else: CMYK, damaged files, PNG, 16-bit TIFF, EXIF. The array
+becomes an image of Pillow's, because these are what the views resize.
 """
 
 import argparse
@@ -114,7 +114,11 @@ def main() -> None:
     opened = run(f"open {ENTRIES:,} images with boxes", {n: (f"{HERE}opening:{n},{ENTRIES}", True) for n in ("first", "again")})
     cpu = pd.concat([decoded, opened]).set_index("contender")["cpu_seconds"]
     told = [
-        ("read_image's speed, of a bare Pillow loop", cpu["Pillow"] / cpu["read_image"], "at least 0.9"),
+        (
+            "read_image's speed, of the fastest bare loop",
+            cpu[[n for n in names if n != "read_image"]].min() / cpu["read_image"],
+            "at least 0.9",
+        ),
         ("opening 50,000 images, seconds", cpu["first"], "at most 2"),
         ("opening them again, seconds", cpu["again"], "at most 0.2"),
     ]

@@ -8,10 +8,11 @@ install openvino; a C++ compiler), to show what the choice was made from; the pr
 import argparse
 import copy
 import importlib.util
-import io
 import shutil
+import tempfile
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -44,8 +45,7 @@ def pytorch(name: str) -> Scores:
 
 def onnxruntime(name: str) -> Scores:
     """What the project uses."""
-    frozen = classifier(name).frozen("torch")
-    session = engine._session(engine._exported(frozen, example()))
+    session = engine._session(classifier(name).frozen("torch"), example())
     return lambda inputs: engine._ask(session, inputs)
 
 
@@ -53,10 +53,11 @@ def openvino(name: str) -> Scores:
     """OpenVINO reads what was exported for ONNX Runtime."""
     import openvino
 
-    exported = engine._exported(classifier(name).frozen("torch"), example())
-    core = openvino.Core()
     settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = core.compile_model(core.read_model(io.BytesIO(exported)), "CPU", settings)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        engine._export(classifier(name).frozen("torch"), example(), path)
+        compiled = openvino.Core().compile_model(path, "CPU", settings)
     request = compiled.create_infer_request()
     return lambda inputs: torch.from_numpy(request.infer({0: inputs.numpy()}, share_inputs=True)[compiled.output(0)])
 

@@ -37,8 +37,9 @@ import source
 import tables
 import tiles
 import verdicts
-from names import name
+from names import NAMES, name
 
+from cam_core.methods.method import WRITTEN
 from reproduce import results, status
 from reproduce.provenance import git_state
 from reproduce.run import LOG, is_complete
@@ -49,6 +50,8 @@ CHANGELOG = BOOK.parent / "CHANGELOG.md"
 PUBLISHED = ("subset", "drawn")  # profiles of results/ that have their own tables
 FILES = (results.METRICS, results.DIFFERENCES)
 STATES = {"interrupted": "was interrupted", "killed": "was killed", "out of time": "ran out of time"}  # the others: failed
+CELL = re.compile(r"(?<=>)[^<>]+(?=</t[hd]>)")
+IDENTIFIER = re.compile(r"\b[a-z][a-z0-9]*(?:_[a-z0-9]+)*(?:\[[^\]<>]*\])?")
 MARKER = re.compile(r"^% ([a-z-]+)(?:: *(.*?))? *$", re.MULTILINE)
 
 
@@ -112,6 +115,7 @@ def assemble(source, options):
     if (options.runs / "photographs").is_dir():
         shutil.copytree(options.runs / "photographs", source / tiles.FOLDER)
     shutil.copytree(BOOK / "_ext", source / "_ext", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    options.pages = {}  # of a run: the page of its notebook
     sections = {paper: place_notebooks(source, paper, options) for paper in tables.PAPERS}
     add_sections(source / "_toc.yml", sections)
     for page in sorted(source.glob("*.md")):
@@ -138,9 +142,16 @@ def provenance(options):
     """The last line of a page: the files that its numbers come from, the commit of the book, and its date."""
     commit, _ = git_state(BOOK.parent)
     day = subprocess.run(["git", "log", "-1", "--format=%cs"], cwd=BOOK, capture_output=True, text=True, check=False).stdout.strip()
-    files = ", ".join(f"<code>{path}</code>" for path in dict.fromkeys(options.read))
+    files = ", ".join(_download(path) for path in dict.fromkeys(options.read))
     told = f"Numbers and figures from {files}. " if files else ""
     return f'<p class="provenance">{told}Book of commit {(commit or "unknown")[:7]}{f", {day}" if day else ""}.</p>'
+
+
+def _download(path):
+    """A file that a page read; that of a study or benchmark lies in the site, where the explorer's page puts it."""
+    *_, folder, file = path.split("/")
+    inside = folder in ("studies", "benchmarks") and "*" not in file
+    return f'<a href="{explorer.FOLDER}/{folder}-{file}" download><code>{path}</code></a>' if inside else f"<code>{path}</code>"
 
 
 def read(options, profile, file):
@@ -205,12 +216,13 @@ MAKERS = {  # the marker `% what: words` of a page, and what makes its text of t
     "holding": lambda options: verdicts.holding(statements(), judged(options)),
     "cards": lambda options: verdicts.cards(statements(), judged(options), tables.load_yaml(BOOK / "papers.yaml")),
     "verdicts": lambda options: verdicts.matrix(statements(), judged(options)),
-    "verdict-details": lambda options: verdicts.details(statements(), judged(options)),
+    "verdict-details": lambda options: verdicts.details(statements(), judged(options), tables.load_yaml(BOOK / "published.yaml")),
     "verdict-box": lambda options, paper: verdicts.box(statements(), judged(options), paper),
     "forest": statement_forest,
     "paper-forest": lambda options, *what: plots.paper_forest(options, evidence(options, results.DIFFERENCES), *what),
     "heat": plot_choose_metric.heat,
     "judged": plot_choose_metric.judged,
+    "metric-advice": plot_choose_metric.advice,
     "part-scores": plot_choose_metric.part_scores,
     "grid-scores": plot_choose_metric.in_grids,
     "plot-equal-mean": plot_choose_metric.equal_mean,
@@ -273,6 +285,7 @@ def place_notebooks(source, paper, options):
         told = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(failed[key])])
         (source / f"{page}.ipynb").write_text(json.dumps(prepare(told, key)), encoding="utf-8")
     for page, path in zip(pages, found, strict=False):
+        options.pages[f"{options.profile}/{paper}/{path.parent.name}"] = page
         cost = status.costs(path.parent, options.runs / "models" / f"{options.profile}-{paper}-{path.parent.name}.json")
         notebook = prepare(json.loads(path.read_text(encoding="utf-8")), path.parent.name, cost)
         title, _, rest = "".join(notebook["cells"][0]["source"]).partition("\n\n")
@@ -303,6 +316,11 @@ def prepare(notebook, run, cost=""):
             continue
         cell["metadata"]["tags"] = sorted({*cell["metadata"].get("tags", []), "hide-input"})
         cell["outputs"] = [output for output in cell["outputs"] if not is_noise(output)]
+        for output in cell["outputs"]:
+            if "text/html" in output.get("data", {}):
+                output["data"]["text/html"] = CELL.sub(lambda cell: spelled(cell[0]), "".join(output["data"]["text/html"]))
+            if output["output_type"] == "stream":
+                output["text"] = spelled("".join(output["text"]))
         alt = alt_text(cell)
         if alt:
             image = cell["metadata"].setdefault("mystnb", {}).setdefault("image", {})
@@ -314,6 +332,16 @@ def prepare(notebook, run, cost=""):
         cell["id"] = "where-to-go-next"
     notebook["cells"].append(cell)
     return notebook
+
+
+def spelled(text):
+    """What a notebook printed, with the identifiers as people write them."""
+
+    def word(found):
+        known = found[0] in NAMES and ("_" in found[0] or "[" in found[0] or found[0] in WRITTEN)
+        return name(found[0]) if known else found[0]
+
+    return IDENTIFIER.sub(word, text)
 
 
 def is_noise(output):

@@ -26,7 +26,7 @@ APP = """<div class="explorer" id="explorer-app" hidden>
 <p class="explorer-count" aria-live="polite"></p>
 <figure class="explorer-forest" tabindex="0" aria-label="Forest plot of the rows"></figure>
 <p class="explorer-save"><button type="button">Save these rows as CSV</button></p>
-<div class="explorer-table" tabindex="0" role="region" aria-label="Table of the rows"><table class="display compact nowrap"></table></div>
+<div class="explorer-table"><table class="display compact nowrap"></table></div>
 </div>
 <noscript><p>The table and the plot need JavaScript; the files below do not.</p></noscript>
 """
@@ -37,7 +37,8 @@ def explorer(options, rows, differences):
     static = options.out / "src" / "_static"
     static.mkdir(parents=True, exist_ok=True)
     kinds = {"values": rows.assign(than=""), "differences": differences}
-    (static / "explorer.data.js").write_text(f"window.EXPLORER = {json.dumps(packed(kinds), ensure_ascii=False, separators=(',', ':'))};\n")
+    data = packed(kinds) | {"pages": getattr(options, "pages", {})}
+    (static / "explorer.data.js").write_text(f"window.EXPLORER = {json.dumps(data, ensure_ascii=False, separators=(',', ':'))};\n")
     bundle = resources.files("itables") / "html" / "dt_bundle.js"  # an ES module, which a page on a disk may not import by its name
     source = json.dumps(bundle.read_text(encoding="utf-8"), ensure_ascii=False)
     opened = f'import(URL.createObjectURL(new Blob([{source}], {{ type: "text/javascript" }})))'

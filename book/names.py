@@ -8,10 +8,10 @@ from cam_core.methods.method import WRITTEN
 NAMES = WRITTEN | {
     # methods and models
     "l_cam": "L-CAM", "l_cam_fm[ce]": "L-CAM-Fm, CE only", "l_cam_img[ce]": "L-CAM-Img, CE only",
-    "l_cam_img[ce,raw]": "L-CAM-Img, CE only, attention on the image as it is", "lfi_cam": "LFI-CAM",
+    "l_cam_img[ce,raw]": "L-CAM-Img, CE only, attention on the image as it is",
     "lfi_cam[uniform]": "LFI-CAM, equal weights", "lfi_cam[learned]": "LFI-CAM, one learned map",
-    "lfi_cam[kernel=1]": "LFI-CAM, 1×1 importance network", "lfi_cam_1x1": "LFI-CAM with a 1×1 importance network", "abn": "ABN",
-    "plain": "plain network", "plain[widened]": "plain network, widened", "calm": "CALM", "calm_em": "CALM-EM", "calm_ml": "CALM-ML",
+    "lfi_cam[kernel=1]": "LFI-CAM, 1×1 importance network", "lfi_cam_1x1": "LFI-CAM with a 1×1 importance network",
+    "plain": "plain network", "plain[widened]": "plain network, widened", "calm": "CALM",
     "calm_ml[probabilities]": "CALM-ML, in probabilities", "calm_em[lag=100]": "CALM-EM, posterior up to 100 updates old",
     "calm_em, posterior": "CALM-EM, posterior", "calm_ml, posterior": "CALM-ML, posterior", "calm_em[detached]": "CALM-EM, S a constant",
     "calm_ml[detached]": "CALM-ML, S a constant", "calm_em[place]": "CALM-EM, place alone", "calm_ml[place]": "CALM-ML, place alone",
@@ -61,12 +61,15 @@ NAMES = WRITTEN | {
     "resnet14": "ResNet-14", "resnet18": "ResNet-18", "resnet20": "ResNet-20", "resnet50": "ResNet-50",
     "resnet110_bottleneck": "ResNet-110 with bottlenecks", "densenet100_12": "DenseNet-BC-100-12", "resnext29_8x64d": "ResNeXt-29 8×64d",
     "efficientnet_lite0": "EfficientNet-Lite0", "squeezenet1_1": "SqueezeNet 1.1", "vgg16": "VGG-16", "mobilenet_v2": "MobileNetV2",
+    # columns of the notebooks' tables
+    "ci_low": "interval from", "ci_high": "to", "p_holm": "p (Holm)", "same_as": "same map as", "peak_memory_mib": "peak memory, MiB",
     # studies and benchmarks
     "forms": "forms of one method", "shortcut": "a planted mark", "lfi_features": "features of LFI-CAM's backbone",
     "em_ml": "EM beside ML", "scratch": "trainings from scratch", "ablations": "with parts changed", "e36": "36 epochs",
     "img": "L-CAM-Img", "l_cam_recipe": "how the recipe was chosen", "l_cam_epochs": "L-CAM-Fm over other numbers of epochs",
     "training": "speed of the learned models", "methods": "speed of the methods",
-    "engines": "engines for the masked pass", "gpu": "speed of the methods on a GPU", "score_cam_budget": "Score-CAM within a budget",
+    "engines": "engines for the masked pass", "goals": "goals of speed", "gpu": "speed of the methods on a GPU",
+    "whole": "runs with and without the engine", "score_cam_budget": "Score-CAM within a budget",
     "trust": "which metrics can be trusted", "calibration": "calibration of cue localization", "coverage": "coverage of the intervals",
     "equal_mean": "Average Drop at equal mean",
 }  # fmt: skip
@@ -75,6 +78,11 @@ NAMES = WRITTEN | {
 def name(word):
     """The printed form of an identifier, its arrow on the same line; an unknown one is shown as it is."""
     return re.sub(" (?=[↑↓]$)", "\N{NO-BREAK SPACE}", NAMES.get(word, word))
+
+
+def place(dataset):
+    """A data set's name without its remark in brackets."""
+    return name(dataset).split(" (")[0]
 
 
 def label(method):

@@ -9,7 +9,7 @@ from flow import flow
 from matplotlib.lines import Line2D
 from names import name
 from plot_lfi_cam import read
-from plots import BLUE, GREY, ORANGE, TEAL, WIDTH, WINE, figure, place
+from plots import BLUE, GREY, ORANGE, TEAL, WIDTH, WINE, below, figure, folded, is_narrow, place, row
 from tables import load_yaml
 
 PUBLISHED = Path(__file__).parent / "published.yaml"
@@ -37,24 +37,20 @@ def chosen(rows, dataset):
 def network(options):
     """The way of the data through a CALM network."""
     boxes = {
-        "image": (0, 0.5, "image $x$"), "trunk": (1, 0.5, "convolutions"), "class": (2.3, 0, "1×1 convolution,\nsoftmax over classes"),
-        "location": (2.3, 1, "1×1 convolution,\nReLU, over its sum"), "joint": (3.9, 0.5, "their product:\n$p(y,z|x)$"),
+        "image": (0, 0.5, "image $x$"), "trunk": (1, 0.5, "convolutions"),
+        "class": (2.3, 0, "1×1 convolution,\nsoftmax over\nclasses: $p(y|x,z)$"),
+        "location": (2.3, 1, "1×1 convolution,\nReLU, over its\nsum: $p(z|x)$"), "joint": (3.9, 0.5, "their product:\n$p(y,z|x)$"),
         "map": (5.3, 0, "map: the plane\nof class $y$"), "sum": (5.3, 1, "sum over places\n$z$: $p(y|x)$"),
     }  # fmt: skip
 
+    arrows = [("image", "trunk"), ("trunk", "class"), ("trunk", "location"), ("class", "joint"), ("location", "joint"), ("joint", "map"),
+              ("joint", "sum")]  # fmt: skip
+
     def draw(into, theme):
-        axes = into.subplots()
-        flow(axes, boxes, [("image", "trunk", "")], theme, own=("class", "location", "joint", "map", "sum"), wide=0.52)
-        axes.set_xlim(-0.45, 5.9)
-        lines = [((1.4, 0.4), (1.76, 0.1), ""), ((1.4, 0.6), (1.76, 0.9), ""), ((2.84, 0.06), (3.34, 0.38), "$p(y|x,z)$"),
-                 ((2.84, 0.94), (3.34, 0.62), "$p(z|x)$"), ((4.46, 0.42), (4.74, 0.12), ""), ((4.46, 0.58), (4.74, 0.88), "")]  # fmt: skip
-        for tail, head, words in lines:
-            axes.annotate("", head, tail, arrowprops={"arrowstyle": "-|>", "color": theme.text, "lw": 1})
-            across, down = ((one + other) / 2 for one, other in zip(tail, head, strict=True))
-            axes.text(across + 0.05, down + (0.12 if tail[1] > 0.5 else -0.12), words, fontsize=8, va="center")
+        flow(into, boxes, arrows, theme, own=("class", "location", "joint", "map", "sum"), wide=0.52)
 
     return figure(
-        options, "calm-network", draw, size=(WIDTH, 2.1), question="How does the data go through CALM?",
+        options, "calm-network", draw, size=(WIDTH, 2.4), phone=6.4, question="How does the data go through CALM?",
         answer="Wine: CALM's head, in the place of a plain network's. The map and the prediction are two readings of one probability.",
         alt="Diagram: image, convolutions, two 1×1 convolutions for the class at each place and for the place; their product is the joint "
         "probability; its sum over the places is the prediction, its plane of one class the map.",
@@ -86,7 +82,7 @@ def cue_localization(options, rows):
     colours = mpl.colormaps["viridis"]
 
     def draw(into, theme):
-        panels = into.subplots(1, 2, width_ratios=(3, 4))
+        panels = row(into, 2, width_ratios=(3, 4))
         for axes, (dataset, (scores, right)) in zip(panels, found.items(), strict=True):
             for seed in scores.index:
                 axes.plot(range(3), scores.loc[seed], "-", color=GREY, lw=1, zorder=1)
@@ -116,7 +112,7 @@ def cue_localization(options, rows):
         f"is above ML under {sum(drawn['calm_em'] > drawn['calm_ml'])} of {len(drawn)} seeds."
     ) + (f" Trainings that failed: {trained}." if trained else "")
     return figure(
-        options, "calm-cues", draw, size=(WIDTH, 3.6), answer=answer,
+        options, "calm-cues", draw, size=(WIDTH, 3.6), phone=6.6, answer=answer,
         question="Does CALM point better at the parts in which two classes differ?",
         alt="Slope plots of cue localization from CAM to CALM-EM to CALM-ML, a line a seed, points coloured by the network's accuracy.",
     )  # fmt: skip
@@ -150,7 +146,7 @@ def removal(options, rows, differences):
     counts = {of: chosen(rows, of).query("metric == 'correct_after_removal'")["n"].max() for of in DATA}
 
     def draw(into, theme):
-        grid = into.subplots(len(DATA), 2, sharex=True)
+        grid = row(into, 2 * len(DATA), sharex=True).reshape(-1, 2) if is_narrow(into) else into.subplots(len(DATA), 2, sharex=True)
         for (left, right), (dataset, words) in zip(grid, DATA.items(), strict=True):
             for method, (_, tint, _) in METHODS.items():
                 ratio = removed(rows, dataset, "remove_and_classify")[method]
@@ -171,9 +167,9 @@ def removal(options, rows, differences):
         for axes in grid[-1]:
             axes.set_xlabel("removed, % of the pixels")
         handles = [Line2D([], [], color=tint, marker="o", label=words) for words, tint, _ in METHODS.values()]
-        handles += [Line2D([], [], color=GREY, ls=":", label="right: random pixels removed"),
-                    Line2D([], [], color=GREY, ls=":", marker="x", label="left: the authors, CUB")]  # fmt: skip
-        into.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8.5)
+        handles += [Line2D([], [], color=GREY, ls=":", label="random pixels removed"),
+                    Line2D([], [], color=GREY, ls=":", marker="x", label="the authors, CUB")]  # fmt: skip
+        below(into, handles, 5)
 
     before, after = (removed(rows, "cub", metric).loc[50] for metric in SHARES)
     gain, loss = decided(differences, "drawn_cub")
@@ -185,7 +181,8 @@ def removal(options, rows, differences):
         f" and for it at {', '.join(gain) or 'none'}."
     )
     return figure(
-        options, "calm-removal", draw, size=(WIDTH, 5.2), question="Does the network need the pixels that CALM marks?", answer=answer,
+        options, "calm-removal", draw, size=(WIDTH, 5.2), phone=9,
+        question="Does the network need the pixels that CALM marks?", answer=answer,
         alt="Line plots of R against the share of removed pixels, and of the shares right after removal and after random removal.",
     )  # fmt: skip
 
@@ -222,10 +219,10 @@ def em_beside_ml(options, rows):
             axes.plot([values.mean()] * 2, [height - 0.3, height + 0.3], color=tint, lw=2.4)
         for where, value in printed.items():
             axes.axvline(value, color=theme.text, lw=1, ls="--" if where == "CUB" else ":", zorder=0)
-        axes.text(printed["CUB"] - 1, -0.62, "the authors: CUB", ha="left", fontsize=8.5)
+        axes.text(printed["CUB"] - 1, -0.62, "authors: CUB" if is_narrow(into) else "the authors: CUB", ha="left", fontsize=8.5)
         axes.text(max(of for where, of in printed.items() if where != "CUB") + 1, -0.62, "OpenImages, ImageNet", ha="right", fontsize=8.5)
         axes.set(yticks=range(len(lines)), ylim=(len(lines) - 0.5, -0.55), xlabel="difference of accuracy, points")
-        axes.set_yticklabels([f"{words} ({len(values)} seeds)" for words, _, values in lines])
+        axes.set_yticklabels(folded(into, [f"{words} ({len(values)} seeds)" for words, _, values in lines]))
         axes.grid(axis="x", lw=0.6)
         axes.tick_params(length=0)
 
@@ -238,7 +235,7 @@ def em_beside_ml(options, rows):
         f"{cell(chance.max(), sign='+')}: the published gap on CUB, {cell(printed['CUB'], sign='+')}, lies {inside} what chance does here."
     )
     return figure(
-        options, "calm-em-ml", draw, size=(WIDTH, 3), question="Is EM better than ML, or is it chance?", answer=answer,
+        options, "calm-em-ml", draw, size=(WIDTH, 3), phone=3.8, question="Is EM better than ML, or is it chance?", answer=answer,
         alt="Strip plots of the difference of accuracy between two trainings, one dot a seed; lines are the gaps that the authors printed.",
     )  # fmt: skip
 
@@ -267,19 +264,19 @@ def calibration(options):
     scores = {what: calibrated(rows) for what, rows in found.items()}
 
     def draw(into, theme):
-        for column, (axes, what) in enumerate(zip(into.subplots(1, 2), STUDIES, strict=True)):
+        for column, (axes, what) in enumerate(zip(row(into, 2), STUDIES, strict=True)):
             for height, (method, (_, tint, _)) in enumerate(METHODS.items()):
                 values = scores[what][method]
                 axes.plot([values.min(), values.max()], [height] * 2, color=theme.grid, lw=2, zorder=0)
                 for way, (_, marker) in WAYS_TO_READ.items():
                     axes.plot(values[way], height, marker, color=tint, mec=theme.paper, mew=0.8, ms=8)
             axes.set(yticks=range(len(METHODS)), ylim=(len(METHODS) - 0.5, -0.5), xlim=(0, 44), xlabel="cue localization, %")
-            axes.set_yticklabels([] if column else [words for words, *_ in METHODS.values()])
+            axes.set_yticklabels([] if column and not is_narrow(into) else [words for words, *_ in METHODS.values()])
             axes.set_title(place(found[what]["dataset"].iloc[0]), loc="left")
             axes.grid(axis="x", lw=0.6)
             axes.tick_params(length=0)
         handles = [Line2D([], [], color=GREY, marker=marker, ls="", label=words) for words, marker in WAYS_TO_READ.values()]
-        into.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8.5)
+        below(into, handles, 3)
 
     lifts = {variant: [abs(lift) for rows in found.values() for lift in log_lifts(rows, variant)] for variant in ("zeros kept", "per pair")}
     ways = list(WAYS_TO_READ)
@@ -291,7 +288,8 @@ def calibration(options):
         "in the release."
     )
     return figure(
-        options, "calm-calibration", draw, size=(WIDTH, 2.6), question="How far does the score depend on how a map is read?", answer=answer,
+        options, "calm-calibration", draw, size=(WIDTH, 2.6), phone=4.6,
+        question="How far does the score depend on how a map is read?", answer=answer,
         alt="Dot plots of cue localization of CAM, CALM-EM and CALM-ML under five ways to bring a map into 0 to 1 and to set thresholds.",
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ import experiments
 import pandas as pd
 from cells import seed_interval
 from names import name
-from plots import BLUE, GREY, NARROW, ORANGE, TEAL, WIDTH, WINE, figure, place
+from plots import BLUE, GREY, ORANGE, TEAL, WIDTH, WINE, below, figure, folded, is_narrow, place, row
 
 from cam_core.methods import METHODS
 
@@ -38,6 +38,7 @@ TERMS = (  # of `Method.passes`: a pattern, and the forward passes it stands for
     (r"about K/2 at 112 x 112", lambda *_: CHANNELS / 2 * (112 / SIDE) ** 2),
     (r"about K/2 at image resolution", lambda *_: CHANNELS / 2),
     (r"(\d*) ?K", lambda found, _: int(found[1] or 1) * CHANNELS),
+    (r"2 K of each layer", lambda *_: 2 * (64 + 128 + 256 + CHANNELS)),
     (r"(\d+) with gradient", lambda found, _: int(found[1]) * GRADIENT),
     (r"a gradient from each layer", lambda *_: GRADIENT - 1),
     (r"head", lambda _, head: 2 * head),
@@ -118,7 +119,7 @@ def cost(options):
         axes.set_xscale("log")
         axes.set(yticks=range(len(found)), ylim=(len(found) - 0.4, -0.6), xlim=(0.8, 60000))
         axes.set_yticklabels([label(method) for _, method, _, _ in found])
-        ticks = [1, 100, 10000] if into.get_figwidth() == NARROW else [1, 10, 100, 1000, 10000]
+        ticks = [1, 100, 10000] if is_narrow(into) else [1, 10, 100, 1000, 10000]
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axes.set_xlabel("forward passes for one map")
         axes.grid(axis="x", lw=0.5)
@@ -133,7 +134,7 @@ def cost(options):
         f"{timed['lfi_cam']:.1f} and {timed['abn']:.1f} times as slow."
     )
     return figure(
-        options, "cost", draw, narrow=True, size=(WIDTH, 0.235 * len(found) + 1), answer=answer, question="What does one map cost?",
+        options, "cost", draw, size=(WIDTH, 0.235 * len(found) + 1), answer=answer, question="What does one map cost?",
         alt="Bars on a logarithmic axis: forward passes for one map, one line a method, coloured by family.",
     )  # fmt: skip
 
@@ -142,7 +143,7 @@ def _families(into):
     from matplotlib.patches import Patch
 
     handles = [Patch(color=tint, alpha=0.7, label=family) for family, (tint, _) in FAMILIES.items()]
-    into.legend(handles=handles, loc="outside lower center", ncols=2 if into.get_figwidth() == NARROW else 5, fontsize=8.5)
+    below(into, handles, 5)
 
 
 # ---- controls ---------------------------------------------------------------------------------------------------------
@@ -224,30 +225,34 @@ def controls(options, rows, what, kind):
     table, better = held(rows, what, kind), ASKED[what][1]
     places = list(dict.fromkeys(table.sort_values(["dataset", "backbone"])["where"]))
     methods = [method for method in ORDER if method in set(table["method"])]
+    counts = [sum(table["where"] == where) for where in places]
+    tall = {columns: [max(counts[first : first + columns]) for first in range(0, len(places), columns)] for columns in (1, 3)}
 
     def draw(into, theme):
-        columns = min(len(places), 4)
-        grid = into.subplots(-(-len(places) // columns), columns, squeeze=False, sharey=True)
-        for axes, where in zip(grid.flat, places, strict=False):
+        columns = 1 if is_narrow(into) else 3
+        grid = into.subplots(len(tall[columns]), columns, squeeze=False, height_ratios=[most + 4 for most in tall[columns]])
+        for number, (axes, where) in enumerate(zip(grid.flat, places, strict=False)):
             own = table[table["where"] == where]
+            lines = [method for method in methods if method in set(own["method"])]
             for one in own.itertuples():
-                line, tint = methods.index(one.method), TINTS[one.method]
+                line, tint = lines.index(one.method), TINTS[one.method]
                 axes.barh(line, one.control_high - one.control_low, left=one.control_low, height=0.8, color=GREY, alpha=0.35, lw=0)
                 axes.plot([one.control_value] * 2, [line - 0.4, line + 0.4], color=GREY, lw=1.4)
                 axes.plot([one.low, one.high], [line, line], color=tint, lw=1.8, solid_capstyle="round")
                 axes.plot(one.value, line, "o", color=tint, mfc=tint if one.ahead else theme.paper, mew=1.5)
             metric = own["metric"].iloc[0]
-            axes.set_title(where.replace(", ", "\n"), loc="left", fontsize=9)
-            axes.set(yticks=range(len(methods)), yticklabels=map(label_short, methods), ylim=(len(methods) - 0.4, -0.6))
+            axes.set_title(where if is_narrow(into) else where.replace(", ", "\n"), loc="left", fontsize=9)
+            axes.set(yticks=range(len(lines)), ylim=(tall[columns][number // columns] - 0.4, -0.6))
+            axes.set_yticklabels(map(label_short, lines), fontsize=8.5)
             axes.set_xlabel(name(metric).replace("\N{NO-BREAK SPACE}", " ") + ", %", fontsize=8.5)
             axes.grid(axis="x", lw=0.5)
             axes.tick_params(length=0)
         for axes in list(grid.flat)[len(places) :]:
             axes.remove()
 
-    counts = table.groupby("method")["ahead"].agg(["sum", "count"]).reindex(methods)
-    told = [f"{label_short(method)} {one['sum']:.0f} of {one['count']:.0f}" for method, one in counts.iterrows() if one["sum"]]
-    none = [label_short(method) for method, one in counts.iterrows() if not one["sum"]]
+    ahead = table.groupby("method")["ahead"].agg(["sum", "count"]).reindex(methods)
+    told = [f"{label_short(method)} {one['sum']:.0f} of {one['count']:.0f}" for method, one in ahead.iterrows() if one["sum"]]
+    none = [label_short(method) for method, one in ahead.iterrows() if not one["sum"]]
     answer = (
         f"Grey: the best control of the same network with its 95 % interval. Filled: the method's interval lies {'above' if better == 'higher' else 'below'} "  # noqa: E501
         f"it. {'Ahead of every control in ' + ', '.join(told) + ' panels' if told else 'No method is ahead of every control'}"
@@ -256,7 +261,8 @@ def controls(options, rows, what, kind):
     asks = {"localization": "find the object better", "faithfulness": "lose less of the class"}[what]
     photographs = {"photographs": "photographs", "drawn": "drawn images"}[kind]
     return figure(
-        options, f"controls-{what}-{kind}", draw, size=(WIDTH, (0.24 * len(methods) + 1.2) * -(-len(places) // min(len(places), 4))),
+        options, f"controls-{what}-{kind}", draw, size=(WIDTH, 0.22 * sum(most + 4 for most in tall[3])),
+        phone=0.22 * sum(most + 4 for most in tall[1]),
         question=f"Which methods {asks} than their controls? {photographs[0].upper()}{photographs[1:]}", answer=answer,
         alt=f"Dot plots of {what} on {photographs}, one panel a data set and network, one line a method, with the best control behind.",
     )  # fmt: skip
@@ -311,8 +317,9 @@ def forms(options):
             axes.plot(one.worst, line, "|", color=tint, ms=10, mew=1.5)
             axes.plot(one.correlation, line, "o", color=tint, ms=6.5)
         axes.axvline(1, color=theme.text, lw=0.8)
-        axes.set(yticks=range(len(rows)), yticklabels=FORMS.values(), ylim=(len(rows) - 0.4, -0.6), xlim=(-0.45, 1.04))
-        axes.set_xlabel("correlation of the two maps: mean (dot) and worst image (tick)")
+        axes.set(yticks=range(len(rows)), ylim=(len(rows) - 0.4, -0.6), xlim=(-0.45, 1.04))
+        axes.set_yticklabels([words.replace(": ", ":\n" if is_narrow(into) else ": ") for words in FORMS.values()])
+        axes.set_xlabel(folded(into, ["correlation of the two maps: mean (dot) and worst image (tick)"], 24)[0])
         axes.grid(axis="x", lw=0.5)
         axes.tick_params(length=0)
 
@@ -323,7 +330,7 @@ def forms(options):
         f"even disagree in sign ({FORMS[rows['worst'].idxmin()]}, {rows['worst'].min():.2f})."
     )
     return figure(
-        options, "forms", draw, size=(WIDTH, 0.27 * len(rows) + 0.9), answer=answer, question="Do two libraries mean the same map by one name?",  # noqa: E501
+        options, "forms", draw, size=(WIDTH, 0.27 * len(rows) + 0.9), phone=0.42 * len(rows) + 0.9, answer=answer, question="Do two libraries mean the same map by one name?",  # noqa: E501
         alt="Dot plot of the correlation between two forms of one method, mean and worst image.",
     )  # fmt: skip
 
@@ -348,7 +355,7 @@ def budget(options):
         found[what] = rows[rows["metric"].isin(["correlation", "passes", "reaches"])]
 
     def draw(into, theme):
-        for axes, (what, rows) in zip(into.subplots(1, 2, sharey=True), found.items(), strict=True):
+        for axes, (what, rows) in zip(row(into, 2, sharey=True), found.items(), strict=True):
             right = rows[rows["metric"] == "correlation"]
             for way, (words, tint, dashes) in WAYS.items():
                 own = right[right["way"] == way]
@@ -367,8 +374,7 @@ def budget(options):
             axes.grid(lw=0.5)
             axes.tick_params(which="both", length=0)
         axes.figure.axes[0].set_ylabel("correlation with the exact map")
-        handles, labels = axes.get_legend_handles_labels()
-        into.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8.5)
+        below(into, axes.get_legend_handles_labels()[0], 3)
 
     told = []
     for what, rows in found.items():
@@ -379,6 +385,6 @@ def budget(options):
         )
     answer = f"Star: <code>score_cam[until=0.99]</code>, which passes {' and '.join(told)}. Dotted: all weights equal."
     return figure(
-        options, "budget", draw, size=(WIDTH, 3.9), answer=answer, question="How many channels does Score-CAM need?",
+        options, "budget", draw, size=(WIDTH, 3.9), phone=6.8, answer=answer, question="How many channels does Score-CAM need?",
         alt="Curves of correlation with the exact Score-CAM map against the number of channels passed, for two networks.",
     )  # fmt: skip

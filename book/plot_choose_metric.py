@@ -6,9 +6,11 @@ import experiments
 import numpy as np
 from cells import list_table
 from names import label, measure, name
-from plots import BLUE, GREY, ORANGE, TEAL, WIDTH, WINE, figure
+from plots import BLUE, GREY, ORANGE, TEAL, WIDTH, WINE, below, figure, folded, is_narrow, row
+from scipy.optimize import isotonic_regression
 
 from cam_core.methods import is_control
+from cam_core.pretrained import LITE
 
 
 def study(options, what):
@@ -70,11 +72,16 @@ def known(rows, metric, setting):
 
 def fooled(own):
     """The wrong maps that a metric puts before the mask, or level with it."""
+    return [method for method in WRONG if method in own.index and (own.loc[method, "beats"] or method in _level(own))]
+
+
+def _level(own):
     wrong = own.loc[[method for method in WRONG if method in own.index]]
-    ahead = wrong[wrong["beats"]].index
-    level = wrong[~wrong["beats"] & (wrong["printed"] == own.loc["cue_mask", "printed"])].index
-    told = [HEADS[method] for method in ahead] + [f"{HEADS[method]} (tie)" for method in level]
-    return ", ".join(told) or "–"
+    return list(wrong.index[~wrong["beats"] & (wrong["printed"] == own.loc["cue_mask", "printed"])])
+
+
+def _dot(mark, words):
+    return f' <span class="heat-dot" role="img" aria-label="{words}">{mark}</span>'
 
 
 def heat(options):
@@ -82,30 +89,32 @@ def heat(options):
     rows = study(options, "trust")
     head = "".join(f'<th scope="col">{HEADS[method]}</th>' for method in (*RIGHT, *WRONG))
     groups = f'<th colspan="{len(RIGHT)}" scope="colgroup">right maps</th><th colspan="{len(WRONG)}" scope="colgroup">wrong maps</th>'
-    lines = [f'<thead><tr><td></td>{groups}<td></td></tr><tr><th scope="col">metric</th>{head}<th scope="col">fooled by</th></tr></thead>']
-    columns = len(HEADS) + 2
+    lines = [f'<thead><tr><td></td>{groups}</tr><tr><th scope="col">metric</th>{head}</tr></thead>']
+    columns = len(HEADS) + 1
     for asked, metrics in ASKED.items():
         lines.append(f'<tbody><tr><th class="heat-group" colspan="{columns}" scope="rowgroup">{asked}</th></tr>')
         for metric, setting in metrics:
             own = known(rows, metric, setting)
             told = html.escape(measure((metric, SETTINGS.get(setting, setting))))
-            cells = "".join(_cell(own.loc[method], own["rank"].max()) if method in own.index else "<td>–</td>" for method in HEADS)
-            lines.append(f'<tr><th scope="row">{told}</th>{cells}<td class="heat-fooled">{fooled(own)}</td></tr>')
+            cells = "".join(_cell(own, method) if method in own.index else "<td>–</td>" for method in HEADS)
+            lines.append(f'<tr><th scope="row">{told}</th>{cells}</tr>')
         lines.append("</tbody>")
     facts = rows[(rows["network"] == "trained") & (rows["metric"] != "network")].set_index("metric")
     images = facts.loc["average_drop", "n"].iloc[0]
     caption = (
         f"<caption>The trained network on {images} drawn images; cue localization on drawn birds. Colour: the rank in its line, dark is "
-        'best. <span class="heat-dot">●</span> better than the mask, by the paired 95 % interval.</caption>'
+        'best. <span class="heat-dot">●</span> better than the mask, by the paired 95 % interval; <span class="heat-dot">○</span> a '
+        "wrong map level with it.</caption>"
     )
     table = "\n".join(lines)
     frame = '<div class="plot" tabindex="0" role="region" aria-label="Known maps under every metric">'
     return f'{frame}\n<table class="heat">{caption}\n{table}\n</table>\n</div>\n'
 
 
-def _cell(one, last):
+def _cell(own, method):
+    one, last = own.loc[method], own["rank"].max()
     shade = 0.62 * (last - one["rank"]) / max(last - 1, 1)
-    dot = ' <span class="heat-dot" role="img" aria-label="better than the mask">●</span>' if one["beats"] else ""
+    dot = _dot("●", "better than the mask") if one["beats"] else _dot("○", "level with the mask") if method in _level(own) else ""
     return f'<td style="background-color: rgba(31, 138, 132, {shade:.2f}) !important; white-space: nowrap">{one["printed"]}{dot}</td>'
 
 
@@ -126,8 +135,69 @@ def agreements(*studies):
 
 
 def decided(found, sign):
-    """The metrics whose agreement with a truth is above (``sign`` 1) or below (-1) zero by its interval, the clearest first."""
-    return list(found.index[sign * found["ci_low" if sign > 0 else "ci_high"] > 0])[::sign]
+    """The metrics whose agreement with a truth is above (``sign`` 1) or below (-1) zero by its interval as printed, the clearest first."""
+    return list(found.index[(sign * found["ci_low" if sign > 0 else "ci_high"]).round(2) > 0])[::sign]
+
+
+TAKE, BESIDE, ALONE = "take it", "beside another", "never alone"
+OF_SIZE = ("complexity",)  # sees only how small a map is
+
+
+def advised(found, trust):
+    """What the page advises of every judged metric, from the table of truths and that of known maps: (metric, setting) -> one of three.
+
+    To be taken, a metric has to agree with two truths by its interval, contradict none, and not be won by a wrong map, as far as known
+    maps were asked. One that agrees with no truth, or contradicts one, is never to be used alone.
+    """
+    agrees, against = ([decided(of, sign) for of in found.values()] for sign in (1, -1))
+    said = {}
+    for key in found["single_deletion"].index:
+        count = sum(key in of for of in agrees)
+        if not count or any(key in of for of in against):
+            said[key] = ALONE
+        else:
+            said[key] = TAKE if count > 1 and key[0] not in OF_SIZE and not _won(trust, key) else BESIDE
+    return said
+
+
+def _won(trust, key):
+    """The wrong maps that win a judged metric or tie; where only its step differs in the table of known maps, that one's."""
+    settings = [setting for metrics in ASKED.values() for metric, setting in metrics if metric == key[0]]
+    setting = key[1] if key[1] in settings else settings[0] if len(settings) == 1 else None
+    return [] if setting is None else fooled(known(trust, key[0], setting))
+
+
+def advice(options):
+    """Three cards: what to take for place, what for the network, and what never alone."""
+    studies = [study(options, file) for file in ("judged-parts", "judged-grids") if ran(options, file)]
+    if not studies:
+        return NOT_YET
+    said = advised(agreements(*studies), study(options, "trust"))
+    asked = {kind: {key: word for key, word in said.items() if (key[0] in OF_PLACE) == (kind == "place")} for kind in ("place", "network")}
+    told = {
+        "Is it on the object?": f"{_chosen(asked['place'])} Compare with the centre Gaussian and the squared map. With masks: PxAP.",
+        "Does the network need it?": f"{_chosen(asked['network'])} Average Drop only at equal mean.",
+        "Never alone": f"{_judges(said, ALONE)}. They agree with no truth below, or contradict one.",
+    }
+    cards = [f"::::{{grid-item-card}} {title}\n{words}\n::::\n" for title, words in told.items()]
+    return "\n".join([":::::{grid} 1 1 3 3", ":gutter: 2", "", *cards, ":::::", ""])
+
+
+def _chosen(said):
+    taken, beside = _judges(said, TAKE), _judges(said, BESIDE)
+    return (f"Take **{taken}**." if taken else "None by itself.") + (f" Beside another: {beside}." if beside else "")
+
+
+def _judges(said, word):
+    """The metrics with one advice: by name alone where all settings have it."""
+    own = [key for key, of in said.items() if of == word]
+    whole = [key for key in own if all(of == word for other, of in said.items() if other[0] == key[0])]
+    return "; ".join(dict.fromkeys(_bare(key[0]) if key in whole else _bare(_judge(key)) for key in own))
+
+
+def _bare(words):
+    """A metric's name in running text, without the arrow of its direction."""
+    return " ".join(name(words).replace("↑", "").replace("↓", "").split())
 
 
 def place_of(values, metric, method):
@@ -146,13 +216,14 @@ def judged(options):
     found = agreements(*studies)
     truths = [truth for truth in TRUTHS if truth in found]
     head = "".join(f'<th scope="col">{TRUTHS[truth]}</th>' for truth in truths)
-    lines = [f'<thead><tr><th scope="col">metric</th>{head}</tr></thead>']
+    said = advised(found, study(options, "trust"))
+    lines = [f'<thead><tr><th scope="col">metric</th>{head}<th scope="col">advice</th></tr></thead>']
     for asked, of_place in (("Where is the object?", True), ("What does the network lose or keep?", False)):
-        lines.append(f'<tbody><tr><th class="heat-group" colspan="{len(truths) + 1}" scope="rowgroup">{asked}</th></tr>')
+        lines.append(f'<tbody><tr><th class="heat-group" colspan="{len(truths) + 2}" scope="rowgroup">{asked}</th></tr>')
         for key in found["single_deletion"].index:
             if (key[0] in OF_PLACE) == of_place:
                 cells = "".join(_tau(found[truth], key) for truth in truths)
-                lines.append(f'<tr><th scope="row">{html.escape(_judge(key))}</th>{cells}</tr>')
+                lines.append(f'<tr><th scope="row">{html.escape(_judge(key))}</th>{cells}<td class="heat-words">{said[key]}</td></tr>')
         lines.append("</tbody>")
     table = "\n".join(lines)
     frame = '<div class="plot" tabindex="0" role="region" aria-label="Agreement of every metric with known truths">'
@@ -172,7 +243,7 @@ def _tau(found, key):
         return "<td>–</td>"
     value, low, high = found.loc[key, ["kendall", "ci_low", "ci_high"]]
     tint = "31, 138, 132" if value > 0 else "158, 58, 82"
-    sure = ' <span class="heat-dot" role="img" aria-label="apart from zero">●</span>' if low > 0 or high < 0 else ""
+    sure = _dot("●", "apart from zero") if round(low, 2) > 0 or round(high, 2) < 0 else ""
     told = f"{value:.2f} [{low:.2f}, {high:.2f}]".replace("-0.00", "0.00").replace("-", "−")
     return f'<td style="background-color: rgba({tint}, {0.62 * abs(value):.2f}) !important; white-space: nowrap">{told}{sure}</td>'
 
@@ -248,6 +319,7 @@ def in_grids(options):
 
 # ---- Average Drop at equal mean ---------------------------------------------------------------------------------------
 
+AS_IT_IS = "as it is"
 DRAWN_AS = {
     "grad_cam": TEAL, "grad_cam[power=2]": TEAL, "grad_cam[power=0.5]": TEAL, "layer_cam": WINE, "mean_activation": ORANGE,
     "random_map": GREY,
@@ -255,46 +327,57 @@ DRAWN_AS = {
 
 
 def equal_mean(options):
-    """Average Drop of each map as it is and at the common mean, as slopes."""
-    rows = study(options, "equal_mean-resnet18")
-    drop = rows[rows["metric"] == "average_drop"].pivot(index="base", columns="mean", values="value").rename(columns={"": "as it is"})
-    (common,) = [mean for mean in drop if mean != "as it is"]
+    """Average Drop of each map as it is and at the common mean, as slopes, one panel a network."""
+    studies = [study(options, f"equal_mean-{backbone}") for backbone in (LITE, "resnet18")]
+    found = {name(rows["backbone"].iloc[0]): (_drops(rows), rows["n"].iloc[0]) for rows in studies}
 
     def draw(into, theme):
-        axes = into.subplots()
-        for method in drop.index:
-            tint = DRAWN_AS[method]
-            axes.plot([0, 1], drop.loc[method], "o-", color=tint, lw=1.8)
-        for side, column, align in ((0, "as it is", "right"), (1, common, "left")):
-            for height, words in _spread(drop[column], 1.9):
-                axes.annotate(words, (side, height), ((-12, 12)[side], 0), textcoords="offset points", ha=align, va="center", fontsize=8.5)
-        axes.set(xlim=(-0.75, 1.75), xticks=[0, 1], xticklabels=["as the method makes it", f"every map at mean {float(common):.0%}"])
-        axes.set_ylabel("Average Drop, % (lower is better)")
-        axes.grid(axis="y", lw=0.5)
-        axes.tick_params(length=0)
+        for axes, (network, (drop, count)) in zip(row(into, len(found)), found.items(), strict=True):
+            for method in drop.index:
+                axes.plot([0, 1], drop.loc[method], "o-", color=DRAWN_AS[method], lw=1.8)
+            gap = np.ptp(drop.to_numpy()) / 20
+            for side, column, align in ((0, AS_IT_IS, "right"), (1, drop.columns[1], "left")):
+                for height, words in _spread(drop[column], gap):
+                    axes.annotate(
+                        words, (side, height), ((-12, 12)[side], 0), textcoords="offset points", ha=align, va="center", fontsize=8
+                    )
+            axes.set(xlim=(-2, 3.1), xticks=[0, 1], title=f"{network}, {count} photographs")
+            axes.set_xticklabels(["as the\nmethod\nmakes it", f"at mean\n{float(drop.columns[1]):.0%}"])
+            axes.grid(axis="y", lw=0.5)
+            axes.tick_params(length=0)
+        into.axes[0].set_ylabel("Average Drop, % (lower is better)")
 
-    powers = drop.loc[["grad_cam[power=0.5]", "grad_cam", "grad_cam[power=2]"]]
-    before, after = (np.ptp(powers[column]) for column in ("as it is", common))
-    gains = drop.loc[["layer_cam", "mean_activation"]] - drop.loc["grad_cam"]
-    answer = (
-        f"Grad-CAM, its square and its square root rank the pixels alike, yet their Average Drop differs by {before:.0f} points; at equal "
-        f"mean by {after:.1f}. LayerCAM and the mean activation are {-gains['as it is'].max():.0f} points ahead of Grad-CAM as they are, "
-        f"and {gains[common].min():.0f} to {gains[common].max():.0f} points behind it at equal mean ({rows['n'].iloc[0]} images, "
-        f"{name(rows['backbone'].iloc[0])}; the intervals overlap)."
+    answer = "Grad-CAM, its square and its square root rank the pixels alike. " + " ".join(
+        f"Through {network} their Average Drop differs by {_powers(drop[AS_IT_IS]):.0f} points as they are and by "
+        f"{_powers(drop[drop.columns[1]]):.1f} at equal mean; {_beside(drop, 'layer_cam')}, {_beside(drop, 'mean_activation')}."
+        for network, (drop, _) in found.items()
     )
     return figure(
-        options, "equal-mean", draw, size=(WIDTH, 4.4), answer=answer, question="How much of Average Drop is brightness?",
-        alt="Slopes of Average Drop from the maps as they are to the same maps brought to one mean.",
+        options, "equal-mean", draw, size=(WIDTH, 4.4), phone=8.4, answer=answer, question="How much of Average Drop is brightness?",
+        alt="Slopes of Average Drop from the maps as they are to the same maps brought to one mean, for two networks.",
     )  # fmt: skip
 
 
+def _drops(rows):
+    """Average Drop by map: as it is, and at the common mean."""
+    drop = rows[rows["metric"] == "average_drop"].pivot(index="base", columns="mean", values="value").rename(columns={"": AS_IT_IS})
+    return drop[[AS_IT_IS, *drop.columns.drop(AS_IT_IS)]]
+
+
+def _powers(drop):
+    return np.ptp(drop[["grad_cam[power=0.5]", "grad_cam", "grad_cam[power=2]"]])
+
+
+def _beside(drop, method):
+    """How much better or worse than Grad-CAM a map is, as it is and at the common mean."""
+    now, then = (f"{abs(gain):.1f} points {'worse' if gain > 0 else 'better'}" for gain in drop.loc[method] - drop.loc["grad_cam"])
+    return f"{name(method)} is {now} than Grad-CAM as it is and {then} at equal mean"
+
+
 def _spread(values, gap):
-    """(height, words) of labels, pushed apart from below where they are closer than ``gap``."""
-    placed, last = [], -np.inf
-    for method, value in values.sort_values().items():
-        last = max(value, last + gap)
-        placed.append((last, name(method)))
-    return placed
+    """(height, words) of labels, moved apart as little as it takes for ``gap`` to lie between any two."""
+    values, steps = values.sort_values(), gap * np.arange(len(values))
+    return zip(isotonic_regression(values - steps).x + steps, map(name, values.index), strict=True)
 
 
 # ---- calibration ------------------------------------------------------------------------------------------------------
@@ -324,7 +407,7 @@ def calibration(options):
     values = {where: ways(rows) for where, rows in studies.items()}
 
     def draw(into, theme):
-        panels = into.subplots(1, len(values), sharey=True)
+        panels = row(into, len(values), sharey=True)
         for axes, (where, found) in zip(panels, values.items(), strict=True):
             for line, (method, tint) in enumerate(MAPS.items()):
                 own = [found[(method, *way)] for way in WAYS]
@@ -349,7 +432,8 @@ def calibration(options):
         f"{max(left):.0f} where pixels below the lowest threshold are left out."
     )
     return figure(
-        options, "calibration", draw, size=(WIDTH, 3.4), answer=answer, question="How far does cue localization move by scaling alone?",
+        options, "calibration", draw, size=(WIDTH, 3.4), phone=6, answer=answer,
+        question="How far does cue localization move by scaling alone?",
         alt="Dot plots of cue localization of CAM, Grad-CAM, CALM-EM and CALM-ML, one mark for each way to scale the map.",
     )  # fmt: skip
 
@@ -370,7 +454,7 @@ def _marks(into, theme):
         Line2D([], [], ls="", marker=mark, color=GREY, mfc=GREY if filled else theme.paper, ms=10 if mark == "|" else 6, label=words)
         for words, mark, filled in WAYS.values()
     ]
-    into.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8.5)
+    below(into, handles, 3)
 
 
 # ---- forgetting -------------------------------------------------------------------------------------------------------
@@ -397,10 +481,15 @@ def forgetting(options):
             axes.plot(found.columns, found.loc[method], ls=dashes, color=tint, lw=1.8, label=name(method))
         axes.axhline(0, color=theme.text, lw=0.6)
         axes.set(xticks=found.columns, xlim=(0, found.columns.max()), ylim=(-0.2, 1.04))
-        axes.set_xticklabels(["none", *blocks], rotation=40, ha="right", fontsize=8.5)
+        axes.set_xticklabels(
+            ["none", *blocks], rotation=90 if is_narrow(into) else 40, ha="center" if is_narrow(into) else "right", fontsize=8.5
+        )
         axes.set(xlabel="blocks that lost their weights, up to", ylabel="rank correlation with the first map")
         axes.grid(lw=0.5)
-        into.legend(loc="outside right upper", fontsize=8.5)
+        if is_narrow(into):
+            below(into, axes.get_legend_handles_labels()[0], 2)
+        else:
+            into.legend(loc="outside right upper", fontsize=8.5)
 
     first = found[1]
     stays = [method for method in ("grad_cam_pp", "layer_cam", "eigen_cam", "guided_backprop") if first[method] > 0.9]
@@ -411,7 +500,8 @@ def forgetting(options):
         f"{rows['seed'].nunique()} seeds."
     )
     return figure(
-        options, "forgetting", draw, size=(WIDTH, 4.2), answer=answer, question="Does the map notice that the network has forgotten?",
+        options, "forgetting", draw, size=(WIDTH, 4.2), phone=5.2, answer=answer,
+        question="Does the map notice that the network has forgotten?",
         alt="Curves of rank correlation with the intact network's map, one a method, over the blocks that lost their weights.",
     )  # fmt: skip
 
@@ -438,11 +528,11 @@ def coverage(options):
         axes.axvline(95, color=theme.text, lw=0.8)
         for n, tint in tints.items():
             axes.plot(wide[n], range(len(wide)), "o", color=tint, label=f"n = {n}", alpha=0.9)
-        axes.set(yticks=range(len(wide)), yticklabels=wide.index, ylim=(len(wide) - 0.5, -0.5), xlim=(65, 101))
+        axes.set(yticks=range(len(wide)), yticklabels=folded(into, wide.index), ylim=(len(wide) - 0.5, -0.5), xlim=(65, 101))
         axes.set_xlabel("intervals that hold the truth, %")
         axes.grid(axis="x", lw=0.5)
         axes.tick_params(length=0)
-        into.legend(loc="outside lower center", ncols=len(tints), fontsize=8.5)
+        below(into, axes.get_legend_handles_labels()[0], len(tints))
 
     low = rows[rows["coverage"] < GOOD[0]].sort_values("coverage")
     worst = ", ".join(f"{one.case} at n = {one.n} ({one.coverage:.1f} %)" for one in low.itertuples())

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
-from plots import GREY, ORANGE, TEAL, WIDTH, WINE, figure
+from plots import GREY, ORANGE, TEAL, WIDTH, WINE, figure, folded, is_narrow
 
 from data_scripts import birds, creatures, draw, village
 
@@ -21,12 +21,14 @@ def sheet(options):
     def draw_in(into, theme):
         rows = into.subfigures(3, 1)
         for part, (kind, (words, names, ids)) in zip(rows, KINDS.items(), strict=True):
-            part.suptitle(words, x=0.01, ha="left", fontsize=9, color=theme.text)
-            for axes, image_id in zip(part.subplots(1, len(ids)), ids, strict=True):
+            part.suptitle(folded(into, [words], 46)[0], x=0.01, ha="left", fontsize=9, color=theme.text)
+            shape = (2, len(ids) // 2) if is_narrow(into) else (1, len(ids))
+            for axes, image_id in zip(part.subplots(*shape).flat, ids, strict=True):
                 _show(axes, kind, image_id, names)
 
     return figure(
-        options, "data-sheet", draw_in, size=(WIDTH, 5.6), question="What do the drawn images look like, and what is known of them?",
+        options, "data-sheet", draw_in, size=(WIDTH, 5.6), phone=10,
+        question="What do the drawn images look like, and what is known of them?",
         answer="The first six test images of each set. Orange: boxes and outlines; teal: visible parts; wine: the pixels in which a bird's "
         "class differs from the class named last, which are the only ones that tell the two apart.",
         alt="Three rows of six drawn images: creatures with a box each, village scenes with several boxes, birds with outline, parts, cue.",

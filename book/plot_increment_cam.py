@@ -8,7 +8,7 @@ import experiments
 from flow import flow
 from matplotlib.lines import Line2D
 from names import name
-from plots import BLUE, COLOURS, FOLDER, GREY, ORANGE, TEAL, WIDTH, WINE, figure, place
+from plots import BLUE, COLOURS, FOLDER, GREY, ORANGE, TEAL, WIDTH, WINE, below, figure, folded, is_narrow, place, row
 
 GROUP = "ResNet-18, batch 8, Increment-CAM"  # of results/benchmarks/methods.csv
 FAR_LESS = 10  # times: a method that costs less than a tenth costs "far less"
@@ -25,16 +25,16 @@ BOXES = {  # of the diagram: column, row, words
     "second": (3, 1, "phase 2: weights\n$w_k$, map $L_2$"),
 }
 ARROWS = (
-    ("image", "network", ""), ("network", "first", ""), ("first", "map", ""), ("image", "small", ""), ("network", "masked", ""),
-    ("small", "masked", ""), ("masked", "again", ""), ("again", "second", ""), ("second", "map", ""),
+    ("image", "network"), ("network", "first"), ("first", "map"), ("image", "small"), ("network", "masked"), ("small", "masked"),
+    ("masked", "again"), ("again", "second"), ("second", "map"),
 )  # fmt: skip
 
 
 def data_way(options):
     """The three phases as a diagram."""
     return figure(
-        options, "increment-way", lambda into, theme: flow(into.subplots(), BOXES, ARROWS, theme, own=("masked", "again", "second")),
-        size=(WIDTH, 3), question="Where does the map come from?",
+        options, "increment-way", lambda into, theme: flow(into, BOXES, ARROWS, theme, own=("masked", "again", "second")),
+        size=(WIDTH, 3), phone=4.6, question="Where does the map come from?",
         answer=(
             "Outlined in wine: what Increment-CAM adds to Grad-CAM. Each channel with a positive weight costs one pass of "
             "the tiny image."
@@ -121,7 +121,7 @@ def readings(options):
     tried, held = [tries(rows) for rows in found], [paired(rows) for rows in found]
 
     def draw(into, theme):
-        left, right = into.subplots(1, 2, width_ratios=[1, 1])
+        left, right = row(into, 2)
         for line, ((own, other), pairs) in enumerate(zip(tried, held, strict=True)):
             for values, shift, tint in ((own, -0.17, WINE), (other, 0.17, TEAL)):
                 left.plot(values, [line + shift] * len(values), "|", color=tint, ms=9, alpha=0.35)
@@ -134,8 +134,8 @@ def readings(options):
                 right.plot(one["value"], height, "o", color=tint, mfc=tint if clear else theme.paper, mew=1.4)
         for axes, title in ((left, "every reading, on the half that chooses"), (right, "on the other half, 95 % intervals")):
             axes.axvline(0, color=theme.text, lw=0.8, zorder=0)
-            axes.set(yticks=range(len(where)), yticklabels=where if axes is left else [], ylim=(len(where) - 0.5, -0.5))
-            axes.set_title(title, loc="left")
+            axes.set(yticks=range(len(where)), yticklabels=where if axes is left or is_narrow(into) else [], ylim=(len(where) - 0.5, -0.5))
+            axes.set_title(folded(into, [title], 26)[0], loc="left")
             axes.set_xlabel("pixel AP minus Grad-CAM's" if axes is left else "worse ← difference in pixel AP → better")
             axes.tick_params(length=0)
             axes.grid(axis="x", lw=0.6)
@@ -146,7 +146,7 @@ def readings(options):
             Line2D([], [], color=TEAL, marker="|", ls="", ms=9, label="a try of Grad-CAM, ◆ its best"),
             *(Line2D([], [], color=tint, marker="o", label=words) for words, tint in PAIRS.values()),
         ]
-        into.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
+        below(into, handles, 3)
 
     all_own = [value for own, _ in tried for value in own]
     ahead = {pair: sum(pairs[pair]["ci_low"] > 0 for pairs in held) for pair in PAIRS}
@@ -162,7 +162,7 @@ def readings(options):
         f"{ahead[against]}, and against itself with all weights of phase 2 equal on {ahead[equal]}. Filled: the interval is clear of zero."
     )
     return figure(
-        options, "increment-readings", draw, size=(WIDTH, 1.6 + 0.72 * len(found)), answer=answer,
+        options, "increment-readings", draw, size=(WIDTH, 1.6 + 0.72 * len(found)), phone=3 + 1.3 * len(found), answer=answer,
         question="Does any reading of the abstract rank the object's pixels better than Grad-CAM?",
         alt=(
             "Left, for each data set and network, the pixel AP of every reading minus Grad-CAM's. Right, paired "
@@ -192,7 +192,7 @@ def knowledge(options):
     found = {rows["backbone"].iloc[0]: known(rows) for rows in studies(options) if rows["dataset"].iloc[0] == "imagenet"}
 
     def draw(into, theme):
-        axes = into.subplots(1, 2)
+        axes = row(into, 2)
         for backbone, rows in found.items():
             for path, style in (("map", "o-"), ("direct", "s--")):
                 own = rows[rows["path"] == path]
@@ -216,7 +216,7 @@ def knowledge(options):
             Line2D([], [], color=GREY, marker="o", label="through the map's size"),
             Line2D([], [], color=GREY, marker="s", ls="--", mfc=theme.paper, label="resized directly"),
         ]
-        into.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8.5)
+        below(into, handles, 3)
 
     smallest = [rows[rows["side"] == SMALLEST].iloc[0] for rows in found.values() if (rows["side"] == SMALLEST).any()]
     ranks, agree = ([one[key] for one in smallest] for key in ("rank", "spearman"))
@@ -228,7 +228,7 @@ def knowledge(options):
         "image tried. Enlarging the tiny image helps little; an image that was never so small keeps more."
     )
     return figure(
-        options, "increment-knowledge", draw, size=(WIDTH, 3.7), answer=answer,
+        options, "increment-knowledge", draw, size=(WIDTH, 3.7), phone=6.6, answer=answer,
         question="What does a network know of a tiny image?",
         alt="Two line plots over the side of the reduced image: rank of the class, and correlation of the channel weights.",
     )  # fmt: skip

@@ -5,7 +5,7 @@ from flow import flow
 from matplotlib.lines import Line2D
 from names import name
 from plot_increment_cam import bars, read
-from plots import COLOURS, GREY, ORANGE, TEAL, WIDTH, WINE, configurations, figure, forest
+from plots import COLOURS, GREY, ORANGE, TEAL, WIDTH, WINE, below, configurations, figure, folded, forest, is_narrow, row
 
 BOXES = {  # of the diagram: column, row, words
     "image": (0, 0, "image"),
@@ -15,21 +15,14 @@ BOXES = {  # of the diagram: column, row, words
     "img": (3, 1, "Img: $m \\odot$ image\ninto the frozen\nnetwork"),
     "loss": (4, 0.5, "keep the answer;\nsmall and smooth\nmap"),
 }
-ARROWS = (
-    ("image", "trunk", ""),
-    ("trunk", "attention", ""),
-    ("attention", "fm", ""),
-    ("attention", "img", ""),
-    ("fm", "loss", ""),
-    ("img", "loss", ""),
-)
+ARROWS = (("image", "trunk"), ("trunk", "attention"), ("attention", "fm"), ("attention", "img"), ("fm", "loss"), ("img", "loss"))
 
 
 def data_way(options):
     """What is trained and what is frozen, as a diagram."""
     return figure(
-        options, "l-cam-way", lambda into, theme: flow(into.subplots(), BOXES, ARROWS, theme, own=("attention",)),
-        size=(WIDTH, 2.6), question="What is trained?",
+        options, "l-cam-way", lambda into, theme: flow(into, BOXES, ARROWS, theme, own=("attention",)),
+        size=(WIDTH, 2.6), phone=5.4, question="What is trained?",
         answer="Only the 1×1 convolution, outlined in wine. After training the path ends at its map: one pass forward, for any class.",
         alt="From the image through the frozen trunk and a trained convolution to a map, which masks the features or the image.",
     )  # fmt: skip
@@ -84,7 +77,7 @@ def planted_mark(options):
     area = found.loc[("energy_pointing_game", "all_ones", "with"), "value"].mean()
 
     def draw(into, theme):
-        both = into.subplots(1, 2, sharey=True)
+        both = row(into, 2, sharey=True)
         for axes, metric in zip(both, ("energy_pointing_game", "maximum_in_box"), strict=True):
             for line, method in enumerate(methods):
                 for trained, tint in (("without", TEAL), ("with", WINE)):
@@ -98,15 +91,15 @@ def planted_mark(options):
             axes.grid(axis="both", lw=0.5)
             axes.tick_params(length=0)
         both[0].axvline(area, color=theme.text, lw=0.8, ls=":")
-        both[0].set_title("share of the map on the mark, %", loc="left")
-        both[1].set_title("maximum on the mark, % of images", loc="left")
+        for axes, words in zip(both, folded(into, ("share of the map on the mark, %", "maximum on the mark, % of images")), strict=True):
+            axes.set_title(words, loc="left")
         both[0].set(yticks=range(len(methods)), yticklabels=[TWIN.get(one, name(one)) for one in methods], ylim=(len(methods) - 0.5, -0.5))
         handles = [
             Line2D([], [], color=WINE, marker="o", ls="", label="network that learned the mark"),
             Line2D([], [], color=TEAL, marker="o", ls="", mfc=theme.paper, label="network that never did"),
             Line2D([], [], color=theme.text, ls=":", label="share of the picture that the mark covers"),
         ]
-        into.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8.5)
+        below(into, handles, 3)
 
     share = found.loc["energy_pointing_game"]["value"]
     on = {method: share.loc[(method, "with")] for method in ("grad_cam", "l_cam_fm", "mean_activation")}
@@ -120,7 +113,7 @@ def planted_mark(options):
         "One dot a seed."
     )
     return figure(
-        options, "l-cam-mark", draw, size=(WIDTH, 1.5 + 0.32 * len(methods)), answer=answer,
+        options, "l-cam-mark", draw, size=(WIDTH, 1.5 + 0.32 * len(methods)), phone=2 + 0.56 * len(methods), answer=answer,
         question="Which maps show that the network reads a planted mark?",
         alt="Dot plots, one line a method: share of the map and of the maxima on the mark, of networks with and without the shortcut.",
     )  # fmt: skip
@@ -143,12 +136,12 @@ def learned(options, differences):
     places = list(dict.fromkeys(rows["where"]))
 
     def draw(into, theme):
-        for column, (axes, share) in enumerate(zip(into.subplots(1, len(shares), sharey=True), shares, strict=True)):
+        for column, (axes, share) in enumerate(zip(row(into, len(shares), sharey=True), shares, strict=True)):
             forest(axes, rows[rows["setting"] == share], theme, better="lower")
             axes.set_title(f"Average Drop {share}", loc="left")
-            axes.tick_params(labelleft=column == 0)
+            axes.tick_params(labelleft=column == 0 or is_narrow(into))
         handles = [Line2D([], [], color=COLOURS[than], marker="o", label=f"minus {words}") for than, words in CONTROLS.items()]
-        into.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8.5)
+        below(into, handles, 3)
 
     counts = []
     for than, words in CONTROLS.items():
@@ -157,7 +150,8 @@ def learned(options, differences):
             f"{words} on {sum(of['decided'] & (of['value'] < 0))} of {len(of)} bars (behind on {sum(of['decided'] & (of['value'] > 0))})"
         )
     return figure(
-        options, "l-cam-learned", draw, size=(WIDTH, 1.5 + 0.5 * len(places)), question="What has L-CAM-Fm learned?",
+        options, "l-cam-learned", draw, size=(WIDTH, 1.5 + 0.5 * len(places)), phone=1 + (0.7 + 0.5 * len(places)) * 3,
+        question="What has L-CAM-Fm learned?",
         answer=f"L-CAM-Fm drops less, decided, than {', '.join(counts)}. From ten seeds on one bar for all of them.",
         alt=(
             "Forest plots: Average Drop of L-CAM-Fm minus that of the untrained mechanism, of another class's map, and of "
@@ -193,7 +187,7 @@ def recipe(options):
         return values[~values.index.get_level_values("method").isin(nothing)].to_numpy()
 
     def draw(into, theme):
-        for axes, backbone in zip(into.subplots(1, len(networks), sharey=True), networks, strict=True):
+        for axes, backbone in zip(row(into, len(networks), sharey=True), networks, strict=True):
             for line, (what, (_, tint)) in enumerate(TRIES.items()):
                 values = tried(what, backbone)
                 axes.plot(values, [line] * len(values), "o", color=tint, mfc=theme.paper, mew=1.4, ms=6)
@@ -204,18 +198,19 @@ def recipe(options):
             axes.set_xlabel("Average Drop 50 %  (better ←)")
             axes.tick_params(length=0)
             axes.grid(axis="x", lw=0.5)
-        into.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8.5)
+        below(into, axes.get_legend_handles_labels()[0], 2)
 
     every = [(value, backbone) for what in TRIES for backbone in networks for value in tried(what, backbone)]
-    below = {method: sum(value < found["l_cam_recipe"].loc[(backbone, method)] for value, backbone in every) for method in UNTRAINED}
+    lose = {method: sum(value < found["l_cam_recipe"].loc[(backbone, method)] for value, backbone in every) for method in UNTRAINED}
     n = int(files["l_cam_recipe"]["n"].iloc[0])
     answer = (
-        f"Of {len(every)} tries on {n} held-out images, {below['grad_cam']} lose less than Grad-CAM and "
-        f"{below['mean_activation']} less than the mean "
+        f"Of {len(every)} tries on {n} held-out images, {lose['grad_cam']} lose less than Grad-CAM and "
+        f"{lose['mean_activation']} less than the mean "
         "activation, which learned nothing. One try has an interval of about eight points to either side."
     )
     return figure(
-        options, "l-cam-recipe", draw, size=(WIDTH, 2.9), question="Does any other recipe help?", answer=answer,
+        options, "l-cam-recipe", draw, size=(WIDTH, 2.9), phone=1 + 1.9 * len(networks),
+        question="Does any other recipe help?", answer=answer,
         alt="Average Drop of every try of masks, learning rate, epochs and views, with lines for Grad-CAM and the mean activation.",
     )  # fmt: skip
 

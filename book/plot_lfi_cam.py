@@ -10,7 +10,7 @@ from flow import flow
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 from names import name
-from plots import GREY, ORANGE, TEAL, WIDTH, WINE, figure, place
+from plots import GREY, ORANGE, TEAL, WIDTH, WINE, below, figure, folded, is_narrow, place, row
 from tables import load_yaml
 from verdicts import overall
 
@@ -52,22 +52,17 @@ def network(options):
     """The way of the data through an LFI-CAM network."""
     boxes = {
         "image": (0, 0.5, "image $X$"), "trunk": (1, 0.5, "convolutions"), "features": (2, 0.5, "features $F$,\n$C$ channels"),
-        "mask": (3, 0, "channels ×\ngrey image"), "fin": (4, 0, "FIN, average,\nsoftmax"), "map": (4, 1, "attention $A$"),
+        "mask": (3, 0, "channels ×\ngrey image"), "fin": (4, 0, "FIN, average,\nsoftmax: $w$"), "map": (4, 1, "attention $A$"),
         "attend": (5, 1, "$(1+A)\\odot F$"), "head": (6, 1, "pooling,\nlinear layer"),
     }  # fmt: skip
-    arrows = [("image", "trunk", ""), ("trunk", "features", ""), ("mask", "fin", ""), ("fin", "map", ""), ("map", "attend", ""),
-              ("attend", "head", "")]  # fmt: skip
+    arrows = [("image", "trunk"), ("trunk", "features"), ("features", "mask"), ("features", "map"), ("mask", "fin"), ("fin", "map"),
+              ("map", "attend"), ("attend", "head")]  # fmt: skip
 
     def draw(into, theme):
-        axes = into.subplots()
-        flow(axes, boxes, arrows, theme, own=("mask", "fin", "map", "attend"))
-        for tail, head in (((2.3, 0.24), (2.62, 0.06)), ((2.3, 0.76), (3.62, 1))):
-            axes.annotate("", head, tail, arrowprops={"arrowstyle": "-|>", "color": theme.text, "lw": 1})
-        axes.text(2.95, 0.8, "$F$", fontsize=8)
-        axes.text(4.05, 0.5, "weights $w$", fontsize=8, va="center")
+        flow(into, boxes, arrows, theme, own=("mask", "fin", "map", "attend"))
 
     return figure(
-        options, "lfi-network", draw, size=(WIDTH, 2.1), question="How does the data go through LFI-CAM?",
+        options, "lfi-network", draw, size=(WIDTH, 2.1), phone=5.6, question="How does the data go through LFI-CAM?",
         answer="Wine: what LFI-CAM adds to a plain network. The map comes from the forward pass; no class and no gradient enter it.",
         alt="Diagram: image, convolutions, features; masked channels and the importance network make weights; their sum is the attention "
         "map, which multiplies the features before pooling and the linear layer.",
@@ -104,22 +99,26 @@ def stability(options, studies=STABILITY, slug="stability"):
                     if metric == SCRIPT and (what, of) in printed:
                         axes.plot(printed[what, of], height, "|", color=theme.text, ms=13, mew=1.6)
                 axes.set(ylim=(len(shown[what]) - 0.5, -0.6), yticks=range(len(shown[what])))
-                axes.set_yticklabels([] if column else [MAPS[of][0] for of in shown[what]], fontsize=8.5)
+                lines = [] if column else folded(into, [MAPS[of][0] for of in shown[what]], 17)
+                axes.set_yticklabels(lines, fontsize=7.5 if is_narrow(into) else 8.5)
                 axes.grid(axis="x", lw=0.6)
                 axes.tick_params(length=0)
             line[0].set_title(title_of(read_[what]), loc="left", fontsize=9)
         for axes, words in zip(grid[-1], MEASURES.values(), strict=True):
-            axes.set_xlabel(words)
+            axes.set_xlabel(folded(into, [words], 12)[0])
         marks = [Line2D([], [], color=GREY, marker="o", mfc=theme.paper, ls="", label="maps of different images"),
                  Line2D([], [], color=GREY, marker="o", ls="", label="maps of the same image")]  # fmt: skip
         marks += [Line2D([], [], color=theme.text, marker="|", ls="", ms=11, mew=1.6, label="the authors' figure")] * bool(printed)
-        into.legend(handles=marks, loc="outside lower center", ncols=3, fontsize=8.5)
+        below(into, marks, 3)
 
     size = (WIDTH, 0.75 + sum(0.2 * len(of) + 0.42 for of in shown.values()))
+    phone = 1.6 + sum(0.34 * len(of) + 0.5 for of in shown.values())
     alt = "Dumbbell plots, a block a set of trainings, a line a map: agreement of maps of different images and of the same image."
     if slug == "stability":
         question = "Do two trainings give the same map, beyond what maps of different images share?"
-        return figure(options, "lfi-stability", draw, size=size, question=question, answer=_stability_in_words(read_, found), alt=alt)
+        return figure(
+            options, "lfi-stability", draw, size=size, phone=phone, question=question, answer=_stability_in_words(read_, found), alt=alt
+        )
     question = "Which part of LFI-CAM makes its maps agree?"
     excess = found[studies[0]].set_index(["metric", "method"])["excess"][SCRIPT]
     answer = (
@@ -127,7 +126,7 @@ def stability(options, studies=STABILITY, slug="stability"):
         f"{cell(excess['lfi_cam[uniform]'])}; a plain network of as many parameters {cell(excess['plain[widened]: cam'])} by its CAM and "
         f"{cell(excess['plain[widened]: mean_activation'])} by its mean activation (IoU of the authors' script)."
     )
-    return figure(options, f"lfi-{slug}", draw, size=size, question=question, answer=answer, alt=alt)
+    return figure(options, f"lfi-{slug}", draw, size=size, phone=phone, question=question, answer=answer, alt=alt)
 
 
 def authors():
@@ -200,7 +199,11 @@ def accuracy(options, rows):
     found = accuracies(options, rows)
 
     def draw(into, theme):
-        for axes, (of, own) in zip(into.subplots(1, len(found)), found.items(), strict=True):
+        columns = 2 if is_narrow(into) else len(found)
+        grid = into.subplots(-(-len(found) // columns), columns, squeeze=False)
+        for axes in list(grid.flat)[len(found) :]:
+            axes.remove()
+        for axes, (of, own) in zip(grid.flat, found.items(), strict=False):
             kept = own.dropna(axis="columns")
             for one in kept.itertuples(index=False):
                 below = one.lfi_cam < one.plain
@@ -223,7 +226,8 @@ def accuracy(options, rows):
         f"{cell(-lost.mean())} points on the mean of all {len(lost)}, and {sum(gain < 0)} of {len(gain)} on drawn objects."
     )
     return figure(
-        options, "lfi-accuracy", draw, size=(WIDTH, 3), question="Does the attention cost accuracy?", answer=answer,
+        options, "lfi-accuracy", draw, size=(WIDTH, 3), phone=2.5 * -(-len(found) // 2),
+        question="Does the attention cost accuracy?", answer=answer,
         alt="Slope plots, a panel for each set of trainings: accuracy of LFI-CAM's network, the plain network and ABN.",
     )  # fmt: skip
 
@@ -265,7 +269,7 @@ def features(options):
     seeds = sorted(own["seed"].unique())
 
     def draw(into, theme):
-        for column, (axes, (metric, method, words)) in enumerate(zip(into.subplots(1, len(PROBED)), PROBED, strict=True)):
+        for column, (axes, (metric, method, words)) in enumerate(zip(row(into, len(PROBED)), PROBED, strict=True)):
             chosen = own[(own["metric"] == metric) & (own["method"] == method)]
             for step, (trunk, (_, tint)) in enumerate(TRUNKS.items()):
                 for one in chosen[chosen["trunk"] == trunk].itertuples():
@@ -275,13 +279,13 @@ def features(options):
                     axes.plot(one.value, height, "o", color=tint, mfc=tint if decided else theme.paper, mew=1.4)
             axes.axvline(0, color=theme.text, lw=0.8, zorder=0)
             axes.set(yticks=range(len(seeds)), ylim=(len(seeds) - 0.5, -0.5))
-            axes.set_yticklabels([] if column else [f"seed {seed}" for seed in seeds])
+            axes.set_yticklabels([] if column and not is_narrow(into) else [f"seed {seed}" for seed in seeds])
             axes.set_title(words, loc="left", fontsize=9)
             axes.grid(axis="x", lw=0.6)
             axes.tick_params(length=0)
         handles = [Line2D([], [], color=tint, marker="o", label=f"{words} minus plain") for words, tint in TRUNKS.values()]
         handles.append(Line2D([], [], color=GREY, marker="o", ls="", label="filled: interval off zero"))
-        into.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8.5)
+        below(into, handles, 3)
 
     better = own[(own["metric"] == "accuracy") & (own["ci_low"] > 0)].groupby("trunk").size()
     answer = (
@@ -289,7 +293,7 @@ def features(options):
         f"zero, in {better.get('lfi_cam', 0)} of {len(seeds)} seeds; with equal weights in {better.get('lfi_cam[uniform]', 0)}."
     )
     return figure(
-        options, "lfi-features", draw, size=(WIDTH, 2.5), answer=answer,
+        options, "lfi-features", draw, size=(WIDTH, 2.5), phone=5.2, answer=answer,
         question="Are the features better once the attention is taken out?",
         alt="Forest plots of a linear probe on the features of LFI-CAM and of equal weights, minus the plain network, three seeds.",
     )  # fmt: skip
@@ -321,7 +325,7 @@ def parameters(options):
             axes.plot([one.min(), one.max()], [height] * 2, color=theme.grid, lw=1, zorder=0)
             for part, (_, edge, fill) in PARTS.items():
                 axes.plot(one[part], height, "o", color=edge, mfc=fill or theme.paper, mew=1.6, ms=7)
-        labels = [f"{name(backbone)}, {classes} classes" for backbone, classes in wide.index]
+        labels = folded(into, [f"{name(backbone)}, {classes} classes" for backbone, classes in wide.index], 14)
         axes.set(xscale="log", yticks=range(len(wide)), yticklabels=labels, ylim=(len(wide) - 0.5, -0.5), xlabel="parameters, millions")
         axes.set_xticks([0.3, 1, 3, 10, 30, 100], ["0.3", "1", "3", "10", "30", "100"])
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -329,7 +333,7 @@ def parameters(options):
         axes.tick_params(length=0, which="both")
         dots = {"marker": "o", "ls": ""}
         handles = [Line2D([], [], color=edge, mfc=fill or theme.paper, label=words, **dots) for words, edge, fill in PARTS.values()]
-        into.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8.5)
+        below(into, handles, 4)
 
     more, small = (wide[part] > wide["abn_branch"] for part in ("fin_3x3", "fin_1x1"))
     answer = (
@@ -337,6 +341,7 @@ def parameters(options):
         f"which the authors' code had once, it would add fewer on {sum(~small)}."
     )
     return figure(
-        options, "lfi-parameters", draw, size=(WIDTH, 2.5), question="Does LFI-CAM need fewer parameters than ABN?", answer=answer,
+        options, "lfi-parameters", draw, size=(WIDTH, 2.5), phone=4.8,
+        question="Does LFI-CAM need fewer parameters than ABN?", answer=answer,
         alt="Dot plot on a logarithmic axis: parameters of the importance network, of ABN's branch and of five plain networks.",
     )  # fmt: skip

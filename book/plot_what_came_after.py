@@ -6,7 +6,7 @@ import pandas as pd
 from cells import list_table
 from matplotlib.lines import Line2D
 from names import is_control, name
-from plots import GREY, ORANGE, TEAL, WIDTH, WINE, figure
+from plots import GREY, ORANGE, TEAL, WIDTH, WINE, below, figure, is_narrow, row
 from tables import load_yaml
 
 from cam_core.methods import METHODS
@@ -42,7 +42,7 @@ def forest(options, dataset, backbone):
     methods = list(dict.fromkeys(found["average_drop"]["method"]))
 
     def draw(into, theme):
-        for column, (axes, (metric, better)) in enumerate(zip(into.subplots(1, 2), PANELS, strict=True)):
+        for column, (axes, (metric, better)) in enumerate(zip(row(into, 2), PANELS, strict=True)):
             for line, method in enumerate(methods):
                 own = found[metric][found[metric]["method"] == method].set_index("kind")
                 for step, (kind, (tint, _)) in enumerate(KINDS.items()):
@@ -53,13 +53,13 @@ def forest(options, dataset, backbone):
                     axes.plot(one["value"], height, "o", color=tint, mfc=tint if one["side"] else theme.paper, mew=1.3, ms=4.5)
             axes.axvline(0, color=theme.text, lw=0.8, zorder=0)
             axes.set(yticks=range(len(methods)), ylim=(len(methods) - 0.4, -0.6), title=name(metric).rstrip("↑↓ \N{NO-BREAK SPACE}"))
-            axes.set_yticklabels([] if column else [name(method) for method in methods])
+            axes.set_yticklabels([] if column and not is_narrow(into) else [name(method) for method in methods])
             axes.set_xlabel({"higher": "worse ← difference → better", "lower": "better ← difference → worse"}[better])
             axes.grid(axis="x", lw=0.6)
             axes.tick_params(length=0)
         handles = [Line2D([], [], color=tint, marker="o", label=word) for tint, word in KINDS.values()]
         handles.append(Line2D([], [], color=GREY, marker="o", ls="", label="filled: the interval leaves out 0"))
-        into.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8.5)
+        below(into, handles, 4)
 
     kind = "photographs" if dataset == "imagenet" else "drawn objects"
     answer = (
@@ -67,7 +67,7 @@ def forest(options, dataset, backbone):
         f"{told(found)}"
     )
     return figure(
-        options, f"lineage-{dataset}", draw, size=(WIDTH, 1.2 + 0.42 * len(methods)), answer=answer,
+        options, f"lineage-{dataset}", draw, size=(WIDTH, 1.2 + 0.42 * len(methods)), phone=2.6 + 0.84 * len(methods), answer=answer,
         question=f"Does a newer method improve on the one it comes from? {name(backbone)}, {kind}",
         alt="Forest plots of Average Drop and energy in the box: newer methods minus their ancestors and controls, one line a method.",
     )  # fmt: skip

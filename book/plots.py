@@ -1,19 +1,27 @@
-"""Figures of the book, each drawn twice, for the light and the dark theme: a forest of differences, and brightness against Average Drop."""
+"""Figures of the book, for desk and phone, in the colours of both themes: a forest of differences, brightness against Average Drop."""
 
 import html
+import io
+import re
+import textwrap
+from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from cells import seed_interval
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from names import is_control, name
+from matplotlib.transforms import Bbox
+from names import is_control, name, place
 from tables import PROPOSED, of_the_first
 
 FOLDER = "_static/plots"
 WIDTH = 8.2  # inches, which the column shows at its full width
 NARROW = 4.2  # inches, which a phone shows
+PHONES = "screen and (max-width: 40rem)"
 WINE, ORANGE, TEAL, BLUE, GREY = "#9b2c6b", "#d9772b", "#1f8a84", "#3f6fb5", "#8a8a8a"
 COLOURS = {  # one a method, in every figure
     "increment_cam": WINE, "increment_cam[channels]": ORANGE, "l_cam_fm": WINE, "l_cam_img": ORANGE, "lfi_cam": WINE, "abn": ORANGE,
@@ -36,29 +44,60 @@ class Theme:
     paper: str
 
 
-def figure(options, slug, draw, *, size, question, answer, alt, narrow=False):
+def figure(options, slug, draw, *, size, question, answer, alt, phone=None):
     """A figure as HTML: `draw(figure, theme)` fills a matplotlib Figure of `size` inches; SVG files for both themes lie in the site.
 
     The ``question`` stands above as its title, the ``answer`` below as its caption (HTML); ``alt`` says what is to be seen.
-    ``narrow``: the figure is drawn once more for phones, where it then needs no scrolling.
+    It is drawn once more for phones, `NARROW` inches wide and ``phone`` high (as high as the wide one without it), where `row` stacks
+    its panels, so that no figure scrolls.
     """
     folder = options.out / "src" / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = []
-    phone = (NARROW, size[1])
-    for theme, colours in THEMES.items():
-        for file, inches in ((f"{slug}-{theme}", size), *([(f"{slug}-{theme}-phone", phone)] if narrow else [])):
-            with mpl.rc_context(_style(**colours)):
-                drawn = Figure(figsize=inches, layout="constrained")
-                draw(drawn, Theme(**colours))
-                drawn.savefig(folder / f"{file}.svg", metadata={"Date": None, "Creator": None})
-        said = html.escape(alt, quote=True)
-        image = f'<img class="only-{theme}" src="{FOLDER}/{slug}-{theme}.svg" alt="{said}" {_sides(size)} loading="lazy">'
-        source = f'<source media="screen and (max-width: 50rem)" srcset="{FOLDER}/{slug}-{theme}-phone.svg" {_sides(phone)}>'
-        pictures.append(f"<picture>{source}{image}</picture>" if narrow else image)
-    plot = f'<div class="plot" tabindex="0" role="region" aria-label="{html.escape(question, quote=True)}">{"".join(pictures)}</div>'
+    sizes, light = {"": size, "-phone": (NARROW, phone or size[1])}, THEMES["light"]
+    for kind, inches in sizes.items():
+        with mpl.rc_context(_style(**light)):
+            drawn, file = Figure(figsize=inches, layout="constrained"), io.StringIO()
+            draw(drawn, Theme(**light))
+            drawn.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        for theme, colours in THEMES.items():  # the same drawing in the other theme's colours
+            turned = {light[part]: colours[part] for part in light}
+            text = re.sub("|".join(light.values()), lambda colour, to=turned: to[colour[0]], file.getvalue())
+            (folder / f"{slug}-{theme}{kind}.svg").write_text(text, encoding="utf-8")
+    said = html.escape(alt, quote=True)
+    pictures = [
+        f'<picture><source media="{PHONES}" srcset="{FOLDER}/{slug}-{theme}-phone.svg" {_sides(sizes["-phone"])}>'
+        f'<img class="only-{theme}" src="{FOLDER}/{slug}-{theme}.svg" alt="{said}" {_sides(size)} loading="lazy"></picture>'
+        for theme in THEMES
+    ]
+    plot = f'<div class="plot">{"".join(pictures)}</div>'
     title = f'<p class="plot-title">{html.escape(question)}</p>'
     return f'<figure class="plot-figure" id="plot-{slug}">\n{title}\n{plot}\n<figcaption>{answer}</figcaption>\n</figure>\n'
+
+
+def is_narrow(into):
+    """Whether a figure is being drawn for a phone."""
+    return into.get_figwidth() == NARROW
+
+
+def row(into, count, *, width_ratios=None, height_ratios=None, **options):
+    """``count`` axes side by side; on a phone one below the other, with the ``height_ratios``."""
+    if is_narrow(into):
+        return into.subplots(count, 1, squeeze=False, height_ratios=height_ratios, **options).ravel()
+    return into.subplots(1, count, squeeze=False, width_ratios=width_ratios, **options).ravel()
+
+
+def folded(into, texts, width=20):
+    """Labels as they are; on a phone broken into lines of about ``width`` letters."""
+    return [textwrap.fill(text, width) for text in texts] if is_narrow(into) else list(texts)
+
+
+def below(into, handles, columns):
+    """The legend below a figure, in ``columns``, or in as few of them as fit its width."""
+    for count in range(min(columns, len(handles)), 0, -1):
+        drawn = into.legend(handles=handles, loc="outside lower center", ncols=count, fontsize=8.5)
+        if count == 1 or drawn.get_window_extent().width <= into.bbox.width - 8:
+            return
+        drawn.remove()
 
 
 def _sides(inches):
@@ -107,11 +146,6 @@ def configurations(differences):
     return rows.assign(where=[f"{place(one.dataset)}, {name(one.backbone)}" for one in rows.itertuples()])
 
 
-def place(dataset):
-    """A data set's name without its remark in brackets."""
-    return name(dataset).split(" (")[0]
-
-
 def forest(axes, rows, theme, *, colour="than", better=""):
     """Rows of `configurations` on one axis: a line for each `where`, in it one bar for each rival (or seed), filled where it is decided.
 
@@ -127,11 +161,12 @@ def forest(axes, rows, theme, *, colour="than", better=""):
             axes.plot([one.ci_low, one.ci_high], [height, height], color=tint, lw=1.6, solid_capstyle="round")
             axes.plot(one.value, height, "o", color=tint, mfc=tint if one.decided else theme.paper, mew=1.4)
     axes.axvline(0, color=theme.text, lw=0.8, zorder=0)
-    axes.set(yticks=range(len(places)), yticklabels=places, ylim=(len(places) - 0.4, -0.6))
+    lines = [where.replace(", ", ",\n", 1) for where in places] if is_narrow(axes.figure) else places
+    axes.set(yticks=range(len(places)), yticklabels=lines, ylim=(len(places) - 0.4, -0.6))
     axes.grid(axis="x", lw=0.6)
     axes.tick_params(length=0)
     if better:
-        between = "→" if axes.figure.get_figwidth() == NARROW or len(axes.figure.axes) > 1 else "difference →"
+        between = "→" if is_narrow(axes.figure) or len(axes.figure.axes) > 1 else "difference →"
         axes.set_xlabel(f"worse ← {between} better" if better == "higher" else f"better ← {between} worse")
     return kinds
 
@@ -142,7 +177,7 @@ def legend(figure_, kinds, *, colour="than"):
     words = [f"minus {name(one)}" if colour == "than" else name(one) for one in kinds]
     handles = [Line2D([], [], color=tint, marker="o", label=word) for tint, word in zip(tints, words, strict=True)]
     handles.append(Line2D([], [], color=GREY, marker="o", ls="", label="filled: decided"))
-    figure_.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), fontsize=8.5)
+    below(figure_, handles, 4)
 
 
 PANELS = {  # of a paper's page: metric, setting, the direction that is better
@@ -163,14 +198,16 @@ def paper_forest(options, differences, paper, method=None):
     rows = configurations(own.assign(metric=own["metric"].str.removesuffix("_box")))
     panels = [panel for panel in PANELS[paper] if ((rows["metric"] == panel[0]) & (rows["setting"] == panel[1])).any()]
     places = list(dict.fromkeys(rows["where"]))
+    shown = [rows[(rows["metric"] == metric) & (rows["setting"] == setting)] for metric, setting, _ in panels]
+    lines = [one["where"].nunique() for one in shown]
 
     def draw(into, theme):
         kinds = []
-        for column, (axes, (metric, setting, better)) in enumerate(zip(into.subplots(1, len(panels), sharey=False), panels, strict=True)):
-            chosen = rows[(rows["metric"] == metric) & (rows["setting"] == setting)]
-            kinds = forest(axes, _on_all_lines(chosen, places), theme, better=better) or kinds
+        drawn = row(into, len(panels), height_ratios=[0.7 + 0.5 * count for count in lines])
+        for column, (axes, chosen, (metric, setting, better)) in enumerate(zip(drawn, shown, panels, strict=True)):
+            kinds = forest(axes, chosen if is_narrow(into) else _on_all_lines(chosen, places), theme, better=better) or kinds
             axes.set_title(name(metric).rstrip("↑↓ \N{NO-BREAK SPACE}") + (f" {setting}" if setting.endswith("%") else ""), loc="left")
-            if column:
+            if column and not is_narrow(into):
                 axes.set_yticklabels([])
         legend(into, [rival for rival in rivals if rival in kinds])
 
@@ -187,7 +224,7 @@ def paper_forest(options, differences, paper, method=None):
     )
     return figure(
         options, f"forest-{paper}-{method}", draw, size=(WIDTH, 1.5 + 0.52 * len(places)), answer=answer,
-        question=f"Is {name(method)} better than the maps beside it?",
+        phone=1 + sum(0.7 + 0.5 * count for count in lines), question=f"Is {name(method)} better than the maps beside it?",
         alt=f"Forest plot: {name(method)} minus {', '.join(map(name, rivals))}, one line for each data set and network.",
     )  # fmt: skip
 
@@ -215,24 +252,24 @@ def statement_forest(options, entry, found):
     if rows.empty:
         return ""
 
+    tints = {"photographs": "grad_cam", "drawn": "mean_activation"}  # the colours of these rivals
+
     def draw(into, theme):
         axes = into.subplots()
-        forest(
-            axes,
-            rows.assign(than=rows["kind"].map({"photographs": "grad_cam", "drawn": "mean_activation"})),
-            theme,
-            better=check["direction"],
-        )
+        forest(axes, rows.assign(than=rows["kind"].map(tints)), theme, better=check["direction"])
+        handles = [Line2D([], [], color=RIVALS[tints[kind]], marker="o", label=kind) for kind in dict.fromkeys(rows["kind"])]
+        handles.append(Line2D([], [], color=GREY, marker="o", ls="", label="filled: decided"))
         if check.get("margin"):
             axes.axvline(check["margin"] * (-1 if check["direction"] == "higher" else 1), color=theme.text, lw=0.8, ls=":")
+            handles.append(Line2D([], [], color=theme.text, ls=":", label="the loss that counts as one"))
+        below(into, handles, 4)
 
     pair = f"{name(check['method'])} minus {name(check['than'])}"
-    margin = " Dotted: the loss that counts as one." if check.get("margin") else ""
+    counts = Counter(one.verdict for one in found)
     return figure(
-        options, f"statement-{entry['id']}", draw, size=(WIDTH, 0.9 + 0.42 * rows["where"].nunique()),
+        options, f"statement-{entry['id']}", draw, size=(WIDTH, 1.2 + 0.42 * rows["where"].nunique()),
         question=f"{pair}: {name(check['metric'])}",
-        narrow=True,
-        answer=f"Wine: photographs; teal: drawn data. One bar per seed; with ten or more seeds, their mean. Filled where decided.{margin}",
+        answer=f"{', '.join(f'{count} {word}' for word, count in counts.most_common())}.",
         alt=f"Forest plot of {pair}, {name(check['metric'])}, one line for each data set and network.",
     )  # fmt: skip
 
@@ -252,7 +289,7 @@ def brightness(options, rows, paper, setting="100%"):
     proposed = [method for method in PROPOSED if method in set(means["method"])]
 
     def draw(into, theme):
-        columns = min(len(panels), 2)
+        columns = 1 if is_narrow(into) else min(len(panels), 2)
         grid = into.subplots(-(-len(panels) // columns), columns, squeeze=False)
         for axes, (of, one) in zip(grid.flat, panels, strict=False):
             curve = one.loc[list(POWERS)]
@@ -263,16 +300,12 @@ def brightness(options, rows, paper, setting="100%"):
                     axes.plot(*at, "D", color=COLOURS[method], ms=8, zorder=3, label=name(method))
                 elif method not in POWERS and "[" not in method:
                     axes.plot(*at, "s" if is_control(method) else "o", color=GREY, ms=4)
-                if method in NAMED:
-                    axes.annotate(name(method), at, (6, -3), textcoords="offset points", fontsize=8, color=GREY)
-            for method, word in zip(POWERS, ("squared", "as it is", "square root"), strict=True):
-                at = tuple(curve.loc[method, ["map_mean", "average_drop"]])
-                axes.annotate(word, at, (-6, -10), textcoords="offset points", ha="right", fontsize=8, color=TEAL)
             shown = one.loc[one.index.isin([*POWERS, *NAMED, *proposed]), "average_drop"]  # saliency lies far above
             spread = shown.max() - shown.min()
             axes.set_ylim(shown.min() - 0.15 * spread, shown.max() + 0.1 * spread)
             axes.margins(x=0.16)
-            axes.set(title=f"{place(of[1])}, {name(of[2])}", xlabel="mean of the map, %", ylabel="Average Drop, % (lower is better)")
+            axes.set(xlabel="mean of the map, %", ylabel="Average Drop, % (lower is better)")
+            axes.set_title(f"{place(of[1])}, {name(of[2])}", loc="left")
             axes.grid(lw=0.5)
         for axes in list(grid.flat)[len(panels) :]:
             axes.remove()
@@ -280,21 +313,72 @@ def brightness(options, rows, paper, setting="100%"):
         handles += [
             Line2D([], [], color=GREY, marker=mark, ls="", ms=4, label=word) for mark, word in (("o", "other methods"), ("s", "controls"))
         ]
-        into.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8.5)
+        below(into, handles, len(handles))
+        into.draw_without_rendering()  # so that the labels know where their points are
+        for axes, (_, one) in zip(grid.flat, panels, strict=False):
+            words = dict(zip(POWERS, ("squared", "as it is", "square root"), strict=True)) | {method: name(method) for method in NAMED}
+            found = one.loc[[method for method in words if method in one.index]]
+            place_labels(axes, [(words[method], (at["map_mean"], at["average_drop"]), TEAL if method in POWERS else theme.text)
+                                for method, at in found.iterrows()])  # fmt: skip
 
     if not panels:
         return ""
     sides = [_side(one, method) for _, one in panels for method in proposed if method in one.index]
-    below = sum(side < 0 for side in sides)
+    under = sum(side < 0 for side in sides)
     answer = (
         "A brighter map hides less and drops less. A method has shown something only below the curve that Grad-CAM draws when it is merely "
-        f"brightened: {below} of {len(sides)} points of the proposed methods lie below it."
+        f"brightened: {under} of {len(sides)} points of the proposed methods lie below it."
     )
     return figure(
-        options, f"brightness-{paper}", draw, size=(WIDTH, 0.4 + 3.3 * -(-len(panels) // 2)), answer=answer,
+        options, f"brightness-{paper}", draw, size=(WIDTH, 0.4 + 3.3 * -(-len(panels) // 2)), phone=0.9 + 3 * len(panels), answer=answer,
         question="Is it a better map, or a brighter one?",
         alt="Scatter plots of the mean of the map against Average Drop, with the curve through the powers of Grad-CAM.",
     )  # fmt: skip
+
+
+AROUND = [(8, 0), (-8, 0), (0, 9), (0, -9), (7, 7), (-7, 7), (7, -7), (-7, -7)]  # of a point, in points: where its label may stand
+
+
+def place_labels(axes, labels):
+    """Write each of ``labels`` (words, point, colour) beside its point, where it covers neither a mark, a line nor another label.
+
+    The axes must have been drawn once. A label that finds no place near its point stands farther away, with a line to it.
+    """
+    taken = []
+    for line in axes.lines:
+        half = 2 + line.get_markersize() / 2 * axes.figure.dpi / 72
+        taken += [Bbox.from_extents(x - half, y - half, x + half, y + half) for x, y in line.get_transform().transform(line.get_xydata())]
+        taken += [Bbox.from_extents(x - 3, y - 3, x + 3, y + 3) for x, y in _along(line.get_transform().transform(line.get_xydata()))]
+    for words, at, colour in labels:
+        text = axes.annotate(words, at, (0, 0), textcoords="offset points", fontsize=8, color=colour, va="center")
+        text.set_in_layout(False)
+        best = None
+        for away in (1, 2, 3.2, 4.5):
+            for x, y in AROUND:
+                text.set(position=(x * away, y * away), ha=("center", "left", "right")[(x > 0) + 2 * (x < 0)])
+                box = text.get_window_extent()
+                over = sum(box.overlaps(other) for other in taken) + 100 * (not _within(box, axes.bbox))
+                if best is None or over < best[0]:
+                    best = over, text.get_position(), text.get_ha(), box, away
+            if best[0] == 0:
+                break
+        _, position, side, box, away = best
+        text.set(position=position, ha=side)
+        taken.append(box)
+        if away > 1:
+            line = axes.annotate("", at, position, textcoords="offset points", arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5})
+            line.set_in_layout(False)
+
+
+def _along(points, step=6):
+    """The points of a line in pixels, and between them one every ``step``."""
+    for start, end in pairwise(points):
+        yield from np.linspace(start, end, 1 + max(1, int(np.hypot(*(end - start)) / step)))
+    yield points[-1]
+
+
+def _within(box, frame):
+    return box.x0 >= frame.x0 and box.x1 <= frame.x1 and box.y0 >= frame.y0 and box.y1 <= frame.y1
 
 
 def _side(one, method):

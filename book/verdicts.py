@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import pandas as pd
 from cells import cell, digits_of, over_seeds, seed_interval
-from names import is_control, name
+from names import is_control, name, place
 from tables import PAPERS, of_the_first
 
 SAME = ["paper", "key", "profile", "metric", "setting", "protocol"]  # what two rows share that may be compared
@@ -187,15 +187,22 @@ def overall(found):
 
 
 def matrix(entries, found):
-    """Statements × (photographs | drawn) as an HTML table; each statement links to its own section."""
+    """Statements × (photographs | drawn) as an HTML table; each statement says whose it is and links to its own fold."""
     lines = ['<table class="matrix">', "<thead><tr><th>statement</th><th>on photographs</th><th>on drawn data</th></tr></thead>"]
     for paper in PAPERS:
         lines.append(f'<tbody><tr class="paper"><th colspan="3" scope="rowgroup">{name(paper)}</th></tr>')
         for entry in (entry for entry in entries if entry["paper"] == paper):
             sides = "".join(f"<td>{_side(entry, found, kind)}</td>" for kind in KINDS)
-            lines.append(f'<tr><th scope="row"><a href="#{entry["id"]}">{html.escape(entry["statement"])}</a></th>{sides}</tr>')
+            lines.append(f'<tr><th scope="row">{_linked(entry)}</th>{sides}</tr>')
         lines.append("</tbody>")
     return "\n".join([*lines, "</table>", ""])
+
+
+def _linked(entry, page=""):
+    """A statement as a link to its fold, and a label that says whose it is."""
+    whose = entry.get("whose", "the paper's claim")
+    label_ = f'<span class="flag flag-{"ours" if whose == "our question" else "claim"}">{whose}</span>'
+    return f'<a href="{page}#{entry["id"]}">{html.escape(entry["statement"])}</a> {label_}'
 
 
 def _own(entry, found, kind):
@@ -225,18 +232,44 @@ def box(entries, found, paper):
     lines.append("<thead><tr><th>statement</th><th>photographs</th><th>drawn data</th></tr></thead><tbody>")
     for entry in (entry for entry in entries if entry["paper"] == paper):
         sides = "".join(f"<td>{_side(entry, found, kind)}</td>" for kind in KINDS)
-        lines.append(f'<tr><th scope="row"><a href="verdicts.html#{entry["id"]}">{html.escape(entry["statement"])}</a></th>{sides}</tr>')
+        lines.append(f'<tr><th scope="row">{_linked(entry, "verdicts.html")}</th>{sides}</tr>')
     return "\n".join([*lines, "</tbody></table>", "", ":::", ""])
 
 
-def details(entries, found):
-    """A section for each statement: where it stands, its forest plot, and what each configuration says."""
+PRINTED_AS = {"all pairs": "mean", "plain": "cam"}  # our words for a setting and a network, and those of published.yaml
+
+
+def published(entry, tables):
+    """The values that others printed of a statement's two methods, with the mark that says how they are known; "" without any."""
+    check, told = entry.get("check", {}), []
+    names = [PRINTED_AS.get(check.get(side), check.get(side)) for side in ("method", "than")]
+    wanted = check.get("setting")
+    for table in (table for table in tables if table["paper"] == entry["paper"]):
+        for column, (metric, setting) in enumerate(table["columns"]):
+            if metric != check.get("metric") or (wanted and setting != PRINTED_AS.get(wanted, wanted)):
+                continue
+            for network, rows in table["backbones"].items():
+                own, other = (rows.get(of, {column: None})[column] for of in names)
+                if own is not None and other is not None:
+                    where = ", ".join([setting] * (not wanted) + [name(network)] * (network != "not stated"))
+                    told.append(f"{own:g} against {other:g}{f' ({where})' if where else ''}")
+        if told:
+            return f"Published ({table['mark']}): {'; '.join(told)}.\n"
+    return ""
+
+
+def details(entries, found, printed=()):
+    """A fold for each statement: where it stands, its forest plot, and what each configuration says; book.js opens that of a link.
+
+    ``printed``: the tables of what others printed.
+    """
     parts = []
     for paper in PAPERS:
         parts.append(f"## {name(paper)}\n")
         for entry in (entry for entry in entries if entry["paper"] == paper):
             own = [one for one in found if one.entry["id"] == entry["id"]]
-            parts += [f"({entry['id']})=", f"### {entry['statement']}\n", f"*Where it stands: {entry['source']}.*\n"]
+            parts += [f"::::{{dropdown}} {entry['statement']}", f":name: {entry['id']}", "", f"*Where it stands: {entry['source']}.*\n"]
+            parts.append(published(entry, printed))
             if "seen" in entry:
                 parts.append(f"{entry.get('answer', '').strip()} See {entry['seen']}.\n".lstrip())
             elif not own:
@@ -245,12 +278,13 @@ def details(entries, found):
                 parts += [f"% forest: {entry['id']}\n", *(f"- {told(one)}" for one in own), ""]
             if own and "beside" in entry:
                 parts.append(f"Read beside it: {entry['beside']}.\n")
+            parts.append("::::\n")
     return "\n".join(parts)
 
 
 def told(one):
     """A verdict in one line: the word, where, both values, the difference, the flags."""
-    where = f"{name(one.dataset)}, {name(one.backbone)}{f', {one.setting}' if one.setting else ''}"
+    where = f"{place(one.dataset)}, {name(one.backbone)}{f', {one.setting}' if one.setting else ''}"
     text = f"{badge(one.verdict)} on {where}: {_numbers(one)}"
     return " ".join([text + ".", *map(flag, one.flags), rows_of(one)])
 
@@ -274,7 +308,8 @@ def _numbers(one):
         values = " against ".join(cell(value, digits=one.digits) for value in means)
         difference = over_seeds(one.differences, one.digits, "+")
         return f"{values}, mean difference {difference} over {len(one.seeds)} seeds; by the images of one seed: {counted}"
-    listed = " · ".join(f"{_short(seed, one.digits)} ({word})" for seed, word in zip(one.seeds, one.by_image, strict=True))
+    words = [f" ({word})" if len(set(one.by_image)) > 1 else "" for word in one.by_image]  # where all say the same, the badge does
+    listed = " · ".join(f"{_short(seed, one.digits)}{word}" for seed, word in zip(one.seeds, words, strict=True))
     return f"differences under {len(one.seeds)} seeds, n {one.seeds[0].n:,}: {listed}"
 
 

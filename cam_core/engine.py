@@ -6,9 +6,11 @@ Which engine answers depends on the network and on what was asked before, never 
 import gc
 import importlib.util
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Hashable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,7 +37,7 @@ class Engine:
     is taken if it is installed, from the call on in which the images asked of the network at one size come to `WORTH` pixels.
 
     ONNX Runtime takes part on a CPU, in float32, without autocast, with as many threads as PyTorch. "compile" is torch.compile with CUDA
-    graphs, for chunks of the first chunk's size. Neither takes part where gradients are recorded or a layer has hooks. The first answer is
+    graphs, for chunks of the largest size so far. Neither takes part where gradients are recorded or a layer has hooks. The first answer is
     compared with PyTorch's: if they differ by more than `AGREEMENT`, or if the network cannot be exported, one warning says so and PyTorch
     goes on. ValueError for an unknown name, ModuleNotFoundError if "onnxruntime" is asked for and not installed.
     """
@@ -80,8 +82,10 @@ class Engine:
         made_for = (size, kind, autocast, torch.get_num_threads(), *map(id, classifier.children()), _versions(classifier))
         if made_for != self._made_for:
             self._made_for, self._run, self._asked = made_for, None, self._coming
-        if self._run is not None:
-            return self._run(inputs) if self.name != "compile" or len(inputs) == self._batch else None
+        if self._run is not None and self.name != "compile":
+            return self._run(inputs)
+        if self._run is not None and len(inputs) <= self._batch:  # a larger chunk is compiled for anew
+            return self._run(inputs) if len(inputs) == self._batch else None
         if self.name is None and self._asked * size[-2:].numel() < WORTH:
             return None
         return self._begin(classifier, inputs, AGREEMENT if kind == "cpu" and not autocast else COARSE)
@@ -94,7 +98,7 @@ class Engine:
             if self._kept is not None and self._kept[0] == self._made_for:
                 run = self._kept[1]
             else:
-                run = _compiled(classifier) if self.name == "compile" else partial(_ask, _session(_exported(classifier, inputs)))
+                run = _compiled(classifier) if self.name == "compile" else partial(_ask, _session(classifier, inputs))
             error = float((run(inputs) - expected).abs().max() / (expected.max() - expected.min()))
             if not error <= bound:
                 reason = f"its logits differ by {error:.1g} of their range from PyTorch's"
@@ -140,7 +144,8 @@ def _compiled(classifier: "Classifier") -> Callable[[Tensor], Tensor]:
     return copied
 
 
-def _exported(classifier: "Classifier", inputs: Tensor) -> bytes:
+def _export(classifier: "Classifier", inputs: Tensor, path: Path) -> None:
+    """Write the network, and its weights in a file beside it: a session maps these, where it would copy those of a model in memory."""
     with torch.inference_mode(mode=False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         example = torch.zeros(2, *inputs.shape[1:])  # a batch of one would be taken for the only size
@@ -148,21 +153,24 @@ def _exported(classifier: "Classifier", inputs: Tensor) -> bytes:
             _Scores(classifier), (example,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False
         )
     assert program is not None
-    exported = bytes(program.model_proto.SerializeToString())
+    program.save(path, external_data=True)
     del program
     gc.collect()  # the exporter leaves cycles that hold the weights
     give_back_pages()
-    return exported
 
 
-def _session(exported: bytes) -> Any:
+def _session(classifier: "Classifier", inputs: Tensor) -> Any:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it leaves an identifier in the temporary folder, and reports
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads would take the cores from PyTorch's
-    session = onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "network.onnx"
+        _export(classifier, inputs, path)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     give_back_pages()  # it has laid the weights out anew
     return session
 

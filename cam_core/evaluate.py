@@ -4,6 +4,7 @@ import copy
 import time
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,31 +53,37 @@ def evaluate(
     seen = {view: (opened[view], own) for view, own in sorted(_by(metrics, lambda metric: PROTOCOLS[metric.protocol].view).items())}
     ids = next((dataset.ids for dataset, _ in seen.values()), [])
 
-    def measured(places: range) -> Table:
+    def empty() -> Table:
+        return Table(
+            {(method.name, metric.name, metric.setting): copy.deepcopy(metric) for method in methods for metric in metrics}, image_ids=ids
+        )
+
+    def measure(table: Table, places: range) -> None:
         frozen.restart()  # so that a block has the same bytes whatever was measured before it, here or in another shard
-        asked = {(method.name, metric.name, metric.setting): copy.deepcopy(metric) for method in methods for metric in metrics}
-        table = Table(asked, image_ids=ids)
-        for view, (dataset, own) in seen.items() if places else ():
+        for view, (dataset, own) in seen.items():
             loader = DataLoader(Subset(dataset, places), batch_size, collate_fn=collate, generator=torch.Generator())
-            begun, total = places.start // batch_size, -(-len(ids) // batch_size)
-            bar = Bar(loader, f"{frozen.name} {view}", total, unit="batch", initial=begun, disable=not progress)
-            batches: Iterable[dict[str, Any]] = bar
-            for start, batch in zip(places[::batch_size], batches, strict=True):
+            bar.set_description_str(f"{frozen.name} {view}", refresh=False)
+            for start, batch in zip(places[::batch_size], loader, strict=True):
                 base = Probe(frozen, batch["images"].to(frozen.mean.device), chunk=chunk)
                 _measure_batch(table, base, dataset, batch["examples"], start, methods, own, limits)
-        return table
+                bar.update(len(batch["examples"]))
 
-    if kept is None:
-        return measured(range(len(ids)))
-    whole = measured(range(0))
-    of = [(method.name, limits.get(method.name)) for method in methods], [(m.name, m.setting, m.protocol) for m in metrics]
-    evaluation = repr((frozen.digest(), [(view, dataset.digest()) for view, (dataset, _) in seen.items()], of, batch_size, chunk))
-    for places in kept.blocks(len(ids), batch_size):
-        path = kept.path(evaluation, places)
-        if not add(path, whole):
-            write(path, measured(places))
-            add(path, whole)
-    return whole if kept.of == 1 else Table()
+    whole, evaluation = empty(), ""
+    if kept is not None:
+        of = [(method.name, limits.get(method.name)) for method in methods], [(m.name, m.setting, m.protocol) for m in metrics]
+        evaluation = repr((frozen.digest(), [(view, dataset.digest()) for view, (dataset, _) in seen.items()], of, batch_size, chunk))
+    blocks = [*(kept or Kept(Path())).blocks(len(ids), batch_size)]  # the same ones where nothing is kept, for the same bytes
+    found = sum(len(places) for places in blocks if kept and kept.path(evaluation, places).exists())
+    total, known = (len(seen) * count for count in (sum(map(len, blocks)), found))
+    with Bar(total=total, initial=known, unit="image", disable=not progress) as bar:
+        for places in blocks:
+            if kept is None:
+                measure(whole, places)
+            elif not add(path := kept.path(evaluation, places), whole):
+                measure(block := empty(), places)
+                write(path, block)
+                add(path, whole)
+    return whole if kept is None or kept.of == 1 else Table()
 
 
 def _measure_batch(

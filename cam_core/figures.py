@@ -13,6 +13,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cam_core.methods.method import written
+
 COLOURS = "inferno"
 
 
@@ -68,7 +70,7 @@ def grid(
             overlay(axes[row, column], image, heat[row], box, outline)
     for column, name in enumerate(["", *maps]):
         if name:
-            axes[0, column].set_title(name.replace("[", "\n["), fontsize=8)
+            axes[0, column].set_title(written(name).replace(" (", "\n("), fontsize=8)
     figure.colorbar(
         SCALE,
         ax=axes,

@@ -4,14 +4,13 @@ Importing this does not load torch.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,4 +60,4 @@ def mapped(blocks: Iterable["Tensor"], shape: Sequence[int]) -> "Tensor":
             file.write(block.contiguous().numpy().data)
             kind = block.dtype
         file.flush()
-        return torch.from_file(file.name, shared=True, size=int(np.prod(shape)), dtype=kind).reshape(tuple(shape))
+        return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=kind).reshape(tuple(shape))

@@ -27,7 +27,7 @@ class Kept:
     folder: Path
     shard: int = 0
     of: int = 1
-    block: int = 512
+    block: int = 128
 
     def __post_init__(self) -> None:
         if not 0 <= self.shard < self.of:

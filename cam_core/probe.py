@@ -1,7 +1,7 @@
 """A batch of images and what methods ask about it: activations, logits, gradients and masked scores, each computed at most once."""
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -268,10 +268,19 @@ class Probe:
     def _chunk_size(self, size: torch.Size) -> int:
         if self._chunk is not None:
             return self._chunk
-        if self.images.is_cuda:  # an eighth of the free memory, at about 100 activations an input pixel
-            free, _ = torch.cuda.mem_get_info(self.images.device)
-            return int(max(8, min(1024, free / 8 / (size[0] * size[1] * 400))))
+        if self.images.is_cuda:
+            return _fitting(self.images.device, size[0] * size[1])
         return max(1, min(256, PIXELS_PER_CHUNK // (size[0] * size[1])))
+
+
+@cache
+def _fitting(device: torch.device, pixels: int) -> int:
+    """How many images of so many pixels pass a GPU at once: what an eighth of the free memory holds, at about 100 activations a pixel.
+
+    A power of two, and what was free at the first asking counts: so CUDA graphs fit all later chunks, and a process repeats itself.
+    """
+    free, _ = torch.cuda.mem_get_info(device)
+    return 1 << min(1024, max(8, free // 8 // (pixels * 400))).bit_length() - 1
 
 
 def _refuse_other_images(images: Tensor, classifier: Classifier) -> None:

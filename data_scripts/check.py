@@ -30,8 +30,8 @@ WHERE = """where the official archives come from, and how they are laid out belo
   CUB_200_2011/          https://data.caltech.edu/records/65de6-vp158: CUB_200_2011.tgz (attributes.txt comes out beside the folder;
                          leave it there or move it into attributes/); https://data.caltech.edu/records/w9d68-gec53:
                          segmentations.tgz unpacked inside CUB_200_2011
-  OpenImages/            https://github.com/clovaai/wsolevaluation, dataset/prepare_evaluation_data.sh: val/ and test/ with images and
-                         masks in folders by class; its metadata/OpenImages comes into OpenImages/metadata
+  OpenImages/            `python -m data_scripts get openimages30k`, or OpenImages30k_eval.zip, which github.com/clovaai/wsolevaluation
+                         links to: val/ and test/ with images and masks in folders by class; its metadata/OpenImages as metadata/
 
 A dataset that is not there is skipped. Instead of downloading anything: python -m data_scripts.draw
 """

@@ -43,15 +43,19 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _shard(options: argparse.Namespace) -> int:
-    from reproduce.run import LOG
+    from cam_core import files
+    from reproduce import journal, provenance, shard
+    from reproduce.layout import LOG
 
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(options.threads)) if options.threads else {})
-    with _noted(options.out.with_name(options.out.name + ".failed") / LOG, "shard {} of {}".format(*options.shard)):
+    mark, began = shard.mark(options.out, *options.shard), time.monotonic()
+    log = options.out.with_name(options.out.name + ".failed") / LOG
+    with _noted(log, "shard {} of {}".format(*options.shard)), journal.kept(mark.with_suffix(".progress")):
         from cam_core.environment import keep_pages
-        from reproduce import shard
 
         keep_pages()
         shard.shard(options.notebook, options.out, _parameters(options), *options.shard)
+    files.write_json(mark, provenance.cost(began))
     print("{}: shard {} of {} is measured".format(options.out, *options.shard))
     return 0
 
@@ -81,9 +85,13 @@ def _batch(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from cam_core import files
-    from reproduce import journal, provenance
+    from reproduce import journal, provenance, status
 
     log, began, given = options.marker.with_suffix(".log"), time.monotonic(), _parameters(options)
+    state, words = status.failure(log) if options.attempt > 1 and log.exists() else ("", "")
+    if state == "failed":
+        raise RuntimeError(f"attempt {options.attempt}: not begun, as the one before has failed ({words}); {log}")
+    log.unlink(missing_ok=True)
     first = int(os.environ.get("RANK", "") or os.environ.get("LOCAL_RANK", "0")) == 0
     with _noted(log, "training"), journal.kept(options.marker.with_suffix(".progress")) if first else nullcontext():
         import torch.distributed  # takes seconds, in which a signal may come
@@ -177,6 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("-p", "--parameter", **named, help="as the notebook takes them: dataset, backbone, seed, epochs, device, ...")
     train.add_argument("--devices", type=_count, help="of each machine (default: as many as torchrun started, else one)")
     train.add_argument("--nodes", type=_count, help="machines (default: likewise)")
+    train.add_argument("--attempt", type=_count, default=1, help="from 2 on only go on with what was killed or out of time")
     train.add_argument("--marker", type=Path, required=True, help="JSON file that will say which model it was")
     train.set_defaults(do=_train)
 

@@ -301,7 +301,8 @@ def announce(profile: Profile, pending: set[str], cores: int) -> str:
         return f"profile {profile.name}: all {kept} runs are up to date"
     each, together = profile.threads or cores, max(1, cores // (profile.threads or cores))
     expected = {job.folder: job.minutes * costs.scale(job, min(each, cores)) for job in waiting}
-    total = max(sum(expected.values()) / together, *expected.values(), 0)
+    longest = max(expected[job.folder] * costs.alone(job) for job in waiting)
+    total = max(sum(expected.values()) / together, longest)
     head = f"profile {profile.name}: {len(waiting)} runs to make, {kept} up to date"
     rows = (f"  {duration(60 * minutes):>9}  {folder}" for folder, minutes in expected.items())
     on_gpus = [f"  {told}" for told in [costs.on_gpus(waiting)] if told]

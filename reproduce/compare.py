@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reproduce import results
+from reproduce import layout, results
 
 IDENTICAL, WITHIN, OUTSIDE = "identical", "within", "outside"
 MEASURED = ["value", "ci_low", "ci_high", "n"]
@@ -67,7 +67,7 @@ def report(ours: Path | str, published: Path | str) -> tuple[str, bool]:
             return f"{root} holds no complete run: nothing to compare", False
     told = list(_told(*found))
     lines, agree = [line for line, _ in told], not any(decides for _, decides in told)
-    for file, what in ((results.METRICS, "records"), (results.DIFFERENCES, "differences")):
+    for file, what in ((layout.METRICS, "records"), (layout.DIFFERENCES, "differences")):
         tables = [results.load(root, file) for root in (ours, published)]
         if not tables[1].empty:
             joined = compare(*tables)
@@ -84,17 +84,17 @@ def _told(ours: Sequence[Path], published: Sequence[Path]) -> Iterator[tuple[str
         if run not in here:
             yield f"{run}: missing", True
             continue
-        facts = [json.loads((of / results.PROVENANCE).read_text()) for of in (here[run], folder)]
+        facts = [json.loads((of / layout.PROVENANCE).read_text()) for of in (here[run], folder)]
         for fact, (words, usual) in FACTS.items():
             this, that = (str(of.get(fact) or usual)[:12] for of in facts)
             if this != that:
                 decides = fact == "data_digest" or (fact == "weights_digest" and not _trains_its_network(facts[0]))
                 yield f"{run}: {words} ({this}, published {that})", decides
-        for file in (results.DIFFERENCES, results.MAPS):
+        for file in (layout.DIFFERENCES, layout.MAPS):
             if (folder / file).exists() and not (here[run] / file).exists():
                 yield f"{run}: {file} is missing", True
-        if all((of / results.MAPS).exists() for of in (here[run], folder)) and _held(here[run]) != _held(folder):
-            yield f"{run}: {results.MAPS} holds other images or methods", True
+        if all((of / layout.MAPS).exists() for of in (here[run], folder)) and _held(here[run]) != _held(folder):
+            yield f"{run}: {layout.MAPS} holds other images or methods", True
     yield from ((f"{run}: not published", False) for run in here if run not in there)
 
 
@@ -105,7 +105,7 @@ def _trains_its_network(facts: Mapping[str, Any]) -> bool:
 
 
 def _held(folder: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]:
-    ids, maps = results.read_maps(folder / results.MAPS)
+    ids, maps = results.read_maps(folder / layout.MAPS)
     return ids, {name: heat.shape for name, heat in maps.items()}
 
 

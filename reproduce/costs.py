@@ -9,7 +9,7 @@ from reproduce.preflight import room
 if TYPE_CHECKING:
     from reproduce.batch import Job, Profile
 
-Stage = Literal["train", "notebook"]
+Stage = Literal["train", "shard", "notebook"]
 REFERENCE_CORES = 2  # `minutes` in a profile are those of two cores
 ROOM = {"time": 2.0, "memory": 1.25}  # asked for, over what was measured: another machine is slower, another data set larger
 GPU, USEFUL = "an A100", 8e12  # operations a second: two fifths of what its data sheet says of float32; reckoned, not measured
@@ -23,8 +23,14 @@ def scale(job: "Job", threads: int) -> float:
 
 
 def minutes(job: "Job", stage: Stage, threads: int) -> float:
-    """About how long one of the two jobs of a run takes on ``threads`` cores."""
-    return (job.train_minutes if stage == "train" else job.minutes - job.train_minutes) * scale(job, threads)
+    """About how long a job of a run takes on ``threads`` cores; the notebook as if its shards were not measured yet."""
+    own = job.train_minutes if stage == "train" else job.minutes - job.train_minutes
+    return own * scale(job, threads) / (job.shards if stage == "shard" else 1)
+
+
+def alone(job: "Job") -> float:
+    """The share of its `minutes` that a run takes where its shards are measured side by side."""
+    return (job.train_minutes + (job.minutes - job.train_minutes) / job.shards) / job.minutes
 
 
 def on_gpus(jobs: Sequence["Job"]) -> str:
@@ -69,9 +75,9 @@ def ask(job: "Job", stage: Stage, threads: int, hours: float | None = None) -> d
     }
 
 
-def retries(profile: "Profile", threads: int) -> int:
-    """How often a training may be started again: as often as the profile's ``hours`` go into the longest, else never."""
+def retries(profile: "Profile", stage: Stage, threads: int) -> int:
+    """How often a job may be started again, to go on from its checkpoint or rows: as often as ``hours`` go into the longest, else never."""
     if not profile.hours:
         return 0
-    longest = max((ROOM["time"] * minutes(job, "train", threads) for job in profile.jobs if job.train), default=0.0)
+    longest = max(ROOM["time"] * minutes(job, stage, threads) for job in profile.jobs)
     return math.ceil(longest / (60 * profile.hours))

@@ -1,4 +1,4 @@
-"""Tables, arrays and folders of a run, each written whole or not at all, and the word for a full disk. Loads no torch."""
+"""Tables, arrays and folders of a run, each written whole or not at all, and the word for a full disk. Loads no torch, pandas late."""
 
 import errno
 import itertools
@@ -7,34 +7,37 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from cam_core.files import flush, replacing
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
 
-def write_table(path: Path | str, frame: pd.DataFrame) -> None:
+
+def write_table(path: Path | str, frame: "pd.DataFrame") -> None:
     """Write a table atomically as .csv, floats to the bit."""
     with replacing(Path(path)) as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n")
 
 
-def write_arrays(path: Path | str, arrays: Mapping[str, NDArray[Any]]) -> None:
+def write_arrays(path: Path | str, arrays: "Mapping[str, NDArray[Any]]") -> None:
     """Write arrays by name atomically as a compressed .npz; the same arrays give the same bytes."""
+    import numpy as np
+
     with replacing(Path(path)) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def write_parts(path: Path | str, frames: Iterable[pd.DataFrame]) -> None:
+def write_parts(path: Path | str, frames: "Iterable[pd.DataFrame]") -> None:
     """Write one table atomically as .parquet, vectors as lists: from ``frames`` of the same columns, which are never held all at once.
 
     Without any frame nothing is written.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     frames = iter(frames)
     first = next(frames, None)
     if first is None:

@@ -6,6 +6,7 @@ The functions below take the name of a data set (`reproduce.sources`) and of a b
 `Options`. They return a model and what is known of it: accuracy or mean average precision in percent, deviations, seconds.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset
+from cam_core.engine import VARIABLE
 from cam_core.learned.abn import Abn
 from cam_core.learned.calm import PATCH, Calm
 from cam_core.learned.lcam import ENTROPY_ALONE, LCam
@@ -279,6 +281,8 @@ def models(wanted: Parameters, **where: Unpack[Means]) -> tuple[Classifier, dict
 
     The training job of a run and its notebook both call this, so that they get the same models; earlier trainings are found.
     """
+    if wanted.engine:
+        os.environ[VARIABLE] = wanted.engine  # of all that is frozen in this process from here on
     dataset, name, root = wanted.dataset, wanted.backbone, find_root(wanted.dataset, wanted.data_root)
     means: Means = {"seed": wanted.seed, "device": wanted.device, **where}
     learned: dict[str, tuple[Any, Summary]] = {}

@@ -9,6 +9,7 @@ The rest of a notebook is its own subject.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,8 @@ from cam_core import metrics
 from cam_core.classifier import Classifier
 from cam_core.data import Dataset, Example
 from cam_core.data.example import View
+from cam_core.engine import VARIABLE
+from cam_core.environment import versions
 from cam_core.kept import Kept
 from cam_core.metrics import Metric
 from cam_core.probe import Probe
@@ -78,7 +81,7 @@ def ran(wanted: Parameters, data: Dataset) -> str:
 
 
 def kept(wanted: Parameters, summaries: Summaries) -> Kept | None:
-    """Where `evaluate` keeps the rows of this run, if it does: a folder for each state of code, parameters, models and threads."""
+    """Where `evaluate` keeps this run's rows, if it does: a folder for each state of code, packages, parameters, models and threads."""
     if wanted.rows_dir is None:
         return None
     given = wanted.rows_dir if isinstance(wanted.rows_dir, Kept) else Kept(Path(wanted.rows_dir))
@@ -87,7 +90,7 @@ def kept(wanted: Parameters, summaries: Summaries) -> Kept | None:
     ]
     asked = {name: value for name, value in vars(wanted).items() if name not in ("profile", "data_root", "out_dir", "rows_dir", "shown")}
     models = [(name, summary.get("digest")) for name, summary in summaries.items()]
-    state = repr((asked, models, torch.__version__, torch.get_num_threads())).encode()
+    state = repr((asked, models, versions(), os.environ.get(VARIABLE), torch.get_num_threads())).encode()
     return replace(given, folder=given.folder / hashlib.sha256(b"".join([*code, state])).hexdigest()[:12])
 
 

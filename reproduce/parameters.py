@@ -54,7 +54,7 @@ class Parameters:
     best on a tenth of the training images, which is not trained on. ``best_on_test``: also report the highest test accuracy of any epoch,
     as the papers often do. ``terms`` of L-CAM's loss: "all"; with "ce" L-CAM is also trained by cross-entropy alone, with "raw" Img is
     trained so once more, as ResNet-50's was released. ``seed`` is that of the trainings; masks, random maps and the bootstrap always take
-    0. ``subset``: a list of test images (`sources.images`).
+    0. ``subset``: a list of test images (`sources.images`). ``engine`` scores masked images (`cam_core.engine`).
     """
 
     paper: str
@@ -79,6 +79,7 @@ class Parameters:
     first_rise: int = _of(0, "l_cam")
     shown: int = 1
     device: str = "cpu"
+    engine: str | None = None
 
     @property
     def recipe_name(self) -> str:
@@ -139,8 +140,8 @@ def one_of(what: str, got: object, known: Iterable[str]) -> None:
 def read(paper: str, given: Mapping[str, Any], *, here: bool = True) -> Parameters:
     """The parameters of ``paper``'s notebook or training job in ``given``, which may hold more, as a notebook's ``globals()`` do.
 
-    ``here``: also whether this machine has the device and the data, and can write ``out_dir``. ValueError or FileNotFoundError, in one
-    sentence, for what cannot be run, a parameter of another paper's notebook among it.
+    ``here``: also whether this machine has the device, the engine and the data, and can write ``out_dir``. ValueError, FileNotFoundError or
+    ModuleNotFoundError, in one sentence, for what cannot be run, a parameter of another paper's notebook among it.
     """
     own = names(paper)
     for other in fields(Parameters)[1:]:
@@ -158,6 +159,7 @@ def read(paper: str, given: Mapping[str, Any], *, here: bool = True) -> Paramete
 
 
 def _check_types(wanted: Parameters) -> None:
+    from cam_core.engine import ENGINES
     from cam_core.kept import Kept
 
     for name, value in vars(wanted).items():
@@ -171,10 +173,12 @@ def _check_types(wanted: Parameters) -> None:
         elif name in PATHS:
             if not isinstance(value, str | os.PathLike | Kept | None):
                 raise ValueError(f"{name} is {value!r}, expected {PATHS[name]}, or None")
-        elif name not in LEAST and name != "recipe" and not isinstance(value, str):
+        elif name not in LEAST and name not in ("recipe", "engine") and not isinstance(value, str):
             raise ValueError(f"{name} is {value!r}, expected a name")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", wanted.device):
         raise ValueError(f"device is {wanted.device!r}, expected cpu or cuda")
+    if wanted.engine is not None:
+        one_of("engine (None: ONNX Runtime where it is installed and worth its export)", wanted.engine, ENGINES)
 
 
 def _check_recipe(wanted: Parameters) -> None:
@@ -223,14 +227,19 @@ def _check_backbone(wanted: Parameters) -> None:
 
 
 def machine_faults(wanted: Parameters) -> Iterator[tuple[str, Exception]]:
-    """What this machine lacks for a run, as ("device", "data" or "out_dir", error)."""
+    """What this machine lacks for a run, as ("device", "engine", "data" or "out_dir", error)."""
     import torch
 
+    from cam_core.engine import Engine
     from reproduce.sources import find_root
 
     device = torch.device(wanted.device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         yield "device", ValueError(f"device is {wanted.device}, and PyTorch finds {torch.cuda.device_count()} CUDA devices here; take cpu")
+    try:
+        Engine(wanted.engine)
+    except ModuleNotFoundError as error:
+        yield "engine", error
     try:
         root = find_root(wanted.dataset, wanted.data_root)
         if not root.is_dir() and wanted.dataset not in DRAWN:  # which the notebook draws

@@ -19,7 +19,7 @@ IMAGES = {"imagenet": 50_000, "voc07": 4952, "cub": 5794, "cifar10": 5000, "cifa
 
 
 def faults(profile: "Profile", pending: set[str], *, queued: bool = False) -> list[str]:
-    """A sentence for each thing that is wrong with what is ``pending``. ``queued``: the jobs run elsewhere, so no device is looked for."""
+    """A sentence for each thing that is wrong with what is ``pending``. ``queued``: elsewhere, so device and engine are not looked for."""
     jobs = [job for job in profile.jobs if f"{job.folder}/provenance.json" in pending or job.marker in pending]
     unset = [variable for variable in profile.needs if not os.environ.get(variable)]
     found = [f"profile {profile.name} needs {name} in the environment (profiles/{profile.name}.yaml says what for)" for name in unset]
@@ -35,8 +35,9 @@ def _of_job(job: "Job", queued: bool, unset: list[str]) -> Iterator[str]:
 
     wanted = parameters.read(job.paper, job.parameters, here=False)
     wrong = dict(parameters.machine_faults(wanted))
-    if "device" in wrong and not queued:
-        yield str(wrong["device"])
+    for what in ("device", "engine"):
+        if what in wrong and not queued:
+            yield str(wrong[what])
     if "data" in wrong:
         yield from [] if "CAM_DATA" in unset else [str(wrong["data"])]
     else:

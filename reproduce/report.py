@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cam_core import figures, maps
 from cam_core.methods import Method, is_control
+from cam_core.methods.method import written
 from cam_core.probe import Probe
 from reproduce.results import number
 
@@ -102,7 +103,7 @@ def intervals(records: pd.DataFrame, metric: str, *, setting: str = "", publishe
         axes.plot([value], [y], "o", color=tint, markerfacecolor="white" if is_control(method) else tint, zorder=3)
         if published and method in published:
             axes.plot([published[method]], [y], "|", color="black", markersize=12, markeredgewidth=1.6)
-    axes.set_yticks(range(len(chosen)), chosen["method"])
+    axes.set_yticks(range(len(chosen)), chosen["method"].map(written))
     axes.set_xlabel(f"{metric.replace('_', ' ')} {setting}".strip())
     sns.despine(figure)
     return figure
@@ -113,7 +114,7 @@ def curves(summaries: Mapping[str, Mapping[str, Any]], what: str, label: str) ->
     figure, axes = plt.subplots(figsize=(6.4, 2.6), layout="constrained")
     for name, summary in summaries.items():
         values = [epoch[what] for epoch in summary["history"]]
-        axes.plot(np.arange(1, len(values) + 1), values, marker="o", markersize=3, label=name)
+        axes.plot(np.arange(1, len(values) + 1), values, marker="o", markersize=3, label=written(name))
     axes.set(xlabel="epoch", ylabel=label)
     axes.legend(frameon=False, fontsize=8)
     sns.despine(figure)

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cam_core.files import flush, write_json
 from reproduce.files import replace_folder, write_arrays, write_parts, write_table
+from reproduce.layout import DIFFERENCES, FACTS, MAPS, METRICS, PER_IMAGE, PROVENANCE, PUBLISHED, UNFINISHED
 from reproduce.provenance import process_facts, public
 
 TEXT = ("paper", "dataset", "split", "backbone", "weights", "recipe", "protocol", "method", "metric", "setting")
@@ -25,18 +26,6 @@ PLAIN = r"[A-Za-z0-9 _%.,:+=()\[\]/-]*"  # what texts are made of: nothing that 
 
 DIFFERENCE = (*COLUMNS, "than", "p", "p_holm", "same_as")  # a record whose value is that of `method` minus that of `than`
 PAIRED = ["value", "ci_low", "ci_high", "p_holm", "n", "same_as"]  # the columns of a difference that readers need
-
-METRICS, DIFFERENCES, MAPS, PER_IMAGE, FACTS, PROVENANCE, NOTEBOOK = (
-    "metrics.csv",
-    "differences.csv",
-    "maps.npz",
-    "per_image.parquet",
-    "run_facts.json",
-    "provenance.json",
-    "notebook.ipynb",
-)
-PUBLISHED = (METRICS, DIFFERENCES, MAPS, PROVENANCE)  # of a run, beside its notebook and rows
-UNFINISHED = (".part", ".failed", ".old")  # suffixes of the folders of runs that are not finished, or failed
 
 
 # ---------------------------------------------------------------- records

@@ -21,19 +21,13 @@ from typing import Any
 
 from cam_core import files
 from cam_core.environment import ALLOCATOR
-from reproduce import content, journal, processes, provenance, results, shard
+from reproduce import content, journal, layout, processes, provenance, shard
 from reproduce.files import no_room, replace_folder
-
-LOG = "run.log"
+from reproduce.layout import LOG, is_complete
 
 
 class RunError(RuntimeError):
     """A run that produced no result; the message is one sentence."""
-
-
-def is_complete(out: Path) -> bool:
-    """Whether `out` holds a finished run: provenance is written last."""
-    return (out / results.PROVENANCE).exists() and (out / results.NOTEBOOK).exists()
 
 
 def run(notebook: Path, out: Path, parameters: Mapping[str, Any], *, force: bool = False, threads: int | None = None) -> bool:
@@ -67,18 +61,18 @@ def run(notebook: Path, out: Path, parameters: Mapping[str, Any], *, force: bool
             raise
         replace_folder(part, out)
         shutil.rmtree(failed, ignore_errors=True)
-        shutil.rmtree(kept.parent, ignore_errors=True)
+        shutil.rmtree(shard.kept(out), ignore_errors=True)
     return True
 
 
 def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any], kept: Mapping[str, str]) -> None:
-    import papermill  # takes seconds to import; a complete run is recognised without it
+    papermill = _papermill()  # takes seconds to import; a complete run is recognised without it
 
     started, clock = datetime.now(UTC), time.monotonic()
     known = provenance.provenance(parameters)  # the state of git when the run starts
     named = parameters.get("dataset")
     depends = content.of(notebook, named, parameters.get("data_root")) if named else None
-    target = part / results.NOTEBOOK
+    target = part / layout.NOTEBOOK
     drawn = sys.stderr.isatty() and not os.environ.get("TQDM_DISABLE")
     ended: list[int] = []
     try:
@@ -99,16 +93,18 @@ def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any
     meta = written["metadata"].get("papermill", {})
     if meta.get("exception") or not meta.get("end_time"):
         raise RunError("the executed notebook has no end time or carries an exception: it did not run to its end")
-    if not (part / results.METRICS).exists():
-        raise RunError(f"the notebook wrote no {results.METRICS}; call results.save(out_dir, ...) in its last cell")
+    if not (part / layout.METRICS).exists():
+        raise RunError(f"the notebook wrote no {layout.METRICS}; call results.save(out_dir, ...) in its last cell")
+    from reproduce import results  # and with it pandas
+
     try:
-        results.read_records(part / results.METRICS)
+        results.read_records(part / layout.METRICS)
     except ValueError as error:
         raise RunError(str(error)) from error
     files.write_json(target, _tidy(written, part, out))
     for file in part.iterdir():
         files.flush(file)
-    facts = json.loads((part / results.FACTS).read_text()) if (part / results.FACTS).exists() else {}
+    facts = json.loads((part / layout.FACTS).read_text()) if (part / layout.FACTS).exists() else {}
     facts |= {
         "notebook": notebook.name,
         "depends": depends,
@@ -116,12 +112,14 @@ def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any
         "started": started.isoformat(timespec="seconds"),
         **provenance.cost(clock, facts.get("peak_memory_mib", 0.0)),
     }
-    files.write_json(part / results.PROVENANCE, known | provenance.public(facts))
+    if shards := [json.loads(mark.read_text()) for mark in sorted(shard.kept(out).glob("*-of-*.json"))]:
+        facts["shards"] = shards  # what each of them took
+    files.write_json(part / layout.PROVENANCE, known | provenance.public(facts))
 
 
 def _check_same(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> None:
     """ValueError if the finished run in `out` is one of another notebook, or with other parameters."""
-    made = json.loads((out / results.PROVENANCE).read_text())
+    made = json.loads((out / layout.PROVENANCE).read_text())
     before = {"notebook": made["notebook"], **made["parameters"]}
     now = {"notebook": notebook.name, **json.loads(json.dumps(provenance.public(parameters)))}
     told = {name: tuple(of.get(name, "not given") for of in (before, now)) for name in {**before, **now}}
@@ -131,12 +129,13 @@ def _check_same(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> Non
 
 def _check_call(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> list[str]:
     """The parameters that the notebook takes; ValueError or FileNotFoundError for a wrong call."""
+    _papermill()
     from nbformat import NotebookNode
     from papermill.translators import PythonTranslator
 
     if not notebook.is_file():
         raise FileNotFoundError(f"{notebook}: no such notebook")
-    if out.suffix in results.UNFINISHED:
+    if out.suffix in layout.UNFINISHED:
         raise ValueError(f"{out}: a run folder may not end in {out.suffix}, that marks an unfinished run")
     try:
         cells = json.loads(notebook.read_text())["cells"]
@@ -150,6 +149,19 @@ def _check_call(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> lis
     if unknown:
         raise ValueError(f"{notebook} has no parameter {', '.join(unknown)}; it takes {', '.join(accepted)}")
     return accepted
+
+
+def _papermill() -> Any:
+    """The package, without the grammar of web addresses that jsonschema, where it finds one, builds in a second: notebooks need none."""
+    grammar = "rfc3987_syntax"
+    known = sys.modules.get(grammar)
+    try:
+        sys.modules[grammar] = known  # type: ignore[assignment]  # None: an import of it fails
+        import papermill
+    finally:
+        if known is None:
+            del sys.modules[grammar]
+    return papermill
 
 
 def _same_interpreter(ended: list[int]) -> Any:
@@ -246,7 +258,7 @@ def _error_banner(cell: Mapping[str, Any]) -> bool:
 def _tidy(notebook: dict[str, Any], part: Path, out: Path) -> dict[str, Any]:
     """The executed notebook with the path of its final folder, and without absolute paths."""
     meta = notebook["metadata"]["papermill"]
-    meta["output_path"] = str(out / results.NOTEBOOK)
+    meta["output_path"] = str(out / layout.NOTEBOOK)
     meta["parameters"]["out_dir"] = str(out)
     meta["parameters"].pop("rows_dir", None)  # an intermediate folder, gone when the run is complete
     notebook["metadata"]["papermill"] = provenance.public(meta)

@@ -16,7 +16,17 @@ MEASURING = ("evaluate", "at_equal_mean")  # the functions of `cam_core.evaluate
 def folder(notebook: Path, out: Path) -> Path:
     """Where a run into ``out`` keeps its rows; those of a notebook with other code are not found."""
     code = "\n".join(_sources(notebook))
-    return out.with_name(out.name + ".kept") / hashlib.sha256(code.encode()).hexdigest()[:12]
+    return kept(out) / hashlib.sha256(code.encode()).hexdigest()[:12]
+
+
+def kept(out: Path | str) -> Path:
+    """The folder of the rows and marks of a run into ``out``, which is removed when the run is complete."""
+    return Path(f"{out}.kept")
+
+
+def mark(out: Path | str, number: int | str, of: int | str) -> Path:
+    """The file that says that shard ``number`` of ``of`` is measured, and what that took; its journal lies beside it."""
+    return kept(out) / f"{number}-of-{of}.json"
 
 
 def shard(notebook: Path, out: Path, parameters: Mapping[str, Any], number: int, of: int) -> None:

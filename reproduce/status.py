@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from reproduce import content, journal, results
-from reproduce.costs import scale
-from reproduce.run import LOG, is_complete
+from reproduce import content, journal, layout, shard
+from reproduce.costs import alone, scale
+from reproduce.layout import LOG, is_complete
 
 if TYPE_CHECKING:
     from reproduce.batch import Job, Profile
@@ -33,7 +33,7 @@ class Row:
     state: str
     run: str
     words: str
-    seconds: float | None = None  # measured, of a run that is done; since its start, of one that runs
+    seconds: float | None = None  # measured, of a run that is done; of one that runs, what went into it so far
 
 
 def rows(profile: "Profile", begun: datetime | None = None) -> list[Row]:
@@ -46,24 +46,28 @@ def _row(job: "Job", begun: datetime | None) -> Row:
     marker = Path(job.marker)
     training, trouble = marker.with_suffix(".progress"), marker.with_suffix(".log")
     if is_complete(folder):
-        told, made = costs(folder, marker), folder / results.PROVENANCE
+        told, made = costs(folder, marker), folder / layout.PROVENANCE
         if begun and made.stat().st_mtime > begun.timestamp() > _started(_read(made)):
             told = f"finished elsewhere; {told}"
         return Row("done", job.folder, told, measured(job))
-    for path, log in ((part / journal.NAME, part / LOG), (training, training)):
-        if (known := journal.read(path)) is not None:
-            return _begun(job, known, path, log)
+    at_work = {"notebook": (part / journal.NAME, part / LOG), "training": (training, training)}
+    at_work |= {f"shard {path.stem.replace('-', ' ')}": (path, path) for path in sorted(shard.kept(folder).glob("*-of-*.progress"))}
+    parts = [_begun(job, known, what, log) for what, (path, log) in at_work.items() if (known := journal.read(path)) is not None]
+    if running := [row for row in parts if row.state == "running"]:
+        return _together(job, running)
+    if parts:
+        return parts[0]
     if part.exists():
         return Row("killed", job.folder, f"{part / LOG}: begun, and no process works on it")
     if failed.exists():
         return _ended(job, failed / LOG, "")
     if trouble.exists():
         return _ended(job, trouble, "training: ")
-    return Row("left", job.folder, "its model is not trained" if job.train and not marker.exists() else "not begun")
+    so_far = f"{len(_marks(job))} of {job.shards} shards are measured" if _marks(job) else "not begun"
+    return Row("left", job.folder, "its model is not trained" if job.train and not marker.exists() else so_far)
 
 
-def _begun(job: "Job", known: Mapping[str, Any], path: Path, log: Path) -> Row:
-    what = "notebook" if path.name == journal.NAME else "training"
+def _begun(job: "Job", known: Mapping[str, Any], what: str, log: Path) -> Row:
     alive, silent = journal.alive(dict(known)), time.time() - known["updated"]
     where = f"on {known['host']}" + (f", Slurm's job {known['slurm_job']}" if known["slurm_job"] else "")
     if alive or (alive is None and silent < SILENT):
@@ -73,6 +77,19 @@ def _begun(job: "Job", known: Mapping[str, Any], path: Path, log: Path) -> Row:
     if alive is None:
         return Row("left", job.folder, f"{what} begun {where}, without a word for {duration(silent)}: it waits, or was killed; {log}")
     return Row("killed", job.folder, f"{what} killed (signal 9; out of memory?) after {duration(known['updated'] - known['begun'])}; {log}")
+
+
+def _together(job: "Job", running: Sequence[Row]) -> Row:
+    """What runs of a job: one of its parts, or several shards at once."""
+    words = [f"{len(_marks(job))} of {job.shards} shards are measured"] if job.shards > 1 else []
+    words += [row.words for row in running]
+    return Row("running", job.folder, "; ".join(words), sum(row.seconds or 0.0 for row in running) + _seconds(_marks(job)))
+
+
+def _marks(job: "Job") -> list[dict[str, Any]]:
+    """What the shards took that are measured."""
+    every = (_read(shard.mark(job.folder, number, job.shards)) for number in range(1, job.shards + 1))
+    return [took for took in every if took]
 
 
 def _doing(known: Mapping[str, Any]) -> str:
@@ -100,7 +117,8 @@ def failure(log: Path) -> tuple[str, str]:
 
 def costs(folder: Path, marker: Path) -> str:
     """What a finished run took, and the training whose ``marker`` is there; "" if neither recorded it."""
-    took = {"notebook": _took(_read(folder / results.PROVENANCE)), "training": _took(_read(marker))}
+    made = _read(folder / layout.PROVENANCE)
+    took = {"notebook": _took(made), "shards": _took(*made.get("shards", [])), "training": _took(_read(marker))}
     return "; ".join(f"{what} {cost}" for what, cost in took.items() if cost)
 
 
@@ -112,17 +130,23 @@ def _started(made: Mapping[str, Any]) -> float:
     return datetime.fromisoformat(made["started"]).timestamp() if "started" in made else 0.0
 
 
-def _took(of: Mapping[str, Any]) -> str:
-    """ "1:23 min, CPU 2:40 min, 1.4 GiB" of `provenance.cost`; "" of runs before it was recorded."""  # noqa: D210
-    if "cpu_seconds" not in of:
+def _took(*jobs: Mapping[str, Any]) -> str:
+    """ "1:23 min, CPU 2:40 min, 1.4 GiB" of `provenance.cost`, of several jobs sums and the largest peak; "" where it is not recorded."""  # noqa: D210
+    if not jobs or not all("cpu_seconds" in of for of in jobs):
         return ""
-    return f"{duration(of['wall_seconds'])}, CPU {duration(of['cpu_seconds'])}, {of['peak_memory_mib'] / 1024:.1f} GiB"
+    cpu, peak = sum(of["cpu_seconds"] for of in jobs), max(of["peak_memory_mib"] for of in jobs)
+    return f"{duration(_seconds(jobs))}, CPU {duration(cpu)}, {peak / 1024:.1f} GiB"
+
+
+def _seconds(jobs: Sequence[Mapping[str, Any]]) -> float:
+    return float(sum(of["wall_seconds"] for of in jobs))
 
 
 def measured(job: "Job") -> float | None:
-    """Seconds that a finished run took, its training included; None if it was not recorded."""
-    of = [_read(Path(job.folder) / results.PROVENANCE), *([_read(Path(job.marker))] if job.train else [])]
-    return sum(one["wall_seconds"] for one in of) if all("wall_seconds" in one for one in of) else None
+    """Seconds that a finished run took, its shards and its training included; None if it was not recorded."""
+    made = _read(Path(job.folder) / layout.PROVENANCE)
+    of = [made, *made.get("shards", []), *([_read(Path(job.marker))] if job.train else [])]
+    return _seconds(of) if all("wall_seconds" in one for one in of) else None
 
 
 def remaining(profile: "Profile", found: Sequence[Row], cores: int) -> float:
@@ -139,13 +163,14 @@ def remaining(profile: "Profile", found: Sequence[Row], cores: int) -> float:
             took.setdefault(_like(job), []).append(row.seconds)
             ratios.append(row.seconds / planned[job.folder])
     slower = statistics.median(ratios) if ratios else 1.0
-    total = []
+    total, longest = 0.0, 0.0
     for job, row in zip(profile.jobs, found, strict=True):
         if row.state != "done":
             known = took.get(_like(job))
             expected = statistics.fmean(known) if known else planned[job.folder] * slower
-            total.append(max(expected - (row.seconds or 0.0), 0.0) if row.state == "running" else expected)
-    return max(sum(total) / together, *total, 0.0)
+            left = max(expected - (row.seconds or 0.0), 0.0) if row.state == "running" else expected
+            total, longest = total + left, max(longest, left * alone(job))
+    return max(total / together, longest)
 
 
 def _like(job: "Job") -> tuple[Any, ...]:

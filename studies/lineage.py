@@ -31,11 +31,11 @@ ANCESTORS = {  # newcomer: the method that it comes from
     "grad_cam_elementwise": "hires_cam", "eigen_grad_cam": "eigen_cam[centred]", "seg_eigen_cam": "eigen_cam[centred]",
     "kpca_cam": "eigen_cam[centred]", "fem": "mean_activation", "fem[activations]": "mean_activation", "finer_cam": "grad_cam",
     "finer_cam[softmax]": "grad_cam", "shapley_cam": "grad_cam", "expected_grad_cam": "grad_cam", "refine_cam": "grad_cam_pp",
-    "recipro_cam": "grad_cam", "grad_pp_score_cam": "increment_cam", "fusion_cam": "increment_cam",
+    "recipro_cam": "grad_cam", "poly_cam": "score_cam", "grad_pp_score_cam": "increment_cam", "fusion_cam": "increment_cam",
     "tame[diagonal]": "l_cam_img", "tame[random]": "l_cam_img",
 }  # fmt: skip
 CONTROLS = ("mean_activation", "grad_cam[power=2]", "grad_cam[power=0.5]", "center_gaussian", "random_tame")
-SLOW = ("score_cam", "grad_pp_score_cam", "fusion_cam", "increment_cam")
+SLOW = ("score_cam", "poly_cam", "grad_pp_score_cam", "fusion_cam", "increment_cam")
 MEAN = 0.3
 EPOCHS, L_CAM_EPOCHS = 1, (50, 5)  # of a TAME, a minute on one core; of L-CAM-Fm and Img, as in the profile smoke
 

@@ -547,6 +547,24 @@ def refine_cam(classifier: Classifier, image: torch.Tensor, target: int, layers:
     return product
 
 
+def poly_cam(classifier: Classifier, image: torch.Tensor, target: int, layers: tuple[str, ...] = (), gain: str = "both") -> Map:
+    x, coarser = (image - classifier.mean) / classifier.std, np.ones((1, 1))
+    for depth, layer in enumerate(reversed(layers)):
+        with torch.no_grad():
+            a = classifier.at(layer).trunk(x[None])[0].numpy()
+        m = np.zeros(a.shape[1:])
+        for k in range(len(a)):
+            low, high = np.percentile(a[k], 0.1), np.percentile(a[k], 99.9)
+            mask = _large(np.clip((a[k] - low) / max(high, 1e-12), 0, 1), x.shape[1:])
+            with_it = _probability(classifier, x * torch.tensor(mask), target)
+            lost = _probability(classifier, x, target) - _probability(classifier, x * torch.tensor(1 - mask), target)
+            m += {"plus": with_it, "minus": max(lost, 0), "both": max(with_it + lost, 0)}[gain] * a[k]
+        m = np.maximum(m, 0)
+        local = np.ones(m.shape) if depth == 0 else np.maximum(_large(_large(m, coarser.shape), m.shape), 1e-12)
+        coarser = m / local * _large(coarser, m.shape)
+    return coarser
+
+
 def recipro_cam(classifier: Classifier, image: torch.Tensor, target: int) -> Map:
     with torch.no_grad():
         a = classifier.trunk(((image - classifier.mean) / classifier.std)[None])

@@ -1,6 +1,7 @@
 """Data x methods x metrics on drawn images: shared passes, targets, limits, and the same numbers as by hand."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -508,8 +509,8 @@ def test_a_block_is_answered_by_the_same_engines_whatever_came_before_it(tmp_pat
     """ONNX Runtime begins after so many images: in each block anew, not somewhere in the whole; it is made once."""
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(engine, "WORTH", 80 * 32 * 32)  # within the second batch of a block
-    exported, export = [], engine._exported
-    monkeypatch.setattr(engine, "_exported", lambda *given: exported.append(1) or export(*given))
+    exported, export = [], engine._export
+    monkeypatch.setattr(engine, "_export", lambda *given: exported.append(1) or export(*given))
     data = lambda view: VOC2007(root, "test", view, 32, 8)  # noqa: E731
     torch.manual_seed(0)
     classifier = lfi_backbone("resnet8", len(data("squash").classes)).eval()
@@ -525,6 +526,11 @@ def test_a_block_is_answered_by_the_same_engines_whatever_came_before_it(tmp_pat
     kept("two", shard=1, of=2)
     assert kept("two", shard=0, of=2) == once
     assert len(exported) == 3
+    monkeypatch.setattr("cam_core.evaluate.Kept", partial(Kept, block=4))  # where nothing is kept, it is measured in the same blocks
+    table = evaluate(classifier, data, [METHODS["score_cam"]], [metrics.AverageDrop(0.5)], batch_size=1, progress=False)
+    assert torch.cat(table.metrics["score_cam", "average_drop", "50%"].rows).tolist() == [
+        row for name in sorted(once) for row in once[name]
+    ]
 
 
 def test_kept_rows_are_of_one_network_one_list_of_images_and_one_question(tmp_path, root, classifier):

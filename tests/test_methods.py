@@ -24,7 +24,7 @@ from tests import nets, reference
 
 JOINED = {  # the methods of several layers, with those of the tiny networks
     name: replace(METHODS[name], function=partial(function, layers=["relu1", "relu2"]))
-    for name, function in (("layer_cam[fused]", layer_cam_fused), ("refine_cam", refine_cam))
+    for name, function in (("layer_cam[fused]", layer_cam_fused), ("refine_cam", refine_cam), ("poly_cam", perturbation.poly_cam))
 }
 CNNS = [name for name in METHODS if name != "legrad"]  # which needs a transformer: tests/test_legrad.py
 ANY = [
@@ -128,6 +128,7 @@ LIGHTER = {  # a CPU is slow in float16
     "is_cam": partial(perturbation.is_cam, samples=3),
     "layer_cam[fused]": partial(layer_cam_fused, layers=["layer1", "layer3"]),
     "refine_cam": partial(refine_cam, layers=["layer1", "layer3"]),
+    "poly_cam": partial(perturbation.poly_cam, layers=["layer1", "layer3"]),
 }
 
 
@@ -197,7 +198,7 @@ def transcribed(name):
     return getattr(reference, name.replace("[", "_").removesuffix("]"), None)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if transcribed(name) and name not in ("cam", "cam[calm]", "refine_cam")])
+@pytest.mark.parametrize("name", [name for name in METHODS if transcribed(name) and name not in ("cam", "cam[calm]", *JOINED)])
 @pytest.mark.parametrize("build", [nets.gap, nets.dense], ids=["gap", "dense"])
 def test_a_method_equals_its_formula_written_out(name, build):
     classifier, x = build(seed=3), nets.images(3)
@@ -208,12 +209,24 @@ def test_a_method_equals_its_formula_written_out(name, build):
     close(got, torch.tensor(want))
 
 
-@pytest.mark.parametrize(("name", "formula"), [("layer_cam[fused]", reference.fused_layer_cam), ("refine_cam", reference.refine_cam)])
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [("layer_cam[fused]", reference.fused_layer_cam), ("refine_cam", reference.refine_cam), ("poly_cam", reference.poly_cam)],
+)
 def test_a_method_of_several_layers_equals_its_formula_written_out(name, formula):
     classifier, x = nets.gap(seed=3), nets.images(3)
     targets = torch.tensor([4, 0, 2])
     want = [formula(classifier, x[b], int(targets[b]), ("relu1", "relu2")) for b in range(3)]
     close(JOINED[name](Probe(classifier, x, targets)), torch.tensor(np.stack(want)))
+
+
+@pytest.mark.parametrize("gain", ["plus", "minus"])
+def test_poly_cam_by_what_a_channel_gives_or_takes_equals_its_formula_written_out(gain):
+    classifier, x, layers = nets.dense(seed=3), nets.images(2), ("conv", "pool")
+    got = perturbation.poly_cam(Probe(classifier, x, torch.tensor([4, 0])), layers, gain)
+    want = np.stack([reference.poly_cam(classifier, x[b], c, layers, gain) for b, c in enumerate((4, 0))])
+    assert np.abs(want).max() > 0
+    close(got, torch.tensor(want))
 
 
 def test_cam_equals_its_formula_and_the_heads_logit():

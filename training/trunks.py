@@ -11,25 +11,30 @@ from cam_core.classifier import Classifier
 from cam_core.cutting import cut
 from cam_core.learned.plain import pooled_head
 from cam_core.networks import initialised, unstrided
-from cam_core.pretrained import load_classifier, load_network
+from cam_core.pretrained import LITE, default_layer, load_classifier, load_network, preprocessing
 
 
 def calm_trunk(name: str, weights: str | None = "imagenet", stride: int = 16, *, wsol: bool = False) -> Classifier:
     """A pretrained network with finer maps: ``stride`` 16 gives 14x14 at 224, 8 gives 28x28 (the paper's "large").
 
     A torchvision ResNet lets layer4, or layer3 and layer4, keep their resolution, the once strided convolutions used as they are, without
-    dilation. VGG (vgg16, vgg16_bn) and inception_v3 lose poolings and strides and end in new convolutions of 1024 channels
-    (`finer_vgg`, `finer_inception`), under a new pooled head. Stride 32 is the stock network. ``wsol``: Inception as the
-    WSOL benchmark has it; the other networks are the same in both.
+    dilation; EfficientNet-Lite0 its last one or two stages that step. VGG (vgg16, vgg16_bn) and inception_v3 lose poolings and strides and
+    end in new convolutions of 1024 channels (`finer_vgg`, `finer_inception`), under a new pooled head. Stride 32 is the stock network.
+    ``wsol``: Inception as the WSOL benchmark has it; the other networks are the same in both.
     """
     if stride == 32:
         return load_classifier(name, weights)
     network, source = load_network(name, weights)
-    if stride not in (16, 8) or not (hasattr(network, "layer4") or name.startswith("vgg") or name == "inception_v3"):
-        raise ValueError(f"{name} with stride {stride}: expected a torchvision ResNet, VGG or inception_v3, and a stride of 32, 16 or 8")
-    if hasattr(network, "layer4"):
-        trunk, head = cut(finer_resnet(network, stride), "layer4")
-        return Classifier(trunk, head, name=name, layer="layer4", weights=source, network=network).eval()
+    stepping = hasattr(network, "layer4") or name == LITE
+    if stride not in (16, 8) or not (stepping or name.startswith("vgg") or name == "inception_v3"):
+        raise ValueError(
+            f"{name} with stride {stride}: expected a torchvision ResNet, VGG or inception_v3, or {LITE}, and a stride of 32, 16 or 8"
+        )
+    if stepping:
+        layer = default_layer(name, network)
+        trunk, head = cut(finer(network, stride), layer)
+        colour = preprocessing(name, network)
+        return Classifier(trunk, head, name=name, layer=layer, weights=source, network=network, **colour).eval()
     trunk = finer_vgg(network, stride) if name.startswith("vgg") else finer_inception(network, stride, wsol=wsol)
     return Classifier(trunk, pooled_head(1024, 1000), name=name, layer=f"stride {stride}", weights=source).eval()
 
@@ -44,13 +49,14 @@ def fine_tuned(name: str, num_classes: int, weights: str | None = "imagenet") ->
     if not isinstance(fc, nn.Linear) or not hasattr(network, "layer4"):
         raise ValueError(f"{name} is no ResNet of torchvision, on which alone LFI-CAM and ABN are fine-tuned: take resnet18 or resnet50")
     network.add_module("fc", nn.Linear(fc.in_features, num_classes))
-    trunk, head = cut(finer_resnet(network, 16), "layer4")
+    trunk, head = cut(finer(network, 16), "layer4")
     return Classifier(trunk, head, name=name, layer="layer4", weights=source, network=network)
 
 
-def finer_resnet(network: nn.Module, stride: int) -> nn.Module:
-    """A torchvision ResNet whose layer4 (``stride`` 16), or layer3 and layer4 (8), no longer step; changed in place, without dilation."""
-    for stage in {16: ("layer4",), 8: ("layer3", "layer4")}[stride]:
+def finer(network: nn.Module, stride: int) -> nn.Module:
+    """A torchvision ResNet or EfficientNet whose last stage that steps (``stride`` 16), or last two (8), no longer do; changed in place."""
+    stages = ("layer3", "layer4") if hasattr(network, "layer4") else ("blocks.3", "blocks.5")
+    for stage in stages[-1:] if stride == 16 else stages:
         unstrided(network.get_submodule(stage))
     return network
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from docutils import nodes
 
+CITED = re.compile(r"\b([a-z]+)(\d{4})[a-z]+\b")  # the key of a citation, which is resolved only in the written page
+
 
 def list_pages(app, error):
     """Write llms.txt: what the book is, and each page with its first sentence, for programs that read it."""
@@ -26,7 +28,7 @@ def _parts(env, root):
 
 def _opening(doctree):
     for paragraph in doctree.findall(nodes.paragraph):
-        text = " ".join(paragraph.astext().split())
+        text = CITED.sub(lambda key: f"{key[1].capitalize()} et al. ({key[2]})", " ".join(paragraph.astext().split()))
         if len(text) > 60 and not isinstance(paragraph.parent, nodes.entry):
             return re.split(r"(?<=[a-z\d)][.!?]) ", text)[0]
     return ""

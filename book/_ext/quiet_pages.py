@@ -1,4 +1,7 @@
-"""Lighter pages: off go Thebe, other hosts, other pages' scripts and what the theme loads for nothing; tables get frames that scroll."""
+"""Lighter pages: off go Thebe, other hosts, other pages' scripts and what the theme loads for nothing.
+
+Tables get frames that scroll, and negative numbers a true minus.
+"""
 
 import re
 from pathlib import Path, PurePosixPath
@@ -11,6 +14,9 @@ TABLE = re.compile(r"<table\b.*?</table>", re.DOTALL)
 MATHS = re.compile(r'class="[^"]*\bmath\b')
 MATHJAX = {"startup.js", "core.js", "input/tex-base.js", "input/tex/extensions/ams.js", "output/chtml.js", "output/chtml/"}
 RULE = re.compile(r"([^{}@]+)\{[^{}]*\}")
+MINUS = re.compile(r"(?<![\w.)-])-(?=\d)")
+LITERAL = re.compile(r'<span class="pre">[^<]*')  # a name in running text, which breaks after its underscores
+AS_TYPED = {"code", "pre", "script", "style", "textarea"}
 FUNCTION = re.compile(r":[\w-]+\([^()]*\)")
 
 
@@ -27,7 +33,7 @@ def change(app, pagename, templatename, context, doctree):
         context[kind] = [asset for asset in context.get(kind, []) if not _unwanted(asset, pagename, app.env.found_docs, maths)]
     if doctree is not None:
         body = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')  # its entries are no list items
-        context["body"] = TABLE.sub(_framed, body)
+        context["body"] = LITERAL.sub(lambda word: word[0].replace("_", "_<wbr>"), with_minus(TABLE.sub(_framed, body)))
 
 
 def _unwanted(asset, pagename, pages, maths):
@@ -39,6 +45,18 @@ def _unwanted(asset, pagename, pages, maths):
     if "thebe" in filename.lower() or "THEBE" in body or filename.startswith(("http://", "https://", "//")):
         return True
     return not maths and ("mathjax" in filename or "window.MathJax" in body)
+
+
+def with_minus(body):
+    """HTML whose negative numbers have a minus instead of a hyphen, but for code and equations."""
+    parts, inside = re.split(r"(<[^>]*>)", body), 0
+    for place, part in enumerate(parts):
+        if part.startswith("<"):
+            tag = re.match(r"</?(\w+)", part)
+            inside += (-1 if part.startswith("</") else 1) if tag and tag[1] in AS_TYPED else 0
+        elif not inside and not part.lstrip().startswith(("\\(", "\\[")):
+            parts[place] = MINUS.sub("\N{MINUS SIGN}", part)
+    return "".join(parts)
 
 
 def _framed(table):

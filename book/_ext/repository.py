@@ -1,8 +1,10 @@
-"""What hangs on the address of the repository (`repository: url:` in _config.yml): buttons, and the words {{repository}} and {{launch}}.
+"""What hangs on the address of the repository (`repository: url:` in _config.yml).
 
-Without an address there is no button and no link.
+Buttons, the words {{repository}}, {{launch}} and {{citation}}, and lines of code with %repository%. Without an address there is no button,
+no link, and no such line.
 """
 
+import re
 from urllib.parse import urlsplit
 
 NOTEBOOKS = {"Increment-CAM": "increment_cam", "L-CAM": "l_cam", "LFI-CAM": "lfi_cam", "CALM": "calm"}
@@ -21,7 +23,8 @@ def use(app, config):
 def words(url, branch):
     """The substitutions of the pages."""
     if not url:
-        return {"repository": "the repository", "launch": "They run in any Jupyter; the first run of each is in the appendix."}
+        launch = "They run in any Jupyter; the first run of each is in the appendix."
+        return {"repository": "the repository", "launch": launch, "citation": "`CITATION.cff`"}
     places = {"Colab": COLAB, "Binder": BINDER} if urlsplit(url).netloc == "github.com" else {}
     rows = [
         f"{place}: "
@@ -32,10 +35,22 @@ def words(url, branch):
         for place, link in places.items()
     ]
     setup = f" In Colab, `!pip install git+{url}` comes first." if rows else ""
-    return {"repository": f"[the repository]({url}) (`git clone {url}`)", "launch": ". ".join([*rows, ""]).strip() + setup}
+    citation = f"[`CITATION.cff`]({url}/blob/{branch}/CITATION.cff)"
+    return {"repository": f"[the repository]({url})", "launch": ". ".join([*rows, ""]).strip() + setup, "citation": citation}
+
+
+def addressed(text, url):
+    """A page with the address in the lines of code that need it; without one these lines are left out."""
+    return re.sub(r"^.*%repository%.*\n", lambda line: line[0].replace("%repository%", url) if url else "", text, flags=re.MULTILINE)
+
+
+def fill(app, docname, source):
+    """As Sphinx reads a page."""
+    source[0] = addressed(source[0], app.config.html_theme_options.get("repository_url") or "")
 
 
 def setup(app):
     """Before the theme reads its options."""
     app.connect("config-inited", use, priority=100)
+    app.connect("source-read", fill)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -2,7 +2,7 @@
 document.addEventListener("DOMContentLoaded", () => {
   const root = document.getElementById("explorer-app");
   if (!root) return;
-  const { titles, words, controls, conditions, shared, kinds } = window.EXPLORER;
+  const { titles, words, controls, conditions, shared, kinds, pages } = window.EXPLORER;
   for (const columns of Object.values(kinds))
     conditions.forEach((column, index) => { columns[column] = columns.at.map((at) => shared[at][index]); });
   const find = (selector) => root.querySelector(selector);
@@ -125,18 +125,23 @@ document.addEventListener("DOMContentLoaded", () => {
     return open.filter((column) => printed(column, row)).map((column) => (column === "seed" ? "seed " : "") + printed(column, row)).join(" · ");
   }
 
-  /* Columns that tell the rows apart: more than one word, and weights only where a network has several. */
+  /* Columns that tell the rows apart: more than one word, weights only where a network has several, others only where labels are alike. */
   function telling(rows) {
     const several = (columns) => new Set(rows.map((row) => columns.map((column) => id(column, row)).join("\n"))).size;
     const open = ["setting", "dataset", "backbone", "seed"].filter((column) => several([column]) > 1);
-    return several(["backbone", "weights"]) > several(["backbone"]) ? [...open, "weights"] : open;
+    if (several(["backbone", "weights"]) > several(["backbone"])) open.push("weights");
+    const labels = () => new Set(rows.map((row) => `${who(row)} ${short(row, open)}`)).size;
+    for (const column of ["paper", "protocol", "recipe", "run"]) // rows that still read alike
+      if (labels() < rows.length && several([...open, column]) > several(open)) open.push(column);
+    return open;
   }
 
   /* ---- the table */
 
   const cells = (row) => [
     who(row), printed("metric", row), printed("setting", row), { text: fixed("value", row), number: number("value", row) }, interval(row), number("n", row),
-    ...["run", "dataset", "backbone", "weights", "seed", "protocol", "paper"].map((column) => printed(column, row)),
+    { text: printed("run", row), html: `<a href="${pages[id("run", row)] ?? id("paper", row)}.html">${printed("run", row)}</a>` },
+    ...["dataset", "backbone", "weights", "seed", "protocol", "paper"].map((column) => printed(column, row)),
     number("p_holm", row) ?? "",
   ];
   const heads = [...Object.values(titles), "p (Holm)"];
@@ -147,8 +152,10 @@ document.addEventListener("DOMContentLoaded", () => {
     table ??= jQuery(find("table")).DataTable({
       columns: heads.map((title) => ({ title })), data: [], pageLength: 25, lengthMenu: [10, 25, 100, 1000], order: [], deferRender: true,
       autoWidth: false, layout: { topStart: "pageLength", topEnd: "search", bottomStart: "info", bottomEnd: "paging" },
-      columnDefs: [{ targets: 3, type: "num", render: { _: "text", sort: "number" } }, { targets: [3, 5, 13], className: "dt-right" }],
+      columnDefs: [{ targets: 3, type: "num", render: { _: "text", sort: "number" } }, { targets: [3, 5, 13], className: "dt-right" },
+        { targets: 6, render: { _: "text", display: "html" } }],
     });
+    if (!find(".dt-layout-table").dataset.name) window.watchFrame(find(".dt-layout-table"), "Table that scrolls sideways: the rows");
     table.column(13).visible(wanted.kind === "differences");
     table.clear().rows.add(found.map(cells)).draw();
   }

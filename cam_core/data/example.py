@@ -20,6 +20,11 @@ from torchvision import tv_tensors
 
 from cam_core.data import transforms
 
+try:
+    import simplejpeg
+except ImportError:  # it comes with cam-core[fast]
+    simplejpeg = None
+
 View = str | Callable[..., Any]
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # of what is taken for an image, in any case
 
@@ -189,6 +194,8 @@ def read_image(path: Path, *, upright: bool = False, behind: str | None = "white
     user's own photographs. Values of more than 8 bits are scaled by the range of the file's type, floats must lie in [0, 1]. ``behind``:
     the colour behind transparent pixels; None ignores the transparency and keeps the stored colours.
     """
+    if not upright and (same := _sooner(path)):
+        return same
     try:
         with Image.open(path) as image:
             tags = getattr(image, "tag_v2", {})  # TIFF says how many bits it has and whether they are signed
@@ -205,6 +212,22 @@ def read_image(path: Path, *, upright: bool = False, behind: str | None = "white
         raise DataError(f"{path}: is too large for Pillow ({error}); scale it down") from error
     except Exception as error:  # of a damaged file, decoders raise whatever they meet
         raise DataError(f"{path}: cannot be decoded ({error or type(error).__name__}); fetch the file again") from error
+
+
+def _sooner(path: Path) -> Image.Image | None:
+    """The very pixels that Pillow decodes from a JPEG in colour or grey; None where simplejpeg is missing or has the least objection."""
+    if simplejpeg is None or path.suffix.lower() not in (".jpg", ".jpeg"):
+        return None
+    try:
+        content = path.read_bytes()
+        height, width, space, _ = simplejpeg.decode_jpeg_header(content)
+        if space not in ("YCbCr", "RGB", "Gray") or height * width > (Image.MAX_IMAGE_PIXELS or 0):
+            return None
+        image = Image.new("RGB", (width, height), None)
+        image.frombytes(simplejpeg.decode_jpeg(content, "RGBX"), "raw", "RGBX")  # as Pillow keeps pixels: the fastest to copy
+    except (OSError, ValueError):
+        return None
+    return image
 
 
 def image_size(path: Path) -> tuple[int, int]:

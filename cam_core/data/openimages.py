@@ -30,7 +30,7 @@ class OpenImages30k(Dataset):
         self.square = (size, size) if view == "squash" else None
         places, labels = home / "metadata" / split, dict[int, str]()
         masks, ignored = _masks(places / "localization.txt")
-        for number, (name, word) in _rows(places / "class_labels.txt", 2):
+        for number, (name, word) in rows(places / "class_labels.txt", 2):
             try:
                 label, kind = whole(word), Path(name).parent.name
             except ValueError as error:
@@ -72,7 +72,7 @@ class OpenImages30k(Dataset):
         return seen > 0
 
 
-def _rows(path: Path, words: int) -> Iterator[tuple[int, list[str]]]:
+def rows(path: Path, words: int) -> Iterator[tuple[int, list[str]]]:
     """Number and words of the lines of a list, which are parted by commas."""
     for number, line in enumerate(lines(path), start=1):
         found = line.strip().split(",")
@@ -86,7 +86,7 @@ def _rows(path: Path, words: int) -> Iterator[tuple[int, list[str]]]:
 def _masks(path: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
     """Image -> its instance masks, and image -> the mask of what is ignored."""
     masks, ignored = dict[str, list[str]](), dict[str, str]()
-    for _, (name, mask, other) in _rows(path, 3) if path.is_file() else ():
+    for _, (name, mask, other) in rows(path, 3) if path.is_file() else ():
         masks.setdefault(name, []).append(mask)
         if other:
             ignored[name] = other

@@ -24,7 +24,6 @@ class VOC2007(Dataset):
     def __init__(self, root: Path | str, split: str = "test", view: View = "squash", size: int = 224, limit: int | None = None) -> None:
         home = folder(root, "VOCdevkit/VOC2007", "ImageSets/Main")
         super().__init__(home, split, view, size, limit)
-        self._hard: dict[str, frozenset[int]] | None = None
         lists = home / "ImageSets/Main"
         if not (lists / f"{split}.txt").is_file():
             raise ValueError(f"unknown split {split!r}: {lists / f'{split}.txt'} does not exist")
@@ -52,22 +51,17 @@ class VOC2007(Dataset):
     def hard(self, index: int) -> frozenset[int]:
         """Classes whose pair with this image is in the pointing game's difficult subset (Zhang et al. 2016).
 
-        From the published list beside ``JPEGImages`` where it lies there, else by its criterion: the class's boxes cover less than
-        a quarter of the image and another class is present.
+        The union of the class's boxes, those flagged difficult included, covers less than a quarter of the image, and another class has an
+        object that is not flagged. On the 4952 test images these are exactly the 2230 published pairs.
         """
-        if self._hard is None:
-            path = self.root / "pointing_game_ebp_voc07_difficult.txt"
-            rows = table(path, 1 + len(self.classes)) if path.is_file() else []
-            self._hard = {row[0]: frozenset(c for c, flag in enumerate(row[1:]) if flag == "1") for row in rows}
-        if self.ids[index] in self._hard:
-            return self._hard[self.ids[index]]
         item, (width, height) = self.annotations[index], image_size(self.annotations[index].path)
         assert item.boxes is not None
         assert item.box_labels is not None
-        sides = item.boxes[:, 2:] - item.boxes[:, :2]
-        area = torch.zeros(len(self.classes)).index_add(0, item.box_labels, sides.prod(1))
+        covered = torch.zeros(len(self.classes), height, width, dtype=torch.bool)
+        for label, (x0, y0, x1, y1) in zip(item.box_labels.tolist(), item.boxes.clamp(min=0).int().tolist(), strict=True):
+            covered[label, y0:y1, x0:x1] = True
         present = self.present(index)
-        return frozenset(c for c in present if area[c] < width * height / 4 and len(present) > 1)
+        return frozenset(c for c in present if 4 * int(covered[c].sum()) < width * height and len(present) > 1)
 
     def _annotation(self, image_id: str) -> Annotation:
         path = self.root / "Annotations" / f"{image_id}.xml"

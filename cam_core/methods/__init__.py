@@ -53,6 +53,7 @@ METHODS = {
             Method(f"score_cam[budget={m}]", partial(budget.score_cam_budget, passes=m), "ours, after Wang et al.", 2026, f"1 + {m}")
             for m in (32, 64, 128, 256)
         ),
+        Method("poly_cam", perturbation.poly_cam, "Englebert et al., MVA", 2024, "1 + 2 K of each layer"),
         Method("ss_cam", perturbation.ss_cam, "Naidu & Michael, arXiv", 2020, "1 + 35 K"),
         Method("is_cam", perturbation.is_cam, "Naidu et al., arXiv", 2020, "1 + 10 K"),
         Method("is_cam[cumulative]", partial(perturbation.is_cam, cumulative=True), "as in TorchCAM", 2020, "1 + 10 K"),

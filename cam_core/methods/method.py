@@ -19,9 +19,16 @@ WRITTEN = {
     "kpca_cam": "KPCA-CAM", "fem": "FEM", "eigen_grad_cam": "EigenGrad-CAM", "seg_eigen_cam": "Seg-Eigen-CAM", "finer_cam": "Finer-CAM",
     "shapley_cam": "ShapleyCAM", "expected_grad_cam": "Expected Grad-CAM", "refine_cam": "RefineCAM", "recipro_cam": "Recipro-CAM",
     "grad_pp_score_cam": "Grad++ScoreCAM", "fusion_cam": "Fusion-CAM", "guided_grad_cam": "guided Grad-CAM", "legrad": "LeGrad",
-    "grad_cam_elementwise": "element-wise Grad-CAM", "l_cam_fm": "L-CAM-Fm",
-    "l_cam_img": "L-CAM-Img", "center_gaussian": "centre Gaussian", "fake_cam": "Fake-CAM",
+    "grad_cam_elementwise": "element-wise Grad-CAM", "poly_cam": "Poly-CAM", "l_cam_fm": "L-CAM-Fm", "l_cam_img": "L-CAM-Img",
+    "center_gaussian": "centre Gaussian", "fake_cam": "Fake-CAM", "lfi_cam": "LFI-CAM", "abn": "ABN", "calm_em": "CALM-EM",
+    "calm_ml": "CALM-ML",
 }  # fmt: skip
+
+
+def written(name: str) -> str:
+    """An identifier as people write it, options in parentheses."""
+    base, _, options = name.partition("[")
+    return WRITTEN.get(base, base.replace("_", " ")) + (f" ({options.rstrip(']').replace('][', ', ')})" if options else "")
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,7 @@ class Method:
     @property
     def title(self) -> str:
         """The name as people write it, options in parentheses."""
-        base, _, options = self.name.partition("[")
-        return WRITTEN.get(base, base.replace("_", " ")) + (f" ({options.rstrip(']').replace('][', ', ')})" if options else "")
+        return written(self.name)
 
     def cost(self, channels: int) -> int:
         """About how many forward passes of the whole network one map takes where the layer has ``channels``: ``passes`` as a number.

@@ -1,7 +1,7 @@
 """Maps from the scores of masked images or masked channels. H_k is channel k of A [B,K,h,w] brought to image size and min-maxed."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -11,6 +11,8 @@ from torchvision.transforms.functional import gaussian_blur
 
 from cam_core import maps
 from cam_core.methods.activation import weighted_sum
+from cam_core.methods.gradient import stages
+from cam_core.options import one_of
 from cam_core.probe import Finish, Probe
 
 # --- one pass per channel: the channel masks the normalised image (mean-colour fill) ------------------------------------------------------
@@ -96,6 +98,40 @@ def _span(a: Tensor, size: torch.Size) -> Tensor:
     """Maximum minus minimum [B,K] of each channel at image size, computed 64 channels at a time to save memory."""
     each = [maps.upsample(part, size) for part in a.flatten(0, 1).split(64)]
     return torch.cat([part.amax((1, 2)) - part.amin((1, 2)) for part in each]).reshape(a.shape[:2])
+
+
+def poly_cam(probe: Probe, layers: Sequence[str] = (), gain: str = "both") -> Tensor:
+    """Poly-CAM (Englebert et al., MVA 2024; arXiv 2022), read in its abstract and repository: the maps of several layers multiplied.
+
+    ``M_l = ReLU(sum_k w_k A_k)``; from the deepest layer up, ``P_l = M_l / max(D_l, 1e-12) · P_(l+1)``, where P_(l+1) is enlarged and D_l
+    is M_l at the size of P_(l+1), enlarged again, so that M_l only says where P_(l+1) has its detail. H_k is A_k minus its 0.1th
+    percentile, over its 99.9th, within [0, 1] (as released; the mean colour is the fill). ``gain``: "plus", ``w_k = p_c(x · H_k)``;
+    "minus", ``ReLU(p_c(x) - p_c(x · (1 - H_k)))``; "both", the sum before the ReLU. ``layers`` as in `layer_cam_fused`.
+    """
+    one_of("gain", gain, ("plus", "minus", "both"))
+    probes = [probe.at(layer) for layer in layers or stages(probe.classifier)]
+    *finer, product = (weighted_sum(_poly_weights(at, gain), at.activations).relu() for at in probes)
+    for heat in reversed(finer):
+        coarse = maps.upsample(maps.upsample(heat, product.shape[-2:]), heat.shape[-2:])
+        product = heat / coarse.clamp(min=1e-12) * maps.upsample(product, heat.shape[-2:])
+    return product
+
+
+def _poly_weights(probe: Probe, gain: str) -> Tensor:
+    """[B,K] of one layer."""
+    a = probe.activations
+    low, high = (  # image by image, because quantile takes 16 million values
+        torch.stack([one.flatten(1).quantile(share, dim=1) for one in a])[..., None, None] for share in (0.001, 0.999)
+    )
+    masks = ((a - low) / high.clamp(min=1e-12)).clamp(0, 1)
+
+    def under(shown: Tensor) -> Tensor:
+        return probe.of_target(probe.score_masked(shown, "mean").softmax(-1))
+
+    if gain == "plus":
+        return under(masks)
+    lost = probe.of_target(probe.logits.softmax(-1))[:, None] - under(1 - masks)
+    return (lost if gain == "minus" else lost + under(masks)).relu()
 
 
 # --- the head alone, on activations without some channels -------------------------------------------------------------------------------

@@ -30,7 +30,8 @@ from data_scripts.get.unpack import unpack
 HOW = ("link", "copy", "resize")
 DEVKIT = "ILSVRC2012_devkit_t12"
 # Labels of the first ten validation images: in alphabetical order of the wnids (held against the WSOL benchmark's list), and as the devkit
-# numbers its classes. The latter are from memory and unverified: they choose the words about a list that is refused, nothing else.
+# numbers its classes. For these there are two public copies of its ground truth, and one of its map_clsloc.txt (in
+# github.com/wisetrue95/Classification2020), which leads from each number to the wnid that the alphabetical label has.
 FIRST = {
     "alphabetical": (65, 970, 230, 809, 516, 57, 334, 415, 674, 332),
     "devkit": (490, 361, 171, 822, 297, 482, 13, 704, 599, 164),

@@ -16,9 +16,9 @@ RULES = {  # name -> what is in the list; `make` writes those whose source is gi
     "imagenet_energy_500_v1": "500 validation images with one box, of less than half of the image, first by sha256 of 'v1 <id>', sorted"
     " (the rule of Score-CAM's energy game; its own 500 were never published)",
     "voc07_test_v1": "all 4952 test images",
-    "voc07_difficult_v1": "the pointing game's difficult pairs of the test images: the class's boxes cover less than a quarter of the"
-    " image, and another class is present; image, class; the published list has 2230 pairs and differs in some: where it lies beside the"
-    " images, the metric takes that one",
+    "voc07_difficult_v2": "the pointing game's 2230 difficult pairs of the test images, image and class: the union of the class's boxes"
+    " covers less than a quarter of the image, and another class has an object that is not flagged difficult; v1 took the sum of the"
+    " areas, and had 2185",
     "cub_pairs_v1": "the 191 class pairs that differ in one to three parts (CALM): class id, class id, number of parts",
 }
 ELSEWHERE = {
@@ -28,7 +28,7 @@ ELSEWHERE = {
 }
 
 
-PAIRS = ("voc07_difficult_v1", "cub_pairs_v1")  # lists of pairs, which name no set of images
+PAIRS = ("voc07_difficult_v2", "cub_pairs_v1")  # lists of pairs, which name no set of images
 
 
 def read(name: str | Path) -> list[str]:

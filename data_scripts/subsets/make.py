@@ -48,15 +48,15 @@ def cub_pairs(home: Path) -> list[str]:
 
 def _hard(path: Path) -> Iterator[str]:
     page = ElementTree.parse(path).getroot()
-    whole = int(page.findtext("size/width", "")) * int(page.findtext("size/height", ""))
-    area: Counter[str] = Counter()
+    covered: dict[str, np.ndarray] = {}
     easy = set()
     for thing in page.findall("object"):
         x0, y0, x1, y1 = (int(thing.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
         name = thing.findtext("name", "")
-        area[name] += (x1 - x0 + 1) * (y1 - y0 + 1)
+        whole = covered.setdefault(name, np.zeros([int(page.findtext(f"size/{side}", "")) for side in ("height", "width")], bool))
+        whole[y0 - 1 : y1, x0 - 1 : x1] = True
         easy |= set() if thing.findtext("difficult", "0") == "1" else {name}
-    yield from (name for name in sorted(easy) if 4 * area[name] < whole and len(easy) > 1)
+    yield from (name for name in sorted(easy) if 4 * covered[name].sum() < covered[name].size and len(easy) > 1)
 
 
 def _commas(path: Path) -> Iterator[list[str]]:
@@ -72,7 +72,7 @@ def main() -> None:
     if given.wsol:
         made["imagenet_energy_500_v1"] = energy_500(given.wsol)
     if given.voc:
-        made["voc07_test_v1"], made["voc07_difficult_v1"] = voc07(given.voc)
+        made["voc07_test_v1"], made["voc07_difficult_v2"] = voc07(given.voc)
     if given.cub:
         made["cub_pairs_v1"] = cub_pairs(given.cub)
     for name, lines in made.items():

@@ -7,6 +7,7 @@ import pandas as pd
 import plot_choose_method
 import plot_choose_metric
 import pytest
+from names import name
 
 from cam_core.methods import METHODS
 from reproduce import results
@@ -43,9 +44,9 @@ def test_no_wrong_map_is_ahead_under_the_blind_network(trust):
 
 def test_who_is_fooled(trust):
     fooled = {
-        ("energy_pointing_game", ""): "–", ("max_box_acc", ""): "–", ("pxap", ""): "–", ("max_box_acc_v2", ""): "inverse (tie)",
-        ("average_drop", "100%"): "Fake-CAM", ("average_drop", "15%"): "–", ("win", "100%"): "Fake-CAM", ("adcc", ""): "–",
-        ("road_lerf", "20%"): "centre (tie), Fake-CAM (tie)", ("road_combined", "20%"): "–", ("insertion", "step 448"): "–",
+        ("energy_pointing_game", ""): [], ("max_box_acc", ""): [], ("pxap", ""): [], ("max_box_acc_v2", ""): ["cue_mask_inverse"],
+        ("average_drop", "100%"): ["fake_cam"], ("average_drop", "15%"): [], ("win", "100%"): ["fake_cam"], ("adcc", ""): [],
+        ("road_lerf", "20%"): ["center_gaussian", "fake_cam"], ("road_combined", "20%"): [], ("insertion", "step 448"): [],
     }  # fmt: skip
     for (metric, setting), told in fooled.items():
         assert plot_choose_metric.fooled(plot_choose_metric.known(trust, metric, setting)) == told
@@ -64,6 +65,21 @@ def test_the_cost_of_a_method_is_read_from_its_words():
     assert plot_choose_method.passes("25 with gradient", 0.003) == 75
     with pytest.raises(ValueError, match="is not known to the figure"):
         plot_choose_method.passes("a miracle", 0)
+
+
+def test_at_equal_mean_the_powers_of_grad_cam_are_alike_on_both_networks(tmp_path):
+    """And the caption says by how much, and how the other maps then stand to Grad-CAM, as the files have it."""
+    caption = plot_choose_metric.equal_mean(SimpleNamespace(out=tmp_path, results=RESULTS, read=[])).split("<figcaption>")[1]
+    for backbone in ("efficientnet_lite0", "resnet18"):
+        rows = pd.read_csv(STUDIES / f"equal_mean-{backbone}.csv")
+        drop = rows[rows["metric"] == "average_drop"].set_index(["base", "mean"])["value"]
+        for mean, least, most in ((float("nan"), 20, 100), (0.3, 0, 1)):
+            values = [value for (base, at), value in drop.items() if base.startswith("grad_cam") and str(at) == str(mean)]
+            assert len(values) == 3
+            assert least < max(values) - min(values) < most
+            assert f"{max(values) - min(values):.{0 if least else 1}f}" in caption.split(name(backbone))[1]
+        behind = drop["layer_cam", 0.3] - drop["grad_cam", 0.3]
+        assert f"and {behind:.1f} points worse at equal mean" in caption.split(name(backbone))[1]
 
 
 def test_calibration_moves_what_the_page_says():
@@ -162,7 +178,7 @@ def test_agreement_is_read_from_the_rows_of_all_networks():
     for sign in (1, -1):
         decided = plot_choose_metric.decided(found["single_deletion"], sign)
         sure = rows[
-            (rows["network"] == "all") & (rows["truth"] == "single_deletion") & (rows["ci_low" if sign > 0 else "ci_high"] * sign > 0)
+            (rows["network"] == "all") & (rows["truth"] == "single_deletion") & (rows["ci_low" if sign > 0 else "ci_high"] * sign >= 0.005)
         ]
         assert set(decided) == set(zip(sure["metric"], sure["setting"], strict=True))
 
@@ -200,7 +216,9 @@ def test_the_table_of_judged_metrics_says_what_the_files_say():
     printed = f"{one['kendall']:.2f} [{one['ci_low']:.2f}, {one['ci_high']:.2f}]".replace("-0.00", "0.00").replace("-", "−")
     assert printed in told
     assert f"order of {rows['maps'].iloc[0]} maps" in told
-    above, below = (every["ci_low"] > 0).sum(), (every["ci_high"] < 0).sum()
+    above, below = (every["ci_low"].round(2) > 0).sum(), (every["ci_high"].round(2) < 0).sum()
+    apart = sum((rows[(rows["network"] == "all")][end] * sign).round(2).gt(0).sum() for end, sign in (("ci_low", 1), ("ci_high", -1)))
+    assert told.count('aria-label="apart from zero"') == apart
     assert f"{above} of {len(every)} metrics order the maps better than chance, and {below} worse" in told
 
 
@@ -209,3 +227,25 @@ def test_arcc_agrees_with_both_truths_better_than_adcc():
     for found in plot_choose_metric.agreements(experiments.read(STUDIES / "judged-parts.csv")).values():
         kendall = found["kendall"].groupby(level="metric").max()
         assert kendall["arcc"] > kendall["adcc"]
+
+
+def test_the_advice_follows_from_the_table_of_truths(trust):
+    """Counted again from the rows: no metric is to be taken that agrees with one truth only, contradicts one, or lets a wrong map win."""
+    options = SimpleNamespace(results=STUDIES.parent, read=[])
+    studies = [
+        plot_choose_metric.study(options, file) for file in ("judged-parts", "judged-grids") if plot_choose_metric.ran(options, file)
+    ]
+    said = plot_choose_metric.advised(plot_choose_metric.agreements(*studies), trust)
+    rows = pd.concat(studies)
+    rows = rows[rows["network"] == "all"].assign(above=lambda of: of["ci_low"].round(2) > 0, below=lambda of: of["ci_high"].round(2) < 0)
+    for (metric, setting), own in rows.groupby(["metric", "setting"]):
+        word = said.get((metric, setting))
+        assert (word == plot_choose_metric.ALONE) == bool(not own["above"].any() or own["below"].any())
+        if word == plot_choose_metric.TAKE:
+            assert own["above"].sum() > 1
+    assert said["max_box_acc_v2", ""] != plot_choose_metric.TAKE, "the inverse of the mask ties with the mask"
+    cards = plot_choose_metric.advice(options)
+    take = " ".join(card.split("Beside another")[0] for card in cards.split("grid-item-card")[1:3])
+    for (metric, _), word in said.items():
+        if word == plot_choose_metric.TAKE:
+            assert name(metric).partition("\N{NO-BREAK SPACE}")[0] in take

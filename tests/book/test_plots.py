@@ -1,7 +1,11 @@
 """Figures show what the files say: one bar a seed, from ten seeds on one of their mean."""
 
+from argparse import Namespace
+
 import plots
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from scipy import stats
 
 from reproduce import results
@@ -32,8 +36,6 @@ def test_rows_of_the_first_images_alone_are_left_out():
 
 
 def test_a_figure_is_drawn_for_both_themes_and_described(tmp_path):
-    from argparse import Namespace
-
     text = plots.figure(
         Namespace(out=tmp_path), "x", lambda into, theme: into.subplots().plot([0, 1], color=theme.text), size=(2, 1),
         question="Is 1 < 2?", answer="Yes.", alt="A line & a dot",
@@ -45,14 +47,44 @@ def test_a_figure_is_drawn_for_both_themes_and_described(tmp_path):
     assert "Is 1 &lt; 2?" in text
 
 
-def test_a_narrow_figure_has_a_file_of_its_own_for_phones(tmp_path):
-    from argparse import Namespace
+def test_a_figure_is_drawn_once_more_for_phones_with_its_panels_below_each_other(tmp_path):
+    seen = []
 
-    text = plots.figure(
-        Namespace(out=tmp_path), "x", lambda into, _theme: into.subplots().plot([0, 1]), size=(8, 1), narrow=True,
-        question="?", answer="!", alt="A line",
-    )  # fmt: skip
+    def draw(into, _theme):
+        boxes = [axes.get_position() for axes in plots.row(into, 2)]
+        seen.append((plots.is_narrow(into), boxes[0].y0 > boxes[1].y1, boxes[0].x1 < boxes[1].x0))
+
+    text = plots.figure(Namespace(out=tmp_path), "x", draw, size=(8, 1), phone=3, question="?", answer="!", alt="A line")
+    assert seen == [(False, False, True), (True, True, False)]
     for theme in ("light", "dark"):
-        assert f'<source media="screen and (max-width: 50rem)" srcset="_static/plots/x-{theme}-phone.svg" width="403" height="96">' in text
+        assert f'<source media="screen and (max-width: 40rem)" srcset="_static/plots/x-{theme}-phone.svg" width="403" height="288">' in text
         assert 'width="302.4pt"' in (tmp_path / f"src/_static/plots/x-{theme}-phone.svg").read_text()
         assert 'width="576pt"' in (tmp_path / f"src/_static/plots/x-{theme}.svg").read_text()
+
+
+def test_a_legend_takes_as_many_columns_as_fit(tmp_path):
+    for width, columns in ((8.2, 3), (4.2, 2), (2.4, 1)):
+        into = Figure(figsize=(width, 3), layout="constrained")
+        plots.below(into, [Line2D([], [], label="a label of some length") for _ in range(3)], 3)
+        (legend,) = into.legends
+        assert legend._ncols == columns
+    into = Figure(figsize=(2, 1))
+    plots.below(into, [Line2D([], [], label="a label that is wider than any figure of this width")], 3)
+    assert len(into.legends) == 1
+
+
+def test_labels_of_close_points_cover_neither_each_other_nor_a_mark():
+    into = Figure(figsize=(4, 3))
+    axes = into.subplots()
+    points = [(1, 1), (1.02, 1.01), (1.01, 0.99), (1.03, 1.0), (2, 2)]
+    for at in points:
+        axes.plot(*at, "o", ms=6)
+    into.draw_without_rendering()
+    plots.place_labels(axes, [(f"point {number}", at, "black") for number, at in enumerate(points)])
+    boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
+    assert len(boxes) == 5
+    for number, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[number + 1 :])
+        assert not any(box.contains(*axes.transData.transform(at)) for at in points)
+        assert axes.bbox.containsx(box.x0)
+        assert axes.bbox.containsx(box.x1)

@@ -53,3 +53,9 @@ def test_a_table_gets_a_frame_once(quiet):
     assert quiet.TABLE.sub(quiet._framed, '<table class="numbers"><tr></tr></table>').count('<div class="wide">') == 1
     own = '<table class="display"><tr></tr></table>'
     assert quiet.TABLE.sub(quiet._framed, own) == own
+
+
+def test_negative_numbers_get_a_minus_and_nothing_else_does(quiet):
+    body = '<td style="margin: -3px">-4.4 [-7.1, (-2.6)]</td> 2026-11-30, ResNet-18, 1-2 <pre>-1 <b>-2</b></pre><code>-3</code>\n-5 '
+    wanted = '<td style="margin: -3px">−4.4 [−7.1, (−2.6)]</td> 2026-11-30, ResNet-18, 1-2 <pre>-1 <b>-2</b></pre><code>-3</code>\n−5 '
+    assert quiet.with_minus(body + r'<span class="math">\( -1 \)</span>') == wanted + r'<span class="math">\( -1 \)</span>'

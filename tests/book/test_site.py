@@ -6,6 +6,7 @@ import subprocess
 from argparse import Namespace
 
 import assemble
+import nbformat
 import pytest
 
 from .conftest import RESULTS, executed, row, write_run
@@ -116,6 +117,18 @@ def test_alt_text_comes_from_output_or_cell():
     silent["cells"][2]["metadata"]["alt"] = "told by the cell"
     page = assemble.prepare(silent, "run")
     assert page["cells"][2]["metadata"]["mystnb"]["image"]["alt"] == "told by the cell"
+
+
+def test_the_tables_of_a_notebook_name_things_as_people_do():
+    printed = "l_cam_fm minus cam, plain, calm_em, trust 1 [0.5, 2], weight_decay, grad_cam_pp[l_cam]: 2"
+    told = "L-CAM-Fm minus CAM, plain, CALM-EM, trust 1 [0.5, 2], weight_decay, Grad-CAM++ as in L-CAM's tables: 2"
+    assert assemble.spelled(printed) == told
+    table = '<pre>grad_cam</pre><tr class="grad_cam"><th id="fake_cam">fake_cam</th></tr>'
+    outputs = [nbformat.v4.new_output("display_data", data={"text/html": table}), nbformat.v4.new_output("stream", text=printed)]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=outputs)])
+    (cell,) = assemble.prepare(json.loads(nbformat.writes(notebook)), "run")["cells"][:1]
+    assert cell["outputs"][0]["data"]["text/html"] == '<pre>grad_cam</pre><tr class="grad_cam"><th id="fake_cam">Fake-CAM</th></tr>'
+    assert cell["outputs"][1]["text"] == told
 
 
 @in_a_browser

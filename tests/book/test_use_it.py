@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -85,15 +86,49 @@ def test_the_citation_says_one_thing():
     assert f'version = "{cff["version"]}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
-def test_links_to_the_repository_stand_only_where_there_is_an_address():
+@pytest.fixture(scope="module")
+def repository():
     spec = importlib.util.spec_from_file_location("repository", BOOK / "_ext/repository.py")
-    repository = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(repository)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+URL = "https://github.com/someone/cams"
+
+
+def test_links_to_the_repository_stand_only_where_there_is_an_address(repository):
     assert not any("](" in words for words in repository.words("", "main").values())
-    words = repository.words("https://github.com/someone/cams", "main")
-    assert "git clone https://github.com/someone/cams" in words["repository"]
+    words = repository.words(URL, "main")
+    assert f"]({URL})" in words["repository"]
+    assert f"]({URL}/blob/main/CITATION.cff)" in words["citation"]
     assert words["launch"].count("https://colab.research.google.com/github/someone/cams/blob/main/notebooks/") == 4
     assert words["launch"].count("https://mybinder.org/v2/gh/someone/cams/main?labpath=notebooks%2F") == 4
     assert "colab" not in repository.words("https://gitlab.com/someone/cams", "main")["launch"]
     for notebook in repository.NOTEBOOKS.values():
         assert (ROOT / f"notebooks/{notebook}.ipynb").is_file()
+
+
+def test_code_names_the_repository_only_where_there_is_an_address(repository):
+    with_it, without = repository.addressed(TEXT, URL), repository.addressed(TEXT, "")
+    assert f"git clone {URL} cams && cd cams\nmake setup\n" in with_it
+    assert f"url = {{{URL}}}," in re.search(r"```bibtex\n(.*?)```", with_it, re.DOTALL)[1]
+    for text in (with_it, without):
+        assert "%repository%" not in text
+    assert "url =" not in without
+    assert "git clone" not in without
+    assert "license = {MIT},\n}\n" in without
+
+
+@pytest.mark.parametrize("url", ["", URL])
+def test_the_buttons_of_the_theme_hang_on_the_address(repository, url):
+    config = SimpleNamespace(html_theme_options={"repository_url": url}, myst_substitutions={})
+    repository.use(None, config)
+    assert config.html_theme_options["use_repository_button"] == config.html_theme_options["use_issues_button"] == bool(url)
+    assert set(config.myst_substitutions) == {"repository", "launch", "citation"}
+
+
+def test_the_citation_file_names_the_address_of_the_book():
+    address = yaml.safe_load((BOOK / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cff.get("repository-code", "") == address, "one address: _config.yml and CITATION.cff"

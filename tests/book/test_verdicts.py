@@ -101,9 +101,11 @@ def test_a_statement_about_few_seeds_must_hold_under_each_by_its_own_images(valu
     text = sentence(CHECK, *found)
     assert "differences under 3 seeds, n 40" in text
     assert "mean difference" not in text
-    for value in values:
-        said = "holds" if value > width else "does not hold" if value < -width else "not decided"
-        assert f"{value:+.1f} [{value - width:.1f},{NBSP}{value + width:.1f}] ({said})" in text
+    words = ["holds" if value > width else "does not hold" if value < -width else "not decided" for value in values]
+    for value, said in zip(values, words, strict=True):
+        seed = f"{value:+.1f} [{value - width:.1f},{NBSP}{value + width:.1f}]"
+        assert (f"{seed} ({said})" if len(set(words)) > 1 else seed) in text
+    assert ("(" in text.partition(": ")[2]) == (len(set(words)) > 1), "where all seeds say the same, the badge says it"
 
 
 def test_from_ten_seeds_on_the_interval_over_them_decides():
@@ -233,3 +235,34 @@ def test_the_first_sentence_counts_what_the_matrix_shows():
         held = badges.count("holds")
         assert f"n {kind} **{held} of {len(tested)}** tested" in text
         assert f"; {badges.count('does not hold')} do" in text
+
+
+def test_the_matrix_says_whose_each_statement_is_and_links_to_its_fold():
+    entries = [CLAIM | {"id": "a"}, CLAIM | {"id": "b", "whose": "our question"}, CLAIM | {"id": "c", "whose": "our reading"}]
+    lines = re.findall(r'<a href="#(\w)">S\.</a> <span class="flag flag-(\w+)">([^<]+)</span>', verdicts.matrix(entries, []))
+    assert lines == [("a", "claim", "the paper's claim"), ("b", "ours", "our question"), ("c", "claim", "our reading")]
+    assert 'href="verdicts.html#b"' in verdicts.box(entries, [], "l_cam")
+    folds = verdicts.details(entries, [])
+    assert re.findall(r"^::::\{dropdown\} S\.\n:name: (\w)$", folds, re.MULTILINE) == ["a", "b", "c"]
+
+
+def test_a_question_of_ours_is_never_called_the_papers_claim():
+    import assemble
+
+    for entry in assemble.statements():
+        assert ("our question" in entry["source"]) == (entry.get("whose") == "our question"), entry["id"]
+
+
+def test_published_values_stand_in_the_fold_of_their_statement():
+    import assemble
+    import tables
+
+    printed = tables.load_yaml(assemble.BOOK / "published.yaml")
+    told = {entry["id"]: verdicts.published(entry, printed) for entry in assemble.statements()}
+    assert told["l-cam-img-drop"] == (
+        "Published (from memory, unverified): 11.09 against 13.61 (ResNet-50); 12.96 against 32.12 (VGG-16).\n"
+    )
+    assert told["calm-cue"] == "Published (read off a picture in the authors' repository): 34.3 against 29.6.\n"
+    assert told["calm-accuracy"] == "Published (printed in the authors' repository): 70.4 against 74.5 (ImageNet).\n"
+    assert not any(told[of] for of in told if of.startswith("increment")), "the abstract has no numbers"
+    assert told["l-cam-img-drop"] in verdicts.details(assemble.statements(), [], printed)

@@ -81,6 +81,31 @@ def test_columns_sort_and_the_search_finds(page, site):
     assert set(page.eval_on_selector_all(".explorer-table tbody td:first-child", "all => all.map(c => c.textContent)")) == {"HiResCAM"}
 
 
+def test_the_controls_stay_when_the_table_scrolls_sideways(page, site):
+    page.set_viewport_size(PHONE)
+    opened(page, site)
+    frame = page.locator(".dt-layout-table")
+    assert frame.evaluate("frame => frame.scrollWidth > frame.clientWidth")
+    places = "() => [...document.querySelectorAll('.dt-search, .dt-length, .dt-paging')].map(part => part.getBoundingClientRect().left)"
+    before = page.evaluate(places)
+    assert len(before) == 3
+    frame.evaluate("frame => frame.scrollTo(frame.scrollWidth, 0)")
+    assert page.evaluate(places) == before
+
+
+def test_rows_of_the_plot_read_apart(page, site):
+    opened(page, site, "kind=differences&metric=average_drop&dataset=imagenet&setting=50%25&than=grad_cam")
+    labels = page.eval_on_selector_all(".explorer-forest .row text", "all => all.map(text => text.textContent)")
+    assert len(set(labels)) == len(labels) > 10
+
+
+def test_a_run_links_to_its_page(page, site):
+    opened(page, site)
+    cell = page.locator(".explorer-table tbody tr >> nth=0").locator("td:nth-child(7) a")
+    assert re.fullmatch(r"(run_)?(increment_cam|l_cam|lfi_cam|calm)\S*\.html", cell.get_attribute("href"))
+    assert cell.inner_text().count("/") == 2
+
+
 def test_the_rows_are_saved_as_csv(page, site):
     opened(page, site)
     with page.expect_download() as download:

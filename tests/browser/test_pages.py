@@ -53,6 +53,16 @@ def test_nothing_is_wider_than_its_column_unless_it_scrolls_visibly(opened, size
     assert page.evaluate("look.wider()") == []
 
 
+FIGURES = """() => [...document.querySelectorAll(".plot:not(:has(table))")]
+    .filter(plot => plot.scrollWidth > plot.clientWidth + 1).map(plot => plot.parentElement.id)"""
+
+
+def test_no_figure_scrolls_on_a_phone(opened):
+    page, *_ = opened
+    look(page, PHONE)
+    assert page.evaluate(FIGURES) == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_small_words_are_readable_and_pictures_unaltered(opened, scheme):
     page, *_ = opened
@@ -88,6 +98,21 @@ def test_a_page_weighs_little_beside_its_pictures(opened):
     files = {Path(unquote(urlsplit(url).path)) for url in loaded if url.startswith("file:")}
     weight = sum(path.stat().st_size for path in files if path.suffix.lower() not in PICTURES)
     assert weight <= (EXPLORER if page.url.endswith("explorer.html") else WEIGHT), sorted((p.stat().st_size, p.name) for p in files)[-6:]
+
+
+def test_a_link_to_a_statement_opens_its_fold(page, site):
+    page.goto(address(site, "verdicts"))
+    statement = page.locator("table.matrix tbody tr:not(.paper) a").nth(3)
+    fold = page.locator(f"details[id='{statement.get_attribute('href')[1:]}']")
+    assert not fold.evaluate("fold => fold.open")
+    statement.click()
+    page.wait_for_function("fold => fold.open", arg=fold.element_handle())
+    fold.evaluate("fold => { fold.open = false }")
+    statement.click()  # the same link again
+    page.wait_for_function("fold => fold.open", arg=fold.element_handle())
+    assert page.locator("details.sd-dropdown[open]").count() == 1
+    page.goto(address(site, "verdicts", "calm-cue"))
+    page.wait_for_function("() => document.getElementById('calm-cue').open")
 
 
 def test_nothing_fails_and_no_other_host_is_asked(opened):

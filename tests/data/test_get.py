@@ -9,6 +9,7 @@ import threading
 import zipfile
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def serving(files, **habits):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)  # 0.5 s would pass at each shutdown
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", asked
@@ -189,7 +190,8 @@ def small(name, files, address, counts):
 @pytest.mark.parametrize(
     ("name", "reader", "counts"), [("voc07", VOC2007, {"trainval": 30, "test": 20}), ("cub200", CUB200, {"train": 40, "test": 20})]
 )
-def test_archives_in_the_official_layout_become_a_tree_that_is_read(drawn, tmp_path, name, reader, counts):
+def test_archives_in_the_official_layout_become_a_tree_that_is_read(drawn, tmp_path, monkeypatch, name, reader, counts):
+    monkeypatch.setattr(sets, "download", partial(download.download, pause=0))
     files = served(name, drawn, tmp_path)
     with serving(files, drop=[3000]) as (address, asked):
         of = small(name, files, address, counts)

@@ -136,6 +136,16 @@ def test_the_devkit_gives_labels_in_the_alphabetical_order(drawn, flat, tmp_path
     assert made.classes[0] == f"name of {data.wnids[0]}"
 
 
+@pytest.mark.real_data
+def test_the_devkits_numbers_of_the_first_images_are_their_classes(cam_data):
+    """The devkit's map_clsloc.txt beside Kaggle's list of classes, for the first ten validation images."""
+    classes = "490 n01751748 361 n09193705 171 n02105855 822 n04263257 297 n03125729 482 n01735189 13 n02346627 704 n02776631 599 n03794056"
+    words = f"{classes} 164 n02328150".split()
+    wnids = [line.split()[0] for line in (cam_data / "ILSVRC2012/LOC_synset_mapping.txt").read_text().splitlines()]
+    assert [str(number) for number in imagenet.FIRST["devkit"]] == words[::2]
+    assert [wnids[label] for label in imagenet.FIRST["alphabetical"]] == words[1::2]
+
+
 def test_the_order_of_a_list_is_told_by_the_first_images():
     names = [f"ILSVRC2012_val_{number:08}" for number in range(1, 11)]
     official, numbered = imagenet.FIRST["alphabetical"], imagenet.FIRST["devkit"]
@@ -147,7 +157,7 @@ def test_the_order_of_a_list_is_told_by_the_first_images():
     assert imagenet.order_of({names[0]: 7}) == "permuted"
 
 
-def test_a_list_by_the_devkit_s_ids_is_known_by_the_devkit_whatever_is_remembered_of_it(drawn, flat, tmp_path):
+def test_a_list_by_the_devkit_s_ids_is_known_by_the_devkit(drawn, flat, tmp_path):
     data = ImageNet(drawn)
     labels = [item.label for item in data.annotations]
     ids = devkit(flat, labels, data.wnids)

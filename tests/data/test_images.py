@@ -1,5 +1,7 @@
 """Files of every kind of pixel come out as the RGB image that a viewer shows."""
 
+import io
+import random
 import struct
 import zlib
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cam_core.data import ImageNet, example
 from cam_core.data.example import DataError, read_image
 
 RAMP = np.linspace(0, 1, 256)[None].repeat(8, 0)
@@ -135,3 +138,86 @@ def test_a_hundred_megapixels_are_read_and_two_hundred_refused(tmp_path):
     (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\r" + head + struct.pack(">I", zlib.crc32(head)) + b"\0\0\0\0IDAT")
     with pytest.raises(DataError, match=r"b\.png: is too large for Pillow \(.*200000000 pixels.*\); scale it down"):
         read_image(tmp_path / "b.png")
+
+
+@pytest.fixture
+def both(monkeypatch, tmp_path):
+    """What `read_image` gives for the bytes of a file with simplejpeg, what it gives without, and whether simplejpeg decoded it."""
+    pytest.importorskip("simplejpeg", reason="simplejpeg is not installed (cam-core[fast]): its pixels were NOT compared with Pillow's")
+
+    def seen(path, **options):
+        try:
+            image = read_image(path, **options)
+            return image.mode, image.size, image.tobytes()
+        except DataError as error:
+            return str(error)
+
+    def compared(content, name="a.jpg", **options):
+        path = tmp_path / name
+        path.write_bytes(content)
+        ours, sooner = seen(path, **options), example._sooner(path) is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(example, "simplejpeg", None)
+            assert example._sooner(path) is None
+            return ours, seen(path, **options), sooner
+
+    return compared
+
+
+def jpeg(image, **options):
+    file = io.BytesIO()
+    image.save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (19, 37, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_simplejpeg_gives_the_pixels_of_pillow(both, progressive):
+    images = [
+        jpeg(NOISE, subsampling=kind, quality=q, progressive=progressive) for kind in ("4:4:4", "4:2:2", "4:2:0", "4:1:1") for q in (40, 95)
+    ]
+    images += [jpeg(NOISE.convert("L"), progressive=progressive), jpeg(NOISE, keep_rgb=True, progressive=progressive)]
+    images += [jpeg(NOISE.resize((1, 1)), progressive=progressive), jpeg(NOISE, restart_marker_blocks=2, progressive=progressive)]
+    for content in images:
+        ours, theirs, sooner = both(content, "a.JPEG")
+        assert sooner
+        assert ours == theirs
+
+
+def test_pillow_reads_what_is_no_ordinary_jpeg(both):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for name, content, options in (
+        ("a.jpg", jpeg(NOISE.convert("CMYK")), {}),
+        ("a.png", jpeg(NOISE), {}),  # a JPEG by its content alone
+        ("b.jpg", jpeg(NOISE)[:-100], {}),
+        ("c.jpg", b"", {}),
+        ("d.jpg", jpeg(NOISE, exif=turned), {"upright": True}),
+    ):
+        ours, theirs, sooner = both(content, name, **options)
+        assert ours == theirs
+        assert options or not sooner
+
+
+def test_of_a_damaged_file_come_the_same_pixels_or_the_same_words(both):
+    exif, dice = Image.Exif(), random.Random(0)
+    exif[0x010E] = "words"
+    files = [jpeg(NOISE, progressive=progressive, exif=exif, dpi=(72, 72), comment="words") for progressive in (False, True)]
+    count = dict.fromkeys((True, False), 0)
+    for number in range(400):
+        content = bytearray(files[number % 2])
+        for _ in range(dice.randint(1, 3)):
+            content[dice.randrange(len(content))] = dice.choice([0, 255, dice.randrange(256)])
+        ours, theirs, sooner = both(bytes(content[: dice.randrange(len(content))] if number % 5 == 0 else content))
+        assert ours == theirs
+        count[sooner] += 1
+    assert min(count.values()) > 50
+
+
+@pytest.mark.real_data
+def test_real_photographs_have_the_same_pixels(both, cam_data):
+    for item in ImageNet(cam_data, "val", limit=40).annotations:
+        ours, theirs, _ = both(item.path.read_bytes())
+        assert ours == theirs

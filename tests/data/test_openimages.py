@@ -1,5 +1,9 @@
 """OpenImages30k on drawn birds in its layout: the masks as the benchmark's evaluator takes them, and pixel average precision with them."""
 
+import shutil
+import zipfile
+from functools import partial
+
 import cv2
 import numpy as np
 import pytest
@@ -10,7 +14,11 @@ from sklearn.metrics import average_precision_score
 from cam_core.data import CUB200, DataError, OpenImages30k
 from cam_core.metrics import PxAP
 from data_scripts import check
+from data_scripts.get import openimages
+from data_scripts.get.command import main
+from data_scripts.get.download import download
 from reproduce import sources
+from tests.data.test_get import serving
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +106,82 @@ def test_what_is_wrong_is_said(root):
         with pytest.raises(DataError, match=words):
             OpenImages30k(root)
         path.write_text(good[path])
+
+
+@pytest.fixture
+def published(root, tmp_path, monkeypatch):
+    """The drawn set as it is published: files to serve (lists and images), and the archive of the masks, without folders."""
+    monkeypatch.setattr(openimages, "COMPLETE", {"test": 6, "train": 6})
+    monkeypatch.setattr(openimages, "download", partial(download, pause=0))
+    home = root / "OpenImages"
+    with zipfile.ZipFile(tmp_path / "masks.zip", "w") as archive:
+        for path in home.rglob("*.png"):
+            archive.write(path, path.name)
+    lists = (home / "metadata/test").glob("*.txt")
+    return {path.name: path.read_bytes() for path in (*lists, *home.glob("test/*/*.jpg"))}, str(tmp_path / "masks.zip")
+
+
+def test_images_come_by_their_ids_and_masks_from_their_archive(root, published, tmp_path):
+    files, masks = published
+    with serving(files | {"masks": (tmp_path / "masks.zip").read_bytes()}, drop=[50]) as (address, asked):
+        options = {"source": f"{address}/{{split}}/{{image}}.jpg", "lists": f"{address}/lists", "progress": False}
+        made = openimages.fetch(tmp_path / "root", masks=f"{address}/masks", **options)
+        requests = len(asked)
+        assert {"/lists/test/class_labels.txt", "/masks", "/test/3.jpg"} < {path for path, *_ in asked}
+        assert requests == 2 + 1 + 6 + 1  # one connection broke off
+        assert openimages.fetch(tmp_path / "root", masks="elsewhere", **options) == made
+        assert len(asked) == requests
+    assert OpenImages30k(tmp_path / "root").digest() == OpenImages30k(root).digest()
+    assert [path.name for path in (tmp_path / "root").iterdir()] == ["OpenImages"]
+    assert f"{address}/masks" in (made / "metadata/test/manifest.json").read_text()
+    openimages.fetch(tmp_path / "other", masks=masks, source=str(root / "OpenImages"), lists=str(root / "OpenImages/metadata"))
+    assert OpenImages30k(tmp_path / "other").digest() == OpenImages30k(root).digest()
+    openimages.fetch(tmp_path / "other", "train", source=str(root / "OpenImages"), lists=str(root / "OpenImages/metadata"))
+    assert len(OpenImages30k(tmp_path / "other", "train")) == 6
+
+
+def test_what_breaks_off_is_gone_on_with(root, published, tmp_path):
+    files, masks = published
+    lists = str(root / "OpenImages/metadata")
+    with serving({name: content for name, content in files.items() if name != "4.jpg"}) as (address, _):
+        template = f"{address}/{{split}}/{{image}}.jpg"
+        with pytest.raises(DataError, match=r"/test/4\.jpg: the server answers 404 Not Found; give another address"):
+            openimages.fetch(tmp_path / "root", source=template, masks=masks, lists=lists, progress=False)
+    assert not (tmp_path / "root/OpenImages").exists()
+    with serving(files | {"4.jpg": b"<html>log in first</html>"}) as (address, asked):
+        template = f"{address}/{{split}}/{{image}}.jpg"
+        with pytest.raises(DataError, match=r"test/02x/4\.jpg: cannot be read"):
+            openimages.fetch(tmp_path / "root", source=template, masks=masks, lists=lists, progress=False)
+        files["4.jpg"] = (root / "OpenImages/test/02x/4.jpg").read_bytes()
+    with serving(files) as (address, asked):
+        template = f"{address}/{{split}}/{{image}}.jpg"
+        openimages.fetch(tmp_path / "root", source=template, masks=masks, lists=lists, progress=False)
+    assert [path for path, *_ in asked] == ["/test/4.jpg"]
+    assert OpenImages30k(tmp_path / "root").digest() == OpenImages30k(root).digest()
+
+
+def test_what_cannot_be_fetched_is_one_sentence(root, published, tmp_path, capsys):
+    _, masks = published
+    home = root / "OpenImages"
+    shutil.copytree(home / "metadata/test", tmp_path / "lists/test")
+    labels = tmp_path / "lists/test/class_labels.txt"
+
+    def said(**options):
+        given = {"source": home, "masks": masks, "lists": home / "metadata"} | options
+        words = [word for name, value in given.items() if value for word in (f"--{name}", str(value))]
+        with pytest.raises(SystemExit) as stopped:
+            main(["openimages30k", "--root", str(tmp_path / "root"), *words])
+        assert stopped.value.code == 1
+        return capsys.readouterr().err
+
+    assert "openimages30k needs --masks for test: OpenImages30k_eval.zip or" in said(masks=None)
+    assert "no such file or folder" in said(masks=tmp_path / "none.zip")
+    assert "no such file; --lists is the folder metadata/OpenImages" in said(lists=tmp_path)
+    assert "masks.zip: lacks 6 of the 6 files that the lists name, as test/00x/0.jpg" in said(source=masks)
+    labels.write_text(labels.read_text().replace("test/00x/0.jpg", "test/../0.jpg"))
+    assert "lists 'test/../0.jpg', expected names like test/<class>/<image>.jpg" in said(lists=tmp_path / "lists")
+    labels.write_text("".join(labels.read_text().splitlines(keepends=True)[1:]))
+    assert "has 5 of 6 test images" in said(lists=tmp_path / "lists")
+    assert not (tmp_path / "root/OpenImages").exists()
+    (tmp_path / "root/OpenImages/test").mkdir(parents=True)
+    assert "exists and was not fetched by this command" in said()

@@ -157,6 +157,29 @@ def test_boxes_that_leave_the_crop_go_with_their_labels(tmp_path, drawn):
     assert dataset.present(0) == [3, 5]  # kite and tree; presence is a fact of the image, not of the view
 
 
+def test_a_difficult_pair_by_the_union_of_its_boxes(tmp_path, drawn):
+    """An image of 100 x 100: overlapping boxes count once, flagged ones cover too, and a flagged class is no other class."""
+    home = tmp_path / "VOCdevkit/VOC2007"
+    shutil.copytree(drawn / "VOCdevkit/VOC2007/ImageSets", home / "ImageSets")
+    (home / "JPEGImages").mkdir()
+    (home / "Annotations").mkdir()
+    boxes = {
+        "1": [("kite", 0, (1, 1, 49, 50)), ("kite", 0, (1, 1, 50, 49)), ("car", 0, (1, 1, 2, 2))],  # 2499 of 2500, though their sum is 4900
+        "2": [("kite", 0, (1, 1, 50, 50)), ("car", 0, (1, 1, 2, 2))],
+        "3": [("kite", 0, (1, 1, 2, 2)), ("kite", 1, (1, 1, 50, 50)), ("car", 0, (1, 1, 2, 2))],
+        "4": [("kite", 0, (1, 1, 2, 2)), ("car", 1, (1, 1, 2, 2))],
+    }
+    for image_id, things in boxes.items():
+        Image.new("RGB", (100, 100)).save(home / f"JPEGImages/{image_id}.jpg")
+        corners = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
+        objects = (f"<object><name>{n}</name><difficult>{d}</difficult>{corners.format(*b)}</object>" for n, d, b in things)
+        (home / f"Annotations/{image_id}.xml").write_text(f"<annotation>{''.join(objects)}</annotation>")
+    (home / "ImageSets/Main/test.txt").write_text("\n".join(boxes))
+    dataset = VOC2007(tmp_path, "test")
+    kite, car = dataset.classes.index("kite"), dataset.classes.index("car")
+    assert [dataset.hard(index) for index in range(4)] == [{kite, car}, {car}, {car}, set()]
+
+
 def test_inclusive_and_wsol_boxes_by_hand():
     assert inclusive_boxes(torch.tensor([[3.0, 4.0, 8.0, 5.0], [0.2, 0.0, 1.7, 2.0000002]])).tolist() == [[3, 4, 7, 4], [0, 0, 1, 1]]
     example = Example("x", torch.zeros(3, 2, 2), 0, size=(375, 500), official_boxes=torch.tensor([[45, 49, 499, 162], [1, 1, 500, 375]]))

@@ -45,6 +45,9 @@ def test_voc_test_images(real):
     assert dataset.classes[:3] == ["aeroplane", "bicycle", "bird"]
     assert dataset.classes[-3:] == ["sofa", "train", "tvmonitor"]
     assert sum(len(dataset.present(index)) for index in range(300)) == 429
+    listed = (line.split() for line in (dataset.root / "pointing_game_ebp_voc07_difficult.txt").read_text().splitlines())
+    published = {image: {place for place, flag in enumerate(flags) if flag == "1"} for image, *flags in listed}
+    assert {image: dataset.hard(index) for index, image in enumerate(dataset.ids)} == published
     example = dataset[0]  # 000006: a potted plant, a table, chairs, the XML by hand
     assert [dataset.classes[k] for k in example.box_labels.tolist()] == ["pottedplant", "diningtable"] + ["chair"] * 6
     assert inclusive_boxes(example.boxes)[0].tolist() == [186, 134, 281, 241]

@@ -16,6 +16,7 @@ from cam_core.data import Example, wsol_boxes
 from cam_core.metrics.boxes import best_iou, iou, quantize, rescale
 from cam_core.metrics.localization import points_at
 from cam_core.metrics.statistics import wilson
+from data_scripts import subsets
 from tests.metrics.test_components import contour_boxes, plain_iou
 
 
@@ -125,6 +126,8 @@ def test_the_centre_of_all_voc_test_images_scores_as_published(cam_data):
             metric.record(torch.tensor(trials, dtype=torch.float64), [int(name)] * len(trials))
     assert len(trees) == 4952
     assert pairs == 7013
+    published = {f"{name} {classes[label]}" for name, flags in hard.items() for label, flag in enumerate(flags) if flag}
+    assert published == set((subsets.HOME / "voc07_difficult_v2.txt").read_text().splitlines())
     assert round(everything.compute(), 2) == 69.63
     assert round(difficult.compute(), 2) == 42.44
 

@@ -1,6 +1,8 @@
 """No CAM method of the peers is missing here without a reason: their classes are enumerated from the installed packages."""
 
+import importlib
 import inspect
+import pkgutil
 from pathlib import Path
 
 import pytest
@@ -19,21 +21,31 @@ def classes(package):
     return {name for name, one in vars(package).items() if inspect.isclass(one) and one.__module__.startswith(root) and name[0] != "_"}
 
 
+def modules(package):
+    """A package and all its modules, exported or not."""
+    return [package, *(importlib.import_module(one.name) for one in pkgutil.walk_packages(package.__path__, f"{package.__name__}."))]
+
+
 def named(peer):
     return {*PEERS[peer]["same"], *PEERS[peer]["missing"]}
 
 
 def test_every_class_of_pytorch_grad_cam():
-    assert classes(pytest.importorskip("pytorch_grad_cam")) - {*PARTS} == named("pytorch-grad-cam")
+    package = pytest.importorskip("pytorch_grad_cam")
+    assert classes(package) - {*PARTS} == named("pytorch-grad-cam")
+    cams = {name for module in modules(package) for name in classes(module) if issubclass(getattr(module, name), package.base_cam.BaseCAM)}
+    assert cams - {"BaseCAM"} <= named("pytorch-grad-cam")
 
 
 def test_every_method_of_torchcam():
-    assert classes(pytest.importorskip("torchcam.methods")) == named("TorchCAM")
+    package = pytest.importorskip("torchcam.methods")
+    assert {name for module in modules(package) for name in classes(module)} == named("TorchCAM")
 
 
 def test_every_layer_and_cam_method_of_captum():
-    found = {name for name in classes(pytest.importorskip("captum.attr")) if name.startswith("Layer") or "Cam" in name}
-    assert found - {"LayerAttribution"} == named("Captum")
+    attr = pytest.importorskip("captum.attr")
+    of_layers = {name for name in classes(attr) if issubclass(getattr(attr, name), attr.LayerAttribution)}
+    assert {name for name in classes(attr) if "cam" in name.lower()} | of_layers - {"LayerAttribution"} == named("Captum")
 
 
 def test_ours_exist():

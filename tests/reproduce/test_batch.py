@@ -297,8 +297,14 @@ def test_training_leaves_a_marker_or_its_traceback(project, monkeypatch, capsys)
     assert "seven is refused" in capsys.readouterr().err
     assert Path("runs/models/m.log").read_text().endswith("ValueError: seven is refused\n")
     assert not Path("runs/models/m.progress").exists()
+    assert main([*command, "7", "--attempt", "2"]) == 1  # no second time, unless it was killed or ran out of time
+    assert "attempt 2: not begun, as the one before has failed (ValueError: seven is refused); runs/models/m.log" in capsys.readouterr().err
+    assert len(asked) == 1
+    Path("runs/models/m.log").write_text("Traceback\nout of time: Slurm's job 7 reached its time limit\n")
+    assert main([*command, "7", "--attempt", "2"]) == 1
+    assert len(asked) == 2
     assert main([*command, "3", "--devices", "4"]) == 0
-    assert asked[1] == ("calm", {"dataset": "d", "best": True, "seed": 3}, {"devices": 4, "nodes": None})
+    assert asked[2] == ("calm", {"dataset": "d", "best": True, "seed": 3}, {"devices": 4, "nodes": None})
     assert sorted(path.name for path in Path("runs/models").iterdir()) == ["m.json"]
     written = json.loads(Path("runs/models/m.json").read_text())
     assert [0 < written[name] < 1e5 for name in ("wall_seconds", "cpu_seconds", "peak_memory_mib")][1:] == [True, True]

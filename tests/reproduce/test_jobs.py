@@ -9,11 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+from cam_core.engine import VARIABLE
 from cam_core.probe import Probe
 from data_scripts.draw import draw
-from reproduce import jobs, sources
+from reproduce import jobs, notebook, sources
 from reproduce.batch import read_profile
-from reproduce.parameters import recipe_name
+from reproduce.parameters import read, recipe_name
+from tests import nets
 
 HOME = sources.HOME
 DRAWN = {"dataset": "drawn_imagenet", "backbone": "resnet8"}
@@ -50,6 +52,17 @@ def test_a_job_trains_what_the_notebook_loads(monkeypatch, tmp_path):
         jobs.train("increment_cam", {"dataset": "imagenet", "backbone": "resnet50", "data_root": root, "profile": "test"})
     with pytest.raises(ValueError, match="did you mean epochs_img"):
         jobs.train("l_cam", {**DRAWN, "data_root": root, "epochs_im": 1})
+
+
+def test_all_that_a_run_freezes_is_scored_by_its_engine_and_rows_of_another_are_not_found(monkeypatch, tmp_path):
+    monkeypatch.setenv(VARIABLE, "compile")
+    monkeypatch.setattr(jobs, "network", lambda *_given, **_more: (nets.gap(), {}))
+    found = {}
+    for engine in (None, "torch", None):
+        wanted = read("increment_cam", {**DRAWN, "engine": engine, "rows_dir": tmp_path}, here=False)
+        classifier, _, summaries = jobs.models(wanted)
+        found.setdefault(notebook.kept(replace(wanted, engine=None), summaries).folder, classifier.frozen().engine.name)
+    assert list(found.values()) == ["compile", "torch"]  # the environment's goes on until a run names another
 
 
 def pets(root, name, size, splits=("train", "test")):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from papermill.inspection import inspect_notebook
 
+from cam_core import engine
 from reproduce import batch
 from reproduce.parameters import DATASETS, RECIPE, Parameters, names, read
 
@@ -100,6 +101,7 @@ REFUSED = [
     ("increment_cam", {"dataset": "cub", "backbone": "mobilenet_v2"}, "no recipe for mobilenet_v2"),
     ("increment_cam", {"dataset": "voc07", "backbone": "resnet18", "epochs": 5}, "trains nothing, and the recipe 'e5' was asked for"),
     ("l_cam", {"device": "gpu"}, "device is 'gpu', expected cpu or cuda"),
+    ("calm", {"dataset": "drawn_cub", "engine": "onnxruntim"}, "is 'onnxruntim', expected one of torch, onnxruntime, compile; did you"),
 ]  # fmt: skip
 
 
@@ -122,6 +124,9 @@ def test_what_this_machine_lacks_is_said_at_the_start(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ValueError, match="device is cuda, and PyTorch finds 0 CUDA devices here; take cpu"):
         read("l_cam", {**DRAWN, "device": "cuda"})
+    monkeypatch.setattr(engine, "NEEDED", ("no_such_package",))
+    with pytest.raises(ModuleNotFoundError, match="the engine onnxruntime needs no_such_package: pip install"):
+        read("l_cam", {**DRAWN, "engine": "onnxruntime"})
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"out_dir .*file/out cannot be written \(Not a directory\)"):
         read("l_cam", {**DRAWN, "out_dir": tmp_path / "file" / "out"})

@@ -61,5 +61,5 @@ def test_an_error_stands_with_the_maps_of_both_classes(monkeypatch):
 
 def test_intervals_stand_in_order_of_their_values():
     figure = report.intervals(records(), "average_drop", setting="100%", published={"grad_cam": 13.6})
-    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["grad_cam[power=2]", "grad_cam", "increment_cam"]
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["Grad-CAM (power=2)", "Grad-CAM", "Increment-CAM"]
     plt.close("all")

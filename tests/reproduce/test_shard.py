@@ -1,6 +1,7 @@
 """A run whose evaluation is measured in shards: which statements of a notebook a shard takes, and the bytes of the whole run."""
 
 import ast
+import json
 from pathlib import Path
 
 import nbformat
@@ -64,6 +65,9 @@ def test_seven_shards_give_the_bytes_of_one(tmp_path, drawn, notebook):
     whole("1", tmp_path / "rows")
     for number in range(7, 0, -1):  # of four blocks: the last three shards have none
         assert main(["shard", str(notebook), f"{number}/7", "--out", str(tmp_path / "7"), "-p", "data_root", str(drawn)]) == 0
+    took = [json.loads(shard.mark(tmp_path / "7", number, 7).read_text()) for number in range(1, 8)]
+    assert all(0 < of["cpu_seconds"] < 1e4 for of in took)
+    assert [*(tmp_path / "7.kept").glob("*.progress")] == []
     blocks = sorted((tmp_path / "7.kept").rglob("*.npz"))
     assert [file.name[-17:-4] for file in blocks] == ["000000-000002", "000002-000004", "000004-000006", "000006-000007"]
     blocks[1].unlink()  # a killed one

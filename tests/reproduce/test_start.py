@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,8 +118,12 @@ def test_a_job_asks_for_twice_the_measured_time_and_no_more_than_the_hours():
         "tasks": 1,
         "mpi": "",
     }
+    cut = replace(job, shards=4, minutes=490)  # a shard has a quarter of the 400 minutes beside the training
+    assert [costs.ask(cut, stage, 4)["runtime"] for stage in ("train", "shard", "notebook")] == [180, 200, 800]
+    assert (costs.alone(job), costs.alone(cut)) == (1, pytest.approx(190 / 490))
     profile = batch.Profile("p", [job], hours=0.5)
-    assert (costs.retries(profile, 4), costs.retries(batch.Profile("p", [job]), 4)) == (6, 0)
+    assert [costs.retries(profile, stage, 4) for stage in ("train", "notebook")] == [6, 1]
+    assert costs.retries(batch.Profile("p", [job]), "train", 4) == 0
     assert costs.on_gpus([job, on_cpu]) == "2 GPU hours, reckoned for an A100; about 1 GB of disk"
     assert costs.on_gpus([on_cpu]) == ""
 

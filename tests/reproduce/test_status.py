@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from cam_core.progress import JOURNAL, Bar
-from reproduce import batch, journal, processes, status
+from reproduce import batch, journal, processes, shard, status
 from reproduce.__main__ import main
 
 GIB = 1024.0
@@ -97,6 +97,42 @@ def test_each_run_gets_a_true_word(jobs, monkeypatch, capsys):
     assert text.startswith("1 done, 3 running, 1 out of time, 1 interrupted, 2 killed, 2 failed, 3 left\n")
     assert "\r" not in text
     assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == before
+
+
+def test_the_shards_of_a_run_tell_their_images_and_the_time_left(tmp_path, monkeypatch):
+    """While they are measured; what they took counts as gone, and stands beside the run that summarised them."""
+    monkeypatch.chdir(tmp_path)
+    (job,) = jobs = [batch.Job("tiny", "calm", "d", "r", 0, 10.0, False, shards=4)]
+    took = {"wall_seconds": 60.0, "cpu_seconds": 100.0, "peak_memory_mib": GIB}
+
+    def put(number, ending, content):
+        path = shard.mark(job.folder, number, 4).with_suffix(ending)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+    def told():
+        (row,) = status.rows(batch.Profile("tiny", jobs))
+        return row
+
+    assert told().words == "not begun"
+    put(1, ".json", json.dumps(took))
+    assert (told().state, told().words) == ("left", "1 of 4 shards are measured")
+    me = psutil.Process()
+    put(2, ".progress", begun(me.pid, me.create_time() - 100))
+    assert told().words.startswith("shard 2 of 4 killed (signal 9; out of memory?) after 0:20 min; ")
+    bar = {"prefix": "r squash", "n": 384, "total": 12500, "unit": "image", "postfix": "", "seconds_left": 61.2}
+    for number in (2, 3):
+        put(number, ".progress", begun(me.pid, me.create_time(), **bar))
+    first, second, third = told().words.split("; ")
+    assert first == "1 of 4 shards are measured"
+    assert second.startswith("shard 2 of 4: r squash: 384 of 12500 image, 1:01 min left of this step, since ")
+    assert third.startswith("shard 3 of 4: ")
+    assert told().seconds == pytest.approx(60 + 2 * 80, abs=2)
+    assert status.remaining(batch.Profile("tiny", jobs, threads=1), [told()], cores=1) == pytest.approx(20 * 60 - 220, abs=5)
+    made = {**took, "shards": [took, {**took, "peak_memory_mib": 3 * GIB}]}
+    make(job.folder, provenance__json=json.dumps(made), notebook__ipynb="")
+    assert told().words == "notebook 1:00 min, CPU 1:40 min, 1.0 GiB; shards 2:00 min, CPU 3:20 min, 3.0 GiB"
+    assert told().seconds == 180
 
 
 def test_a_run_of_another_process_that_ends_during_a_batch_is_told(jobs):

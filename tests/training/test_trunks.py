@@ -12,7 +12,8 @@ from cam_core.learned import LfiCam
 from cam_core.learned.abn import Abn
 from cam_core.learned.calm import Calm
 from cam_core.learned.plain import pooled_head
-from training.recipes import CALM, CALM_INCEPTION, CALM_VGG, CALM_WSOL, CALM_WSOL_INCEPTION, CALM_WSOL_VGG
+from cam_core.pretrained import LITE, load_classifier
+from training.recipes import CALM, CALM_INCEPTION, CALM_VGG, CALM_WSOL, CALM_WSOL_INCEPTION, CALM_WSOL_VGG, calm_plan
 from training.trunks import calm_trunk, fine_tuned, finer_vgg
 
 
@@ -29,6 +30,21 @@ def test_finer_resnets_reuse_every_weight(name, stride, side, tmp_path):
     trunk = backbone.trunk.state_dict()
     assert all(torch.equal(value, trunk[key]) for key, value in network.state_dict().items() if not key.startswith("fc"))
     assert math.isclose(32 / stride, side / 7)
+
+
+@pytest.mark.parametrize(("stride", "side"), [(16, 14), (8, 28)])
+def test_efficientnet_lite_keeps_its_weights_its_colours_and_gets_a_finer_map(stride, side):
+    """By CALM's reduced recipe all that comes before the last stage that steps has the base rate, the rest ten times that."""
+    made, stock = calm_trunk(LITE, stride=stride), load_classifier(LITE)
+    image = torch.rand(1, 3, 224, 224)
+    assert (made.activations(image).shape[1:], stock.activations(image).shape[-1]) == ((1280, side, side), 7)
+    assert torch.equal(made.mean, stock.mean)
+    assert all(torch.equal(value, stock.trunk.state_dict()[key]) for key, value in made.trunk.state_dict().items())
+    recipe = calm_plan("cub", LITE).recipe
+    rates = {key: recipe.multiplier(key) for key, _ in Calm(made, 3, uniform=True).named_parameters()}
+    slow = ("trunk.conv_stem", "trunk.bn1", *(f"trunk.blocks.{stage}." for stage in range(5)))
+    assert all(rate == (1 if any(part in key for part in slow) else 10) for key, rate in rates.items())
+    assert {key.split(".")[-2] for key, rate in rates.items() if rate == 10} >= {"class_head", "location_head", "conv_head"}
 
 
 def test_a_network_to_fine_tune_keeps_its_weights_and_gets_another_linear_layer(tmp_path):
