@@ -91,6 +91,7 @@ bench: .venv/.ready  ## our speed beside grad-cam, TorchCAM, Quantus and OpenCV 
 	$(BIN)/python -m benchmarks.metrics
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.data
+	$(BIN)/python -m benchmarks.goals --no-race
 
 lock: .venv/.ready  ## compile the locks anew from pyproject.toml
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras pyproject.toml -o requirements.lock

@@ -1,12 +1,14 @@
 """Cost of every method beside a bare forward pass and beside grad-cam and TorchCAM: `python -m benchmarks.methods`, on an idle machine.
 
-The same eight images, the same network and targets for all; maps are compared before anything is timed. Weights come from CAM_WEIGHTS and
-images from CAM_DATA where they are set, else both are random: costs hardly depend on it, but for the channels that are dead. The
-contenders of a group live side by side, each with the pages that its first call asked for: the sixteen of ResNet-50 take 20 GB.
+The same images, the same network and targets for all: eight, or one where each takes hundreds of passes. Maps are compared before anything
+is timed. Weights come from CAM_WEIGHTS and images from CAM_DATA where they are set, else both are random: costs hardly depend on it, but
+for the channels that are dead. Masked images pass through ONNX Runtime, which the extra "fast" installs; "PyTorch alone" does without.
+The contenders of a group live side by side, each with the pages that its first call asked for: the sixteen of ResNet-50 take 20 GB.
 """
 
 import argparse
 import copy
+import importlib.util
 import os
 from collections.abc import Callable, Collection
 from concurrent.futures import ProcessPoolExecutor
@@ -26,7 +28,9 @@ from cam_core.pretrained import LITE
 from reproduce import sources
 
 Call = Callable[[], Any]
-BATCH = 8
+Chosen = dict[str, tuple[dict[str, tuple[str, bool]], bool]]  # group -> contenders, and whether a round takes minutes
+BATCH, ONE = 8, 1
+SIDE_OF_IMAGE = 224
 MASKS = 500  # of RISE: enough to tell its cost
 HEAD_ONLY = ("cam", "grad_cam", "grad_cam_pp", "xgrad_cam", "hires_cam", "layer_cam", "eigen_cam", "mean_activation")
 PEERS = {  # raced contender -> our name of what it computes
@@ -38,12 +42,14 @@ ALIKE, ROUNDING = 0.999, 1e-6  # correlation below which two that compute the sa
 
 
 @cache
-def images() -> torch.Tensor:
-    """[8,3,224,224] in [0, 1]."""
+def images(side: int = SIDE_OF_IMAGE) -> torch.Tensor:
+    """[8,3,side,side] in [0, 1]."""
+    if side != SIDE_OF_IMAGE:
+        return F.interpolate(images(), (side, side), mode="area")
     if os.environ.get("CAM_DATA"):
         data = sources.images("imagenet", os.environ["CAM_DATA"], limit=BATCH)("crop")
         return torch.stack([data[i].image for i in range(BATCH)])
-    return torch.rand(BATCH, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    return torch.rand(BATCH, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
 @cache
@@ -53,11 +59,14 @@ def network(name: str) -> Any:
     return load_classifier(name, "imagenet" if os.environ.get("CAM_WEIGHTS") else None)
 
 
-def ours(backbone: str, *names: str) -> Call:
-    """All ``names`` on one probe, in "bfloat16" or by PyTorch alone ("torch") if that comes last; without a name the bare pass."""
-    frozen, batch = network(backbone).frozen("torch" if "torch" in names else None), images()
-    autocast = torch.bfloat16 if "bfloat16" in names else None
-    names = tuple(name for name in names if name in METHODS)
+def ours(backbone: str, *words: str) -> Call:
+    """All methods among ``words`` on one probe; without a method the bare pass.
+
+    Other words: "one" image, not eight; masked images by PyTorch alone ("torch"), which "bfloat16" implies.
+    """
+    frozen, batch = network(backbone).frozen("torch" if "torch" in words else "onnxruntime"), images()[: ONE if "one" in words else BATCH]
+    autocast = torch.bfloat16 if "bfloat16" in words else None
+    names = [word for word in words if word in METHODS]
 
     def call() -> Any:
         if not names:
@@ -69,23 +78,23 @@ def ours(backbone: str, *names: str) -> Call:
     return call
 
 
-def grad_cam_package(backbone: str, kind: str, count: int = BATCH) -> Call:
+def grad_cam_package(backbone: str, kind: str, count: int | str = BATCH, side: int = SIDE_OF_IMAGE) -> Call:
     """A method of pytorch-grad-cam as its documentation calls it, on the stock network and the first ``count`` images."""
     import pytorch_grad_cam
 
     stock = copy.deepcopy(network(backbone)._network[0])  # its hooks stay with it
     method = getattr(pytorch_grad_cam, kind)(model=stock, target_layers=[stock.get_submodule(network(backbone).layer)])
-    batch = network(backbone).normalize(images()[:count])
+    batch = network(backbone).normalize(images(side)[: int(count)])
     return lambda: method(batch, None)  # None: the prediction
 
 
-def torchcam_package(backbone: str, kind: str, count: int = BATCH) -> Call:
+def torchcam_package(backbone: str, kind: str, count: int | str = BATCH, side: int = SIDE_OF_IMAGE) -> Call:
     """A method of TorchCAM as its documentation calls it, on the stock network and the first ``count`` images."""
     import torchcam.methods
 
     stock = copy.deepcopy(network(backbone)._network[0])
     method = getattr(torchcam.methods, kind)(stock, network(backbone).layer)
-    batch = network(backbone).normalize(images()[:count])
+    batch = network(backbone).normalize(images(side)[: int(count)])
 
     def call() -> Any:
         with torch.set_grad_enabled(kind != "ScoreCAM"):
@@ -106,27 +115,54 @@ def stock(backbone: str) -> Call:
     return call
 
 
-def our_rise(backbone: str, engine: str = "") -> Call:
-    """RISE with `MASKS` masks."""
-    frozen, batch = network(backbone).frozen(engine or None), images()
-    return lambda: rise(Probe(frozen, batch), samples=MASKS)
+def our_rise(backbone: str, engine: str = "onnxruntime", count: int = MASKS) -> Call:
+    """RISE with ``count`` masks, of one image."""
+    frozen, batch = network(backbone).frozen(engine), images()[:ONE]
+    return lambda: rise(Probe(frozen, batch), samples=count)
 
 
-def plain_rise(backbone: str) -> Call:
-    """The same on the stock network as one writes it down: a hundred masks at a time, one image after the other. No peer here has RISE."""
-    stock, classifier, batch = network(backbone)._network[0], network(backbone), images()
+def torchray_rise(backbone: str, count: int = MASKS) -> Call:
+    """TorchRay's RISE with our masks, which it then need not draw; its sigmoid is that of a number which gives the probability."""
+    from torchray.attribution.rise import rise_class
+
+    stock, inputs = network(backbone)._network[0], network(backbone).normalize(images()[:ONE])
+    masks = torch.cat([*rise_masks(inputs.shape[-2:], count)])[:, None]
+
+    def call() -> torch.Tensor:
+        with torch.inference_mode():
+            target = stock(inputs).argmax(1)
+            found: torch.Tensor = rise_class(
+                lambda x: stock(x).softmax(1).logit(), inputs, num_masks=len(masks), filter_masks=masks, target=target
+            )
+        return found[:, 0] / 0.5
+
+    return call
+
+
+def plain_rise(backbone: str, count: int = MASKS) -> Call:
+    """The same on the stock network as one writes it down: a hundred masks at a time, one image after the other."""
+    stock, classifier, batch = network(backbone)._network[0], network(backbone), images()[:ONE]
     inputs = classifier.normalize(batch)
 
     def call() -> torch.Tensor:
         total = torch.zeros_like(batch[:, 0])
         with torch.inference_mode():
             targets = stock(inputs).argmax(1)
-            for masks in rise_masks(batch.shape[-2:], MASKS):
+            for masks in rise_masks(batch.shape[-2:], count):
                 for heat, image, target in zip(total, inputs, targets, strict=True):
                     heat += torch.einsum("m,mhw->hw", stock(masks[:, None] * image).softmax(1)[:, target], masks)
-        return total / (MASKS * 0.5)
+        return total / (count * 0.5)
 
     return call
+
+
+def same_rise(backbone: str, count: int = 8) -> None:
+    """RuntimeError unless all that are raced give the same map, of ``count`` masks."""
+    others = [plain_rise, *([torchray_rise] if TORCHRAY else [])]
+    found = our_rise(backbone, "torch", count)()
+    for other in others:
+        if not torch.allclose(other(backbone, count)(), found, rtol=1e-3, atol=1e-6):
+            raise RuntimeError(f"{other.__name__} and our RISE give other maps: nothing is timed")
 
 
 # --- the floor: what the hardware multiplies at most -------------------------------------------------------------------------------------
@@ -163,9 +199,22 @@ def convolution(precision: str = "float32") -> Call:
     return call
 
 
+def masked_pass(backbone: str, precision: str, most: str = "") -> Call:
+    """A pass of eight masked images in PyTorch; ``most``: the instructions that oneDNN may take at the most, as if there were no others."""
+    if most:
+        os.environ["ONEDNN_MAX_CPU_ISA"] = most  # read at the first convolution
+    frozen, batch = network(backbone).frozen("torch"), images()
+
+    def call() -> None:
+        with torch.inference_mode(), torch.autocast("cpu", getattr(torch, precision), enabled=precision != "float32"):
+            frozen(batch)
+
+    return call
+
+
 def score_cam_multiply_adds(backbone: str) -> float:
-    """10⁹ multiply-adds of Score-CAM on all images: the bare pass of each, and a pass for every channel of it that is not constant."""
-    probe = Probe(network(backbone).frozen(), images())
+    """10⁹ multiply-adds of Score-CAM on one image: the bare pass, and a pass for every channel that is not constant."""
+    probe = Probe(network(backbone).frozen(), images()[:ONE])
     passes = len(probe.images) + int((~maps.is_empty(probe.activations)).sum())
     return passes * multiply_adds(probe.classifier, probe.images[:1])
 
@@ -177,7 +226,7 @@ def scaled(raced: pd.DataFrame, total: float) -> pd.DataFrame:
     return raced.assign(**times, extra_mb=raced.extra_mb.where(done.isna()), multiply_adds=(0 * done + total))
 
 
-def agreement(raced: Collection[tuple[str, str]], count: int = 2) -> pd.DataFrame:
+def agreement(raced: Collection[tuple[str, str]], count: int = 2, side: int = SIDE_OF_IMAGE) -> pd.DataFrame:
     """Least correlation over ``count`` images of finished maps, ours and each peer's that is ``raced`` (contender, network).
 
     A peer that computes something else has a second row, of our method changed to what it does; and bfloat16 one beside float32.
@@ -188,19 +237,19 @@ def agreement(raced: Collection[tuple[str, str]], count: int = 2) -> pd.DataFram
     rows = []
     for contender, backbone in raced:
         of = "" if backbone.startswith("resnet") else f", {backbone}"
-        probe, name = Probe(network(backbone).frozen(), images()[:count]), PEERS[contender]
+        probe, name = Probe(network(backbone).frozen(), images(side)[:count]), PEERS[contender]
         package, _, kind = contender.partition(": ")
-        theirs = _finished({"grad-cam": grad_cam_package, "torchcam": torchcam_package}[package](backbone, kind, count)())
+        theirs = _finished({"grad-cam": grad_cam_package, "torchcam": torchcam_package}[package](backbone, kind, count, side)())
         rows.append((f"{name} beside {contender}{of}", _least_correlation(_finished(METHODS[name](probe)), theirs)))
         if contender in OTHERWISE and rows[-1][1] < 1 - ROUNDING:
             rows.append((f"the same with {otherwise(contender)}{of}", _least_correlation(_finished(OTHERWISE[contender](probe)), theirs)))
         if rows[-1][1] < ALIKE:
             raise RuntimeError(f"{rows[-1][0]}: the maps correlate at {rows[-1][1]:.4f} only, so their times do not compare")
     if ("grad-cam: ScoreCAM", "resnet18") in raced:
-        exact, fast = (Probe(network("resnet18").frozen(), images()[:count], autocast=dtype) for dtype in (None, torch.bfloat16))
+        exact, fast = (Probe(network("resnet18").frozen(), images(side)[:count], autocast=dtype) for dtype in (None, torch.bfloat16))
         name = "score_cam[softmax]"
         rows.append((f"{name} in bfloat16 beside float32", _least_correlation(METHODS[name](exact), METHODS[name](fast))))
-    return pd.DataFrame(rows, columns=["contender", "correlation"]).assign(group=f"agreement, {count} images")
+    return pd.DataFrame(rows, columns=["contender", "correlation"]).assign(group=AGREEMENT)
 
 
 def _finished(found: Any) -> torch.Tensor:
@@ -213,87 +262,120 @@ def _least_correlation(a: torch.Tensor, b: torch.Tensor) -> float:
     return min(float(torch.corrcoef(torch.stack([x.flatten().double(), y.flatten().double()]))[0, 1]) for x, y in zip(a, b, strict=True))
 
 
+HERE = "benchmarks.methods:"
+SCORE_CAM = {"resnet18": "Score-CAM, ResNet-18, one image", "mobilenet_v2": "Score-CAM, MobileNetV2, one image",
+             LITE: "Score-CAM, EfficientNet-Lite0, one image"}  # fmt: skip
+TORCHRAY = importlib.util.find_spec("torchray") is not None  # by hand (pip install --no-deps torchray): no wheel, not for commercial use
+AGREEMENT = "agreement, 2 images"
+BFLOAT16 = "bfloat16, ResNet-18, batch 8, masked pass"
+WITHOUT = ", as if the processor had no instructions for it"
+RISE = f"RISE, ResNet-18, one image, {MASKS} masks"
+
+
 def _score_cam(backbone: str) -> dict[str, tuple[str, bool]]:
-    here = "benchmarks.methods:"
     return {
-        "score_cam[softmax]": (f"{here}ours:{backbone},score_cam[softmax]", True),
-        "score_cam[softmax], PyTorch alone": (f"{here}ours:{backbone},score_cam[softmax],torch", True),
-        "grad-cam: ScoreCAM": (f"{here}grad_cam_package:{backbone},ScoreCAM", False),
-        "torchcam: ScoreCAM": (f"{here}torchcam_package:{backbone},ScoreCAM", False),
+        "score_cam[softmax]": (f"{HERE}ours:{backbone},score_cam[softmax],one", True),
+        "score_cam[softmax], PyTorch alone": (f"{HERE}ours:{backbone},score_cam[softmax],one,torch", True),
+        "grad-cam: ScoreCAM": (f"{HERE}grad_cam_package:{backbone},ScoreCAM,{ONE}", False),
+        "torchcam: ScoreCAM": (f"{HERE}torchcam_package:{backbone},ScoreCAM,{ONE}", False),
     }
 
 
-def groups() -> dict[str, tuple[dict[str, tuple[str, bool]], bool]]:
+def groups() -> Chosen:
     """Name -> contenders (name -> (what prepares it, whether it is ours)) and whether a round takes minutes."""
-    here = "benchmarks.methods:"
-    cheap = {"forward": (here + "ours:resnet50", True), "forward, as loaded": (here + "stock:resnet50", False)}
-    cheap |= {name: (f"{here}ours:resnet50,{name}", True) for name in HEAD_ONLY}
-    cheap |= {"all eight on one probe": (f"{here}ours:resnet50,{','.join(HEAD_ONLY)}", True)}
+    cheap = {"forward": (HERE + "ours:resnet50,torch", True), "forward, as loaded": (HERE + "stock:resnet50", False)}
+    cheap |= {name: (f"{HERE}ours:resnet50,{name}", True) for name in HEAD_ONLY}
+    cheap |= {"all eight on one probe": (f"{HERE}ours:resnet50,{','.join(HEAD_ONLY)}", True)}
     gradient = [contender for contender, name in PEERS.items() if name in HEAD_ONLY]
-    cheap |= {peer: (f"{here}grad_cam_package:resnet50,{peer.partition(': ')[2]}", False) for peer in gradient}
+    cheap |= {peer: (f"{HERE}grad_cam_package:resnet50,{peer.partition(': ')[2]}", False) for peer in gradient}
     score = {
         **_score_cam("resnet18"),
-        "score_cam[softmax], bfloat16": (here + "ours:resnet18,score_cam[softmax],bfloat16", True),
-        **{floor: (f"{here}{prepare}", True) for floor, (prepare, _) in FLOORS.items()},
+        "score_cam[softmax], bfloat16": (HERE + "ours:resnet18,score_cam[softmax],one,bfloat16", True),
+        **{floor: (f"{HERE}{prepare}", True) for floor, (prepare, _) in FLOORS.items()},
     }
     ablation = {
-        "ablation_cam": (here + "ours:resnet18,ablation_cam", True),
-        "grad-cam: AblationCAM": (here + "grad_cam_package:resnet18,AblationCAM", False),
+        "ablation_cam": (HERE + "ours:resnet18,ablation_cam", True),
+        "grad-cam: AblationCAM": (HERE + "grad_cam_package:resnet18,AblationCAM", False),
     }
     by_rise = {
-        "rise": (here + "our_rise:resnet18", True),
-        "rise, PyTorch alone": (here + "our_rise:resnet18,torch", True),
-        "rise, as one writes it": (here + "plain_rise:resnet18", True),
+        "rise": (HERE + "our_rise:resnet18", True),
+        "rise, PyTorch alone": (HERE + "our_rise:resnet18,torch", True),
+        "rise, as one writes it": (HERE + "plain_rise:resnet18", True),
+        **({"torchray: rise": (HERE + "torchray_rise:resnet18", False)} if TORCHRAY else {}),
+    }
+    halved = {
+        precision + told: (f"{HERE}masked_pass:resnet18,{precision},{most}", True)
+        for told, most in (("", ""), (WITHOUT, "AVX512_CORE"))
+        for precision in ("float32", "bfloat16")
     }
     merged = ("grad_cam", "increment_cam", "increment_cam[mid]", "increment_cam[full]", "score_cam[budget=64]", "score_cam")
     return {
         "ResNet-50, batch 8, head only": (cheap, False),
-        "ResNet-18, batch 8, Score-CAM": (score, True),
-        "MobileNetV2, batch 8, Score-CAM": (_score_cam("mobilenet_v2"), True),
-        "EfficientNet-Lite0, batch 8, Score-CAM": (_score_cam(LITE), True),
-        f"ResNet-18, batch 8, RISE, {MASKS} masks": (by_rise, True),
+        **{SCORE_CAM[name]: (score if name == "resnet18" else _score_cam(name), True) for name in SCORE_CAM},
+        RISE: (by_rise, True),
+        BFLOAT16: (halved, False),
         "ResNet-18, batch 8, Ablation-CAM": (ablation, True),
-        "ResNet-18, batch 8, Increment-CAM": ({name: (f"{here}ours:resnet18,{name}", True) for name in merged}, True),
+        "ResNet-18, batch 8, Increment-CAM": ({name: (f"{HERE}ours:resnet18,{name}", True) for name in merged}, True),
     }
 
 
-def wanted(part: str) -> dict[str, tuple[dict[str, tuple[str, bool]], bool]]:
-    """Groups whose name holds ``part``, whole; if there is none, of every group the contenders whose name holds it."""
-    whole = {name: group for name, group in groups().items() if part in name}
+def wanted(*parts: str) -> Chosen:
+    """Groups whose name holds one of ``parts``, whole; if there is none, of every group the contenders whose name holds one."""
+    whole = {name: group for name, group in groups().items() if any(part in name for part in parts)}
     if whole:
         return whole
-    found = {name: ({c: how for c, how in contenders.items() if part in c}, long) for name, (contenders, long) in groups().items()}
+    found = {
+        name: ({c: how for c, how in contenders.items() if any(part in c for part in parts)}, long)
+        for name, (contenders, long) in groups().items()
+    }
     return {name: group for name, group in found.items() if group[0]}
+
+
+def measured(chosen: Chosen, rounds: int, long_rounds: int, **compared: int) -> tuple[list[pd.DataFrame], pd.DataFrame]:
+    """A race a group, and how far the maps agree, which comes first; ``compared``: on how many images of which side."""
+    entered = [(name, prepare.rpartition(":")[2]) for contenders, _ in chosen.values() for name, (prepare, _) in contenders.items()]
+    peers = {(name, words.partition(",")[0]): None for name, words in entered if name in PEERS}
+    with ProcessPoolExecutor(1, get_context("spawn")) as apart:  # its gigabytes are gone when the race begins
+        agreed = apart.submit(agreement, list(peers), **compared).result()
+    if len(agreed):
+        print(agreed.to_string())
+    if RISE in chosen:
+        same_rise("resnet18")
+    frames = [race(name, contenders, long_rounds if long else rounds) for name, (contenders, long) in chosen.items()]
+    if FLOORS.keys() & {name for name, _ in entered}:
+        total = score_cam_multiply_adds("resnet18")
+        frames = [scaled(frame, total) if frame.contender.isin(FLOORS).any() else frame for frame in frames]
+    return frames, agreed
 
 
 def main() -> None:
     """Compare, race, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="of the cheap methods")
-    parser.add_argument("--long-rounds", type=int, default=2, help="of Score-CAM, Ablation-CAM and Increment-CAM")
+    parser.add_argument("--long-rounds", type=int, default=3, help="of the others")
     parser.add_argument(
-        "--only",
-        default="",
-        help="race only groups, or else contenders, whose name holds this (`--only floor`); the others keep what was measured before",
+        *("--groups", "--only"),
+        nargs="+",
+        metavar="PART",
+        help="race only groups, or else contenders, whose name holds one of these (`--groups floor`); the others keep their rows",
     )
     given = parser.parse_args()
     if min(given.rounds, given.long_rounds) < 2:
         parser.error("one round is the slow first call alone: take two or more")
-    chosen = wanted(given.only)
+    chosen = wanted(*given.groups) if given.groups else groups()
     if not chosen:
-        parser.error(f"no group and no contender holds {given.only!r}: the groups are {'; '.join(groups())}")
-    entered = [(name, prepare.rpartition(":")[2]) for contenders, _ in chosen.values() for name, (prepare, _) in contenders.items()]
-    peers = {(name, words.partition(",")[0]): None for name, words in entered if name in PEERS}
-    with ProcessPoolExecutor(1, get_context("spawn")) as apart:  # its gigabytes are gone when the race begins
-        agreed = apart.submit(agreement, list(peers)).result()
-    if len(agreed):
-        print(agreed.to_string())
-    frames = [race(name, contenders, given.long_rounds if long else given.rounds) for name, (contenders, long) in chosen.items()]
-    if FLOORS.keys() & {name for name, _ in entered}:
-        total = score_cam_multiply_adds("resnet18")
-        frames = [scaled(frame, total) if frame.contender.isin(FLOORS).any() else frame for frame in frames]
-    replaced = "file" if not given.only else "group" if any(given.only in name for name in groups()) else "contender"
-    write(frames if given.only else [*frames, agreed], "methods", replace=replaced)
+        parser.error(f"no group and no contender holds {' or '.join(given.groups)}: the groups are {'; '.join(groups())}")
+    frames, agreed = measured(chosen, given.rounds, given.long_rounds)
+    if given.groups:
+        keep(frames, chosen)
+    else:
+        write([*frames, agreed], "methods")
+
+
+def keep(frames: list[pd.DataFrame], chosen: Chosen) -> None:
+    """Write the races of a part; groups that there are no more go."""
+    whole = all(contenders.keys() == groups()[name][0].keys() for name, (contenders, _) in chosen.items())
+    write(frames, "methods", replace="group" if whole else "contender", known=[*groups(), AGREEMENT])
 
 
 if __name__ == "__main__":

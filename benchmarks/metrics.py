@@ -154,9 +154,9 @@ def _step() -> int:
     return -(-SIDE * SIDE // STEPS)
 
 
-def our_curves(backbone: str, engine: str = "") -> Call:
+def our_curves(backbone: str, engine: str = "onnxruntime") -> Call:
     """Deletion and insertion on one probe; insertion starts from RISE's blur."""
-    frozen, maps = network(backbone).frozen(engine or None), heat()
+    frozen, maps = network(backbone).frozen(engine), heat()
 
     def call() -> Any:
         probe = Probe(frozen, images())
@@ -426,13 +426,16 @@ def pixel_race(given: argparse.Namespace) -> list[pd.DataFrame]:
     return [per_maps(race(f"PxAP, {SHOWN} maps of 224 x 224", entered, given.rounds), dict.fromkeys(entered, given.maps))]
 
 
+PRODUCTS = "as many multiply-adds in matrix products"
+
+
 def curve_race(given: argparse.Namespace) -> list[pd.DataFrame]:
     """Insertion and deletion, beside the arithmetic alone."""
-    same_curves("resnet18")
     entered = {name: (f"{HERE}{function.__name__}:resnet18", name == "cam_core") for name, function in CURVES.items()}
     entered["cam_core, PyTorch alone"] = (f"{HERE}our_curves:resnet18,torch", True)
-    entered["as many multiply-adds in matrix products"] = (f"{HERE}matrix_products:resnet18", True)
-    return [race(CURVE_RACE, entered, given.rounds)]
+    entered[PRODUCTS] = (f"{HERE}matrix_products:resnet18", True)
+    same_curves("resnet18")
+    return [race(CURVE_RACE, {name: entered[name] for name in getattr(given, "contenders", entered)}, given.rounds)]
 
 
 def imputation_race(given: argparse.Namespace) -> list[pd.DataFrame]:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +83,11 @@ def race(group: str, contenders: Mapping[str, tuple[str, bool]], rounds: int) ->
     return pd.DataFrame(rows)
 
 
-def write(frames: list[pd.DataFrame], name: str, *, replace: str = "file") -> None:
+def write(frames: list[pd.DataFrame], name: str, *, replace: str = "file", known: Collection[str] | None = None) -> None:
     """results/benchmarks/<name>.csv, machine and versions in every row.
 
-    What these rows ``replace``: the whole "file", the "group"s that they belong to, or each the row of its own "contender".
+    What these rows ``replace``: the whole "file", the "group"s that they belong to, or each the row of its own "contender". Of what was
+    there before, only groups that are ``known`` stay, if that is given.
     """
     path = HOME / f"results/benchmarks/{name}.csv"
     facts = process_facts()
@@ -95,6 +96,7 @@ def write(frames: list[pd.DataFrame], name: str, *, replace: str = "file") -> No
     table = pd.concat(frames, ignore_index=True).assign(machine=machine, device=facts.get("device", "cpu"), packages=packages)
     if replace != "file" and path.exists():
         before = pd.read_csv(path, float_precision="round_trip")
+        before = before if known is None else before[before.group.isin(known)]
         before = before if replace == "contender" else before[~before.group.isin(table.group)]
         rows = pd.concat([before, table]).set_index(["group", "contender"])
         order = rows.index.unique()  # a row keeps its place: the first of a group is what the others are set beside

@@ -68,7 +68,8 @@ NAMES = WRITTEN | {
     "em_ml": "EM beside ML", "scratch": "trainings from scratch", "ablations": "with parts changed", "e36": "36 epochs",
     "img": "L-CAM-Img", "l_cam_recipe": "how the recipe was chosen", "l_cam_epochs": "L-CAM-Fm over other numbers of epochs",
     "training": "speed of the learned models", "methods": "speed of the methods",
-    "engines": "engines for the masked pass", "gpu": "speed of the methods on a GPU", "score_cam_budget": "Score-CAM within a budget",
+    "engines": "engines for the masked pass", "goals": "goals of speed", "gpu": "speed of the methods on a GPU",
+    "whole": "runs with and without the engine", "score_cam_budget": "Score-CAM within a budget",
     "trust": "which metrics can be trusted", "calibration": "calibration of cue localization", "coverage": "coverage of the intervals",
     "equal_mean": "Average Drop at equal mean",
 }  # fmt: skip

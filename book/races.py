@@ -5,6 +5,7 @@ from cells import cell, grid, list_table, pivot, texts
 from names import name
 
 PEERS = ("grad-cam: ", "torchcam: ")
+DEFAULT, BATCH = "ONNX Runtime", 8  # the engine of masked images, and how many of them pass at once
 
 
 def named(contender):
@@ -23,7 +24,7 @@ def race(rows):
         columns = [contenders, texts(seconds, 2, " s"), texts(ratio, 2), texts(cpu, 2), texts(own["extra_mb"], 0, " MB")]
         races = [f"**{group}**, {base['rounds']:.0f} rounds in turn", *[""] * (len(own) - 1)]
         lines += zip(races, *columns, strict=True)
-        floors += _floor(own)
+        floors += [*_floor(own), *_halved(own)]
     head = ["race", "contender", "least time", "ratio", "CPU time, ratio", "extra memory"]
     parts = [list_table(head, lines), *floors, f"Measured on {rows['machine'].iloc[0]}; {rows['packages'].iloc[0]}.\n"]
     if agree.any():
@@ -50,6 +51,16 @@ def _floor(rows):
         text += f" In bfloat16 they take {seconds[quick]:.1f} s, {seconds[peer] / seconds[quick]:.2f} times less than the peer in float32;"
         text += f" ours then takes {seconds[peer] / seconds[f'{ours}, bfloat16']:.2f} times less."
     return [text + "\n"]
+
+
+def _halved(rows):
+    """What bfloat16 gains on this processor, and what it would gain without instructions for it, where that was measured."""
+    if not rows["group"].iloc[0].startswith("bfloat16, "):
+        return []
+    seconds = rows.set_index("contender")["seconds"]
+    states = [contender.removeprefix("bfloat16") for contender in seconds.index if contender.startswith("bfloat16")]
+    shares = [f"{seconds[f'bfloat16{state}'] / seconds[f'float32{state}']:.2f} of its time in float32{state}" for state in states]
+    return [f"bfloat16 by processor: on {rows['machine'].iloc[0]} a masked pass in bfloat16 takes {'; '.join(shares)}.\n"]
 
 
 def counted(rows):
@@ -99,7 +110,45 @@ def engines(rows):
     told = texts(1000 * rows["seconds"], 1, " ms") + " (" + texts(rows["cpu_seconds"] / beside["cpu_seconds"].to_numpy(), 2) + ")"
     wide = pivot(rows.assign(cell=told.to_numpy(), network=rows["group"].map(name)), ["network", "batch"], "engine")
     caption = f"Least time an image (CPU time beside the frozen network in PyTorch); {rows['machine'].iloc[0]}"
-    return grid(wide, ["network, batch", *wide.columns], caption, lambda key: f"{key[0]}, {key[1]:.0f}")
+    return _gained(rows) + grid(wide, ["network, batch", *wide.columns], caption, lambda key: f"{key[0]}, {key[1]:.0f}")
+
+
+def _gained(rows):
+    """What the default gains, and how far the fastest of the others is from it."""
+    times = rows[rows["batch"] == BATCH].pivot_table("seconds", "group", "engine", sort=False)
+    if DEFAULT not in times:
+        return ""
+    ratios = times.div(times[DEFAULT], axis=0)
+    told = [f"{name(network)} {row['PyTorch as loaded']:.2f} ({row['PyTorch frozen']:.2f})" for network, row in ratios.iterrows()]
+    text = f"{DEFAULT} is the default on a CPU. At a batch of {BATCH} it is so many times as fast as the network as loaded (in brackets: as"
+    text += f" PyTorch on the frozen network): {', '.join(told)}."
+    others = ratios.drop(columns=[DEFAULT, "PyTorch as loaded", "PyTorch frozen"]).dropna(axis=1, how="all")
+    for engine, own in others.items():
+        text += f" {engine} takes {own.min():.2f} to {own.max():.2f} times as long as the default."
+    return text + "\n\n"
+
+
+def goals(rows):
+    """What was asked of the speed of masked images, what is found, and whether that is enough."""
+    lines = []
+    for row in rows.itertuples():
+        kind, _, asked = row.asked.rpartition(" ")
+        enough = row.found <= float(asked) if kind == "at most" else row.found >= float(asked)
+        state = "not measured" if pd.isna(row.found) else "reached" if enough else "not reached"
+        beside = "–" if pd.isna(row.found) else named(row.beside)
+        lines.append(
+            [row.contender, beside, row.asked, state, cell(row.found, digits=2), cell(row.cpu, digits=2), cell(row.most, digits=2)]
+        )
+    head = ["goal", "beside", "asked", "", "found", "by CPU time", "at most possible"]
+    caption = f"Times of the other over ours, but for the passes, where it is ours over the floor; {rows['machine'].iloc[0]}"
+    return list_table(head, lines, caption)
+
+
+def whole(rows):
+    """Runs, each with and without the engine."""
+    ratio = rows["seconds"] / rows.groupby("group")["seconds"].transform("first")
+    columns = [rows["group"], rows["contender"], texts(rows["seconds"], 0, " s"), texts(ratio, 2), texts(rows["cpu_seconds"], 0, " s")]
+    return list_table(["run", "masked images", "time", "ratio", "CPU time"], zip(*columns, strict=True), rows["machine"].iloc[0])
 
 
 def gpu(rows):
@@ -111,4 +160,6 @@ def gpu(rows):
     )
 
 
-KINDS = {"engines": engines, "gpu": gpu, "methods": race, "metrics": counted, "training": training}
+KINDS = {
+    "engines": engines, "goals": goals, "gpu": gpu, "methods": race, "metrics": counted, "training": training, "whole": whole,
+}  # fmt: skip

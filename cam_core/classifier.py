@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from cam_core.cutting import folded, split
+from cam_core.cutting import Tokens, folded, split
 from cam_core.engine import Engine
 from cam_core.options import one_of
 
@@ -52,6 +52,7 @@ class Classifier(nn.Module):
         weights: str = "",
         activation: str = "softmax",
         output: Output | None = None,
+        tokens: Tokens | None = None,
         network: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -63,6 +64,7 @@ class Classifier(nn.Module):
         self.register_buffer("std", _per_channel(std), persistent=False)
         self.size, self.resize, self.interpolation = size, resize, interpolation
         self.name, self.layer, self.weights, self.activation, self.output = name, layer, weights, activation, output
+        self.tokens = tokens
         self._network = [network]  # in a list, so that its parameters are not registered a second time
         self._cuts = dict[str, Classifier]()
         self.engine: Engine | None = None  # of a frozen copy: what scores images beside PyTorch
@@ -138,20 +140,20 @@ class Classifier(nn.Module):
         name: str = "",
         activation: str = "softmax",
         output: Output | None = None,
+        tokens: Tokens | None = None,
     ) -> "Classifier":
         """A classifier of one's own network, weights shared, which goes into eval mode; its forward returns logits [B,C], or ``output``.
 
         ``layer`` as in `cut`; None: the last map, if the class name belongs to one of torchvision's families. ``mean`` and ``std`` are
-        those it was trained with, and ``activation`` "sigmoid" if it has several labels or a single logit. ValueError lists the possible
-        layers if none is given and none is known.
+        those it was trained with, and ``activation`` "sigmoid" if it has several labels or a single logit. ``tokens`` as in `split`: for a
+        layer of a transformer. ValueError lists the possible layers if none is given and none is known.
         """
         from cam_core.pretrained import default_layer  # it imports this module
 
         layer = layer or default_layer(type(network).__name__.lower(), network)
-        trunk, head = split(network.eval(), layer)
-        made = cls(
-            trunk, head, mean=mean, std=std, size=size, name=name, layer=layer, activation=activation, output=output, network=network
-        ).eval()
+        trunk, head = split(network.eval(), layer, tokens)
+        facts: dict[str, Any] = {"size": size, "name": name, "layer": layer, "activation": activation, "output": output, "tokens": tokens}
+        made = cls(trunk, head, mean=mean, std=std, network=network, **facts).eval()
         like = next(network.parameters(), made.mean)
         made.mean, made.std = made.mean.to(like), made.std.to(like)
         return made
@@ -162,7 +164,7 @@ class Classifier(nn.Module):
         if network is None:
             raise ValueError("a classifier made of (trunk, head) has one cut only: make one that is cut at the layer you want")
         if layer not in self._cuts:
-            other = self._like(*split(network, layer), layer)
+            other = self._like(*split(network, layer, self.tokens), layer)
             self._cuts[layer] = other if self.engine is None else other.frozen(self.engine.name)
         return self._cuts[layer].to(self.mean.device).train(self.training)
 
@@ -193,7 +195,7 @@ class Classifier(nn.Module):
     def _like(self, trunk: nn.Module, head: nn.Module, layer: str) -> "Classifier":
         other = Classifier(trunk, head, size=self.size, resize=self.resize, interpolation=self.interpolation, network=self._network[0])
         other.mean, other.std, other.name, other.layer, other.weights = self.mean, self.std, self.name, layer, self.weights
-        other.activation, other.output = self.activation, self.output
+        other.activation, other.output, other.tokens = self.activation, self.output, self.tokens
         return other
 
     def digest(self) -> str:

@@ -16,40 +16,58 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.feature_extraction import NodePathTracer
 
+Tokens = int | tuple[int, int]
 
-def split(network: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:
-    """`cut`, and a ViT's tokens [B,1+hw,K] between trunk and head turned into a map [B,K,h,w] with the class token beside it."""
+
+def split(network: nn.Module, layer: str, tokens: Tokens | None = None) -> tuple[nn.Module, nn.Module]:
+    """`cut`; where the layer gives tokens [B,N,K], trunk and head exchange the patches as a map [B,K,h,w], and the other tokens beside it.
+
+    ``tokens``: how many stand before the patches of a square image (class token, registers), or the grid (h, w) of the patches, the last of
+    the tokens. 0 is also for maps whose channels come last, [B,h,w,K]. None: as torchvision's ViT and timm's transformers say themselves.
+    """
     trunk, head = cut(network, layer)
-    return (_Grid(trunk), _Tokens(head)) if isinstance(network, torchvision.models.VisionTransformer) else (trunk, head)
+    tokens = known_tokens(network) if tokens is None else tokens
+    return (trunk, head) if tokens is None else (_Grid(trunk, tokens), _Tokens(head))
+
+
+def known_tokens(network: nn.Module) -> int | None:
+    """How many tokens stand before the patches in a transformer of torchvision or timm; None for other networks."""
+    if isinstance(network, torchvision.models.VisionTransformer):
+        return 1
+    before: int | None = getattr(network, "num_prefix_tokens", 0 if getattr(network, "output_fmt", "") == "NHWC" else None)
+    return before
 
 
 class _Grid(nn.Module):
-    """Tokens -> (grid [B,K,h,w], class token [B,1,K]); the patches of a square image."""
+    """Tokens -> the patches as a grid [B,K,h,w] and, if there are such, the other tokens [B,n,K]."""
 
-    def __init__(self, trunk: nn.Module) -> None:
+    def __init__(self, trunk: nn.Module, tokens: Tokens) -> None:
         super().__init__()
-        self.trunk = trunk
+        self.trunk, self.tokens = trunk, tokens
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        tokens: Tensor = self.trunk(inputs)
-        side = math.isqrt(tokens.shape[1] - 1)
-        if tokens.ndim != 3 or side**2 != tokens.shape[1] - 1:
-            raise ValueError(
-                f"the layer gives {tuple(tokens.shape)}, no class token before a square grid of patches: take one of encoder.layers"
-            )
-        return tokens[:, 1:].mT.unflatten(2, (side, side)), tokens[:, :1]
+    def forward(self, inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        found: Tensor = self.trunk(inputs)
+        if found.ndim == 4 and self.tokens == 0 and found.shape[1] == found.shape[2]:
+            return found.permute(0, 3, 1, 2)
+        count = found.shape[1] if found.ndim == 3 else 0
+        side = math.isqrt(max(0, count - self.tokens)) if isinstance(self.tokens, int) else 0
+        height, width = (side, side) if isinstance(self.tokens, int) else self.tokens
+        before = count - height * width
+        if before < 0 or (isinstance(self.tokens, int) and before != self.tokens):
+            shape = tuple(found.shape)
+            raise ValueError(f"the layer gives {shape}, no square grid of patches behind tokens={self.tokens}: take the output of a block")
+        return found[:, before:].mT.unflatten(2, (height, width)), found[:, :before]
 
 
 class _Tokens(nn.Module):
-    """(grid [B,K,h,w], class token [B,1,K]) -> what ``head`` makes of the tokens."""
+    """What `_Grid` gives -> what ``head`` makes of the tokens."""
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
         self.head = head
 
-    def forward(self, grid: Tensor, token: Tensor) -> Tensor:
-        logits: Tensor = self.head(torch.cat([token, grid.flatten(2).mT], 1))
-        return logits
+    def forward(self, grid: Tensor, *others: Tensor) -> Any:
+        return self.head(torch.cat([*others, grid.flatten(2).mT], 1) if others else grid.permute(0, 2, 3, 1))
 
 
 def cut(network: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:
@@ -205,9 +223,11 @@ def _before(network: nn.Module, graph: fx.Graph, node: fx.Node) -> fx.GraphModul
 def _after(network: nn.Module, graph: fx.Graph, node: fx.Node) -> fx.GraphModule:
     part = fx.Graph()
     given = part.placeholder("activations")
-    copied = {node: given}
+    copied: dict[fx.Node, Any] = {node: given}
     for other in graph.nodes:
-        if other.op == "output":
+        if other.op == "placeholder" and other.args:  # an argument of forward beside the image, with its default
+            copied[other] = other.args[0]
+        elif other.op == "output":
             part.output(fx.map_arg(other.args[0], copied.__getitem__))
         elif other is not node and other.op != "placeholder" and all(source in copied for source in other.all_input_nodes):
             copied[other] = part.node_copy(other, copied.__getitem__)

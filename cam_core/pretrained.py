@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cam_core.classifier import IMAGENET_MEAN, Classifier
-from cam_core.cutting import abridged, cuts, last_map, split
+from cam_core.cutting import abridged, cuts, known_tokens, last_map, split
 from cam_core.networks import CIFAR
 
 # The last rectified convolutional map. A name stands for the last operation below it, as in torchvision's feature extraction.
@@ -239,6 +239,9 @@ def default_layer(name: str, network: nn.Module, channels: int = 3) -> str:
     """The layer that is explained by default: that of the family in `DEFAULT_LAYER`; for timm the last map. ValueError if none is known."""
     if name in CIFAR:
         return "relu" if name.startswith("densenet") else "layer3"
+    blocks = getattr(network, "blocks", ())
+    if name.startswith("timm/") and (known_tokens(network) is not None):
+        return f"blocks.{len(blocks) - 1 - (getattr(network, 'global_pool', '') == 'token')}" if len(blocks) else "norm"
     if name.startswith("timm/"):
         return last_map(network, preprocessing(name, network)["size"], channels)
     family = max((key for key in DEFAULT_LAYER if name.startswith(key)), key=len, default=None)

@@ -31,8 +31,8 @@ def of(notebook: Path | None, dataset: str, data_root: Path | str | None = None)
         return {"code": _code(_closure([HOME / TRAINING])), "data": data(dataset, data_root)}
     cells = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
     trees = [ast.parse(re.sub(r"(?m)^\s*[%!].*$", "", "".join(cell["source"]))) for cell in cells]  # Jupyter's own lines are no Python
-    told = [(ast.dump(_bare(tree)), cell["metadata"].get("tags", [])) for tree, cell in zip(trees, cells, strict=True) if tree.body]
-    imported = _closure([path for tree in trees for path in _ours(_asked(tree))])
+    imported = _closure([path for tree in trees for path in _ours(_imports(tree))])
+    told = [(ast.dump(tree), cell["metadata"].get("tags", [])) for tree, cell in zip(trees, cells, strict=True) if tree.body]
     return {"code": _code(imported), "notebook": _sha(told), "data": data(dataset, data_root)}
 
 
@@ -68,13 +68,10 @@ def outdated(profile: "Profile") -> dict[str, list[str]]:
 
 
 @cache
-def _tree(text: str) -> ast.Module:
-    return ast.parse(text)
-
-
-@cache
-def _names(text: str) -> list[tuple[str, str | None]]:
-    return _asked(_tree(text))
+def _read(text: str) -> tuple[list[tuple[str, str | None]], str]:
+    """What a module imports of ours, and a digest of its code."""
+    tree = ast.parse(text)
+    return _imports(tree), _sha(ast.dump(tree))
 
 
 def _closure(paths: list[Path]) -> list[Path]:
@@ -83,18 +80,20 @@ def _closure(paths: list[Path]) -> list[Path]:
     while left:
         if (path := left.pop()) not in found:
             found.add(path)
-            left += _ours(_names(path.read_text()))
+            left += _ours(_read(path.read_text())[0])
     return sorted(found)
 
 
-def _asked(tree: ast.Module) -> list[tuple[str, str | None]]:
-    """(module, name in it) of every import of ours, anywhere in a module."""
+def _imports(tree: ast.Module) -> list[tuple[str, str | None]]:
+    """(module, name in it) of every import of ours, anywhere in a module, whose docstrings (which have no effect here) are removed."""
     asked: list[tuple[str, str | None]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             asked += [(alias.name, None) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             asked += [(node.module, alias.name) for alias in node.names]
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node, clean=False):
+            node.body = node.body[1:] or [ast.Pass()]
     return [(module, name) for module, name in asked if module.split(".")[0] in OURS]
 
 
@@ -110,7 +109,7 @@ def _file(module: str, name: str | None) -> Path | None:
         return inner
     package = place / "__init__.py"
     if name and package.is_file():
-        for source, exported in _names(package.read_text()):
+        for source, exported in _read(package.read_text())[0]:
             if exported == name and source != module:
                 return _file(source, name)
     return _module(place)
@@ -120,21 +119,8 @@ def _module(place: Path) -> Path | None:
     return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
 
 
-@cache
-def _meaning(text: str) -> str:
-    return _sha(ast.dump(_bare(ast.parse(text))))
-
-
-def _bare(tree: ast.Module) -> ast.Module:
-    """The tree without docstrings (which have no effect here)."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return tree
-
-
 def _code(paths: list[Path]) -> str:
-    return _sha([(str(path.relative_to(HOME)), _meaning(path.read_text())) for path in paths])
+    return _sha([(str(path.relative_to(HOME)), _read(path.read_text())[1]) for path in paths])
 
 
 def _sha(facts: Any) -> str:

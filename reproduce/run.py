@@ -66,7 +66,7 @@ def run(notebook: Path, out: Path, parameters: Mapping[str, Any], *, force: bool
 
 
 def _execute(notebook: Path, part: Path, out: Path, parameters: Mapping[str, Any], kept: Mapping[str, str]) -> None:
-    import papermill  # takes seconds to import; a complete run is recognised without it
+    papermill = _papermill()  # takes seconds to import; a complete run is recognised without it
 
     started, clock = datetime.now(UTC), time.monotonic()
     known = provenance.provenance(parameters)  # the state of git when the run starts
@@ -129,6 +129,7 @@ def _check_same(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> Non
 
 def _check_call(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> list[str]:
     """The parameters that the notebook takes; ValueError or FileNotFoundError for a wrong call."""
+    _papermill()
     from nbformat import NotebookNode
     from papermill.translators import PythonTranslator
 
@@ -148,6 +149,19 @@ def _check_call(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> lis
     if unknown:
         raise ValueError(f"{notebook} has no parameter {', '.join(unknown)}; it takes {', '.join(accepted)}")
     return accepted
+
+
+def _papermill() -> Any:
+    """The package, without the grammar of web addresses that jsonschema, where it finds one, builds in a second: notebooks need none."""
+    grammar = "rfc3987_syntax"
+    known = sys.modules.get(grammar)
+    try:
+        sys.modules[grammar] = known  # type: ignore[assignment]  # None: an import of it fails
+        import papermill
+    finally:
+        if known is None:
+            del sys.modules[grammar]
+    return papermill
 
 
 def _same_interpreter(ended: list[int]) -> Any:

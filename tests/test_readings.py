@@ -383,7 +383,7 @@ class TestTransformers:
 
     @pytest.mark.parametrize(("layer", "shape"), [("permute", "1, 196, 768"), ("heads", "1, 4")])
     def test_a_layer_without_tokens_is_refused(self, vit, layer, shape):
-        with pytest.raises(ValueError, match=rf"gives \({shape}\), no class token before a square grid"):
+        with pytest.raises(ValueError, match=rf"gives \({shape}\), no square grid of patches behind tokens=1"):
             Probe(vit.at(layer), torch.rand(1, 3, 224, 224)).gradients()
 
     def test_no_small_image_is_answered_and_the_sentence_says_what_to_take(self, vit):

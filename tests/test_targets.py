@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
@@ -140,6 +141,52 @@ def test_the_logits_are_taken_out_of_what_the_head_returns(give, output):
         torch.testing.assert_close(METHODS[name](Probe(classifier, x, 1)), METHODS[name](Probe(plain, x, 1)))
     if output != 1 and not callable(output):
         torch.testing.assert_close(METHODS["cam"](Probe(classifier, x, 1)), METHODS["cam"](Probe(plain, x, 1)))
+
+
+class Layers(nn.Module):
+    """The trunk of torchvision's LR-ASPP: its last map, and the finer one that the head reads beside it."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.backbone = network.backbone
+
+    def forward(self, x):
+        found = self.backbone(x)
+        return found["high"], found["low"]
+
+
+class Pixels(nn.Module):
+    """Its head."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.classifier = network.classifier
+
+    def forward(self, high, low):
+        return {"out": self.classifier({"low": low, "high": high})}
+
+
+def test_the_pixels_of_a_mask_are_explained_as_by_a_pass_through_the_whole_segmentation():
+    torch.manual_seed(0)
+    network = torchvision.models.segmentation.lraspp_mobilenet_v3_large(weights_backbone=None, num_classes=4).double().eval()
+    x = nets.images(1, 64, 64)
+    mask = torch.zeros(64, 64).double()
+    mask[10:40, 20:50] = 1
+
+    def summed(found):
+        return (F.interpolate(found["out"], (64, 64), mode="bilinear", align_corners=False) * mask).sum((2, 3))
+
+    classifier = Classifier(Layers(network), Pixels(network), output=summed).double().eval()
+    kept = []
+    hook = network.backbone["16"].register_forward_hook(lambda _m, _given, a: kept.append(a))
+    whole = network(classifier.normalize(x))["out"][0, 2][mask > 0].sum()
+    hook.remove()
+    (gradient,) = torch.autograd.grad(whole, kept[0])
+    probe = Probe(classifier, x, 2)
+    assert float(probe.score(probe.logits)[0]) == pytest.approx(whole.item())
+    want = (gradient.mean((2, 3), keepdim=True) * kept[0]).sum(1).relu().detach()
+    assert float(want.max()) > 0
+    torch.testing.assert_close(METHODS["grad_cam"](probe), want)
 
 
 @pytest.mark.parametrize("output", ["out", 0, None, lambda found: found])

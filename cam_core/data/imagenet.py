@@ -2,14 +2,12 @@
 
 import csv
 import hashlib
-import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.models import ResNet50_Weights
@@ -119,16 +117,17 @@ def _listed(
 
 def _boxes(path: Path, labels: Mapping[str, int]) -> dict[str, tuple[int, Tensor, Tensor, Tensor]]:
     """Image name -> label, inclusive boxes [n,4], half-open ones, the label of each; empty where the split has no csv."""
-    known = solution(path) if path.is_file() else {}
+    if not path.is_file() or not (known := solution(path)):
+        return {}
     if strange := next((one for one, (wnid, _) in known.items() if wnid not in labels), None):
         raise DataError(f"{path}: {strange} is a {known[strange][0]}, which LOC_synset_mapping.txt does not have; fetch the file again")
     label = [labels[wnid] for wnid, _ in known.values()]
-    ends = np.cumsum([0, *(len(boxes) for _, boxes in known.values())])
-    official = np.array([box for _, boxes in known.values() for box in boxes], np.int64).reshape(-1, 4)  # at once: one by one takes seconds
-    half_open = (official + np.array([0, 0, 1, 1])).astype(np.float32)
-    each = np.repeat(label, np.diff(ends)).astype(np.int64)
-    parts = [[torch.from_numpy(of[a:b]) for of in (official, half_open, each)] for a, b in itertools.pairwise(ends.tolist())]
-    return {one: (k, boxes, floats, same) for one, k, (boxes, floats, same) in zip(known, label, parts, strict=True)}
+    counts = [len(boxes) for _, boxes in known.values()]
+    official = torch.tensor([box for _, boxes in known.values() for box in boxes], dtype=torch.int64).reshape(-1, 4)
+    half_open = (official + torch.tensor([0, 0, 1, 1])).float()
+    each = torch.tensor(label).repeat_interleave(torch.tensor(counts))
+    parts = zip(*(of.split(counts) for of in (official, half_open, each)), strict=True)  # at once: one by one takes seconds
+    return {one: (k, *three) for one, k, three in zip(known, label, parts, strict=True)}
 
 
 def solution(path: Path) -> dict[str, tuple[str, list[list[int]]]]:

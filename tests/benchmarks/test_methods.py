@@ -8,12 +8,13 @@ import torch
 
 from benchmarks import methods, race
 from cam_core import Probe, load_classifier, maps
+from cam_core.methods import perturbation
 from tests.test_networks import multiply_adds
 
 
 def test_every_peer_that_is_raced_is_compared():
     raced = {name for contenders, _ in methods.groups().values() for name, (_, ours) in contenders.items() if not ours}
-    assert raced - {"forward, as loaded"} == set(methods.PEERS)
+    assert raced - {"forward, as loaded", "torchray: rise"} == set(methods.PEERS)
 
 
 def test_maps_are_compared_before_anything_is_timed(monkeypatch):
@@ -40,16 +41,16 @@ def small(monkeypatch):
     torch.manual_seed(0)
     classifier = load_classifier("resnet18", None, num_classes=10)
     monkeypatch.setattr(methods, "network", lambda _name: classifier)
-    monkeypatch.setattr(methods, "images", lambda: torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    monkeypatch.setattr(methods, "images", lambda _side=64: torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
 
 
 def test_a_floor_stands_for_the_passes_that_score_cam_needs(small):
     probe = Probe(methods.network(""), methods.images())
-    living = sum(not bool(maps.is_empty(channel)) for image in probe.activations for channel in image)
-    assert 0 < living < 2 * 512  # of so small an image some channels are dead
+    living = sum(not bool(maps.is_empty(channel)) for channel in probe.activations[0])
+    assert 0 < living < 512  # of so small an image some channels are dead
     by_hand = multiply_adds(probe.classifier._network[0], 64)
     total = methods.score_cam_multiply_adds("resnet18")
-    assert total == pytest.approx((2 + living) * by_hand / 1e9)
+    assert total == pytest.approx((1 + living) * by_hand / 1e9)
     floor = "floor: its multiply-adds as one matrix product"
     raced = pd.DataFrame({"contender": ["score_cam", floor], "seconds": [5.0, 2.0], "cpu_seconds": [9.0, 4.0], "extra_mb": [7.0, 1.0]})
     found = methods.scaled(raced.assign(median_seconds=6.0), total).set_index("contender")
@@ -87,23 +88,28 @@ def test_a_contender_raced_alone_keeps_its_place_and_the_others_rows(tmp_path, m
     assert path.read_text().splitlines()[1] == before[1]
     race.write([rows(a1=6.0)], "x", replace="group")
     assert found() == {"b1": 3.0, "a1": 6.0}
+    race.write([rows(c1=8.0)], "x", replace="group", known=["a", "c"])  # group b is no more
+    assert found() == {"a1": 6.0, "c1": 8.0}
     race.write([rows(b2=7.0)], "x")
     assert found() == {"b2": 7.0}
 
 
 def test_one_part_of_the_benchmark_can_be_chosen():
-    assert list(methods.wanted("18, batch 8, Score-CAM")) == ["ResNet-18, batch 8, Score-CAM"]
-    assert len(methods.wanted("Score-CAM")["ResNet-18, batch 8, Score-CAM"][0]) == 8
-    assert len(methods.wanted("Score-CAM")) == 3
-    assert methods.wanted("floor")["ResNet-18, batch 8, Score-CAM"][0].keys() == methods.FLOORS.keys()
+    score_cam = methods.SCORE_CAM["resnet18"]
+    assert list(methods.wanted("Score-CAM, ResNet-18")) == [score_cam]
+    assert len(methods.wanted("Score-CAM")[score_cam][0]) == 8
+    assert list(methods.wanted("Score-CAM", "RISE")) == [*methods.SCORE_CAM.values(), methods.RISE]
+    assert methods.wanted("floor")[score_cam][0].keys() == methods.FLOORS.keys()
+    assert {name for contenders, _ in methods.wanted("grad-cam: ", "rise, ").values() for name in contenders} >= {"rise, as one writes it"}
     assert methods.wanted("") == methods.groups()
     assert methods.wanted("nothing of this name") == {}
 
 
-def test_rise_written_plainly_gives_the_map_that_is_timed(small, monkeypatch):
-    monkeypatch.setattr(methods, "MASKS", 6)
-    ours, plain = methods.our_rise("resnet18", "torch")(), methods.plain_rise("resnet18")()
-    torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-6)
+def test_rise_written_plainly_and_torchrays_give_the_map_that_is_timed(small, monkeypatch):
+    methods.same_rise("resnet18", 6)
+    monkeypatch.setattr(methods, "rise", lambda probe, samples: 1.01 * perturbation.rise(probe, samples=samples))
+    with pytest.raises(RuntimeError, match="plain_rise and our RISE give other maps"):
+        methods.same_rise("resnet18", 6)
 
 
 @pytest.mark.oracle

@@ -69,6 +69,37 @@ def test_engines_stand_beside_the_frozen_network_in_pytorch(tmp_path):
     assert "* - ResNet-18, 1\n  - 30.0 ms (1.00)" in text
 
 
+def test_what_the_default_engine_gains_is_told_in_a_sentence(tmp_path):
+    facts = {"group": "resnet18", "batch": 8, "machine": "2 cores", "error": 1e-7, "cpu_seconds": 1}
+    times = {"PyTorch as loaded": 0.03, "PyTorch frozen": 0.024, "ONNX Runtime": 0.02, "OpenVINO": 0.019, "torch.compile, freezing": 0.021}
+    rows = [facts | {"contender": e, "engine": e, "seconds": s} for e, s in times.items()]
+    rows += [rows[3] | {"group": "vgg16", "seconds": 0.022}, rows[2] | {"group": "vgg16"}, rows[0] | {"group": "vgg16"}]
+    rows += [rows[1] | {"group": "vgg16"}, rows[2] | {"batch": 1, "seconds": 9}, rows[1] | {"batch": 1}]
+    text = write_study(tmp_path, "engines", rows)
+    assert "on the frozen network): ResNet-18 1.50 (1.20), VGG-16 1.50 (1.20)." in text
+    assert "OpenVINO takes 0.95 to 1.10 times as long as the default. torch.compile, freezing takes 1.05 to 1.05" in text
+
+
+def test_a_goal_is_reached_missed_or_not_measured(tmp_path):
+    asked = {"ratio": "at least 1.5", "time": "at most 1.3"}
+    found = [("ratio", 1.5, "p"), ("ratio", 1.4996, "p"), ("time", 1.3, "p"), ("time", 1.31, "p"), ("ratio", "", "")]
+    rows = [{"contender": f"goal {n}", "asked": asked[kind], "found": f, "beside": b} for n, (kind, f, b) in enumerate(found)]
+    text = write_study(tmp_path, "goals", [row | {"cpu": row["found"], "most": "", "machine": "2 cores"} for row in rows])
+    states = ["reached", "not reached", "reached", "not reached", "not measured"]
+    for number, state in enumerate(states):
+        assert f"* - goal {number}\n  - {'p' if number < 4 else '–'}\n  - {rows[number]['asked']}\n  - {state}\n" in text
+    facts = {"machine": "2 cores", "cpu_seconds": 9}
+    runs = [facts | {"group": "a run", "contender": c, "seconds": s} for c, s in (("with the engine", 20), ("PyTorch alone", 30))]
+    assert "PyTorch alone\n  - 30 s\n  - 1.50\n  - 9 s" in write_study(tmp_path, "whole", runs)
+
+
+def test_bfloat16_is_told_by_processor(tmp_path):
+    facts = {"group": "bfloat16, ResNet-18", "cpu_seconds": 4, "extra_mb": 1, "rounds": 3, "machine": "a processor", "packages": "torch 2"}
+    times = {"float32": 10, "bfloat16": 5.5, "float32, as if": 12, "bfloat16, as if": 24}
+    text = write_study(tmp_path, "methods", [facts | {"contender": c, "seconds": s} for c, s in times.items()])
+    assert "on a processor a masked pass in bfloat16 takes 0.55 of its time in float32; 2.00 of its time in float32, as if." in text
+
+
 def test_a_gpu_has_a_table_or_was_not_measured(tmp_path):
     assert experiments.study(tmp_path, "gpu") == "*Not run yet: speed of the methods on a GPU.*\n"
     facts = {"group": "resnet50", "device": "a card"}

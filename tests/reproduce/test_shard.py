@@ -10,8 +10,9 @@ import pytest
 from cam_core.kept import Kept
 from reproduce import shard
 from reproduce.__main__ import main
+from reproduce.parameters import DATASETS
 
-NOTEBOOKS = sorted(Path("notebooks").glob("*.ipynb"))
+NOTEBOOKS = [Path(f"notebooks/{paper}.ipynb") for paper in DATASETS]
 CELLS = (
     'data_root = "here"\nout_dir = None\nrows_dir = None',
     """
