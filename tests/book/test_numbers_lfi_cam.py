@@ -189,7 +189,7 @@ def test_on_cub_good_boxes_need_no_learned_importance():
     plain, own, branch = (values[f"{network} network"] for network in ("plain", "lfi_cam", "abn"))
     box = "max_box_acc_v2"
     boxes = (of[method, box].item() for of, method in ((own, "lfi_cam"), (own, "cam"), (own, "mean_features"), (plain, "mean_activation")))
-    told = "their MaxBoxAccV2 is {:.1f} against {:.1f} of CAM on the same network, but it is {:.1f} for the mean of the features and {:.1f} for"
-    assert told.format(*boxes) in PAGE
+    told = "their MaxBoxAccV2 is {:.1f} against {:.1f} of CAM on the same network, but it is {:.1f} for the mean of the features"
+    assert f"{told} and {{:.1f}} for the mean activation of the plain network".format(*boxes) in PAGE
     energies = (branch[method, "energy_pointing_game"].item() for method in ("abn", "random_map"))
     assert "({:.1f} and {:.1f} %)".format(*energies) in PAGE
