@@ -52,9 +52,7 @@ def _wait(images: torch.Tensor) -> None:
 def measured(network: str, device: str, names: list[str], size: int, until: float) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of one network, the cheap methods first, and what was left out: no time, or the method does not take the network."""
     classifier = load_classifier(network, None, device=device)
-    frozen = {
-        way: classifier.frozen(engine) for way, (engine, _) in WAYS.items()
-    }  # a copy each: in turn, one would be compiled anew each time
+    frozen = {way: classifier.frozen(engine) for way, (engine, _) in WAYS.items()}  # a copy each, which is compiled once
     channels = Probe(frozen["float32"], torch.rand(1, 3, size, size, device=device)).activations.shape[1]
     rows, left = [], list[str]()
     for name in sorted(names, key=lambda name: METHODS[name].cost(channels)):

@@ -67,6 +67,7 @@ def test_engines_stand_beside_the_frozen_network_in_pytorch(tmp_path):
     text = write_study(tmp_path, "engines", [*rows, *(row | {"batch": 1, "cpu_seconds": 0.04} for row in rows)])
     assert "* - ResNet-18, 8\n  - 30.0 ms (1.50)\n  - 20.0 ms (1.00)\n  - 10.0 ms (0.75)" in text
     assert "* - ResNet-18, 1\n  - 30.0 ms (1.00)" in text
+    assert text.index("ResNet-18, 1\n") < text.index("ResNet-18, 8\n"), "by batch, in whatever order they were measured"
 
 
 def test_what_the_default_engine_gains_is_told_in_a_sentence(tmp_path):
