@@ -43,6 +43,11 @@ def cost(name, stage):
     return lambda wildcards, threads: costs.ask(job(wildcards), stage, threads, PROFILE.hours)[name]
 
 
+def retries(stage):
+    """How often the batch starts a job again; the Snakemake inside a job of a cluster does not."""
+    return costs.retries(PROFILE, stage, THREADS) if workflow.is_main_process else 0
+
+
 START = (
     "{PYTHON} -m reproduce.start --tasks {resources.tasks} --nodes {resources.nodes} --threads {threads} --gpus {resources.gpu} "
     "{PYTHON} -m reproduce "
@@ -68,7 +73,7 @@ rule train:
         options=training,
         depends=lambda wildcards: {**depends(wildcards), "threads": THREADS} if PROFILE.watch else {},
     threads: THREADS
-    retries: costs.retries(PROFILE, "train", THREADS)  # a training goes on from its last checkpoint
+    retries: retries("train")  # a training goes on from its last checkpoint
     resources:
         attempt=lambda wildcards, attempt: attempt,
         **{name: cost(name, "train") for name in costs.ASKED},
@@ -87,7 +92,7 @@ rule shard:
         folder=lambda wildcards: job(wildcards).folder,
         depends=lambda wildcards: depends(wildcards, f"notebooks/{wildcards.paper}.ipynb"),
     threads: THREADS
-    retries: costs.retries(PROFILE, "shard", THREADS)
+    retries: retries("shard")
     resources:
         **{name: cost(name, "shard") for name in costs.ASKED},
     shell:
@@ -109,7 +114,7 @@ rule notebook:
         folder=lambda wildcards: job(wildcards).folder,
         depends=lambda wildcards: depends(wildcards, f"notebooks/{wildcards.paper}.ipynb"),
     threads: THREADS
-    retries: costs.retries(PROFILE, "notebook", THREADS)  # what it has measured is kept
+    retries: retries("notebook")  # what it has measured is kept
     resources:
         **{name: cost(name, "notebook") for name in costs.ASKED},
     shell:

@@ -8,7 +8,7 @@ ImageNet with EfficientNet-Lite0; only images that the network is right about, t
 get a third of the grids of the small networks, and none of the large one, which would pass 1281 times over 448 x 448 pixels.
 
 results/studies/grids.csv: localization, a row for each network, setting and map. results/studies/judged-grids.csv: metrics by how well
-their order of the maps agrees with localization under DiFull, on the first small network and ``--judged`` grids.
+their order of the maps agrees with localization under DiFull, on ``--judged`` grids of each small network.
 """
 
 import argparse
@@ -99,21 +99,23 @@ def localized(
             table.metrics[method.name, "grid_localization", f"{SIDE} x {SIDE}"].update(
                 finish(raw, probe.images.shape[-2:], PROTOCOLS["grid"].finishing), [one.cell], ids=[number]
             )
-            for metric in asked:
-                _record(table, method, metric, probe, raw, number)
+            for key in dict.fromkeys(metric.shares for metric in asked):
+                _record(table, method, [metric for metric in asked if metric.shares == key], probe, raw, number)
     return table
 
 
-def _record(table: Table, method: Method, metric: metrics.Metric, probe: Probe, raw: Tensor, number: int) -> None:
-    """One metric of one map, under the finishing of its protocol."""
-    finishing = PROTOCOLS[metric.protocol].finishing
+def _record(table: Table, method: Method, same: Sequence[metrics.Metric], probe: Probe, raw: Tensor, number: int) -> None:
+    """The metrics of one measure, of one map, under the finishing of their protocol."""
+    finishing = PROTOCOLS[same[0].protocol].finishing
     size = probe.activations.shape[-2:] if finishing == "cells" else probe.images.shape[-2:]
 
     def finished(heat: Tensor) -> Tensor:
         return heat if method.finished and finishing != "cells" else finish(heat, size, finishing)
 
-    given: list[Any] = [probe] + ([lambda other: finished(method(other))] if metric.needs == "method" else [])
-    table.metrics[method.name, metric.name, metric.setting].update(finished(raw), *given, ids=[number])
+    given: list[Any] = [probe] + ([lambda other: finished(method(other))] if same[0].needs == "method" else [])
+    rows = same[0].measure(finished(raw), *given)
+    for metric in same:
+        table.metrics[method.name, metric.name, metric.setting].record(rows, [number])
 
 
 def to_judge() -> list[metrics.Metric]:
@@ -145,9 +147,9 @@ def rows_of(network: str, setting: str, table: Table) -> list[dict[str, Any]]:
 
 
 def study(count: int, networks: int, real: int, asked_about: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Localization on all networks, and the metrics judged on the first."""
-    root, rows, judged = sources.find_root(BIRDS), list[dict[str, Any]](), pd.DataFrame()
-    few = max(2, count // 3)
+    """Localization on all networks, and the metrics judged on the small ones."""
+    root, rows, judged = sources.find_root(BIRDS), list[dict[str, Any]](), dict[str, Table]()
+    few, asked = max(2, count // 3), to_judge()
     for seed in range(networks):
         classifier = jobs.network(BIRDS, "resnet8", root, seed=seed, progress=False)[0].frozen()
         images = surest(classifier, sources.images(BIRDS, root)("squash"))
@@ -155,12 +157,10 @@ def study(count: int, networks: int, real: int, asked_about: int) -> tuple[pd.Da
             methods = maps_to_judge(leave_out=() if setting == "GridPG" else ("cam",))  # CAM needs a head that pools everything
             shown = list(grids(images, setting, count, seed))
             rows += rows_of(f"resnet8 seed {seed}", setting, localized(classifier, setting, shown, methods, few))
-            if setting == "DiFull" and not seed and asked_about:
-                asked = to_judge()
+            if setting == "DiFull" and asked_about:
                 table = localized(classifier, setting, shown[:asked_about], methods, asked_about, asked)
-                keys = [(metric.name, metric.setting) for metric in asked if metric.higher_is_better is not None]
-                truth = ("grid_localization", f"{SIDE} x {SIDE}")
-                judged = agreement({"resnet8 seed 0": table}, [one.name for one in methods], truth, keys)
+                table.image_ids = [f"{seed} {number}" for number in table.image_ids]  # every network has its own grids
+                judged[f"resnet8 seed {seed}"] = table
     if real:
         classifier = load_classifier(LITE).frozen()
         data = sources.images("imagenet", sources.find_root("imagenet"), limit=10 * real)("squash")
@@ -169,7 +169,14 @@ def study(count: int, networks: int, real: int, asked_about: int) -> tuple[pd.Da
             methods = maps_to_judge(leave_out=(*SLOW, "ablation_cam", *(() if setting == "GridPG" else ("cam",))))
             many = images if setting == "GridPG" else _with_a_pair(images)
             rows += rows_of(LITE, setting, localized(classifier, setting, list(grids(many, setting, real)), methods, 0))
-    return pd.DataFrame(rows), judged
+    return pd.DataFrame(rows), agreed(judged, asked)
+
+
+def agreed(tables: dict[str, Table], asked: Sequence[metrics.Metric]) -> pd.DataFrame:
+    """How well each metric orders the maps as localization does; empty without ``tables``."""
+    keys = [(metric.name, metric.setting) for metric in asked if metric.higher_is_better is not None]
+    names = [name for table in list(tables.values())[:1] for name in dict.fromkeys(method for method, *_ in table.metrics)]
+    return agreement(tables, names, ("grid_localization", f"{SIDE} x {SIDE}"), keys) if tables else pd.DataFrame()
 
 
 def _with_a_pair(images: dict[int, list[Tensor]]) -> dict[int, list[Tensor]]:
@@ -183,7 +190,7 @@ def main() -> None:
     parser.add_argument("--grids", type=int, default=24)
     parser.add_argument("--networks", type=int, default=3, help="seeds of the small network")
     parser.add_argument("--real", type=int, default=12, help="grids of photographs; 0 leaves them out")
-    parser.add_argument("--judged", type=int, default=8, help="grids that the metrics are asked about; 0: they are not judged")
+    parser.add_argument("--judged", type=int, default=8, help="grids of a network that the metrics are asked about; 0: they are not judged")
     given = parser.parse_args()
     scores, judged = study(given.grids, given.networks, given.real, given.judged)
     write_table(OUT, scores)

@@ -7,6 +7,7 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from cam_core import METHODS, metrics
 from cam_core.classifier import Classifier
+from cam_core.evaluate import evaluate
 from cam_core.learned.plain import Loss, Plain
 from cam_core.methods import Method, method
 from cam_core.methods.perturbation import rise
@@ -34,7 +36,9 @@ ONE_PASS = (
 SCORED = ("score_cam", "increment_cam", "group_cam")  # a pass for every channel, or for groups of them
 CONTROLS = ("mean_activation", "random_map", "edges", "center_gaussian", "all_ones", "fake_cam", "grad_cam[power=2]", "grad_cam[power=0.5]")
 RISE_MASKS, STEP, SUBSETS = 100, 896, 50  # fewer than published, to be quick
+MEAN = 0.3
 Key = tuple[str, str]  # name and setting of a metric
+EQUAL_MEAN: Key = ("average_drop", "equal mean")
 
 
 def maps_to_judge(*learned: Method, leave_out: Sequence[str] = ()) -> list[Method]:
@@ -47,8 +51,8 @@ def maps_to_judge(*learned: Method, leave_out: Sequence[str] = ()) -> list[Metho
 
 
 def asking_the_network(surrogate: Classifier) -> list[metrics.Metric]:
-    """Every metric of faithfulness, those of agreement among them; of max-sensitivity, which explains ten times more, none."""
-    masked = (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.AverageGain)
+    """Every metric of faithfulness, those of agreement among them; max-sensitivity moves an image four times instead of ten."""
+    masked = (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.AverageGain, metrics.CorrectUnderMask)
     return [
         *(kind(keep) for keep in (1.0, 0.5, 0.15) for kind in masked),
         *(metrics.AverageDrop(fill="mean"), metrics.AverageDrop(0.5, "mean", "score_cam")),
@@ -56,16 +60,22 @@ def asking_the_network(surrogate: Classifier) -> list[metrics.Metric]:
         *(kind(0.2) for kind in (metrics.RoadMorf, metrics.RoadLerf, metrics.RoadCombined)),
         *(metrics.ADCC(), metrics.Coherency(), metrics.Complexity(), metrics.ARCC()),
         *(metrics.SensitivityN(0.2, SUBSETS), metrics.SensitivityN(0.5, SUBSETS), metrics.Infidelity(sides=2)),
-        *(metrics.FFidelityPlus(surrogate, samples=4), metrics.FFidelityMinus(surrogate, samples=4)),
+        *(metrics.FFidelityPlus(surrogate, samples=4), metrics.FFidelityMinus(surrogate, samples=4), metrics.MaxSensitivity(samples=4)),
     ]
 
 
-def in_boxes() -> list[metrics.Metric]:
-    """Every metric of place that an object's box can answer."""
+def on_the_object() -> list[metrics.Metric]:
+    """Every metric of place that an object's box or mask can answer."""
     return [
         *(metrics.EnergyPointingGame(), metrics.MaximumInBox(), metrics.PixelPrecision(), metrics.FalseActivation(0.2, "image")),
-        *(metrics.MaxBoxAcc(), metrics.MaxBoxAccV2(), metrics.BoxIoU(), metrics.LocalizationError()),
+        *(metrics.MaxBoxAcc(), metrics.MaxBoxAccV2(), metrics.BoxIoU(), metrics.LocalizationError(), metrics.PxAP()),
     ]
+
+
+def drop_at_equal_mean(classifier: Classifier, shown: Any, methods: Sequence[Method]) -> dict[tuple[str, ...], metrics.Metric]:
+    """Average Drop of every map brought to the mean `MEAN`, under the method's name and `EQUAL_MEAN`."""
+    table = evaluate(classifier, lambda _: shown, [one.at_mean(MEAN) for one in methods], [metrics.AverageDrop()])
+    return {(one.name, *EQUAL_MEAN): table.metrics[one.at_mean(MEAN).name, "average_drop", "100%"] for one in methods}
 
 
 # ---------------------------------------------------------------- F-Fidelity's second network
@@ -114,13 +124,18 @@ def common_ids(tables: Iterable[Table], names: Sequence[str], keys: Iterable[Key
     return [first[np.all([np.isin(first, other) for other in others], axis=0)] for first, *others in every]
 
 
-def values(table: Table, names: Sequence[str], key: Key, ids: NDArray[np.int64], weights: Array | None) -> Array:
-    """The metric's number for each map on images ``ids``, with the sign turned where lower is better: [M], or [R,M] under weights [R,n]."""
-    made = []
-    for name in names:
-        metric = table.metrics[name, *key]
-        own, rows = metric.per_image()
-        made.append((1 if metric.higher_is_better else -1) * metric.value(rows[np.searchsorted(own, ids)], weights))
+Asked = list[tuple[metrics.Metric, Array]]  # of every map: the metric, and its rows of the images in common
+
+
+def asked(table: Table, names: Sequence[str], key: Key, ids: NDArray[np.int64]) -> Asked:
+    """What `values` orders, read once."""
+    kept = [table.metrics[name, *key] for name in names]
+    return [(metric, rows[np.searchsorted(own, ids)]) for metric in kept for own, rows in [metric.per_image()]]
+
+
+def values(found: Asked, weights: Array | None) -> Array:
+    """The metric's number for each map, with the sign turned where lower is better: [M], or [R,M] under weights [R,n]."""
+    made = [(1 if metric.higher_is_better else -1) * metric.value(rows, weights) for metric, rows in found]
     return np.stack(np.broadcast_arrays(*made), -1)
 
 
@@ -133,16 +148,18 @@ def agreement(tables: Mapping[str, Table], names: Sequence[str], truth: Key, key
     rows = []
     networks = np.repeat(np.arange(len(ids)), [len(part) for part in ids])
     images = np.array([table.image_ids[i] for table, part in zip(tables.values(), ids, strict=True) for i in part])
+    of_truth = [asked(table, names, truth, part) for table, part in zip(tables.values(), ids, strict=True)]
     for key in keys:
+        of_key = [asked(table, names, key, part) for table, part in zip(tables.values(), ids, strict=True)]
 
-        def taus(chosen: Array, weights: Array | None, key: Key = key) -> Array:
+        def taus(chosen: Array, weights: Array | None, of_key: Sequence[Asked] = of_key) -> Array:
             """The mean tau over the networks in ``chosen`` (positions)."""
             each = []
-            for number, table in enumerate(tables.values()):
+            for number, (found, true) in enumerate(zip(of_key, of_truth, strict=True)):
                 own = networks[chosen.astype(int)] == number
                 if own.any():
                     of = None if weights is None else weights[:, own]
-                    each.append(kendall(values(table, names, key, ids[number], of), values(table, names, truth, ids[number], of)))
+                    each.append(kendall(values(found, of), values(true, of)))
             return np.asarray(np.mean(each, 0))
 
         for number, network in [*enumerate(tables), (-1, "all")]:

@@ -1,14 +1,13 @@
 """Do maps know what the network would lose without a part? And which metric would have told? Drawn birds, parts drawn away.
 
-    python -m studies.parts [--images 32] [--judged 16]
+    python -m studies.parts [--images 32] [--judged 16] [--networks 4]
 
 The truth is causal (`cam_core.metrics.parts`): every combination of a bird's seven parts, and every thing behind it, is drawn away, and the
-very network that is explained is asked again. Networks: resnet8 from three seeds, trained on the drawn birds; L-CAM on the
-first of them; and CALM's two. Only images that a network gets right count for it.
+very network that is explained is asked again. Networks: `NETWORKS`, trained on the drawn birds; L-CAM and TAME on the first of them; and
+those that learn their own map, CALM's two, LFI-CAM and ABN. Only images that a network gets right count for it.
 
 results/studies/parts.csv: FunnyBirds' scores, a row for each network, map and score. results/studies/judged-parts.csv: every metric, by how
 well its order of the maps agrees with that of single deletion and of completeness; judged-values.csv: what it says of every map.
-Max-sensitivity, which explains ten times more, is left out.
 """
 
 import argparse
@@ -34,16 +33,16 @@ from data_scripts.draw import redraw
 from data_scripts.redrawn import removals
 from reproduce import jobs, sources
 from reproduce.files import write_table
-from studies.judging import agreement, asking_the_network, bearing, in_boxes, maps_to_judge, numbers
+from studies.judging import EQUAL_MEAN, agreement, asking_the_network, bearing, drop_at_equal_mean, maps_to_judge, numbers, on_the_object
 from training.batches import in_memory
 
 NAME = "drawn_cub"
 OUT = sources.HOME / "results/studies/parts.csv"
-NETWORKS = (("resnet8", 0), ("resnet8", 1), ("resnet8", 2))
+NETWORKS = (("resnet8", 0), ("resnet8", 1), ("resnet8", 2), ("resnet14", 0))
 THE_SAME = ("hires_cam", "xgrad_cam")  # under a pooled linear head: as CAM, and as Grad-CAM
 TRUTHS = (("single_deletion", ""), ("completeness", ""))
 SLOW = ("score_cam", "increment_cam", "group_cam", "rise", "fd_cam", "ablation_cam")
-BESIDE_CALM = ("mean_activation", "random_map", "center_gaussian", "all_ones", "fake_cam")
+BESIDE_OWN = ("mean_activation", "random_map", "center_gaussian", "all_ones", "fake_cam")
 
 
 def same_looks() -> torch.Tensor:
@@ -66,6 +65,7 @@ class Redrawn(TorchDataset[Example]):
 
     def __init__(self, dataset: CUB200, indices: Sequence[int]) -> None:
         self.ids = [dataset.ids[i] for i in indices]
+        self.annotations = [dataset.annotations[i] for i in indices]
         self.examples = []
         for i in indices:
             picture = dataset.transform(redraw(NAME, dataset.ids[i]), None, None, None)[0]
@@ -104,28 +104,38 @@ def score_rows(network: str, seed: int, table: Table) -> list[dict[str, Any]]:
     return rows
 
 
-def learned_maps(root: Path) -> dict[tuple[str, int], list[Method]]:
-    """L-CAM on the first network."""
+def learned_maps(root: Path) -> list[Method]:
+    """L-CAM and TAME of the first network, opened once more because they freeze it."""
     classifier, _ = jobs.network(NAME, *NETWORKS[0][:1], root, progress=False)
-    models = jobs.l_cam(NAME, classifier, root, epochs=(50, 5), progress=False)
-    return {NETWORKS[0]: [Method(key, model.explain, "Gkartzonika et al., ECCVW", 2022, "1") for key, (model, _) in models.items()]}
+    models = {key: model for key, (model, _) in jobs.l_cam(NAME, classifier, root, epochs=(50, 5), progress=False).items()}
+    models["tame[diagonal]"] = jobs.tame(NAME, classifier, root, epochs=1, masking="diagonal", progress=False)[0]
+    return [Method(key, model.explain, "learned", 2022, "1") for key, model in models.items()]
 
 
-def study(root: Path, count: int) -> tuple[pd.DataFrame, dict[str, tuple[Classifier, list[Removal], Table]]]:
+def with_their_own(root: Path) -> dict[str, Any]:
+    """The models whose map is part of their network."""
+    models = {key: model for key, (model, _) in jobs.calm(NAME, "resnet8", root, progress=False).items()}
+    models["lfi_cam"] = jobs.lfi_cam(NAME, "resnet8", root, progress=False)[0]
+    models["abn"] = jobs.abn(NAME, "resnet8", root, progress=False)[0]
+    return models
+
+
+def study(root: Path, count: int, networks: int) -> tuple[pd.DataFrame, dict[str, tuple[Classifier, list[Removal], Table]]]:
     """The scores; and, of the plain networks, what is needed to judge metrics by them."""
     dataset = birds_of(root, count)
-    plain = {which: jobs.network(NAME, which[0], root, seed=which[1], progress=False)[0] for which in NETWORKS}
-    calm = {key: model for key, (model, _) in jobs.calm(NAME, "resnet8", root, progress=False).items()}
-    classifiers = [*plain.values(), *(model.classifier for model in calm.values())]
+    plain = {which: jobs.network(NAME, which[0], root, seed=which[1], progress=False)[0] for which in NETWORKS[:networks]}
+    own_map = with_their_own(root)
+    classifiers = [*plain.values(), *(model.classifier for model in own_map.values())]
     known = [removals(classifiers, dataset, i) for i in tqdm(range(count), "drawing parts away", unit="image")]
     own = [[each[number] for each in known] for number in range(len(classifiers))]
-    learned, rows, kept = learned_maps(root), list[dict[str, Any]](), dict[str, tuple[Classifier, list[Removal], Table]]()
+    rows, kept = list[dict[str, Any]](), dict[str, tuple[Classifier, list[Removal], Table]]()
     for (which, classifier), truth in zip(plain.items(), own, strict=False):
-        table = scored(classifier, dataset, truth, maps_to_judge(*learned.get(which, ()), leave_out=THE_SAME))
+        learned = learned_maps(root) if which == NETWORKS[0] else []
+        table = scored(classifier, dataset, truth, maps_to_judge(*learned, leave_out=THE_SAME))
         kept[f"{which[0]} seed {which[1]}"] = classifier, truth, table
         rows += score_rows(which[0], which[1], table)
-    for (key, model), truth in zip(calm.items(), own[len(plain) :], strict=True):
-        methods = [Method(key, model.explain, "Kim et al., ICCV", 2021, "1"), METHODS["grad_cam"], *map(method, BESIDE_CALM)]
+    for (key, model), truth in zip(own_map.items(), own[len(plain) :], strict=True):
+        methods = [Method(key, model.explain, "learned", 2021, "1"), METHODS["grad_cam"], *map(method, BESIDE_OWN)]
         rows += score_rows(key, 0, scored(model.classifier, dataset, truth, methods))
     return pd.DataFrame(rows), kept
 
@@ -141,10 +151,10 @@ def judge(root: Path, kept: dict[str, tuple[Classifier, list[Removal], Table]], 
     methods, tables = maps_to_judge(leave_out=THE_SAME), dict[str, Table]()
     for network, (classifier, known, truth) in kept.items():
         shown, _ = right(birds_of(root, len(known)), known, limit)
-        asked = [*asking_the_network(bearing(classifier, train)), *in_boxes()]
+        asked = [*asking_the_network(bearing(classifier, train)), *on_the_object()]
         tables[network] = evaluate(classifier, lambda _, shown=shown: shown, methods, asked)  # type: ignore[misc]
-        tables[network].metrics |= truth.metrics
-    keys = [(metric.name, metric.setting) for metric in asked if metric.higher_is_better is not None]
+        tables[network].metrics |= truth.metrics | drop_at_equal_mean(classifier, shown, methods)
+    keys = [(metric.name, metric.setting) for metric in asked if metric.higher_is_better is not None] + [EQUAL_MEAN]
     names = [one.name for one in methods]
     judged = pd.concat([agreement(tables, names, truth, keys) for truth in TRUTHS], ignore_index=True)
     return judged, numbers(tables, names, keys)
@@ -155,10 +165,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=32, help="drawn birds; a network is scored on those it gets right")
     parser.add_argument("--judged", type=int, default=16, help="of these, how many the metrics are asked about")
+    parser.add_argument("--networks", type=int, default=len(NETWORKS), help="how many of the plain networks")
     given, root = parser.parse_args(), sources.find_root(NAME)
-    scores, kept = study(root, given.images)
+    scores, kept = study(root, given.images, given.networks)
     write_table(OUT, scores)
-    print(scores[scores.network == "resnet8"].pivot_table(index="method", columns="metric", values="value").round(0).to_string())
+    print(
+        scores[scores.network.str.startswith("resnet")].pivot_table(index="method", columns="metric", values="value").round(0).to_string()
+    )
     judged, values = judge(root, kept, given.judged)
     write_table(OUT.with_stem("judged-parts"), judged)
     write_table(OUT.with_stem("judged-values"), values)
