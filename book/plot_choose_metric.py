@@ -123,7 +123,7 @@ def _cell(own, method):
 
 TRUTHS = {"single_deletion": "single deletion", "completeness": "completeness", "grid_localization": "DiFull"}
 OF_PLACE = ("energy_pointing_game", "maximum_in_box", "pixel_precision", "false_activation", "max_box_acc", "max_box_acc_v2", "box_iou",
-            "localization_error")  # fmt: skip
+            "localization_error", "pxap")  # fmt: skip
 
 
 def agreements(*studies):
@@ -175,9 +175,12 @@ def advice(options):
         return NOT_YET
     said = advised(agreements(*studies), study(options, "trust"))
     asked = {kind: {key: word for key, word in said.items() if (key[0] in OF_PLACE) == (kind == "place")} for kind in ("place", "network")}
+    names = {metric for metric, _ in said}
+    masks = "" if "pxap" in names else " With masks: PxAP."  # what the tables of truths do not have
+    drop = "" if ("average_drop", "equal mean") in said else " Average Drop only at equal mean."
     told = {
-        "Is it on the object?": f"{_chosen(asked['place'])} Compare with the centre Gaussian and the squared map. With masks: PxAP.",
-        "Does the network need it?": f"{_chosen(asked['network'])} Average Drop only at equal mean.",
+        "Is it on the object?": f"{_chosen(asked['place'])} Compare with the centre Gaussian and the squared map.{masks}",
+        "Does the network need it?": f"{_chosen(asked['network'])}{drop}",
         "Never alone": f"{_judges(said, ALONE)}. They agree with no truth below, or contradict one.",
     }
     cards = [f"::::{{grid-item-card}} {title}\n{words}\n::::\n" for title, words in told.items()]
