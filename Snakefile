@@ -43,6 +43,11 @@ def cost(name, stage):
     return lambda wildcards, threads: costs.ask(job(wildcards), stage, threads, PROFILE.hours)[name]
 
 
+def remaining(stage):
+    """Minutes of what is left of a run when the stage begins: the longest goes first, or a core waits at the end for it alone."""
+    return lambda wildcards: job(wildcards).minutes - (stage != "train") * job(wildcards).train_minutes
+
+
 START = (
     "{PYTHON} -m reproduce.start --tasks {resources.tasks} --nodes {resources.nodes} --threads {threads} --gpus {resources.gpu} "
     "{PYTHON} -m reproduce "
@@ -68,6 +73,7 @@ rule train:
         options=training,
         depends=lambda wildcards: {**depends(wildcards), "threads": THREADS} if PROFILE.watch else {},
     threads: THREADS
+    priority: remaining("train")
     retries: costs.retries(PROFILE, "train", THREADS)  # a training goes on from its last checkpoint
     resources:
         attempt=lambda wildcards, attempt: attempt,
@@ -87,6 +93,7 @@ rule shard:
         folder=lambda wildcards: job(wildcards).folder,
         depends=lambda wildcards: depends(wildcards, f"notebooks/{wildcards.paper}.ipynb"),
     threads: THREADS
+    priority: remaining("shard")
     retries: costs.retries(PROFILE, "shard", THREADS)
     resources:
         **{name: cost(name, "shard") for name in costs.ASKED},
@@ -109,6 +116,7 @@ rule notebook:
         folder=lambda wildcards: job(wildcards).folder,
         depends=lambda wildcards: depends(wildcards, f"notebooks/{wildcards.paper}.ipynb"),
     threads: THREADS
+    priority: remaining("notebook")
     retries: costs.retries(PROFILE, "notebook", THREADS)  # what it has measured is kept
     resources:
         **{name: cost(name, "notebook") for name in costs.ASKED},
