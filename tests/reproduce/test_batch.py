@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 from argparse import Namespace
@@ -243,6 +244,19 @@ def test_the_exit_code_is_honest(project, monkeypatch, capsys, done, ended, left
     monkeypatch.setattr(processes, "attend", attend)
     assert main(["batch", "--profile", "tiny"]) == code
     assert told in "".join(capsys.readouterr())
+
+
+def test_the_longest_chain_begins_first(project):
+    """A job's priority is the minutes that its run still needs, so that no core waits at the end for a long run that began last."""
+    write_profile(f"""
+jobs:
+  - {{{JOB}, minutes: 3, seed: 0}}
+  - {{{JOB}, minutes: 9, train_minutes: 7.5, train: true, seed: 1}}
+""")
+    command = batch._snakemake(batch.read_profile("tiny"), 1, "--dry-run")
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"rule (\w+):.*?wildcards: .*?-s(\d)\n.*?priority: ([\d.]+)", told, re.DOTALL)
+    assert set(found) == {("train", "1", "9.0"), ("notebook", "1", "1.5"), ("notebook", "0", "3.0")}
 
 
 @pytest.mark.slow
