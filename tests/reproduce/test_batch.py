@@ -194,7 +194,8 @@ def test_all_that_stands_in_the_way_is_told_before_the_first_job(project, monkey
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.setattr("shutil.disk_usage", lambda _path: Namespace(free=3e6))
     monkeypatch.setattr("reproduce.processes.attend", lambda *_: pytest.fail("a job was started"))
-    job = "paper: increment_cam, dataset: imagenet, backbone: resnet50, seed: [0, 1], parameters: {device: cuda}"
+    job = "paper: increment_cam, dataset: imagenet, backbone: resnet50, seed: [0, 1], parameters: {device: cuda, engine: onnxruntime}"
+    monkeypatch.setattr("cam_core.engine.NEEDED", ("no_such_package",))
     write_profile(f"needs: [CAM_NOWHERE]\njobs: [{{{job}}}]")
     monkeypatch.setattr(batch, "_pending", lambda profile, _cores: {f"{job.folder}/provenance.json" for job in profile.jobs})
     Path("runs/tiny").mkdir(parents=True)
@@ -205,12 +206,13 @@ def test_all_that_stands_in_the_way_is_told_before_the_first_job(project, monkey
         "this stands in the way:",
         "  profile tiny needs CAM_NOWHERE in the environment",
         "  device is cuda, and PyTorch finds 0 CUDA devices here",
+        "  the engine onnxruntime needs no_such_package",
         "  /nonexistent is no folder: point data_root, or CAM_DATA, at the folder that holds imagenet",
         "  CAM_WEIGHTS names /nowhere, which is no folder",
         f"  {project / 'runs/tiny/increment_cam'} is no folder",
         "  runs/ has 0.0 GB free, and these runs need about 2.5 GB",
     ]
-    assert [line.startswith(sentence) for line, sentence in zip(told, sentences, strict=True)] == [True] * 7, told
+    assert [line.startswith(sentence) for line, sentence in zip(told, sentences, strict=True)] == [True] * 8, told
     for executor in ([], ["--", "--executor", "slurm"]):  # the machine that asks may have no GPU, and a plan is none the worse
         assert main(["batch", "--profile", "tiny", "--dry-run", *executor]) == 0
         assert ("device is cuda" in capsys.readouterr().err) == (not executor)
