@@ -48,6 +48,11 @@ def retries(stage):
     return costs.retries(PROFILE, stage, THREADS) if workflow.is_main_process else 0
 
 
+def remaining(stage):
+    """Minutes of what is left of a run when the stage begins: the longest goes first, or a core waits at the end for it alone."""
+    return lambda wildcards: job(wildcards).minutes - (stage != "train") * job(wildcards).train_minutes
+
+
 START = (
     "{PYTHON} -m reproduce.start --tasks {resources.tasks} --nodes {resources.nodes} --threads {threads} --gpus {resources.gpu} "
     "{PYTHON} -m reproduce "
@@ -73,6 +78,7 @@ rule train:
         options=training,
         depends=lambda wildcards: {**depends(wildcards), "threads": THREADS} if PROFILE.watch else {},
     threads: THREADS
+    priority: remaining("train")
     retries: retries("train")  # a training goes on from its last checkpoint
     resources:
         attempt=lambda wildcards, attempt: attempt,
@@ -92,6 +98,7 @@ rule shard:
         folder=lambda wildcards: job(wildcards).folder,
         depends=lambda wildcards: depends(wildcards, f"notebooks/{wildcards.paper}.ipynb"),
     threads: THREADS
+    priority: remaining("shard")
     retries: retries("shard")
     resources:
         **{name: cost(name, "shard") for name in costs.ASKED},
@@ -114,6 +121,7 @@ rule notebook:
         folder=lambda wildcards: job(wildcards).folder,
         depends=lambda wildcards: depends(wildcards, f"notebooks/{wildcards.paper}.ipynb"),
     threads: THREADS
+    priority: remaining("notebook")
     retries: retries("notebook")  # what it has measured is kept
     resources:
         **{name: cost(name, "notebook") for name in costs.ASKED},
