@@ -137,9 +137,23 @@ def _count(scores, truth, counts):  # type: ignore[no-untyped-def]
 
 def average_precision(negative: ArrayLike, positive: ArrayLike) -> Array:
     """Pixel average precision [...] in percent of histograms [..., bins]: precision × gain in recall, top bin first; 0 if none positive."""
-    negative, positive = np.asarray(negative, np.float64)[..., ::-1], np.asarray(positive, np.float64)[..., ::-1]
-    hits, seen = positive.cumsum(-1), (positive + negative).cumsum(-1)
-    return 100 * ratio((ratio(hits, seen) * positive).sum(-1), hits[..., -1])
+    negative, positive = np.asarray(negative, np.float64), np.asarray(positive, np.float64)
+    found = np.empty(positive.shape[:-1])
+    _integrate(negative.reshape(-1, negative.shape[-1]), positive.reshape(-1, positive.shape[-1]), found.reshape(-1))
+    return found
+
+
+@njit(cache=True)
+def _integrate(negative, positive, found):  # type: ignore[no-untyped-def]
+    """Fill ``found`` from histograms [R,bins], in one pass: the resampled ones of a table do not fit into a cache."""
+    for r in range(len(found)):
+        hits = seen = area = 0.0
+        for b in range(positive.shape[1] - 1, -1, -1):
+            seen += negative[r, b] + positive[r, b]
+            if positive[r, b] > 0:
+                hits += positive[r, b]
+                area += hits / seen * positive[r, b]
+        found[r] = 100 * area / hits if hits > 0 else 0.0
 
 
 def pixel_truth(instances: Tensor, ignore: Tensor | None = None) -> Tensor:

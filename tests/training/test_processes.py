@@ -94,32 +94,38 @@ Path(f"{sys.argv[1]}-{os.environ.get('RANK', '0')}.json").write_text(json.dumps(
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", [TORCHRUN, FABRIC], ids=["torchrun", "fabric run"])
-def test_processes_keep_one_model_together(launcher, tmp_path):
-    """The first writes, both end with the weights of one process, and the folder is complete; BatchNorm has to be frozen on a CPU."""
-    script = tmp_path / "train.py"
+def kept(launcher, folder):
+    """What the processes of a launcher say, whose models lie in ``folder``/models."""
+    script = folder / "train.py"
     script.write_text(TOGETHER)
     here = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
-    found = {}
-    if launcher is FABRIC:  # finds no port itself
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            launcher = [*FABRIC, "--main-port", str(free.getsockname()[1])]
-    for name, command in {"alone": [sys.executable], "together": launcher}.items():
-        given = [str(tmp_path / name), *[str(tmp_path / f"{name}-models")] * 2]
-        done = subprocess.run([*command, str(script), *given], capture_output=True, text=True, timeout=300, check=False, env=here)
-        assert done.returncode == 0, done.stderr[-3000:]
-        found[name] = [json.loads(path.read_text()) for path in sorted(tmp_path.glob(f"{name}-?.json"))]
-        folder = tmp_path / f"{name}-models" / found[name][0]["summary"]["digest"][:20]
-        assert sorted(path.name for path in folder.iterdir()) == ["model.safetensors", "summary.json"]
-    (alone,), together = found["alone"], found["together"]
-    assert len(together) == 2
-    for one in together:
-        assert one["weights"] == pytest.approx(alone["weights"], rel=1e-4, abs=1e-4)
-        assert one["summary"]["digest"] == alone["summary"]["digest"]
-        assert "2 processes on cpu cannot share BatchNorm's statistics" in one["refused"]
+    given = [str(folder / "said"), *[str(folder / "models")] * 2]
+    done = subprocess.run([*launcher, str(script), *given], capture_output=True, text=True, timeout=300, check=False, env=here)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("said-?.json"))]
+    model = folder / "models" / found[0]["summary"]["digest"][:20]
+    assert sorted(path.name for path in model.iterdir()) == ["model.safetensors", "summary.json"]
+    return found
+
+
+@pytest.mark.slow
+def test_processes_keep_one_model_together(tmp_path):
+    """The first writes, both end with the weights of one process, and the folder is complete; BatchNorm has to be frozen on a CPU."""
+    with socket.socket() as free:  # `fabric run` finds no port itself
+        free.bind(("127.0.0.1", 0))
+        fabric = [*FABRIC, "--main-port", str(free.getsockname()[1])]
+    found = []
+    for number, launcher in enumerate(([sys.executable], TORCHRUN, fabric)):
+        (tmp_path / str(number)).mkdir()
+        found.append(kept(launcher, tmp_path / str(number)))
+    (alone,), *both = found
     assert alone["refused"] == ""
+    for together in both:
+        assert len(together) == 2
+        for one in together:
+            assert one["weights"] == pytest.approx(alone["weights"], rel=1e-4, abs=1e-4)
+            assert one["summary"]["digest"] == alone["summary"]["digest"]
+            assert "2 processes on cpu cannot share BatchNorm's statistics" in one["refused"]
 
 
 ASKED = """
