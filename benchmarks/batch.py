@@ -2,12 +2,14 @@
 
 Of a copy of the project in a temporary folder: a batch of the smoke profile that has nothing to do; the start of a notebook, which is
 L-CAM's up to its parameters, beside `import torch`; with ``--smoke``, in a quarter of an hour, the smoke profile from nothing, one job at a
-time, beside the sum of its runs and trainings. Real seconds, and CPU seconds (children included), which bear a machine that is not idle.
+time, beside the sum of its runs and trainings. Real seconds, and CPU seconds (children included), which bear a machine that is not idle;
+these are told in the README.
 """
 
 import argparse
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -35,6 +37,9 @@ else:
         (out / name).write_text("{}")
 """
 BATCH = ["reproduce", "batch", "--profile", "smoke"]
+IDLE, START = "a batch with nothing to do, seconds", "the start of a notebook beyond importing torch, seconds"
+OVER, CPU = "the smoke batch over the sum of its runs, percent", " of CPU"
+README, BLOCK = HOME / "README.md", re.compile("<!-- batch: begin -->.*<!-- batch: end -->", re.DOTALL)
 
 
 def project(folder: Path) -> Path:
@@ -102,6 +107,18 @@ def overhead(folder: Path) -> tuple[float, float]:
     return 100 * (real - real_sum) / real_sum, 100 * (cpu - cpu_sum) / cpu_sum
 
 
+def told(table: pd.DataFrame) -> str:
+    """The block of the README, in CPU seconds; empty where nothing was measured."""
+    found = dict(zip(table.contender, table.found, strict=True))
+    parts = {
+        IDLE: "A batch with nothing to do takes {:.1f} s of CPU",
+        START: "the start of a notebook {:.1f} s beyond `import torch`",
+        OVER: "the smoke batch {:.0f} % more than its runs",
+    }
+    said = ", ".join(words.format(found[name + CPU]) for name, words in parts.items() if name + CPU in found)
+    return f"<!-- batch: begin -->\n{said and f'{said} (`python -m benchmarks.batch --smoke`).{chr(10)}'}<!-- batch: end -->"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.batch", description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="also the overhead, in a quarter of an hour")
@@ -110,19 +127,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = project(Path(place).resolve())
         found = {
-            "a batch with nothing to do, seconds": (nothing_to_do(folder, options.rounds), 5),
-            "the start of a notebook beyond importing torch, seconds": (start(folder, options.rounds), 3),
+            IDLE: (nothing_to_do(folder, options.rounds), 5),
+            START: (start(folder, options.rounds), 3),
         }
         if options.smoke:
-            found["the smoke batch over the sum of its runs, percent"] = (overhead(folder), 10)
+            found[OVER] = (overhead(folder), 10)
     rows = [
-        {"group": "what was promised", "contender": f"{name}{of}", "found": value, "asked": f"at most {most}"}
+        {"group": "what was promised", "contender": name + of, "found": value, "asked": f"at most {most}"}
         for name, (both, most) in found.items()
-        for of, value in zip(("", " of CPU"), both, strict=True)
+        for of, value in zip(("", CPU), both, strict=True)
     ]
-    table = pd.DataFrame(rows)
-    print(table.to_string(index=False))
-    write([table], "batch", replace="contender")
+    print(pd.DataFrame(rows).to_string(index=False))
+    write([pd.DataFrame(rows)], "batch", replace="contender")
+    README.write_text(BLOCK.sub(told(pd.read_csv(HOME / "results/benchmarks/batch.csv")), README.read_text()))
 
 
 if __name__ == "__main__":

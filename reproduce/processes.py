@@ -105,7 +105,9 @@ def _kind(process: psutil.Process) -> str:
     try:
         line = process.cmdline()
         module = line.index("-m") + 1 if "-m" in line else 0
-        return " ".join(line[module : module + 3]) if line[module] == "reproduce" else os.path.basename(line[module])  # noqa: PTH119
+        if line[module] in ("reproduce", "reproduce.__main__"):  # Fabric starts the other processes of a training by the second name
+            return " ".join(["reproduce", *line[module + 1 : module + 3]])
+        return os.path.basename(line[module])  # noqa: PTH119
     except (psutil.Error, OSError, IndexError):
         return "ended"
 

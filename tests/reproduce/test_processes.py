@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,20 @@ def test_the_guard_ends_what_a_killed_batch_left(mark):
     assert said.split("\n")[:2] == ["the job was asked", "Snakemake was asked"]
     while processes.marked(mark):
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "line, kind",
+    [
+        ("python -m reproduce train calm -p seed 1", "reproduce train calm"),
+        ("python -m reproduce.__main__ train calm -p seed 1", "reproduce train calm"),  # the second process of a training
+        ("/usr/bin/python -m snakemake --cores 2", "snakemake"),
+        ("/bin/sleep 60", "sleep"),
+    ],
+)
+def test_what_a_process_is(line, kind):
+    process = Namespace(pid=7, cmdline=line.split)
+    assert processes.told([process]) == f"7 ({kind})"
 
 
 def test_the_words_of_signals(monkeypatch):
