@@ -69,7 +69,7 @@ test: .venv/.ready data  ## pytest, then the notebooks cell by cell with tiny pa
 	$(BIN)/python tests/tiny_notebooks.py build/tiny
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --override-ini addopts= -q --nbval-lax --nbval-current-env --nbval-cell-timeout 600 build/tiny
 
-cluster: .venv/.ready  ## the batch on a real Slurm of one node, where Slurm is installed
+cluster: .venv/.ready  ## trainings of two processes, and the batch on a real Slurm of one node, where Slurm is installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/cluster
 
 lint: .venv/.ready  ## ruff (rules and format), mypy on cam_core, training and reproduce
@@ -92,6 +92,7 @@ bench: .venv/.ready  ## our speed beside grad-cam, TorchCAM, Quantus and OpenCV 
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.data
 	$(BIN)/python -m benchmarks.goals --no-race
+	$(BIN)/python -m benchmarks.batch --smoke
 
 lock: .venv/.ready  ## compile the locks anew from pyproject.toml
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras pyproject.toml -o requirements.lock

@@ -43,6 +43,16 @@ def cost(name, stage):
     return lambda wildcards, threads: costs.ask(job(wildcards), stage, threads, PROFILE.hours)[name]
 
 
+def retries(stage):
+    """How often the batch starts a job again; the Snakemake inside a job of a cluster does not."""
+    return costs.retries(PROFILE, stage, THREADS) if workflow.is_main_process else 0
+
+
+def remaining(stage):
+    """Minutes of what is left of a run when the stage begins: the longest goes first, or a core waits at the end for it alone."""
+    return lambda wildcards: job(wildcards).minutes - (stage != "train") * job(wildcards).train_minutes
+
+
 START = (
     "{PYTHON} -m reproduce.start --tasks {resources.tasks} --nodes {resources.nodes} --threads {threads} --gpus {resources.gpu} "
     "{PYTHON} -m reproduce "
@@ -68,7 +78,8 @@ rule train:
         options=training,
         depends=lambda wildcards: {**depends(wildcards), "threads": THREADS} if PROFILE.watch else {},
     threads: THREADS
-    retries: costs.retries(PROFILE, "train", THREADS)  # a training goes on from its last checkpoint
+    priority: remaining("train")
+    retries: retries("train")  # a training goes on from its last checkpoint
     resources:
         attempt=lambda wildcards, attempt: attempt,
         **{name: cost(name, "train") for name in costs.ASKED},
@@ -87,7 +98,8 @@ rule shard:
         folder=lambda wildcards: job(wildcards).folder,
         depends=lambda wildcards: depends(wildcards, f"notebooks/{wildcards.paper}.ipynb"),
     threads: THREADS
-    retries: costs.retries(PROFILE, "shard", THREADS)
+    priority: remaining("shard")
+    retries: retries("shard")
     resources:
         **{name: cost(name, "shard") for name in costs.ASKED},
     shell:
@@ -109,7 +121,8 @@ rule notebook:
         folder=lambda wildcards: job(wildcards).folder,
         depends=lambda wildcards: depends(wildcards, f"notebooks/{wildcards.paper}.ipynb"),
     threads: THREADS
-    retries: costs.retries(PROFILE, "notebook", THREADS)  # what it has measured is kept
+    priority: remaining("notebook")
+    retries: retries("notebook")  # what it has measured is kept
     resources:
         **{name: cost(name, "notebook") for name in costs.ASKED},
     shell:

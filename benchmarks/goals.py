@@ -1,4 +1,4 @@
-"""What was asked of the speed of masked images, and what is found: `python -m benchmarks.goals`, eleven minutes on two idle cores.
+"""What was asked of the speed of masked images, and what is found: `python -m benchmarks.goals`, about twelve minutes on two idle cores.
 
 It races the contenders that a goal names, in turn, and writes their rows into the tables of `benchmarks.methods` and `benchmarks.metrics`;
 the other rows stay. `python -m benchmarks.whole` measures the last goal. The table of the goals is made from these files.

@@ -52,18 +52,18 @@ def _wait(images: torch.Tensor) -> None:
 def measured(network: str, device: str, names: list[str], size: int, until: float) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of one network, the cheap methods first, and what was left out: no time, or the method does not take the network."""
     classifier = load_classifier(network, None, device=device)
-    frozen = {engine: classifier.frozen(engine) for engine in ("torch", "compile")}
-    channels = Probe(frozen["torch"], torch.rand(1, 3, size, size, device=device)).activations.shape[1]
+    frozen = {way: classifier.frozen(engine) for way, (engine, _) in WAYS.items()}  # a copy each, which is compiled once
+    channels = Probe(frozen["float32"], torch.rand(1, 3, size, size, device=device)).activations.shape[1]
     rows, left = [], list[str]()
     for name in sorted(names, key=lambda name: METHODS[name].cost(channels)):
         cost = METHODS[name].cost(channels)
-        for way, (engine, autocast) in WAYS.items() if cost >= MANY else itertools.islice(WAYS.items(), 1):
+        for way, (_, autocast) in WAYS.items() if cost >= MANY else itertools.islice(WAYS.items(), 1):
             if time.monotonic() > until:
                 left.append(f"{network}, {name}, {way}: no time")
                 continue
             images = torch.rand(batch_of(cost), 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
             try:
-                found, chunk = rate(METHODS[name], frozen[engine], images, autocast)
+                found, chunk = rate(METHODS[name], frozen[way], images, autocast)
             except (ValueError, RuntimeError, NotImplementedError) as error:
                 left.append(f"{network}, {name}, {way}: {str(error).splitlines()[0]}")
                 continue

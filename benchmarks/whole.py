@@ -35,7 +35,7 @@ def took(job: Job, parameters: dict[str, object]) -> dict[str, float]:
     """Seconds and CPU seconds of a run, from the start of its process to its end."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "reproduce", "run", f"notebooks/{job.paper}.ipynb", "--out", str(Path(folder) / "run")]
-        command += [word for name, value in parameters.items() for word in ("-p", f"{name}={value}")]
+        command += [word for name, value in parameters.items() for word in ("-p", name, str(value))]
         began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, cwd=HOME, check=True)
         seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)

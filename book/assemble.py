@@ -264,6 +264,7 @@ MAKERS = {  # the marker `% what: words` of a page, and what makes its text of t
     "lineage-values": plot_what_came_after.values,
     "peers": plot_what_came_after.peers,
     "plot-data-sheet": plot_data.sheet,
+    "data-sets": plot_data.sets,
     "plot-data-difficulty": lambda options: plot_data.difficulty(options, evidence(options, results.METRICS)),
 }
 

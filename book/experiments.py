@@ -20,7 +20,8 @@ def study(folder, what):
     found = [path] if path.exists() else sorted(Path(folder).glob(f"{what}-*.csv"))
     if found:
         return KINDS[kind](pd.concat([read(path) for path in found], ignore_index=True))
-    return f"*Not run yet: {', '.join(map(name, what.split('-')))}.*\n"
+    state = "measured" if kind in races.KINDS else "run"
+    return f"*Not {state} yet: {', '.join(map(name, what.split('-')))}.*\n"
 
 
 def read(path):

@@ -65,9 +65,10 @@ def known(rows, metric, setting):
     digits = 1 if own["value"].abs().max() >= 10 else 2
     printed = own["value"].map(lambda value: f"{value:.{digits}f}".replace("-0.00", "0.00").replace("-0.0", "0.0"))
     better = printed.astype(float) * (-1 if own["better"].iloc[0] == "lower" else 1)
-    return own.assign(
-        printed=printed, rank=better.rank(ascending=False, method="min").astype(int), beats=own["against_cue"] == "better"
-    ).reindex([method for method in (*RIGHT, *WRONG) if method in own.index])
+    beats = (own["against_cue"] == "better") & (printed != printed.get("cue_mask"))  # what is printed alike is level
+    return own.assign(printed=printed, rank=better.rank(ascending=False, method="min").astype(int), beats=beats).reindex(
+        [method for method in (*RIGHT, *WRONG) if method in own.index]
+    )
 
 
 def fooled(own):

@@ -1,12 +1,17 @@
 """The figures of the page on data: the drawn sets with their ground truth, and how hard they are."""
 
+import re
+
 import numpy as np
+from cells import list_table
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
 from plots import GREY, ORANGE, TEAL, WIDTH, WINE, figure, folded, is_narrow
 
 from data_scripts import birds, creatures, draw, village
+from data_scripts.get.command import OTHERS
+from data_scripts.get.sets import OFFICIAL
 
 KINDS = {  # kind -> its words, the names of its classes, and the first test images
     "imagenet": ("drawn_imagenet: boxes", creatures.CLASSES, [f"ILSVRC2012_val_{number:08}" for number in range(1, 7)]),
@@ -81,3 +86,10 @@ def difficulty(options, evidence):
         "over the seeds. In this network Grad-CAM is CAM without its negative values.",
         alt="Two dots for each drawn set: the centre Gaussian's energy in the boxes, and Grad-CAM's, which lies higher.",
     )  # fmt: skip
+
+
+def sets(_):
+    """What `python -m data_scripts get` fetches, as its own help says it."""
+    official = [[f"`{key}`", f"{of.about}; {of.bytes / 1e6:,.0f} MB; {of.licence}"] for key, of in OFFICIAL.items()]
+    others = [[f"`{key}`", re.sub(r"--\w+", r"`\g<0>`", about.partition(";\n")[0])] for key, about in OTHERS.items()]
+    return list_table(["name", "what it is; size; licence"], [*official, *others], kind="prose", widths="20 80")

@@ -187,14 +187,15 @@ def recipe(options):
         return values[~values.index.get_level_values("method").isin(nothing)].to_numpy()
 
     def draw(into, theme):
-        for axes, backbone in zip(row(into, len(networks), sharey=True), networks, strict=True):
-            for line, (what, (_, tint)) in enumerate(TRIES.items()):
-                values = tried(what, backbone)
+        for axes, backbone in zip(row(into, len(networks)), networks, strict=True):
+            lines = [what for what in TRIES if len(tried(what, backbone))]
+            for line, what in enumerate(lines):
+                values, tint = tried(what, backbone), TRIES[what][1]
                 axes.plot(values, [line] * len(values), "o", color=tint, mfc=theme.paper, mew=1.4, ms=6)
             for method, tint in UNTRAINED.items():
                 axes.axvline(found["l_cam_recipe"].loc[(backbone, method)], color=tint, lw=1.4, label=name(method))
             axes.set_title(name(backbone), loc="left")
-            axes.set(yticks=range(len(TRIES)), yticklabels=[words for words, _ in TRIES.values()], ylim=(len(TRIES) - 0.5, -0.5))
+            axes.set(yticks=range(len(lines)), yticklabels=[TRIES[what][0] for what in lines], ylim=(len(lines) - 0.5, -0.5))
             axes.set_xlabel("Average Drop 50 %  (better ←)")
             axes.tick_params(length=0)
             axes.grid(axis="x", lw=0.5)

@@ -327,9 +327,9 @@ def _short(seed, digits):
 def _against(seed, digits):
     """The two values and their paired difference, with its corrected p, in words."""
     n = "" if seed.n == seed.n_than else f" (n {seed.n:,} and {seed.n_than:,})"
-    said = f"{_cell(seed, digits)} against {_cell(seed, digits, '_than')}{n}"
     if pd.isna(seed.value_paired):
-        return said
+        return f"{_cell(seed, digits)} against {_cell(seed, digits, '_than')}{n}"
+    said = f"{cell(seed.value, digits=digits)} against {cell(seed.value_than, digits=digits)}{n}"  # whose own intervals decide nothing
     said += f", difference {_short(seed, digits)}, n {seed.n_paired:,.0f}"
     if seed.same_as:
         return f"{said}; the same map as {name(seed.same_as)}, counted once"
@@ -340,7 +340,7 @@ def cards(entries, found, papers):
     """A card for each paper: its idea, what became of its statements, the data, the cost of a map, what was read, what is missing."""
     lines = ["::::{grid} 1 1 2 2", ":gutter: 3", ""]
     for paper, told in papers.items():
-        own = [entry for entry in entries if entry["paper"] == paper]
+        own = [entry for entry in claims(entries) if entry["paper"] == paper]
         lines += [
             f":::{{grid-item-card}} {name(paper)}",
             f":link: {paper}",
@@ -362,21 +362,26 @@ def cards(entries, found, papers):
     return "\n".join([*lines, "::::", ""])
 
 
+def claims(entries):
+    """The statements without our own questions."""
+    return [entry for entry in entries if entry.get("whose") != "our question"]
+
+
 def finding(entries, found):
-    """The first page's sentence: of the tested statements, how many hold, and how many of these a control shares, by kind of data."""
-    parts = []
+    """The first page's sentence: of the papers' tested claims, how many hold, and how many of these a control shares, by kind of data."""
+    parts, entries = [], claims(entries)
     for kind, where in (("photographs", "On photographs"), ("drawn", "On drawn images")):
         words = Counter(word for entry in entries if (word := _word(entry, found, kind)) != "not run")
         held = _held(entries, found, kind)
         shared = sum(any(flag.startswith("a control") for one in _own(entry, found, kind) for flag in one.flags) for entry in held)
-        text = f"{where} **{len(held)} of {words.total()}** tested statements {'holds' if len(held) == 1 else 'hold'}"
+        text = f"{where} **{len(held)} of {words.total()}** tested claims of the papers {'holds' if len(held) == 1 else 'hold'}"
         text += f", {shared} of them no better than a control that explains nothing" if shared else ""
         parts.append(f"{text}; {words['does not hold']} {'does' if words['does not hold'] == 1 else 'do'} not, and the rest is undecided.")
     return " ".join(parts)
 
 
 def holding(entries, found):
-    """Which statements hold, by kind of data, as a list; with a word where a control does as well."""
+    """Which of the papers' claims hold, by kind of data, as a list; with a word where a control does as well."""
 
     def beside(entry, kind):
         shared = any(words.startswith("a control") for one in _own(entry, found, kind) for words in one.flags)
@@ -385,7 +390,7 @@ def holding(entries, found):
     return "\n".join(
         f"- Holds on {where}: *{entry['statement']}* ({name(entry['paper'])}{beside(entry, kind)})"
         for kind, where in (("photographs", "photographs"), ("drawn", "drawn images"))
-        for entry in _held(entries, found, kind)
+        for entry in _held(claims(entries), found, kind)
     )
 
 

@@ -236,12 +236,13 @@ def _load_state(network: nn.Module, state: Mapping[str, Tensor], source: str) ->
 
 
 def default_layer(name: str, network: nn.Module, channels: int = 3) -> str:
-    """The layer that is explained by default: that of the family in `DEFAULT_LAYER`; for timm the last map. ValueError if none is known."""
+    """The layer explained by default: of the family in `DEFAULT_LAYER`, else of timm the last map or block. ValueError if none is known."""
     if name in CIFAR:
         return "relu" if name.startswith("densenet") else "layer3"
-    blocks = getattr(network, "blocks", ())
-    if name.startswith("timm/") and (known_tokens(network) is not None):
-        return f"blocks.{len(blocks) - 1 - (getattr(network, 'global_pool', '') == 'token')}" if len(blocks) else "norm"
+    if name.startswith("timm/") and known_tokens(network) is not None:
+        blocks = len(getattr(network, "blocks", ()))
+        read = blocks - (getattr(network, "global_pool", "") == "token")  # the last block's patches get no gradient
+        return f"blocks.{read - 1}" if blocks else "norm"
     if name.startswith("timm/"):
         return last_map(network, preprocessing(name, network)["size"], channels)
     family = max((key for key in DEFAULT_LAYER if name.startswith(key)), key=len, default=None)

@@ -15,7 +15,7 @@ Finish = Callable[[Tensor], Tensor]
 Target = Callable[[Tensor], Tensor]  # logits [N,C] -> scores [N], row by row
 Make = Callable[[Tensor, Tensor], Tensor]  # which image [n], which of its versions [n] -> the versions [n,3,H,W]
 T = TypeVar("T")
-PIXELS_PER_CHUNK = 8 * 224 * 224  # eight images of 224 x 224 pass fastest on a CPU; the size is fixed so that runs repeat to the bit
+PIXELS_PER_CHUNK = 8 * 224 * 224  # eight of 224 x 224, by any engine (benchmarks.engines); fixed, so that runs repeat to the bit
 
 
 class Probe:

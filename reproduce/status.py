@@ -76,7 +76,8 @@ def _begun(job: "Job", known: Mapping[str, Any], what: str, log: Path) -> Row:
         )
     if alive is None:
         return Row("left", job.folder, f"{what} begun {where}, without a word for {duration(silent)}: it waits, or was killed; {log}")
-    return Row("killed", job.folder, f"{what} killed (signal 9; out of memory?) after {duration(known['updated'] - known['begun'])}; {log}")
+    worked = duration(known["updated"] - known["begun"])
+    return Row("killed", job.folder, f"{what} killed (signal 9; out of memory?), last seen at work after {worked}; {log}")
 
 
 def _together(job: "Job", running: Sequence[Row]) -> Row:

@@ -135,6 +135,9 @@ def main(seed: int = 0) -> None:
             )
             if stayed:
                 sys.exit("error: processes were left")
+            word = "killed" if number == signal.SIGKILL else "interrupted"
+            if pid and code and who not in ("controller", "snakemake") and f"  {word}" not in told:
+                sys.exit(f"error: no run is told to be {word}")
             for folder in (rough / "runs/tiny").glob("*/*"):  # what is done starts anew, so that each kill has something to hit
                 if chance.random() < 0.5 and who != KILLS[-1][0]:
                     shutil.rmtree(folder)

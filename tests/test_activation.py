@@ -36,6 +36,7 @@ ASKED = {
     **{name: METHODS[name] for name in ("score_cam", "shapley_cam", "recipro_cam", "group_cam", "grad_pp_score_cam", "fusion_cam")},
     "grad_cam_pp[l_cam]": METHODS["grad_cam_pp[l_cam]"],
     "rise": partial(perturbation.rise, samples=50),
+    "poly_cam": partial(perturbation.poly_cam, layers=["relu1", "relu2"]),
     "cam": METHODS["cam"],
     "score_cam[softmax]": METHODS["score_cam[softmax]"],
 }

@@ -31,7 +31,7 @@ def both():
 
 
 ALIKE = {
-    **{name: METHODS[name] for name in ("grad_cam", "score_cam", "increment_cam", "group_cam", "opti_cam", "fusion_cam", "cam")},
+    **{name: METHODS[name] for name in ("grad_cam", "score_cam", "increment_cam", "group_cam", "fusion_cam", "cam")},
     **{name: METHODS[name] for name in ("integrated_gradients", "edges", "center_gaussian", "fake_cam")},
     "rise": partial(perturbation.rise, samples=50),
 }

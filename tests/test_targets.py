@@ -29,6 +29,7 @@ BY_LOGIT = {
 BY_PROBABILITY = {
     **{name: METHODS[name] for name in ("score_cam", "score_cam[l_cam]", "score_cam[until=0.99]", "recipro_cam", "grad_cam_pp[l_cam]")},
     "rise": partial(perturbation.rise, samples=50),
+    "poly_cam": partial(perturbation.poly_cam, layers=["conv", "relu"]),
 }
 
 

@@ -28,7 +28,7 @@ def _parts(env, root):
 
 def _opening(doctree):
     for paragraph in doctree.findall(nodes.paragraph):
-        text = CITED.sub(lambda key: f"{key[1].capitalize()} et al. ({key[2]})", " ".join(paragraph.astext().split()))
+        text = CITED.sub(lambda key: f"{key[1].capitalize()} et al.\N{NO-BREAK SPACE}({key[2]})", " ".join(paragraph.astext().split()))
         if len(text) > 60 and not isinstance(paragraph.parent, nodes.entry):
             return re.split(r"(?<=[a-z\d)][.!?]) ", text)[0]
     return ""

@@ -187,20 +187,20 @@ def skipped_words(skipped: Sequence[Path]) -> str:
     return f"skips {skipped[0].name}{more}, no image by its name: images end in {', '.join(ENDINGS)}"
 
 
-def read_image(path: Path, *, upright: bool = False, behind: str | None = "white") -> Image.Image:
+def read_image(path: Path | str, *, upright: bool = False, behind: str | None = "white") -> Image.Image:
     """The RGB image of a file, decoded to the last byte; `DataError` names a file that is damaged, truncated or no image.
 
     Pixels are returned as stored, because the boxes of the benchmarks refer to these; ``upright`` rotates by the EXIF orientation, for a
     user's own photographs. Values of more than 8 bits are scaled by the range of the file's type, floats must lie in [0, 1]. ``behind``:
     the colour behind transparent pixels; None ignores the transparency and keeps the stored colours.
     """
-    if not upright and (same := _sooner(path)):
+    if not upright and (same := _sooner(Path(path))):
         return same
     try:
         with Image.open(path) as image:
             tags = getattr(image, "tag_v2", {})  # TIFF says how many bits it has and whether they are signed
             bits, signed = tags.get(258, (16,))[0], tags.get(339, (1,))[0] == 2
-            found = _eight_bits(path, ImageOps.exif_transpose(image) if upright else image, bits, signed)
+            found = _eight_bits(Path(path), ImageOps.exif_transpose(image) if upright else image, bits, signed)
             if behind and found.has_transparency_data:
                 found = Image.alpha_composite(Image.new("RGBA", found.size, behind), found.convert("RGBA"))
             return found.convert("RGB")

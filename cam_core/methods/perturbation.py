@@ -126,11 +126,11 @@ def _poly_weights(probe: Probe, gain: str) -> Tensor:
     masks = ((a - low) / high.clamp(min=1e-12)).clamp(0, 1)
 
     def under(shown: Tensor) -> Tensor:
-        return probe.of_target(probe.score_masked(shown, "mean").softmax(-1))
+        return probe.probability(probe.score_masked(shown, "mean"))
 
     if gain == "plus":
         return under(masks)
-    lost = probe.of_target(probe.logits.softmax(-1))[:, None] - under(1 - masks)
+    lost = probe.probability(probe.logits)[:, None] - under(1 - masks)
     return (lost if gain == "minus" else lost + under(masks)).relu()
 
 

@@ -44,6 +44,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     variable = "CAM_WEIGHTS" if given.name == "weights" else "CAM_DATA"
     root = given.root or Path(os.environ.get(variable) or ("data/weights" if given.name == "weights" else "data"))
+    if given.name == "weights" and given.check and "CAM_DATA" not in os.environ:
+        parser.error("--check of weights measures on ImageNet's validation images: set CAM_DATA")
     try:
         if given.name == "weights":
             made = weights.fetch(given.networks, root, given.source, data=os.environ.get("CAM_DATA") if given.check else None)

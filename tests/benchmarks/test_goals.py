@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import goals, methods, metrics, whole
+from reproduce import __main__ as command_line
 from reproduce.batch import read_profile
 
 
@@ -53,6 +54,17 @@ def test_a_run_in_small_is_a_job_of_the_profile_on_a_share_of_its_images():
     for key in whole.JOBS:
         small, job = whole.part(jobs[key], 0.1, "torch"), jobs[key].parameters
         assert small == job | {"limit": round(0.1 * job["limit"]), "first": max(1, round(0.1 * job["first"])), "engine": "torch"}
+
+
+def test_a_run_is_asked_for_as_the_command_line_takes_it(monkeypatch):
+    asked = []
+    monkeypatch.setattr(whole.subprocess, "run", lambda command, **_options: asked.append(command))
+    job = next(job for job in read_profile("subset", check=False).jobs if job.paper == "increment_cam")
+    parameters = whole.part(job, 0.1, None)
+    assert set(whole.took(job, parameters)) == {"seconds", "cpu_seconds"}
+    options = command_line._parser().parse_args(asked[0][3:])
+    assert command_line._parameters(options) == parameters
+    assert (whole.HOME / options.notebook).exists()
 
 
 def test_the_least_of_the_rounds_is_summed_over_the_runs():

@@ -7,13 +7,16 @@ import torch
 from benchmarks import gpu
 from cam_core.learned import lfi_backbone
 
+compiled = []
+
 
 def run(monkeypatch, *words):
     torch.manual_seed(0)
     written = []
     network = lfi_backbone("resnet8", 4).eval()
     monkeypatch.setattr(gpu, "load_classifier", lambda *_args, **_options: network)
-    monkeypatch.setattr(torch, "compile", lambda scores, **_options: scores)
+    compiled.clear()
+    monkeypatch.setattr(torch, "compile", lambda scores, **_options: compiled.append(scores) or scores)
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: None)
     monkeypatch.setattr(gpu, "write", lambda frames, name: written.append((name, frames[0])))
     monkeypatch.setattr(sys, "argv", ["gpu", "--networks", "tiny", "--device", "cpu", "--size", "32", *words])
@@ -28,6 +31,13 @@ def test_cheap_methods_are_measured_once_and_those_of_many_passes_in_every_way(m
     assert table.contender.tolist() == ["grad_cam, float32", *(f"score_cam, {way}" for way in gpu.WAYS)]
     assert (table.images_per_second > 0).all()
     assert table.images.tolist() == [2, 1, 1, 1, 1]
+
+
+def test_a_network_is_compiled_once_for_each_precision(monkeypatch):
+    monkeypatch.setattr(gpu, "batch_of", lambda cost: 1)
+    [(_, table)] = run(monkeypatch, "--methods", "score_cam", "score_cam[softmax]")
+    assert len(table) == 2 * len(gpu.WAYS)
+    assert len(compiled) == 2
 
 
 def test_what_there_is_no_time_for_is_named_and_a_dry_run_writes_nothing(monkeypatch, capsys):

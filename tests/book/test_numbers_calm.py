@@ -101,7 +101,7 @@ def test_numbers_of_the_page(fragment, numbers):
 
 def test_cue_localization_in_words():
     cam, em = drawn_cue("cam"), drawn_cue("calm_em")
-    assert cam.mean() / em.mean() == pytest.approx(2, abs=0.15)  # "twice as well on the mean of ten drawn seeds"
+    assert cam.mean() / em.mean() == pytest.approx(2, abs=0.15)  # "twice the score on the mean of ten drawn seeds"
     own = rows("subset", "resnet18", results.DIFFERENCES)
     own = own[(own["metric"] == "cue_localization_box") & (own["setting"] == "all pairs")]
     own = own[(own["method"] == "calm_em") & (own["than"] == "cam")].set_index("seed")

@@ -175,3 +175,21 @@ def test_on_cifar_lfi_cam_and_the_mean_of_its_features_drop_alike():
     assert (less.loc[["50%", "15%"], "ci_low"] > 0).all()
     assert f"CAM on the same network drops {less['value']['50%']:.1f} points less at half of the map" in PAGE
     assert f"and {less['value']['15%']:.1f} less at 15 %" in PAGE
+
+
+def test_on_cub_good_boxes_need_no_learned_importance():
+    rows = results.load(HOME / "results/subset", results.METRICS)
+    rows = rows[(rows["paper"] == "lfi_cam") & (rows["dataset"] == "cub")]
+    assert set(rows["n"]) == {128}
+    right = rows[rows["metric"] == "accuracy"].set_index("method")
+    told = "the plain network has {plain:.1f} %, LFI-CAM's {lfi_cam:.1f} % and ABN's {abn:.1f} % of 128 photographs right"
+    assert told.format(**right["value"]) in PAGE
+    assert right["ci_low"].max() < right["value"].min()
+    values = {network: own.set_index(["method", "metric"])["value"].sort_index() for network, own in rows.groupby("weights")}
+    plain, own, branch = (values[f"{network} network"] for network in ("plain", "lfi_cam", "abn"))
+    box = "max_box_acc_v2"
+    boxes = (of[method, box].item() for of, method in ((own, "lfi_cam"), (own, "cam"), (own, "mean_features"), (plain, "mean_activation")))
+    told = "their MaxBoxAccV2 is {:.1f} against {:.1f} of CAM on the same network, but it is {:.1f} for the mean of the features"
+    assert f"{told} and {{:.1f}} for the mean activation of the plain network".format(*boxes) in PAGE
+    energies = (branch[method, "energy_pointing_game"].item() for method in ("abn", "random_map"))
+    assert "({:.1f} and {:.1f} %)".format(*energies) in PAGE

@@ -38,3 +38,10 @@ def test_the_caption_tells_the_means_over_the_seeds(options):
         grad_cam, centre = (sum(values) / len(values) for values in own)
         assert f"{dataset} {grad_cam:.0f} % beside {centre:.0f} %" in said
         assert grad_cam > centre
+
+
+def test_the_table_has_every_set_that_can_be_fetched():
+    said = plot_data.sets(None)
+    assert "`voc07`" in said
+    assert "911 MB; images from Flickr" in said  # the bytes of both archives
+    assert said.count("* - ") == 1 + len(plot_data.OFFICIAL) + len(plot_data.OTHERS)

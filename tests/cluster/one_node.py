@@ -40,6 +40,8 @@ SchedulerParameters=sched_interval=2,batch_sched_delay=0,bf_interval=2
 GresTypes=gpu
 MinJobAge=300
 KillWait=5
+OverTimeLimit=0
+SlurmdParameters=config_overrides
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:2 State=UNKNOWN
 PartitionName=short Nodes=ALL Default=YES MaxTime=60 State=UP
 """
@@ -73,7 +75,7 @@ def one_node(folder: Path) -> Iterator[Mapping[str, str]]:
         folder=folder,
         host=host,
         user=os.environ.get("USER", "root"),
-        cpus=os.cpu_count(),
+        cpus=2 * (os.cpu_count() or 1),  # jobs mostly load their modules, or wait
         memory=memory,
         ctld_port=ports[0],
         slurmd_port=ports[1],

@@ -1,23 +1,26 @@
-"""The documented command on a real Slurm of one node: what jobs ask for, and two processes that train one model.
+"""The documented command on a real Slurm of one node: what jobs ask for, two processes that train one model, a job out of time, shards.
 
 The Snakefile, the Slurm profile, the batch and the executor plugin are the project's; only the work of a job is a small one.
 """
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
+from collections import Counter
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from subprocess import PIPE
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
+from tests import kills
 from tests.cluster.one_node import missing, one_node
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=f"no Slurm: {missing()} is not installed")]
+TABLES = ("metrics.csv", "differences.csv")
+pytestmark = pytest.mark.slow
 
 TRAINING = """
 import torch
@@ -89,15 +92,89 @@ def project(tmp_path, drawn):
     return tmp_path
 
 
-def test_jobs_ask_slurm_for_what_they_need_and_two_processes_train_one_model(project, tmp_path_factory):
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    """A Slurm, as the environment in which its commands reach it."""
+    if missing():
+        pytest.skip(f"no Slurm: {missing()} is not installed")
+    with ExitStack() as stack:
+        try:
+            yield stack.enter_context(one_node(tmp_path_factory.mktemp("slurm") / "one"))
+        except RuntimeError as error:
+            pytest.skip(f"no Slurm: {error}")
+
+
+# The project's own command. A training keeps a checkpoint after every batch; its first attempt stays in the second one; that a later one
+# found a checkpoint is noted.
+SLEEPY = """
+import sys, time
+from pathlib import Path
+from reproduce.command_line import main
+
+if sys.argv[1] == "train":
+    from functools import partial
+    from training import loop, store
+
+    kept = [*Path("runs/models").glob("*.part/checkpoint.safetensors")]
+    store.fit = partial(store.fit, every=0.0)
+    if sys.argv[sys.argv.index("--attempt") + 1] == "1":
+        step, seen = loop._step, []
+        loop._step = lambda *given: (seen.append(1), time.sleep(600 * (len(seen) > 1)), step(*given))[-1]
+    elif kept:
+        Path("resumed").touch()
+sys.exit(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def out_of_time(slurm, tmp_path_factory):
+    """A batch in three shards, begun: its folder, its process. Slurm gives the first training a minute, the least there is."""
+    folder = kills.project(tmp_path_factory.mktemp("sleepy"), shards=3)
+    (folder / "reproduce/__main__.py").rename(folder / "reproduce/command_line.py")
+    (folder / "reproduce/__main__.py").write_text(SLEEPY)
+    (folder / "profiles/tiny.yaml").write_text(ONE.replace("SHARDS", "3"))
+    (folder / "profiles/slurm").mkdir()
+    shutil.copy(ROOT / "profiles/slurm/config.yaml", folder / "profiles/slurm")
+    with begun_batch(
+        folder, {**slurm, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}, "--set-resources", "train:runtime=10 * attempt - 9"
+    ) as batch:
+        yield folder, batch
+
+
+ONE = """
+threads: 1
+hours: 1
+parameters: {data_root: data/drawn, limit: 16}
+jobs: [{ paper: increment_cam, dataset: drawn_imagenet, backbone: resnet8, epochs: 2, train: true, minutes: 61, train_minutes: 60,
+         memory: 900, shards: SHARDS }]
+"""
+RUN = "runs/tiny/increment_cam/drawn_imagenet-resnet8-e2-s0"
+
+
+@pytest.fixture(scope="module")
+def by_make(tmp_path_factory):
+    """The folder of the same run by `make reproduce`, in one pass, undisturbed; what make would set up is there."""
+    folder = kills.project(tmp_path_factory.mktemp("make"))
+    (folder / "profiles/tiny.yaml").write_text(ONE.replace("SHARDS", "1"))
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / ".venv").symlink_to(sys.prefix)
+    there = ["-o", ".venv/.ready", "-o", "data"]
+    done = subprocess.run(
+        ["make", *there, "reproduce", "PROFILE=tiny"],
+        cwd=folder,
+        env=kills.environment(folder),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return folder
+
+
+def test_jobs_ask_slurm_for_what_they_need_and_two_processes_train_one_model(project, tmp_path_factory, slurm, out_of_time):
     """GPU, memory, time and tasks as Slurm has granted them; the weights of two gloo processes are those of one."""
-    try:
-        slurm = one_node(tmp_path_factory.mktemp("slurm") / "one")
-        with slurm as inside:
-            done = run_batch(project, {**inside, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
-    except RuntimeError as error:
-        pytest.skip(f"no Slurm: {error}")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    with begun_batch(project, {**slurm, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}) as batch:
+        assert batch.wait(420) == 0, (project / "batch.log").read_text()
     on_gpu = json.loads((project / "runs/tiny/l_cam/drawn_imagenet-resnet8-s0/provenance.json").read_text())["granted"]
     trained = json.loads((project / "runs/models/tiny-calm-drawn_cub-resnet8-s0.json").read_text())
     together = trained["granted"]
@@ -112,25 +189,52 @@ def test_jobs_ask_slurm_for_what_they_need_and_two_processes_train_one_model(pro
     assert trained["weights"] == pytest.approx(weights, rel=1e-4, abs=1e-4)
 
 
-def run_batch(project, environment):
+def test_a_notebook_in_jupyter_gives_the_bytes_of_make(by_make, monkeypatch):
+    """Opened and run to its end, with the parameters of the run written into its first cell."""
+    for name, value in kills.environment(by_make).items():
+        monkeypatch.setenv(name, value)
+    opened = nbformat.read(by_make / "notebooks/increment_cam.ipynb", 4)
+    given = {"profile": "tiny", "dataset": "drawn_imagenet", "backbone": "resnet8", "seed": 0, "epochs": 2, "limit": 16}
+    given |= {"data_root": "data/drawn", "out_dir": "by_hand", "rows_dir": None}
+    opened.cells[0].source = "\n".join(f"{name} = {value!r}" for name, value in given.items())
+    NotebookClient(opened, kernel_name="python3", resources={"metadata": {"path": str(by_make)}}).execute()
+    for name in TABLES:
+        assert (by_make / "by_hand" / name).read_bytes() == (by_make / RUN / name).read_bytes()
+
+
+def test_a_job_out_of_time_goes_on_and_three_shards_on_slurm_give_the_bytes_of_make(slurm, out_of_time, by_make):
+    """Slurm ends the training after a minute; it is started again from its checkpoint, and the run is that of an undisturbed one."""
+    folder, batch = out_of_time
+    assert batch.wait(420) == 0, (folder / "batch.log").read_text()
+    told = subprocess.run(["scontrol", "-o", "show", "jobs"], env=slurm, capture_output=True, text=True, check=True).stdout.splitlines()
+    jobs = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in told if str(folder) in line]
+    rules = Counter((job["Comment"].split("_")[1], job["JobState"], job["TimeLimit"]) for job in jobs)
+    once = [("train", "TIMEOUT", "00:01:00"), ("train", "COMPLETED", "00:11:00"), ("notebook", "COMPLETED", "00:10:00")]
+    assert rules == {**dict.fromkeys(once, 1), ("shard", "COMPLETED", "00:10:00"): 3}
+    assert (folder / "resumed").exists()
+    logs = [path.read_text() for path in (folder / ".snakemake/slurm_logs").rglob("*.log")]
+    assert [log for log in logs if "out of time: Slurm's job" in log and "it resumes" in log], logs
+    for name in TABLES:
+        assert (folder / RUN / name).read_bytes() == (by_make / RUN / name).read_bytes()
+    assert len(json.loads((folder / RUN / "provenance.json").read_text())["shards"]) == 3
+
+
+@contextmanager
+def begun_batch(project, environment, *more):
+    """A batch on Slurm, whose output goes to batch.log; it is ended with what it started if it has not ended."""
     command = [sys.executable, "-m", "reproduce", "batch", "--profile", "tiny", "--", "--profile", "profiles/slurm"]
-    soon = [
-        "--slurm-init-seconds-before-status-checks",
-        "1",
-        "--seconds-between-status-checks",
-        "1",
-        "--latency-wait",
-        "5",
-        "--slurm-no-account",
-    ]
-    started = subprocess.Popen([*command, *soon], cwd=project, env=environment, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True)
+    soon = ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1", "--latency-wait", "5"]
+    with (project / "batch.log").open("w") as log:
+        started = subprocess.Popen(  # it ends with this process, even if that is killed
+            ["setpriv", "--pdeathsig", "TERM", *command, *soon, "--slurm-no-account", *more],
+            cwd=project,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
     try:
-        out, err = started.communicate(timeout=420)
-    except subprocess.TimeoutExpired:
-        os.killpg(started.pid, signal.SIGKILL)
-        out, err = started.communicate()
-        err += "\nthe batch did not end within 420 s"
-    except KeyboardInterrupt:
-        os.killpg(started.pid, signal.SIGKILL)
-        raise
-    return subprocess.CompletedProcess(command, started.returncode, out, err)
+        yield started
+    finally:
+        if started.poll() is None:
+            started.terminate()
+        started.wait()

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cam_core.data import CUB200, VOC2007, DataError, ImageFolder
+from cam_core.data import CUB200, VOC2007, DataError, ImageFolder, ImageNet
 from data_scripts.get import cat_dog, download, sets, unpack, weights
 from data_scripts.get.command import main
 from data_scripts.get.sets import fetch
@@ -323,6 +323,24 @@ def test_weights_are_checked_against_their_network(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(DataError, match="unknown network 'resnet500'"):
         weights.fetch(["resnet500"], tmp_path)
+
+
+def test_weights_are_measured_on_request(drawn, tmp_path, monkeypatch, capsys):
+    """A network that always answers class 3, on the first hundred drawn validation images."""
+    from torchvision.models import squeezenet1_1
+
+    torch.save(squeezenet1_1().state_dict(), tmp_path / "squeezenet1_1.pth")
+    monkeypatch.setattr(weights, "load_classifier", lambda *_, **__: lambda images: torch.eye(10)[[3] * len(images)])
+    monkeypatch.setenv("CAM_DATA", str(drawn))
+    arguments = ["weights", "squeezenet1_1", "--root", str(tmp_path / "w"), "--source", str(tmp_path), "--check"]
+    main(arguments)
+    labels = [item.label for item in ImageNet(drawn, "val", limit=100).annotations]
+    share = 100 * labels.count(3) / len(labels)
+    assert f"squeezenet1_1: top-1 {share:.1f} % on the first {len(labels)} validation images" in capsys.readouterr().out
+    monkeypatch.delenv("CAM_DATA")
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "set CAM_DATA" in capsys.readouterr().err
 
 
 def test_the_command_says_what_it_did_or_what_is_wrong(drawn, tmp_path, capsys):

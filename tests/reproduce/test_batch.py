@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 from argparse import Namespace
@@ -193,7 +194,8 @@ def test_all_that_stands_in_the_way_is_told_before_the_first_job(project, monkey
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.setattr("shutil.disk_usage", lambda _path: Namespace(free=3e6))
     monkeypatch.setattr("reproduce.processes.attend", lambda *_: pytest.fail("a job was started"))
-    job = "paper: increment_cam, dataset: imagenet, backbone: resnet50, seed: [0, 1], parameters: {device: cuda}"
+    job = "paper: increment_cam, dataset: imagenet, backbone: resnet50, seed: [0, 1], parameters: {device: cuda, engine: onnxruntime}"
+    monkeypatch.setattr("cam_core.engine.NEEDED", ("no_such_package",))
     write_profile(f"needs: [CAM_NOWHERE]\njobs: [{{{job}}}]")
     monkeypatch.setattr(batch, "_pending", lambda profile, _cores: {f"{job.folder}/provenance.json" for job in profile.jobs})
     Path("runs/tiny").mkdir(parents=True)
@@ -204,12 +206,13 @@ def test_all_that_stands_in_the_way_is_told_before_the_first_job(project, monkey
         "this stands in the way:",
         "  profile tiny needs CAM_NOWHERE in the environment",
         "  device is cuda, and PyTorch finds 0 CUDA devices here",
+        "  the engine onnxruntime needs no_such_package",
         "  /nonexistent is no folder: point data_root, or CAM_DATA, at the folder that holds imagenet",
         "  CAM_WEIGHTS names /nowhere, which is no folder",
         f"  {project / 'runs/tiny/increment_cam'} is no folder",
         "  runs/ has 0.0 GB free, and these runs need about 2.5 GB",
     ]
-    assert [line.startswith(sentence) for line, sentence in zip(told, sentences, strict=True)] == [True] * 7, told
+    assert [line.startswith(sentence) for line, sentence in zip(told, sentences, strict=True)] == [True] * 8, told
     for executor in ([], ["--", "--executor", "slurm"]):  # the machine that asks may have no GPU, and a plan is none the worse
         assert main(["batch", "--profile", "tiny", "--dry-run", *executor]) == 0
         assert ("device is cuda" in capsys.readouterr().err) == (not executor)
@@ -243,6 +246,19 @@ def test_the_exit_code_is_honest(project, monkeypatch, capsys, done, ended, left
     monkeypatch.setattr(processes, "attend", attend)
     assert main(["batch", "--profile", "tiny"]) == code
     assert told in "".join(capsys.readouterr())
+
+
+def test_the_longest_chain_begins_first(project):
+    """A job's priority is the minutes that its run still needs, so that no core waits at the end for a long run that began last."""
+    write_profile(f"""
+jobs:
+  - {{{JOB}, minutes: 3, seed: 0}}
+  - {{{JOB}, minutes: 9, train_minutes: 7.5, train: true, seed: 1}}
+""")
+    command = batch._snakemake(batch.read_profile("tiny"), 1, "--dry-run")
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"rule (\w+):.*?wildcards: .*?-s(\d)\n.*?priority: ([\d.]+)", told, re.DOTALL)
+    assert set(found) == {("train", "1", "9.0"), ("notebook", "1", "1.5"), ("notebook", "0", "3.0")}
 
 
 @pytest.mark.slow

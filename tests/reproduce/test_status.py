@@ -84,7 +84,7 @@ def test_each_run_gets_a_true_word(jobs, monkeypatch, capsys):
     assert rows["done"].words == "notebook 1:23 min, CPU 2:40 min, 1.5 GiB; training 2:00 h, CPU 2:00 h, 0.5 GiB"
     assert rows["raised"].words == f"calm.ipynb: cell 3 of 9 stopped with ValueError: why; {jobs['raised'].folder}.failed/run.log"
     assert "its kernel was killed (signal 9; out of memory?)" in rows["killed"].words
-    assert rows["begun"].words.startswith("notebook killed (signal 9; out of memory?) after 0:20 min")
+    assert rows["begun"].words.startswith("notebook killed (signal 9; out of memory?), last seen at work after 0:20 min")
     assert rows["runs"].words.startswith("notebook: r squash: 3 of 12 batch, 1:01 min left of this step, since ")
     assert rows["trains"].words.startswith("training: calm_em: 5 batch, epoch 3, loss 0.5, 250 images/s, since ")
     assert rows["untrained"].words == f"training: ValueError: no data; runs/models/{Path(jobs['untrained'].marker).stem}.log"
@@ -119,7 +119,7 @@ def test_the_shards_of_a_run_tell_their_images_and_the_time_left(tmp_path, monke
     assert (told().state, told().words) == ("left", "1 of 4 shards are measured")
     me = psutil.Process()
     put(2, ".progress", begun(me.pid, me.create_time() - 100))
-    assert told().words.startswith("shard 2 of 4 killed (signal 9; out of memory?) after 0:20 min; ")
+    assert told().words.startswith("shard 2 of 4 killed (signal 9; out of memory?), last seen at work after 0:20 min; ")
     bar = {"prefix": "r squash", "n": 384, "total": 12500, "unit": "image", "postfix": "", "seconds_left": 61.2}
     for number in (2, 3):
         put(number, ".progress", begun(me.pid, me.create_time(), **bar))
