@@ -223,6 +223,7 @@ MAKERS = {  # the marker `% what: words` of a page, and what makes its text of t
     "heat": plot_choose_metric.heat,
     "judged": plot_choose_metric.judged,
     "metric-advice": plot_choose_metric.advice,
+    "survival": plot_choose_metric.survival,
     "part-scores": plot_choose_metric.part_scores,
     "grid-scores": plot_choose_metric.in_grids,
     "plot-equal-mean": plot_choose_metric.equal_mean,

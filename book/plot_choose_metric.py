@@ -124,6 +124,18 @@ def _cell(own, method):
 TRUTHS = {"single_deletion": "single deletion", "completeness": "completeness", "grid_localization": "DiFull"}
 OF_PLACE = ("energy_pointing_game", "maximum_in_box", "pixel_precision", "false_activation", "max_box_acc", "max_box_acc_v2", "box_iou",
             "localization_error", "pxap")  # fmt: skip
+NOT_JUDGED = {  # why some metrics have no line in the table: the reason, and their classes in cam_core.metrics
+    "Mean of the map, tied pixels, right after *random* removal: neither direction is better.":
+        ("MapMean", "TiedPixels", "CorrectAfterRandomRemoval"),
+    "Remove-and-classify: it divides right after removal by a number that is the same for every map, so the order is the same.":
+        ("RemoveAndClassify",),
+    "Pointing game: with one object in an image it is the maximum in the box, up to its tolerance.": ("PointingGame",),
+    "Cue localization: it reads the difference of two classes' maps, and the truths are of one class's map.": ("CueLocalization",),
+    "Stability: it reads the maps of two trainings, and the truths are of one network.": ("Stability",),
+    "FunnyBirds' scores and localization in grids: they are the truth, or read the same redrawn pictures.":
+        ("SingleDeletion", "PairDeletion", "Completeness", "ControlledCheck", "PreservationCheck", "DeletionCheck", "Distractibility",
+         "BackgroundIndependence", "TargetSensitivity", "GridLocalization"),
+}  # fmt: skip
 
 
 def agreements(*studies):
@@ -204,9 +216,9 @@ def _bare(words):
     return " ".join(name(words).replace("↑", "").replace("↓", "").split())
 
 
-def place_of(values, metric, method):
+def place_of(values, key, method):
     """On each network: the place of a map under a metric (1 is best, ties share the worse one), and how many maps there are."""
-    own = values[values["metric"] == metric].copy()
+    own = values[(values["metric"] == key[0]) & (values["setting"] == key[1])].copy()
     own["better_value"] = own["value"] * np.where(own["better"] == "lower", -1, 1)
     own["place"] = own.groupby("network")["better_value"].rank(ascending=False, method="max")
     return own.loc[own["method"] == method, "place"].astype(int).tolist(), own["method"].nunique()
@@ -220,22 +232,26 @@ def judged(options):
     found = agreements(*studies)
     truths = [truth for truth in TRUTHS if truth in found]
     head = "".join(f'<th scope="col">{TRUTHS[truth]}</th>' for truth in truths)
-    said = advised(found, study(options, "trust"))
-    lines = [f'<thead><tr><th scope="col">metric</th>{head}<th scope="col">advice</th></tr></thead>']
+    said, values = advised(found, study(options, "trust")), study(options, "judged-values")
+    heads = f'{head}<th scope="col">place of Fake-CAM</th><th scope="col">advice</th>'
+    lines = [f'<thead><tr><th scope="col">metric</th>{heads}</tr></thead>']
     for asked, of_place in (("Where is the object?", True), ("What does the network lose or keep?", False)):
-        lines.append(f'<tbody><tr><th class="heat-group" colspan="{len(truths) + 2}" scope="rowgroup">{asked}</th></tr>')
+        lines.append(f'<tbody><tr><th class="heat-group" colspan="{len(truths) + 3}" scope="rowgroup">{asked}</th></tr>')
         for key in found["single_deletion"].index:
             if (key[0] in OF_PLACE) == of_place:
                 cells = "".join(_tau(found[truth], key) for truth in truths)
+                cells += f"<td>{_span(place_of(values, key, 'fake_cam')[0])}</td>"
                 lines.append(f'<tr><th scope="row">{html.escape(_judge(key))}</th>{cells}<td class="heat-words">{said[key]}</td></tr>')
         lines.append("</tbody>")
     table = "\n".join(lines)
     frame = '<div class="plot" tabindex="0" role="region" aria-label="Agreement of every metric with known truths">'
-    caption = f"<caption>{_judged_caption(studies, study(options, 'judged-values'), found)}</caption>"
-    return f'{frame}\n<table class="heat">{caption}\n{table}\n</table>\n</div>\n'
+    caption = f"<caption>{_judged_caption(studies, values, found)}</caption>"
+    left_out = "\n".join(f"- {why}" for why in NOT_JUDGED)
+    told = f":::{{dropdown}} Metrics that are not judged, and why\n{left_out}\n:::\n"
+    return f'{frame}\n<table class="heat">{caption}\n{table}\n</table>\n</div>\n\n{told}'
 
 
-JUDGED_AS = SETTINGS | {"step 896": "", "step 3584": "", "50% 50 sets": "50%"}
+JUDGED_AS = SETTINGS | {"step 896": "", "step 3584": "", "50% 50 sets": "50%", "radius 0.02 4 samples": ""}
 
 
 def _judge(key):
@@ -254,20 +270,41 @@ def _tau(found, key):
 
 def _judged_caption(studies, values, found):
     (parts, *grids), of_parts = studies, found["single_deletion"]
-    one = parts[parts["network"] != "all"]
+    one = _of_networks(parts)
     above, below = (decided(of_parts, sign) for sign in (1, -1))
-    fake, maps = place_of(values, "arcc", "fake_cam")
-    centre, _ = place_of(values, "arcc", "center_gaussian")
+    fake, maps = place_of(values, ("arcc", ""), "fake_cam")
+    centre, _ = place_of(values, ("arcc", ""), "center_gaussian")
     told = [
         f"Kendall's τ between the metric's order of {parts['maps'].iloc[0]} maps and the truth's, with its 95 % interval over images.",
         '<span class="heat-dot">●</span> Apart from zero.',
         f"Parts: {one['network'].nunique()} networks, {_span(one['n'])} drawn birds each.",
-        *(f"DiFull: {rows['network'].nunique() - 1} network, {_span(rows['n'])} grids." for rows in grids),
+        *(f"DiFull: {own['network'].nunique()} networks, {_span(own['n'])} grids each." for own in map(_of_networks, grids)),
         f"Under single deletion {len(above)} of {len(of_parts)} metrics order the maps better than chance, and {len(below)} worse.",
         f"Highest there: {', '.join(map(_judge, of_parts.index[:3]))}.",
         f"ARCC puts Fake-CAM at place {_span(fake)} of {maps}, and the centre Gaussian at place {_span(centre)}.",
     ]
     return " ".join(told)
+
+
+def survival(options):
+    """Whether ARCC survives Fake-CAM, in numbers, beside ADCC and what Fake-CAM was made to win."""
+    if not ran(options, "judged-values"):
+        return NOT_YET
+    values = study(options, "judged-values")
+    places, maps = place_of(values, ("arcc", ""), "fake_cam")
+    own = values[values["metric"] == "arcc"].set_index("method")["value"].round().astype(int)
+    fake, grad = (f"{_span(own.loc[[one]])} %" for one in ("fake_cam", "grad_cam"))
+    others = (("adcc", ""), ("average_drop", "100%"), ("increase_in_confidence", "100%"), ("top_1_masked", "100%"))
+    told = ", ".join(f"{_bare(_judge(key))} at place {_span(place_of(values, key, 'fake_cam')[0])}" for key in others)
+    answer = "Yes" if min(places) >= maps - 1 else "Not everywhere"
+    return (
+        f"**Would ARCC survive Fake-CAM?** {answer}. On {len(places)} networks Fake-CAM's ARCC is "
+        f"{fake}, place {_span(places)} of {maps}; Grad-CAM's is {grad}. Others put Fake-CAM elsewhere: {told}.\n"
+    )
+
+
+def _of_networks(rows):
+    return rows[rows["network"] != "all"]
 
 
 def _span(numbers):
@@ -285,6 +322,10 @@ SHORT = {
 }  # fmt: skip
 
 
+def _listed(rows):
+    return ", ".join(map(name, dict.fromkeys(rows["method"])))
+
+
 def by_map(rows, column):
     """The mean over networks of a study's values, map × ``column``, methods before controls."""
     found = rows.pivot_table(index="method", columns=column, values="value", sort=False)
@@ -296,14 +337,16 @@ def part_scores(options):
     if not ran(options, "parts"):
         return NOT_YET
     rows = study(options, "parts")
-    rows = rows[rows["network"].str.startswith("resnet")]
-    found = by_map(rows, "metric")[list(SCORES)]
+    plain, own_map = rows["network"].str.startswith("resnet"), rows["method"] == rows["network"]
+    found = by_map(rows[plain | own_map], "metric")[list(SCORES)]
+    rows, own_map = rows[plain], rows[own_map]
     lines = [[label(method), *("–" if np.isnan(value) else f"{value:.0f}" for value in own)] for method, own in found.iterrows()]
     networks = rows.drop_duplicates(["network", "seed"])
     apart = rows.loc[rows["metric"] == "background_independence", "value"].mean()
     told = (
         f"Percent, mean over {len(networks)} networks on {_span(rows['n'])} drawn birds each; 50 is chance in the first two. The networks "
-        f"are {apart:.0f} % independent of the background."
+        f"are {apart:.0f} % independent of the background. {_listed(own_map)}: each on the network that "
+        f"learned it, on {_span(own_map['n'])} birds."
     )
     return list_table(["map", *(SHORT[score] for score in SCORES)], lines, told)
 
