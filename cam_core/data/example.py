@@ -214,12 +214,12 @@ def read_image(path: Path | str, *, upright: bool = False, behind: str | None = 
         raise DataError(f"{path}: cannot be decoded ({error or type(error).__name__}); fetch the file again") from error
 
 
-def _sooner(path: Path) -> Image.Image | None:
+def _sooner(path: Path | str) -> Image.Image | None:
     """The very pixels that Pillow decodes from a JPEG in colour or grey; None where simplejpeg is missing or has the least objection."""
-    if simplejpeg is None or path.suffix.lower() not in (".jpg", ".jpeg"):
+    if simplejpeg is None or not str(path).lower().endswith((".jpg", ".jpeg")):
         return None
     try:
-        content = path.read_bytes()
+        content = Path(path).read_bytes()
         height, width, space, _ = simplejpeg.decode_jpeg_header(content)
         if space not in ("YCbCr", "RGB", "Gray") or height * width > (Image.MAX_IMAGE_PIXELS or 0):
             return None
@@ -239,7 +239,7 @@ def image_size(path: Path) -> tuple[int, int]:
         raise DataError(f"{path}: cannot be read ({error}); fetch the file again") from error
 
 
-def _eight_bits(path: Path, image: Image.Image, bits: int, signed: bool) -> Image.Image:
+def _eight_bits(path: Path | str, image: Image.Image, bits: int, signed: bool) -> Image.Image:
     """An image of ``bits``-bit integers or floats converted to 8 bits, which Pillow would clip. Others are returned unchanged."""
     kind = np.dtype(ImageMode.getmode(image.mode).typestr)
     if kind.itemsize == 1:
