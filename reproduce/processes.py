@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -107,7 +108,7 @@ def _kind(process: psutil.Process) -> str:
         module = line.index("-m") + 1 if "-m" in line else 0
         if line[module] in ("reproduce", "reproduce.__main__"):  # Fabric starts the other processes of a training by the second name
             return " ".join(["reproduce", *line[module + 1 : module + 3]])
-        return os.path.basename(line[module])  # noqa: PTH119
+        return Path(line[module]).name
     except (psutil.Error, OSError, IndexError):
         return "ended"
 

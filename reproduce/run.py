@@ -39,18 +39,23 @@ def run(notebook: Path, out: Path, parameters: Mapping[str, Any], *, force: bool
     if is_complete(out) and not force:
         _check_same(notebook, out, parameters)
         return False
-    accepted, kept = _check_call(notebook, out, parameters), shard.folder(notebook, out)
-    if out.exists() and not is_complete(out):
-        shutil.rmtree(out)  # left by a batch system that removes single outputs: an incomplete run must not keep the final name
     part, failed = out.with_name(out.name + ".part"), out.with_name(out.name + ".failed")
     os.environ.update(ALLOCATOR)
     if threads:
         os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))  # the kernel inherits it
+    checked = False
     with _claimed(part), _logged(part / LOG) as log:
         try:
-            with journal.kept(part / journal.NAME):
+            with journal.kept(part / journal.NAME):  # first of all, so that what is killed while it imports leaves a word of its own
+                accepted, kept = _check_call(notebook, out, parameters), shard.folder(notebook, out)
+                checked = True
+                if out.exists() and not is_complete(out):
+                    shutil.rmtree(out)  # left by a batch system that removes single outputs: an incomplete run must not keep the final name
                 _execute(notebook, part, out, parameters, {"rows_dir": str(kept)} if "rows_dir" in accepted else {})
         except BaseException as error:
+            if not checked and isinstance(error, ValueError | FileNotFoundError):
+                shutil.rmtree(part)
+                raise
             sentence = f"{notebook.name}: {no_room(error, part) or (error if isinstance(error, RunError) else _one_line(error))}"
             log.exception("the run failed")
             log.error(sentence)

@@ -39,7 +39,7 @@ SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=sched_interval=2,batch_sched_delay=0,bf_interval=2
 GresTypes=gpu
 MinJobAge=300
-KillWait=5
+KillWait=20
 OverTimeLimit=0
 SlurmdParameters=config_overrides
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:2 State=UNKNOWN
