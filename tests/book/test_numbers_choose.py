@@ -182,6 +182,10 @@ def test_whether_arcc_survives_fake_cam_is_answered_in_numbers():
     assert f"Average Drop 100% at place {plot_choose_metric._span(first)}," in told
 
 
+def test_the_page_says_that_grids_have_not_judged_metrics_until_they_have():
+    assert ("metrics have not been judged by grids yet" in PAGE) != (STUDIES / "judged-grids.csv").exists()
+
+
 def test_no_power_darkens_fake_cam():
     assert "At equal mean Average Drop still puts Fake-CAM first" in PAGE
     values = experiments.read(STUDIES / "judged-values.csv")
