@@ -30,7 +30,7 @@ from data_scripts.get.unpack import unpack
 HOW = ("link", "copy", "resize")
 DEVKIT = "ILSVRC2012_devkit_t12"
 # Labels of the first ten validation images: in alphabetical order of the wnids (held against the WSOL benchmark's list), and as the devkit
-# numbers its classes. For these there are two public copies of its ground truth, and one of its map_clsloc.txt (in
+# numbers its classes. For these there are two public scripts that repeat its ground truth, and one of its map_clsloc.txt (in
 # github.com/wisetrue95/Classification2020), which leads from each number to the wnid that the alphabetical label has.
 FIRST = {
     "alphabetical": (65, 970, 230, 809, 516, 57, 334, 415, 674, 332),
