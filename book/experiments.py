@@ -37,26 +37,16 @@ def network_of(rows):
 
 def forms(rows):
     """Pairs of forms of one method that have names here; below them what the peers compute otherwise by the same name."""
-    where = "ImageNet validation images; value [95 % interval]"
     rows = rows.assign(
         network=rows["backbone"].map(name), form="`" + rows["form"] + "`",
-        correlation=cells(rows, 3, value="correlation"), worst=texts(rows["worst"], 3),
-        energy=texts(rows["energy"]), energy_other=texts(rows["energy_other"]),
-    )  # fmt: skip
-    named, peers = rows[rows["otherwise"] == ""], rows[rows["otherwise"] != ""]
-    columns = ["form", "other", "correlation", "worst", "energy", "energy_other", "n", "network"]
-    lines = named.assign(other="`" + named["other"] + "`")[columns]
-    correlation, energy = peers["correlation"] + " (" + peers["worst"] + ")", peers["energy"] + " / " + peers["energy_other"]
-    theirs = peers.assign(correlation=correlation, energy=energy)[["other", "form", "otherwise", "correlation", "energy", "n"]]
-    parts = []
-    if len(named):
-        head = ["form", "beside", "correlation of the maps", "worst", "energy in the box", "beside", "n", "network"]
-        parts.append(list_table(head, lines.to_numpy(), f"{network_of(named)}, {where}"))
-    if len(peers):
-        head = ["peer", "is our", "with", "correlation of the maps (worst)", "energy in the box, ours / theirs", "n"]
-        caption = f"What a peer computes otherwise; {network_of(peers)}, {where}"
-        parts.append(list_table(head, theirs.to_numpy(), caption, kind="prose", widths="18 14 28 22 14 4"))
-    return "\n".join(parts)
+        other=rows["other"].where(rows["otherwise"] != "", "`" + rows["other"] + "`"), otherwise=rows["otherwise"].replace("", "–"),
+        correlation=cells(rows, 3, value="correlation") + " (" + texts(rows["worst"], 3) + ")",
+        energy=texts(rows["energy"]) + " / " + texts(rows["energy_other"]),
+    ).sort_values("otherwise", key=lambda of: of != "–", kind="stable")  # fmt: skip
+    head = ["form", "beside", "what differs", "correlation of the maps (worst)", "energy in the box", "n", "network"]
+    lines = rows[["form", "other", "otherwise", "correlation", "energy", "n", "network"]].to_numpy()
+    caption = f"{network_of(rows)}, ImageNet validation images; value [95 % interval]"
+    return list_table(head, lines, caption, kind="prose", widths="14 17 24 18 12 5 10")
 
 
 def budget(rows):

@@ -140,13 +140,14 @@ def goals(rows):
         kind, _, asked = row.asked.rpartition(" ")
         enough = row.found <= float(asked) if kind == "at most" else row.found >= float(asked)
         state = "not measured" if pd.isna(row.found) else "reached" if enough else "not reached"
-        beside = "–" if pd.isna(row.found) else named(row.beside)
-        lines.append(
-            [row.contender, beside, row.asked, state, cell(row.found, digits=2), cell(row.cpu, digits=2), cell(row.most, digits=2)]
-        )
-    head = ["goal", "beside", "asked", "", "found", "by CPU time", "the floor leaves"]
-    caption = f"Times of the other over ours, but for the passes, where it is ours over the floor; {rows['machine'].iloc[0]}"
-    return list_table(head, lines, caption)
+        told = f"- {row.contender}, {row.asked}: **{state}**"
+        if state != "not measured":
+            told += f", {row.found:.2f} (CPU time {row.cpu:.2f}) beside {named(row.beside)}"
+        lines.append(told + ("" if pd.isna(row.most) else f"; the floor leaves {row.most:.2f}") + ".\n")
+    return (
+        "".join(lines)
+        + f"\nTimes of the other over ours, but for the passes, where it is ours over the floor; {rows['machine'].iloc[0]}.\n"
+    )
 
 
 def whole(rows):

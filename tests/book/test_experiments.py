@@ -18,17 +18,16 @@ def test_what_a_peer_does_otherwise_stands_below_the_forms_of_our_own(tmp_path):
     facts |= {"n": 40, "backbone": "resnet18", "weights": "w"}
     rows = [facts | {"other": "hires_cam[x]", "otherwise": ""}, facts | {"other": "grad-cam: HiResCAM", "otherwise": "a ReLU"}]
     text = write_study(tmp_path, "forms-resnet18", rows)
-    assert text.index("* - `hires_cam`\n  - `hires_cam[x]`\n  - 0.980") < text.index("What a peer computes otherwise; ResNet-18")
-    assert "* - grad-cam: HiResCAM\n  - `hires_cam`\n  - a ReLU\n  - 0.980 [0.970" in text
-    assert "  - 0.900\n  - 61.0\n  - 68.2\n  - 40\n  - ResNet-18" in text
-    assert " (0.900)\n  - 61.0 / 68.2\n  - 40" in text
+    assert text.index("* - `hires_cam`\n  - `hires_cam[x]`\n  - –\n  - 0.980 [0.970") < text.index("  - grad-cam: HiResCAM\n")
+    assert "* - `hires_cam`\n  - grad-cam: HiResCAM\n  - a ReLU\n  - 0.980 [0.970" in text
+    assert text.count(" (0.900)\n  - 61.0 / 68.2\n  - 40\n  - ResNet-18") == 2
     write_study(tmp_path, "forms-resnet50", [rows[0] | {"backbone": "resnet50"}])
     both = experiments.study(tmp_path, "forms")
     assert "ResNet-18 (`w`), ResNet-50 (`w`), ImageNet" in both
-    assert both.count("list-table") == 2
+    assert both.count("list-table") == 1
     assert both.index("  - ResNet-18\n") < both.index("  - ResNet-50\n")
     write_study(tmp_path, "forms-resnet18", rows[:1])
-    assert "peer" not in experiments.study(tmp_path, "forms-resnet18")
+    assert "HiResCAM" not in experiments.study(tmp_path, "forms-resnet18")
 
 
 def test_a_race_is_told_as_ratios_to_its_first_contender(tmp_path):
@@ -89,7 +88,8 @@ def test_a_goal_is_reached_missed_or_not_measured(tmp_path):
     text = write_study(tmp_path, "goals", [row | {"cpu": row["found"], "most": "", "machine": "2 cores"} for row in rows])
     states = ["reached", "not reached", "reached", "not reached", "not measured"]
     for number, state in enumerate(states):
-        assert f"* - goal {number}\n  - {'p' if number < 4 else '–'}\n  - {rows[number]['asked']}\n  - {state}\n" in text
+        value = f", {rows[number]['found']:.2f} (CPU time {rows[number]['found']:.2f}) beside p" if number < 4 else ""
+        assert f"- goal {number}, {rows[number]['asked']}: **{state}**{value}.\n" in text
     facts = {"machine": "2 cores", "cpu_seconds": 9}
     runs = [facts | {"group": "a run", "contender": c, "seconds": s} for c, s in (("with the engine", 20), ("PyTorch alone", 30))]
     assert "PyTorch alone\n  - 30 s\n  - 1.50\n  - 9 s" in write_study(tmp_path, "whole", runs)
