@@ -31,8 +31,9 @@ def opened(request, browser, site):
     context.close()
 
 
-SETTLED = """() => Promise.all(document.getAnimations().filter(one => one instanceof CSSTransition)
-    .map(one => one.finished.catch(() => null))).then(() => null)"""  # colours fade into each other, slowly on a busy machine
+# Colours fade into each other, slowly on a busy machine; a transition that the browser does not draw never ends.
+SETTLED = """() => Promise.race([new Promise(done => setTimeout(done, 5000)), Promise.all(document.getAnimations()
+    .filter(one => one instanceof CSSTransition).map(one => one.finished.catch(() => null)))]).then(() => null)"""
 
 
 def look(page, size, scheme="light", media="screen"):
