@@ -19,6 +19,7 @@ from cam_core.options import one_of
 Output = str | int | Callable[[Any], Tensor]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+FACTS = ("size", "resize", "interpolation", "name", "layer", "weights", "activation", "output", "tokens")  # of a `Classifier`, but colours
 
 
 class Classifier(nn.Module):
@@ -164,7 +165,7 @@ class Classifier(nn.Module):
         if network is None:
             raise ValueError("a classifier made of (trunk, head) has one cut only: make one that is cut at the layer you want")
         if layer not in self._cuts:
-            other = self._like(*split(network, layer, self.tokens), layer)
+            other = self.with_parts(*split(network, layer, self.tokens), layer=layer, network=network)
             self._cuts[layer] = other if self.engine is None else other.frozen(self.engine.name)
         return self._cuts[layer].to(self.mean.device).train(self.training)
 
@@ -182,7 +183,7 @@ class Classifier(nn.Module):
             part = folded(part) if isinstance(part, fx.GraphModule) else part
             return part if views else part.to(memory_format=torch.channels_last)
 
-        other = self._like(fixed(self.trunk), fixed(self.head), self.layer)
+        other = self.with_parts(fixed(self.trunk), fixed(self.head), network=self.network)
         other.engine = Engine(self.engine.name if engine is None and self.engine is not None else engine)
         return other.eval().requires_grad_(requires_grad=False)
 
@@ -192,10 +193,13 @@ class Classifier(nn.Module):
             if one.engine is not None:
                 one.engine.restart()
 
-    def _like(self, trunk: nn.Module, head: nn.Module, layer: str) -> "Classifier":
-        other = Classifier(trunk, head, size=self.size, resize=self.resize, interpolation=self.interpolation, network=self._network[0])
-        other.mean, other.std, other.name, other.layer, other.weights = self.mean, self.std, self.name, layer, self.weights
-        other.activation, other.output, other.tokens = self.activation, self.output, self.tokens
+    def with_parts(self, trunk: nn.Module, head: nn.Module, **changed: Any) -> "Classifier":
+        """A classifier of another trunk and head, in train mode, with this one's mean, std and `FACTS`, but for those ``changed`` by name.
+
+        A new head that gives its own logits [B,C] needs ``output=None`` and its own ``activation``. The uncut network is not taken along.
+        """
+        other = Classifier(trunk, head, **{name: getattr(self, name) for name in FACTS} | changed)
+        other.mean, other.std = self.mean, self.std
         return other
 
     def digest(self) -> str:

@@ -42,9 +42,7 @@ Row = dict[str, object]
 def bare(model: LfiCam) -> Classifier:
     """An LFI-CAM network without its attention: the features F and the same head, modules shared."""
     trunk, whole = model.classifier.trunk, model.classifier
-    other = Classifier(trunk.features, whole.head, name=whole.name, layer=whole.layer, weights=whole.weights)
-    other.mean, other.std = whole.mean, whole.std
-    return other.train(whole.training)
+    return whole.with_parts(trunk.features, whole.head).train(whole.training)
 
 
 def probed(trunk: Classifier, train: Dataset) -> Classifier:

@@ -1,6 +1,7 @@
 """The cut of a network, its weights, its frozen copy."""
 
 import hashlib
+import inspect
 import operator
 from collections import OrderedDict
 from typing import NamedTuple
@@ -13,8 +14,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cam_core import METHODS, metrics
-from cam_core.classifier import Classifier
+from cam_core.classifier import FACTS, Classifier
 from cam_core.cutting import cut, cuts
+from cam_core.learned.calm import Calm
+from cam_core.learned.plain import with_pooled_head
+from cam_core.metrics.grids import on_grid
 from cam_core.networks import resnet_cifar
 from cam_core.pretrained import default_layer, load_classifier
 from cam_core.probe import Probe
@@ -412,3 +416,19 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
         load_classifier("squeezenet1_1", weights=file)
     with pytest.raises(FileNotFoundError, match="no such weights file"):
         load_classifier("squeezenet1_1", weights=tmp_path / "none.safetensors")
+
+
+def test_no_fact_of_a_classifier_is_lost_where_its_parts_are_taken_elsewhere():
+    """How images are resized, whose weights they are, how the logits are read: a copy that forgot one answered otherwise, in silence."""
+    asked = set(inspect.signature(Classifier).parameters)
+    assert asked == {"trunk", "head", "mean", "std", "network", *FACTS}
+    given = {"size": 96, "resize": 100, "interpolation": "bicubic", "name": "own", "layer": "last", "weights": "w", "tokens": 1}
+    given |= {"activation": "sigmoid", "output": lambda found: found}
+    made = Classifier(nets.gap().trunk, nets.gap().head, mean=(0.1,) * 3, std=(0.2,) * 3, **given).eval()
+    assert set(given) == set(FACTS)
+    own_logits = {"output": None, "activation": "softmax"}
+    others = [(made.with_parts(made.trunk, made.head), {}), (made.frozen(), {}), (on_grid(made, "DiPart", 2, 0), {"name": "own DiPart"})]
+    for other, changed in [*others, (with_pooled_head(made, 3), own_logits), (Calm(made, 3).classifier, own_logits)]:
+        assert {fact: getattr(other, fact) for fact in FACTS} == given | changed
+        assert torch.equal(other.mean, made.mean)
+        assert torch.equal(other.std, made.std)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multilabel_average_precision
 
 from cam_core.classifier import Classifier
-from cam_core.learned.plain import pooled_head, with_parts
+from cam_core.learned.plain import pooled_head
 
 
 def mean_average_precision(scores: Tensor, targets: Tensor) -> float:
@@ -42,7 +42,7 @@ def multi_label_head(
     head = pooled_head(pooled.shape[1], targets.shape[1])
     weight, bias = _logistic(pooled, targets, best)
     head[2].load_state_dict({"weight": weight, "bias": bias})
-    fitted = with_parts(classifier, classifier.trunk, head.to(classifier.mean), "sigmoid").train(classifier.training)
+    fitted = classifier.with_parts(classifier.trunk, head.to(classifier.mean), output=None, activation="sigmoid").train(classifier.training)
     return fitted, {"weight_decay": best, "held_out_map": tried[best], "tried": {f"{k:g}": v for k, v in tried.items()}, "n": len(pooled)}
 
 

@@ -194,13 +194,14 @@ def read_image(path: Path | str, *, upright: bool = False, behind: str | None = 
     user's own photographs. Values of more than 8 bits are scaled by the range of the file's type, floats must lie in [0, 1]. ``behind``:
     the colour behind transparent pixels; None ignores the transparency and keeps the stored colours.
     """
-    if not upright and (same := _sooner(Path(path))):
+    path = Path(path)
+    if not upright and (same := _sooner(path)):
         return same
     try:
         with Image.open(path) as image:
             tags = getattr(image, "tag_v2", {})  # TIFF says how many bits it has and whether they are signed
             bits, signed = tags.get(258, (16,))[0], tags.get(339, (1,))[0] == 2
-            found = _eight_bits(Path(path), ImageOps.exif_transpose(image) if upright else image, bits, signed)
+            found = _eight_bits(path, ImageOps.exif_transpose(image) if upright else image, bits, signed)
             if behind and found.has_transparency_data:
                 found = Image.alpha_composite(Image.new("RGBA", found.size, behind), found.convert("RGBA"))
             return found.convert("RGB")
@@ -214,12 +215,12 @@ def read_image(path: Path | str, *, upright: bool = False, behind: str | None = 
         raise DataError(f"{path}: cannot be decoded ({error or type(error).__name__}); fetch the file again") from error
 
 
-def _sooner(path: Path | str) -> Image.Image | None:
+def _sooner(path: Path) -> Image.Image | None:
     """The very pixels that Pillow decodes from a JPEG in colour or grey; None where simplejpeg is missing or has the least objection."""
-    if simplejpeg is None or not str(path).lower().endswith((".jpg", ".jpeg")):
+    if simplejpeg is None or path.suffix.lower() not in (".jpg", ".jpeg"):
         return None
     try:
-        content = Path(path).read_bytes()
+        content = path.read_bytes()
         height, width, space, _ = simplejpeg.decode_jpeg_header(content)
         if space not in ("YCbCr", "RGB", "Gray") or height * width > (Image.MAX_IMAGE_PIXELS or 0):
             return None
@@ -239,7 +240,7 @@ def image_size(path: Path) -> tuple[int, int]:
         raise DataError(f"{path}: cannot be read ({error}); fetch the file again") from error
 
 
-def _eight_bits(path: Path | str, image: Image.Image, bits: int, signed: bool) -> Image.Image:
+def _eight_bits(path: Path, image: Image.Image, bits: int, signed: bool) -> Image.Image:
     """An image of ``bits``-bit integers or floats converted to 8 bits, which Pillow would clip. Others are returned unchanged."""
     kind = np.dtype(ImageMode.getmode(image.mode).typestr)
     if kind.itemsize == 1:

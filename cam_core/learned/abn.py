@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cam_core.classifier import Classifier
 from cam_core.learned.lfi import lfi_backbone
-from cam_core.learned.plain import Loss, share_correct, with_parts
+from cam_core.learned.plain import Loss, share_correct
 from cam_core.networks import CIFAR, initialised, unstrided
 from cam_core.probe import Probe
 
@@ -94,7 +94,7 @@ class Abn(nn.Module):
         normed = not backbone.name.startswith("resnext")
         branch = AttentionBranch(stage[0], linear.in_features, linear.out_features, normed=normed).to(backbone.mean)
         trunk = BranchedTrunk(backbone.at(split).trunk, branch, stage)
-        self.classifier = with_parts(backbone, trunk, backbone.head)
+        self.classifier = backbone.with_parts(trunk, backbone.head)
 
     @property
     def trunk(self) -> BranchedTrunk:

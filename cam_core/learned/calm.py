@@ -125,8 +125,7 @@ class Calm(nn.Module):
         self.name, self.objective, self.epsilon, self.patch = f"calm_{objective}", objective, epsilon, patch
         options: Any = {"detach_scale": detach_scale, "uniform": uniform, "name": backbone.name}
         head = CalmHead(shapes(backbone)[0], num_classes, **options).to(backbone.mean)
-        self.classifier = Classifier(backbone.trunk, head, name=backbone.name, layer=backbone.layer, weights=backbone.weights)
-        self.classifier.mean, self.classifier.std = backbone.mean, backbone.std
+        self.classifier = backbone.with_parts(backbone.trunk, head, output=None, activation="softmax")
 
     @property
     def head(self) -> CalmHead:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cam_core.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier
 from cam_core.cutting import cut
-from cam_core.learned.plain import Loss, shapes, share_correct, with_parts
+from cam_core.learned.plain import Loss, shapes, share_correct
 from cam_core.networks import CIFAR
 from cam_core.pretrained import default_layer, load_network
 from cam_core.probe import Probe
@@ -138,7 +138,7 @@ class LfiCam(nn.Module):
         self.family = family or ("cifar" if backbone.name in CIFAR else "imagenet")
         importance = self.importance(shapes(backbone)[0], drawn=not backbone.name.startswith("resnext"))
         trunk = AttendedTrunk(backbone.trunk, importance.to(backbone.mean))
-        self.classifier = with_parts(backbone, trunk, backbone.head)
+        self.classifier = backbone.with_parts(trunk, backbone.head)
 
     @property
     def trunk(self) -> AttendedTrunk:

@@ -66,11 +66,4 @@ def start_as_released(layer: nn.Conv2d | nn.Linear, name: str) -> None:
 def with_pooled_head(backbone: Classifier, num_classes: int) -> Classifier:
     """The backbone's trunk (shared, not copied) under a new pooled head: the network of the CAM rows in CALM's tables."""
     head = pooled_head(shapes(backbone)[0], num_classes).to(backbone.mean)
-    return with_parts(backbone, backbone.trunk, head).train(backbone.training)
-
-
-def with_parts(backbone: Classifier, trunk: nn.Module, head: nn.Module, activation: str = "softmax") -> Classifier:
-    """A classifier of ``trunk`` and ``head`` that keeps the backbone's name, layer, weights' name and normalisation."""
-    other = Classifier(trunk, head, name=backbone.name, layer=backbone.layer, weights=backbone.weights, activation=activation)
-    other.mean, other.std = backbone.mean, backbone.std
-    return other
+    return backbone.with_parts(backbone.trunk, head, output=None, activation="softmax").train(backbone.training)

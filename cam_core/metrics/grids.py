@@ -73,9 +73,7 @@ def on_grid(classifier: Classifier, setting: str, side: int, cell: int) -> Class
     if setting == "GridPG":
         return classifier
     trunk = _Apart(classifier.trunk, side) if setting == "DiFull" else classifier.trunk
-    other = Classifier(trunk, _OneCell(classifier.head, side, cell), name=f"{classifier.name} {setting}", layer=classifier.layer)
-    other.mean, other.std = classifier.mean, classifier.std
-    other.activation, other.output = classifier.activation, classifier.output
+    other = classifier.with_parts(trunk, _OneCell(classifier.head, side, cell), name=f"{classifier.name} {setting}")
     return other.train(classifier.training)
 
 
