@@ -9,6 +9,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,18 @@ VARIABLE = "CAM_ENGINE"
 WORTH = 1024 * 224 * 224  # pixels: 1024 images of 224 x 224 take longer than the export, which takes seconds
 AGREEMENT, COARSE = 1e-4, 2e-2  # of the logits' range; the second for bfloat16, and for a GPU, which may multiply in TF32
 answered = set[str]()  # the engines beside PyTorch that answered in this process, for provenance
+
+
+Run = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class _Size:
+    """Images of one size: how many were asked, what answers, and for "compile" its chunk."""
+
+    asked: int = 0
+    run: Run | None = None
+    batch: int = 0
 
 
 class Engine:
@@ -50,25 +63,21 @@ class Engine:
         if self.name == "onnxruntime" and missing:
             raise ModuleNotFoundError(f"the engine onnxruntime needs {' and '.join(missing)}: pip install 'cam-core[fast]'")
         self._possible = self.name == "compile" or (self.name != "torch" and not missing)
-        self._coming = self._asked = 0
+        self._coming = 0
         self._made_for: Hashable = None
-        self._run: Callable[[Tensor], Tensor] | None = None
-        self._kept: tuple[Hashable, Callable[[Tensor], Tensor]] | None = None  # of before `restart`
-        self._batch = 0
+        self._sizes = dict[Hashable, _Size]()
+        self._exported = dict[Hashable, Run]()  # by size, those of before `restart` too
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Engine, (self.name,)  # a copy makes a session of its own
 
     def restart(self) -> None:
         """Forget what was asked: what comes is answered as in a new process, whatever was measured before; no export is made twice."""
-        self._kept = (self._made_for, self._run) if self._run is not None else self._kept
-        self._run, self._made_for = None, None
-        self._coming = self._asked = 0
+        self._sizes, self._coming = {}, 0
 
     def expect(self, count: int) -> None:
-        """``count`` images will be asked next."""
+        """``count`` images of one size will be asked next."""
         self._coming = count
-        self._asked += count
 
     def scores(self, classifier: "Classifier", inputs: Tensor) -> Tensor | None:
         """Normalised images [B,3,H,W] -> logits [B,C], or None where PyTorch has to answer."""
@@ -79,26 +88,28 @@ class Engine:
             return None
         if _hooked(classifier):
             return None
-        made_for = (size, kind, autocast, torch.get_num_threads(), *map(id, classifier.children()), _versions(classifier))
+        made_for = (kind, autocast, torch.get_num_threads(), *map(id, classifier.children()), _versions(classifier))
         if made_for != self._made_for:
-            self._made_for, self._run, self._asked = made_for, None, self._coming
-        if self._run is not None and self.name != "compile":
-            return self._run(inputs)
-        if self._run is not None and len(inputs) <= self._batch:  # a larger chunk is compiled for anew
-            return self._run(inputs) if len(inputs) == self._batch else None
-        if self.name is None and self._asked * size[-2:].numel() < WORTH:
+            self._made_for, self._sizes, self._exported = made_for, {}, {}
+        one = self._sizes.setdefault(size, _Size())
+        one.asked, self._coming = one.asked + self._coming, 0
+        if one.run is not None and self.name != "compile":
+            return one.run(inputs)
+        if one.run is not None and len(inputs) <= one.batch:  # a larger chunk is compiled for anew
+            return one.run(inputs) if len(inputs) == one.batch else None
+        if self.name is None and one.asked * size[-2:].numel() < WORTH:
             return None
-        return self._begin(classifier, inputs, AGREEMENT if kind == "cpu" and not autocast else COARSE)
+        return self._begin(classifier, inputs, one, AGREEMENT if kind == "cpu" and not autocast else COARSE)
 
-    def _begin(self, classifier: "Classifier", inputs: Tensor, bound: float) -> Tensor:
+    def _begin(self, classifier: "Classifier", inputs: Tensor, one: "_Size", bound: float) -> Tensor:
         """PyTorch's answer, with which the engine's is compared."""
         expected = classifier.scores(inputs)
         name, reason = "torch.compile" if self.name == "compile" else "ONNX Runtime", ""
         try:
-            if self._kept is not None and self._kept[0] == self._made_for:
-                run = self._kept[1]
-            else:
-                run = _compiled(classifier) if self.name == "compile" else partial(_ask, _session(classifier, inputs))
+            if (size := inputs.shape[1:]) not in self._exported:
+                made = _compiled(classifier) if self.name == "compile" else partial(_ask, _session(classifier, inputs))
+                self._exported[size] = made
+            run = self._exported[size]
             error = float((run(inputs) - expected).abs().max() / (expected.max() - expected.min()))
             if not error <= bound:
                 reason = f"its logits differ by {error:.1g} of their range from PyTorch's"
@@ -108,7 +119,7 @@ class Engine:
             self._possible = False
             warnings.warn(f"{name} is not used, PyTorch goes on: {reason}", stacklevel=2)
         else:
-            self._run, self._batch = run, len(inputs)
+            one.run, one.batch = run, len(inputs)
             answered.add(self.name or "onnxruntime")
         return expected
 
@@ -133,9 +144,9 @@ class _Scores(nn.Module):
         return self.classifier.scores(inputs)
 
 
-def _compiled(classifier: "Classifier") -> Callable[[Tensor], Tensor]:
+def _compiled(classifier: "Classifier") -> Run:
     """Kernels are recorded once as a CUDA graph and launched together: at small batches a GPU waits for the launches."""
-    run: Callable[[Tensor], Tensor] = torch.compile(classifier.scores, mode="reduce-overhead", dynamic=False)
+    run: Run = torch.compile(classifier.scores, mode="reduce-overhead", dynamic=False)
 
     def copied(images: Tensor) -> Tensor:
         torch.compiler.cudagraph_mark_step_begin()

@@ -59,8 +59,12 @@ def fast(small, images, tmp_path_factory):
     with pytest.MonkeyPatch.context() as changed:
         changed.setattr(engine, "_export", kept)
         scored(frozen, images)
-    assert frozen.engine._run is not None
+    assert asked_at(frozen).run is not None
     return frozen
+
+
+def asked_at(frozen, side=32):
+    return frozen.engine._sizes[3, side, side]
 
 
 def scored(classifier, images):
@@ -78,8 +82,8 @@ def test_its_logits_are_the_networks_in_float64(small, fast, images):
 
 def test_maps_are_equal_within_rounding_and_score_masked_by_the_engine(small, fast, images, monkeypatch):
     runs = []
-    run = fast.engine._run
-    monkeypatch.setattr(fast.engine, "_run", lambda inputs: runs.append(len(inputs)) or run(inputs))
+    run = asked_at(fast).run
+    monkeypatch.setattr(asked_at(fast), "run", lambda inputs: runs.append(len(inputs)) or run(inputs))
     plain = small.frozen("torch")
     for one in (METHODS["score_cam"], partial(rise, samples=40)):
         runs.clear()
@@ -89,7 +93,7 @@ def test_maps_are_equal_within_rounding_and_score_masked_by_the_engine(small, fa
 
 
 def test_gradients_autocast_hooks_and_other_precisions_stay_with_pytorch(small, fast, images, monkeypatch):
-    monkeypatch.setattr(fast.engine, "_run", lambda *_: pytest.fail("the engine answered"))
+    monkeypatch.setattr(asked_at(fast), "run", lambda *_: pytest.fail("the engine answered"))
     x = images.clone().requires_grad_()
     assert torch.autograd.grad(fast(x).sum(), x)[0].abs().max() > 0
     with torch.autocast("cpu", torch.bfloat16):
@@ -120,7 +124,7 @@ _ = probe.logits
 before = megabytes("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
 probe.score_masked(masks)
-assert probe.classifier.engine._run is not None
+assert probe.classifier.engine._sizes[3, 224, 224].run is not None
 print(megabytes("VmHWM") - before)
 """
 
@@ -158,9 +162,25 @@ def test_the_export_is_made_when_it_is_worth_it_and_anew_for_another_size_or_wei
 
     assert [exports(images[:1], 11), exports(images[:1], 1), exports(images[:1], 1)] == [0, 1, 0]
     assert [exports(other, 2), exports(other, 4)] == [0, 1]
+    assert [exports(images[:1], 1), exports(other, 1)] == [0, 0]  # neither size forgets the other
     with torch.no_grad():
         frozen.head.fc.bias.add_(1)
     assert [exports(other, 1), exports(other, 5)] == [0, 1]
+
+
+def test_small_images_between_large_ones_neither_count_for_them_nor_make_them_begin_anew(small, stubbed, monkeypatch):
+    """As Increment-CAM asks: some of one size, some of another, image by image."""
+    monkeypatch.setattr(engine, "WORTH", 10 * 48 * 48)
+    frozen, begun = small.frozen(), []
+    for number in range(9):
+        for side in (48, 16):
+            Probe(frozen, torch.rand(1, 3, side, side)).score_masked(torch.ones(1, 3, 2, 2))
+        begun.append(asked_at(frozen, 48).run is not None)
+        if number == 4:
+            frozen.engine.restart()
+    assert begun == [False, False, False, True, True, False, False, False, True]  # 4 times 3 images are worth an export
+    assert len(stubbed) == 1  # what was exported is taken again
+    assert asked_at(frozen, 16).run is None
 
 
 @needs
@@ -171,7 +191,7 @@ def test_it_takes_as_many_threads_as_pytorch(fast, images, monkeypatch):
         for count in (threads + 1, threads):
             torch.set_num_threads(count)
             scored(fast, images)
-            options = fast.engine._run.args[0].get_session_options()
+            options = asked_at(fast).run.args[0].get_session_options()
             assert (options.intra_op_num_threads, options.inter_op_num_threads) == (count, 1)
     finally:
         torch.set_num_threads(threads)

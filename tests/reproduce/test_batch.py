@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -186,6 +187,20 @@ def test_a_dry_run_takes_no_lock_and_writes_nothing(project, capsys):
     assert main(["batch", "--profile", "tiny", "--dry-run"]) == 0
     assert "2 runs to make" in capsys.readouterr().out
     assert sorted(path for path in Path().rglob("*") if ".snakemake" not in path.parts) == before
+
+
+def test_a_dry_run_plans_where_runs_is_read_only_and_a_batch_says_what_to_do(project):
+    Path("runs").mkdir(mode=0o555)
+    as_anybody = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []  # root may write everywhere, but for this
+    command = [*as_anybody, sys.executable, "-m", "reproduce", "batch", "--profile", "tiny"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    plan = subprocess.run([*command, "--dry-run"], env=environment, capture_output=True, text=True, check=False)
+    assert (plan.returncode, "2 runs to make" in plan.stdout) == (0, True), plan.stderr
+    assert f"{project / 'runs'} cannot be written (Permission denied): make it writable" in plan.stderr
+    begun = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert begun.returncode == 1
+    assert re.fullmatch(r".*runs/\.batch\.lock cannot be written \(Permission denied\): make runs/ writable, or make room\n", begun.stderr)
+    assert not list(Path("runs").iterdir())
 
 
 def test_all_that_stands_in_the_way_is_told_before_the_first_job(project, monkeypatch, capsys):
