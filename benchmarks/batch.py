@@ -3,7 +3,7 @@
 Of a copy of the project in a temporary folder: a batch of the smoke profile that has nothing to do; the start of a notebook, which is
 L-CAM's up to its parameters, beside `import torch`; with ``--smoke``, in a quarter of an hour, the smoke profile from nothing, one job at a
 time, beside the sum of its runs and trainings. Real seconds, and CPU seconds (children included), which bear a machine that is not idle;
-these are told in the README.
+the README tells the real ones.
 """
 
 import argparse
@@ -79,15 +79,25 @@ def nothing_to_do(folder: Path, rounds: int) -> tuple[float, float]:
 
 
 def start(folder: Path, rounds: int) -> tuple[float, float]:
-    """`reproduce run` of a notebook that ends where its parameters are read, and in words, for it has no numbers; less `import torch`."""
-    content = json.loads((folder / "notebooks/l_cam.ipynb").read_text())
+    """`reproduce run` until a notebook has read its parameters, less `import torch`; CPU seconds to the end of both processes.
+
+    The notebook ends there, and the run in words, for it has no numbers.
+    """
+    content, stamp = json.loads((folder / "notebooks/l_cam.ipynb").read_text()), folder / "began"
     last = next(number for number, cell in enumerate(content["cells"]) if "parameters.read(" in "".join(cell["source"]))
     content["cells"] = content["cells"][: last + 1]
+    tell = f"import time\nopen({str(stamp)!r}, 'w').write(str(time.time()))"
+    content["cells"][-1]["source"] = [*content["cells"][-1]["source"], f"\n{tell}"]
     (folder / "notebooks/start.ipynb").write_text(json.dumps(content))
-    command = ["-m", "reproduce", "run", "notebooks/start.ipynb", "--out", "runs/start", "--threads", "1"]
+    notebook = ["-m", "reproduce", "run", "notebooks/start.ipynb", "--out", "runs/start", "--threads", "1"]
+
+    def until(words: Sequence[str], expected: str) -> tuple[float, float]:
+        began = time.time()
+        cpu = seconds(folder, words, expected)[1]
+        return float(stamp.read_text()) - began, cpu
+
     found = [
-        (seconds(folder, command, "wrote no metrics.csv"), seconds(folder, ["-c", "import torch; print(torch)"], "torch"))
-        for _ in range(rounds)
+        (until(notebook, "wrote no metrics.csv"), until(["-c", f"import torch; print(torch)\n{tell}"], "torch")) for _ in range(rounds)
     ]
     (real, cpu), (bare, bare_cpu) = (least([pair[which] for pair in found]) for which in (0, 1))
     return real - bare, cpu - bare_cpu
@@ -108,14 +118,14 @@ def overhead(folder: Path) -> tuple[float, float]:
 
 
 def told(table: pd.DataFrame) -> str:
-    """The block of the README, in CPU seconds; empty where nothing was measured."""
+    """The block of the README; empty where nothing was measured."""
     found = dict(zip(table.contender, table.found, strict=True))
     parts = {
-        IDLE: "A batch with nothing to do takes {:.1f} s of CPU",
+        IDLE: "A batch with nothing to do takes {:.1f} s",
         START: "the start of a notebook {:.1f} s beyond `import torch`",
         OVER: "the smoke batch {:.0f} % more than its runs",
     }
-    said = ", ".join(words.format(found[name + CPU]) for name, words in parts.items() if name + CPU in found)
+    said = ", ".join(words.format(found[name]) for name, words in parts.items() if name in found)
     return f"<!-- batch: begin -->\n{said and f'{said} (`python -m benchmarks.batch --smoke`).{chr(10)}'}<!-- batch: end -->"
 
 

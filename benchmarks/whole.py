@@ -45,7 +45,7 @@ def took(job: Job, parameters: dict[str, object]) -> dict[str, float]:
 def main() -> None:
     """Run in turn, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--share", type=float, default=0.2, help="of each job's images")
+    parser.add_argument("--share", type=float, default=0.1, help="of each job's images")
     parser.add_argument("--rounds", type=int, default=1, help="the least counts; a run of minutes varies little")
     given = parser.parse_args()
     if lacking := [name for name in ("CAM_DATA", "CAM_WEIGHTS") if not os.environ.get(name)]:
