@@ -48,13 +48,20 @@ class Goal:
         return row | {"found": peer.seconds / ours.seconds, "cpu": peer.cpu_seconds / ours.cpu_seconds, "beside": peer.name, "most": most}
 
 
+NETWORKS = {"resnet18": "ResNet-18", LITE: "EfficientNet-Lite0"}  # where the processor has much to multiply, and where little
 LIBRARIES = ("grad-cam: ", "torchcam: ")
 GOALS = (
     Goal("Score-CAM, ResNet-18", "methods", methods.SCORE_CAM["resnet18"], OURS, LIBRARIES, "at least 1.9"),
     Goal("Score-CAM, EfficientNet-Lite0", "methods", methods.SCORE_CAM[LITE], OURS, LIBRARIES, "at least 1.8"),
     Goal("Score-CAM, MobileNetV2", "methods", methods.SCORE_CAM["mobilenet_v2"], OURS, LIBRARIES, "at least 1.8"),
-    Goal("insertion and deletion, ResNet-18", "metrics", metrics.CURVE_RACE, "cam_core", ("torchcam: ",), "at least 2"),
-    Goal("RISE, ResNet-18", "methods", methods.RISE, "rise", ("torchray: ", "rise, as one"), "at least 2"),
+    *(
+        Goal(f"insertion and deletion, {name}", "metrics", metrics.CURVE_RACE[key], "cam_core", ("torchcam: ",), "at least 2")
+        for key, name in NETWORKS.items()
+    ),
+    *(
+        Goal(f"RISE, {name}", "methods", methods.RISE[key], "rise", ("torchray: ", "rise, as one"), "at least 2")
+        for key, name in NETWORKS.items()
+    ),
     Goal("masked passes of ResNet-18 over their multiply-adds", "methods", methods.SCORE_CAM["resnet18"], OURS, (PRODUCT,), "at most 1.3"),
     Goal("runs of the subset profile, in small", "whole", whole.TOGETHER, whole.ENGINE, (whole.BEFORE,), "at least 1.5"),
 )
@@ -78,7 +85,7 @@ def main() -> None:
     if not given.no_race:
         chosen = {
             name: ({c: how for c, how in contenders.items() if ALONE not in c}, long)
-            for name, (contenders, long) in methods.wanted(*methods.SCORE_CAM.values(), methods.RISE, methods.BFLOAT16).items()
+            for name, (contenders, long) in methods.wanted(*methods.SCORE_CAM.values(), *methods.RISE.values(), methods.BFLOAT16).items()
         }
         frames, _ = methods.measured(chosen, 7, given.rounds, count=1, side=112)
         methods.keep(frames, chosen)

@@ -269,7 +269,7 @@ TORCHRAY = importlib.util.find_spec("torchray") is not None  # by hand (pip inst
 AGREEMENT = "agreement, 2 images"
 BFLOAT16 = "bfloat16, ResNet-18, batch 8, masked pass"
 WITHOUT = ", as if the processor had no instructions for it"
-RISE = f"RISE, ResNet-18, one image, {MASKS} masks"
+RISE = {"resnet18": f"RISE, ResNet-18, one image, {MASKS} masks", LITE: f"RISE, EfficientNet-Lite0, one image, {MASKS} masks"}
 
 
 def _score_cam(backbone: str) -> dict[str, tuple[str, bool]]:
@@ -278,6 +278,15 @@ def _score_cam(backbone: str) -> dict[str, tuple[str, bool]]:
         "score_cam[softmax], PyTorch alone": (f"{HERE}ours:{backbone},score_cam[softmax],one,torch", True),
         "grad-cam: ScoreCAM": (f"{HERE}grad_cam_package:{backbone},ScoreCAM,{ONE}", False),
         "torchcam: ScoreCAM": (f"{HERE}torchcam_package:{backbone},ScoreCAM,{ONE}", False),
+    }
+
+
+def _rise(backbone: str) -> dict[str, tuple[str, bool]]:
+    return {
+        "rise": (f"{HERE}our_rise:{backbone}", True),
+        "rise, PyTorch alone": (f"{HERE}our_rise:{backbone},torch", True),
+        "rise, as one writes it": (f"{HERE}plain_rise:{backbone}", True),
+        **({"torchray: rise": (f"{HERE}torchray_rise:{backbone}", False)} if TORCHRAY else {}),
     }
 
 
@@ -297,12 +306,6 @@ def groups() -> Chosen:
         "ablation_cam": (HERE + "ours:resnet18,ablation_cam", True),
         "grad-cam: AblationCAM": (HERE + "grad_cam_package:resnet18,AblationCAM", False),
     }
-    by_rise = {
-        "rise": (HERE + "our_rise:resnet18", True),
-        "rise, PyTorch alone": (HERE + "our_rise:resnet18,torch", True),
-        "rise, as one writes it": (HERE + "plain_rise:resnet18", True),
-        **({"torchray: rise": (HERE + "torchray_rise:resnet18", False)} if TORCHRAY else {}),
-    }
     halved = {
         precision + told: (f"{HERE}masked_pass:resnet18,{precision},{most}", True)
         for told, most in (("", ""), (WITHOUT, "AVX512_CORE"))
@@ -312,7 +315,7 @@ def groups() -> Chosen:
     return {
         "ResNet-50, batch 8, head only": (cheap, False),
         **{SCORE_CAM[name]: (score if name == "resnet18" else _score_cam(name), True) for name in SCORE_CAM},
-        RISE: (by_rise, True),
+        **{RISE[name]: (_rise(name), True) for name in RISE},
         BFLOAT16: (halved, False),
         "ResNet-18, batch 8, Ablation-CAM": (ablation, True),
         "ResNet-18, batch 8, Increment-CAM": ({name: (f"{HERE}ours:resnet18,{name}", True) for name in merged}, True),
@@ -339,8 +342,9 @@ def measured(chosen: Chosen, rounds: int, long_rounds: int, **compared: int) -> 
         agreed = apart.submit(agreement, list(peers), **compared).result()
     if len(agreed):
         print(agreed.to_string())
-    if RISE in chosen:
-        same_rise("resnet18")
+    for backbone, group in RISE.items():
+        if group in chosen:
+            same_rise(backbone)
     frames = [race(name, contenders, long_rounds if long else rounds) for name, (contenders, long) in chosen.items()]
     if FLOORS.keys() & {name for name, _ in entered}:
         total = score_cam_multiply_adds("resnet18")

@@ -32,6 +32,7 @@ from cam_core.metrics.components import LEVELS
 from cam_core.metrics.pixels import BINS
 from cam_core.metrics.road import impute
 from cam_core.metrics.statistics import paired_difference, randomization
+from cam_core.pretrained import LITE
 from cam_core.table import Table
 from data_scripts.draw import draw
 from reproduce.files import write_parts
@@ -42,7 +43,10 @@ SIDE = 224
 THRESHOLDS = np.arange(0, 1, 0.001)
 EDGES = np.array([*THRESHOLDS, 1.0, 2.0, 3.0])
 STEPS = 20  # of insertion and deletion: TorchCAM's default
-CURVE_RACE = f"insertion and deletion, ResNet-18, 8 images, {STEPS} steps"
+CURVE_RACE = {
+    "resnet18": f"insertion and deletion, ResNet-18, 8 images, {STEPS} steps",
+    LITE: f"insertion and deletion, EfficientNet-Lite0, 8 images, {STEPS} steps",
+}
 SHOWN = 100  # times are told for so many maps, however many a contender was given
 
 
@@ -238,7 +242,7 @@ def matrix_products(backbone: str) -> Call:
 
 def curve_passes(backbone: str) -> list[dict[str, Any]]:
     """Images that each contender of insertion and deletion passes through the network."""
-    group = f"{CURVE_RACE}: images passed"
+    group = f"{CURVE_RACE[backbone]}: images passed"
     return [_count(group, contender, images_passed(backbone, contender)) for contender in CURVES]
 
 
@@ -430,12 +434,15 @@ PRODUCTS = "as many multiply-adds in matrix products"
 
 
 def curve_race(given: argparse.Namespace) -> list[pd.DataFrame]:
-    """Insertion and deletion, beside the arithmetic alone."""
-    entered = {name: (f"{HERE}{function.__name__}:resnet18", name == "cam_core") for name, function in CURVES.items()}
-    entered["cam_core, PyTorch alone"] = (f"{HERE}our_curves:resnet18,torch", True)
-    entered[PRODUCTS] = (f"{HERE}matrix_products:resnet18", True)
-    same_curves("resnet18")
-    return [race(CURVE_RACE, {name: entered[name] for name in getattr(given, "contenders", entered)}, given.rounds)]
+    """Insertion and deletion on each network, beside the arithmetic alone."""
+    frames = []
+    for backbone, group in CURVE_RACE.items():
+        entered = {name: (f"{HERE}{function.__name__}:{backbone}", name == "cam_core") for name, function in CURVES.items()}
+        entered["cam_core, PyTorch alone"] = (f"{HERE}our_curves:{backbone},torch", True)
+        entered[PRODUCTS] = (f"{HERE}matrix_products:{backbone}", True)
+        same_curves(backbone)
+        frames.append(race(group, {name: entered[name] for name in getattr(given, "contenders", entered)}, given.rounds))
+    return frames
 
 
 def imputation_race(given: argparse.Namespace) -> list[pd.DataFrame]:
@@ -459,7 +466,8 @@ def counted_passes(_: argparse.Namespace) -> list[pd.DataFrame]:
     """Images that pass a network."""
     with tempfile.TemporaryDirectory() as folder:
         root = draw(Path(folder) / "drawn", small=True, progress=False)
-        return [pd.DataFrame([*cue_passes(root), *masked_passes(root), *curve_passes("resnet18")])]
+        curves = [row for backbone in CURVE_RACE for row in curve_passes(backbone)]
+        return [pd.DataFrame([*cue_passes(root), *masked_passes(root), *curves])]
 
 
 PARTS = {

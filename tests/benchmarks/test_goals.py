@@ -11,7 +11,7 @@ from reproduce.batch import read_profile
 def test_every_goal_names_contenders_that_are_raced(monkeypatch):
     monkeypatch.setattr(methods, "TORCHRAY", True)
     raced = {name: set(contenders) for name, (contenders, _) in methods.groups().items()}
-    raced |= {metrics.CURVE_RACE: {*metrics.CURVES, metrics.PRODUCTS}, whole.TOGETHER: set(whole.ENGINES)}
+    raced |= {group: {*metrics.CURVES, metrics.PRODUCTS} for group in metrics.CURVE_RACE.values()} | {whole.TOGETHER: set(whole.ENGINES)}
     for goal in goals.GOALS:
         assert goal.ours in raced[goal.group]
         assert all(any(one.startswith(beside) for one in raced[goal.group]) for beside in goal.beside)
@@ -43,10 +43,11 @@ def test_what_the_goals_race_keeps_the_other_rows(monkeypatch):
         monkeypatch.setattr(module, "write", lambda _frames, name, *, replace="file", **_more: written.append((name, replace)))
     goals.main()
     assert written == [("methods", "contender"), ("metrics", "contender"), ("goals", "file")]
-    chosen, (_, curves, rounds) = raced
-    assert [*chosen] == [*methods.SCORE_CAM.values(), methods.RISE, methods.BFLOAT16]
+    chosen, *curves = raced
+    assert [*chosen] == [*methods.SCORE_CAM.values(), *methods.RISE.values(), methods.BFLOAT16]
     assert not any(goals.ALONE in contender for contenders, _ in chosen.values() for contender in contenders)
-    assert (curves, rounds) == (["cam_core", "torchcam: DeletionInsertionMetric", metrics.PRODUCTS], 2)
+    contenders = ["cam_core", "torchcam: DeletionInsertionMetric", metrics.PRODUCTS]
+    assert curves == [(group, contenders, 2) for group in metrics.CURVE_RACE.values()]
 
 
 def test_a_run_in_small_is_a_job_of_the_profile_on_a_share_of_its_images():

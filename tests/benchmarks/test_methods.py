@@ -98,7 +98,7 @@ def test_one_part_of_the_benchmark_can_be_chosen():
     score_cam = methods.SCORE_CAM["resnet18"]
     assert list(methods.wanted("Score-CAM, ResNet-18")) == [score_cam]
     assert len(methods.wanted("Score-CAM")[score_cam][0]) == 8
-    assert list(methods.wanted("Score-CAM", "RISE")) == [*methods.SCORE_CAM.values(), methods.RISE]
+    assert list(methods.wanted("Score-CAM", "RISE")) == [*methods.SCORE_CAM.values(), *methods.RISE.values()]
     assert methods.wanted("floor")[score_cam][0].keys() == methods.FLOORS.keys()
     assert {name for contenders, _ in methods.wanted("grad-cam: ", "rise, ").values() for name in contenders} >= {"rise, as one writes it"}
     assert methods.wanted("") == methods.groups()
