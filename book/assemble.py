@@ -119,6 +119,7 @@ def assemble(source, options):
     sections = {paper: place_notebooks(source, paper, options) for paper in tables.PAPERS}
     add_sections(source / "_toc.yml", sections)
     for page in sorted(source.glob("*.md")):
+        options.rows = f"explorer.html{f'#paper={page.stem}' if page.stem in tables.PAPERS else ''}"
         page.write_text(filled(page.read_text(encoding="utf-8"), options), encoding="utf-8")
 
 
@@ -142,16 +143,17 @@ def provenance(options):
     """The last line of a page: the files that its numbers come from, the commit of the book, and its date."""
     commit, _ = git_state(BOOK.parent)
     day = subprocess.run(["git", "log", "-1", "--format=%cs"], cwd=BOOK, capture_output=True, text=True, check=False).stdout.strip()
-    files = ", ".join(_download(path) for path in dict.fromkeys(options.read))
+    files = ", ".join(_linked(path, options) for path in dict.fromkeys(options.read))
     told = f"Numbers and figures from {files}. " if files else ""
     return f'<p class="provenance">{told}Book of commit {(commit or "unknown")[:7]}{f", {day}" if day else ""}.</p>'
 
 
-def _download(path):
-    """A file that a page read; that of a study or benchmark lies in the site, where the explorer's page puts it."""
-    *_, folder, file = path.split("/")
-    inside = folder in ("studies", "benchmarks") and "*" not in file
-    return f'<a href="{explorer.FOLDER}/{folder}-{file}" download><code>{path}</code></a>' if inside else f"<code>{path}</code>"
+def _linked(path, options):
+    """A file that a page read: that of a study or benchmark lies in the site, rows of published runs are in the explorer."""
+    root, *_, folder, file = path.split("/")
+    target = f'"{explorer.FOLDER}/{folder}-{file}" download' if folder in ("studies", "benchmarks") and "*" not in file else ""
+    target = f'"{options.rows}"' if folder == "*" and root == options.results.name else target
+    return f"<a href={target}><code>{path}</code></a>" if target else f"<code>{path}</code>"
 
 
 def read(options, profile, file):

@@ -37,7 +37,7 @@ def explorer(options, rows, differences):
     static = options.out / "src" / "_static"
     static.mkdir(parents=True, exist_ok=True)
     kinds = {"values": rows.assign(than=""), "differences": differences}
-    data = packed(kinds) | {"pages": getattr(options, "pages", {})}
+    data = packed(kinds) | {"told": provenance(options) | {run: f"{page}.html" for run, page in getattr(options, "pages", {}).items()}}
     (static / "explorer.data.js").write_text(f"window.EXPLORER = {json.dumps(data, ensure_ascii=False, separators=(',', ':'))};\n")
     bundle = resources.files("itables") / "html" / "dt_bundle.js"  # an ES module, which a page on a disk may not import by its name
     source = json.dumps(bundle.read_text(encoding="utf-8"), ensure_ascii=False)
@@ -45,6 +45,19 @@ def explorer(options, rows, differences):
     (static / "explorer.tables.js").write_text(f"window.TABLES = () => {opened};\n", encoding="utf-8")
     (static / "explorer.tables.css").write_bytes(bundle.with_suffix(".css").read_bytes())
     return f"{APP}{downloads(options, kinds)}"
+
+
+def provenance(options):
+    """Run -> the copy of its provenance in the site: when, from what commit, data and weights, with what parameters and packages."""
+    folder = options.out / "src" / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for path in sorted(options.results.glob("*/*/*/provenance.json")):
+        run = path.parent.relative_to(options.results)
+        file = f"{'-'.join(run.parts)}.json"
+        shutil.copyfile(path, folder / file)
+        found[run.as_posix()] = f"{FOLDER}/{file}"
+    return found
 
 
 def packed(kinds):
@@ -96,7 +109,6 @@ def spelled(column, word):
 def downloads(options, kinds):
     """Links to the CSVs: all values, all differences, every study and benchmark."""
     folder = options.out / "src" / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     main = []
     columns = {"values": ["profile", "key", *results.COLUMNS], "differences": ["profile", "key", *results.DIFFERENCE]}
     for kind, told in {"values": "every value", "differences": "every paired difference"}.items():

@@ -2,7 +2,7 @@
 document.addEventListener("DOMContentLoaded", () => {
   const root = document.getElementById("explorer-app");
   if (!root) return;
-  const { titles, words, controls, conditions, shared, kinds, pages } = window.EXPLORER;
+  const { titles, words, controls, conditions, shared, kinds, told } = window.EXPLORER;
   for (const columns of Object.values(kinds))
     conditions.forEach((column, index) => { columns[column] = columns.at.map((at) => shared[at][index]); });
   const find = (selector) => root.querySelector(selector);
@@ -140,7 +140,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
   const cells = (row) => [
     who(row), printed("metric", row), printed("setting", row), { text: fixed("value", row), number: number("value", row) }, interval(row), number("n", row),
-    { text: printed("run", row), html: `<a href="${pages[id("run", row)] ?? id("paper", row)}.html">${printed("run", row)}</a>` },
+    { text: printed("run", row), html: `<a href="${told[id("run", row)]}">${printed("run", row)}</a>` },
     ...["dataset", "backbone", "weights", "seed", "protocol", "paper"].map((column) => printed(column, row)),
     number("p_holm", row) ?? "",
   ];

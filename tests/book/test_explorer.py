@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from pathlib import Path
 
 import explorer
 import pandas as pd
@@ -21,6 +22,8 @@ VALUES = [
 def page(tmp_path):
     (tmp_path / "results/studies").mkdir(parents=True)
     (tmp_path / "results/studies/trust.csv").write_text("a\n1\n")
+    (tmp_path / "results/subset/l_cam/r").mkdir(parents=True)
+    (tmp_path / "results/subset/l_cam/r/provenance.json").write_text('{"commit": "c"}')
     given = frame(VALUES), frame([paired("-2.0", "-1.0")], results.DIFFERENCE)
     return explorer.explorer(Namespace(out=tmp_path, results=tmp_path / "results"), *given), tmp_path / "src/_static"
 
@@ -46,6 +49,7 @@ def test_rows_come_back_rounded_as_the_book_prints_them(page):
     assert [data["kinds"]["values"]["digits"][str(place)] for place in data["kinds"]["values"]["metric"]] == [1, 1, 3]
     assert values["ci_low"].fillna(-1).tolist() == [10.0, -1, 0.5]
     assert values["run"].unique().tolist() == ["subset/l_cam/r"]
+    assert json.loads((page[1].parent / data["told"]["subset/l_cam/r"]).read_text()) == {"commit": "c"}
     difference = unpacked(data, "differences").iloc[0]
     assert (difference["method"], difference["than"], difference["value"], difference["p_holm"]) == ("l_cam_img", "grad_cam", -1.5, 0.034)
     assert ["grad_cam", "Grad-CAM"] in data["words"]["method"]
@@ -68,3 +72,8 @@ def test_datatables_comes_along_as_a_script_that_asks_nobody(page):
     assert script.startswith('window.TABLES = () => import(URL.createObjectURL(new Blob(["')
     assert "DataTable" in script
     assert (page[1] / "explorer.tables.css").stat().st_size > 10_000
+
+
+def test_every_published_run_has_its_provenance():
+    root = Path(__file__).resolve().parents[2] / "results"
+    assert {path.parent for path in root.glob("*/*/*/metrics.csv")} == {path.parent for path in root.glob("*/*/*/provenance.json")}

@@ -28,6 +28,16 @@ def trust():
     return experiments.read(STUDIES / "trust.csv")
 
 
+def test_the_first_card_says_what_grad_cam_has_over_its_controls():
+    rows = pd.concat([results.load(RESULTS / profile) for profile in ("subset", "drawn")], ignore_index=True)
+    kept = {what: plot_choose_method.held(rows, what, "photographs") for what in ("faithfulness", "localization")}
+    ahead = kept["faithfulness"].groupby("method")["ahead"].agg(["sum", "count"])
+    most, of = ahead.loc["grad_cam"]
+    assert f"loses less of the class than every control on {most} of {of} networks, more than any other method" in METHODS_PAGE
+    assert ahead["sum"].drop("grad_cam").max() < most
+    assert not kept["localization"]["ahead"].any()
+
+
 def value(trust, method, metric, setting):
     own = plot_choose_metric.known(trust, metric, setting)
     return own.loc[method, "value"]
