@@ -192,8 +192,14 @@ def test_whether_arcc_survives_fake_cam_is_answered_in_numbers():
     assert f"Average Drop 100% at place {plot_choose_metric._span(first)}," in told
 
 
-def test_the_page_says_that_grids_have_not_judged_metrics_until_they_have():
-    assert ("metrics have not been judged by grids yet" in PAGE) != (STUDIES / "judged-grids.csv").exists()
+def test_a_step_of_a_grid_is_that_of_an_image_with_a_fourth_of_its_pixels():
+    options = SimpleNamespace(results=STUDIES.parent, read=[])
+    found = plot_choose_metric.agreements(*(plot_choose_metric.study(options, file) for file in ("judged-parts", "judged-grids")))
+    on_grids = experiments.read(STUDIES / "judged-grids.csv")
+    own = on_grids[(on_grids["network"] == "all") & (on_grids["metric"] == "deletion")]
+    assert own["setting"].item() == f"step {4 * 896}"
+    truth = (set(found) - {"single_deletion", "completeness"}).pop()
+    assert found[truth].loc[("deletion", "step 896"), "kendall"] == own["kendall"].item()
 
 
 def test_no_power_darkens_fake_cam():
@@ -252,7 +258,9 @@ def test_the_table_of_judged_metrics_says_what_the_files_say():
     assert printed in told
     assert f"order of {rows['maps'].iloc[0]} maps" in told
     above, below = (every["ci_low"].round(2) > 0).sum(), (every["ci_high"].round(2) < 0).sum()
-    apart = sum((rows[(rows["network"] == "all")][end] * sign).round(2).gt(0).sum() for end, sign in (("ci_low", 1), ("ci_high", -1)))
+    grids = experiments.read(STUDIES / "judged-grids.csv")
+    of_all = pd.concat([rows, grids]).query("network == 'all'")
+    apart = sum((of_all[end] * sign).round(2).gt(0).sum() for end, sign in (("ci_low", 1), ("ci_high", -1)))
     assert told.count('aria-label="apart from zero"') == apart
     assert f"{above} of {len(every)} metrics order the maps better than chance, and {below} worse" in told
 
