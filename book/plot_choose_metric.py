@@ -155,23 +155,24 @@ def decided(found, sign):
 
 
 TAKE, BESIDE, ALONE = "take it", "beside another", "never alone"
+ENOUGH = 0.2  # Kendall's tau: of ten pairs of maps six are in the truth's order
 OF_SIZE = ("complexity",)  # sees only how small a map is
 
 
 def advised(found, trust):
     """What the page advises of every judged metric, from the table of truths and that of known maps: (metric, setting) -> one of three.
 
-    To be taken, a metric has to agree with two truths by its interval, contradict none, and not be won by a wrong map, as far as known
-    maps were asked. One that agrees with no truth, or contradicts one, is never to be used alone.
+    To be taken, a metric has to agree with two truths by `ENOUGH` or more with its whole interval, contradict none, and not be won by a
+    wrong map, as far as known maps were asked. One that agrees with no truth, or contradicts one, is never to be used alone.
     """
     agrees, against = ([decided(of, sign) for of in found.values()] for sign in (1, -1))
     said = {}
     for key in found["single_deletion"].index:
-        count = sum(key in of for of in agrees)
-        if not count or any(key in of for of in against):
+        well = sum(round(of.loc[key, "ci_low"], 2) >= ENOUGH for of in found.values() if key in of.index)
+        if not any(key in of for of in agrees) or any(key in of for of in against):
             said[key] = ALONE
         else:
-            said[key] = TAKE if count > 1 and key[0] not in OF_SIZE and not _won(trust, key) else BESIDE
+            said[key] = TAKE if well > 1 and key[0] not in OF_SIZE and not _won(trust, key) else BESIDE
     return said
 
 

@@ -285,7 +285,9 @@ def test_the_advice_follows_from_the_table_of_truths(trust):
         word = said.get((metric, setting))
         assert (word == plot_choose_metric.ALONE) == bool(not own["above"].any() or own["below"].any())
         if word == plot_choose_metric.TAKE:
-            assert own["above"].sum() > 1
+            assert (own["ci_low"].round(2) >= 0.2).sum() > 1
+    assert "the whole interval is at 0.2 or above (six of ten pairs" in PAGE  # (1 + 0.2) / 2
+    assert said["adcc", ""] == plot_choose_metric.BESIDE, "agrees, and hardly"
     assert said["max_box_acc_v2", ""] != plot_choose_metric.TAKE, "the inverse of the mask ties with the mask"
     cards = plot_choose_metric.advice(options)
     take = " ".join(card.split("Beside another")[0] for card in cards.split("grid-item-card")[1:3])
