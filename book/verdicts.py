@@ -12,13 +12,16 @@ from tables import PAPERS, of_the_first
 
 SAME = ["paper", "key", "profile", "metric", "setting", "protocol"]  # what two rows share that may be compared
 TRAINED = ["paper", "profile", "metric", "setting", "protocol", "dataset", "split", "backbone", "recipe", "weights", "weights_than"]
+FIRST = r" ?first \d+$"  # what the setting of rows of the first images alone ends in
 FEW = 30  # images: the intervals of fewer are too narrow to be judged by alone
 KINDS = ("photographs", "drawn")
 BADGES = {  # verdict: symbol and class of its badge
     "holds": ("✓", "holds"), "does not hold": ("✗", "fails"), "not decided": ("?", "open"),
     "not comparable": ("≠", "incomparable"), "not run": ("–", "notrun"),
 }  # fmt: skip
+CONTROL = "a control does as well"
 UNTRAINED = ("random_l_cam",)  # controls by their part in a run, beside those that `is_control` knows by their name
+NEAR = 0.1  # two methods give one map where they differ by less in every metric of the maps
 FAILED = 0.5  # of the median accuracy over the seeds: a training that ends below has failed
 
 
@@ -33,24 +36,33 @@ def judged(entries, rows, differences):
 
 def _judged(entry, rows, differences):
     check = entry["check"]
-    wanted = rows[rows["metric"].isin([check["metric"], check["metric"] + "_box"]) & ~of_the_first(rows)]
+    wanted = rows[rows["metric"].isin([check["metric"], check["metric"] + "_box"])]
     wanted = wanted[~wanted["setting"].str.startswith("mean ")]  # maps brought to one mean answer another question
+    wanted = wanted.assign(at=wanted["setting"], setting=wanted["setting"].str.replace(FIRST, "", regex=True))
     levels = wanted
     if "setting" in check:
         wanted = wanted[wanted["setting"] == check["setting"]]
-    paired = differences[(differences["method"] == check["method"]) & (differences["than"] == check["than"])]
-    found = [_compare(entry, own, rows) for own in _configurations(wanted, check, paired)]
+    of_method = differences[differences["method"] == check["method"]]
+    paired = of_method[of_method["than"] == check["than"]]
+    found = [_compare(entry, own, rows, of_method) for own in _configurations(wanted, check, paired)]
     if "setting" in check:
-        others = [_compare(entry, own, rows) for own in _configurations(levels, check, paired)]
+        others = [_compare(entry, own, rows, of_method) for own in _configurations(levels, check, paired)]
         for one in found:
             _note_other_levels(one, [other for other in others if _where(other) == _where(one)])
     return found
 
 
 def _configurations(rows, check, paired):
-    """The seeds of each configuration: rows of the method beside the other's (`_than`) and their difference (`_paired`)."""
+    """The seeds of each configuration: rows of the method beside the other's (`_than`) and their difference (`_paired`).
+
+    Where one of the two has more images, the rows are those of the images that both have, if the run has such rows (`at` is their setting).
+    """
     own, other = (rows[rows["method"] == check[side]] for side in ("method", "than"))
-    seeds = own.merge(other, on=SAME, suffixes=("", "_than")).merge(paired, "left", SAME, suffixes=("", "_paired"))
+    seeds = own.merge(other, on=[*SAME, "at"], suffixes=("", "_than")).merge(paired, "left", SAME, suffixes=("", "_paired"))
+    whole = seeds["at"] == seeds["setting"]
+    shared = (seeds["n"] == seeds["n_paired"]) & (seeds["n_than"] == seeds["n_paired"])
+    seeds = seeds[whole | shared].assign(last=whole & (seeds["n"] != seeds["n_than"])).sort_values("last", kind="stable")
+    seeds = seeds.drop_duplicates([*SAME, "weights", "weights_than"]).sort_index()
     return [list(of.itertuples()) for _, of in seeds.groupby(TRAINED, sort=False)]
 
 
@@ -58,7 +70,7 @@ def _where(verdict):
     return verdict.profile, verdict.dataset, verdict.backbone, verdict.recipe
 
 
-def _compare(entry, seeds, rows):
+def _compare(entry, seeds, rows, of_method):
     """What one configuration says."""
     check, first = entry["check"], seeds[0]
     differences = [seed.value - seed.value_than if pd.isna(seed.value_paired) else seed.value_paired for seed in seeds]
@@ -73,10 +85,11 @@ def _compare(entry, seeds, rows):
     alone = (differences[0], first.ci_low_paired, first.ci_high_paired) if len(seeds) == 1 else (sum(differences) / len(seeds), None, None)
     mean, low, high = interval or alone
     where = {key: getattr(first, key) for key in ("paper", "profile", "dataset", "backbone", "recipe", "weights", "metric", "setting")}
+    same_maps = _same_maps(seeds, of_method)
     return SimpleNamespace(
         entry=entry, verdict=said, seeds=seeds, by_image=by_image, differences=differences, mean=mean, low=low, high=high,
-        digits=digits_of([value for seed in seeds for value in (seed.value, seed.value_than)]),
-        kind="drawn" if first.dataset.startswith("drawn") else "photographs", flags=_flags(check, said, seeds, rows), **where,
+        same_maps=same_maps, digits=digits_of([value for seed in seeds for value in (seed.value, seed.value_than)]),
+        kind="drawn" if first.dataset.startswith("drawn") else "photographs", flags=_flags(check, said, seeds, rows, same_maps), **where,
     )  # fmt: skip
 
 
@@ -108,7 +121,7 @@ def _by_interval(check, low, high):
 # ---- what stands beside a verdict -------------------------------------------------------------------------------------
 
 
-def _flags(check, said, seeds, rows):
+def _flags(check, said, seeds, rows, same_maps):
     """What changes how a verdict reads, in words; a control that does as well matters where the statement holds."""
     first = seeds[0]
     flags = []
@@ -120,15 +133,28 @@ def _flags(check, said, seeds, rows):
         flags.append("another network for each method")
     if any(pd.isna(seed.value_paired) for seed in seeds):
         flags.append("no paired difference: intervals of each value alone")
-    same = rows[(rows["profile"] == first.profile) & rows["key"].isin({seed.key for seed in seeds})]
+    flags += [f"{name(check['method'])} is {name(other)} here" for other in same_maps if other not in {seed.same_as for seed in seeds}]
+    same = _of_the_runs(rows, seeds)
     return [*flags, *(_controls(check, seeds, same) if said == "holds" else []), *_failed(check, same)]
+
+
+def _of_the_runs(rows, seeds):
+    return rows[(rows["profile"] == seeds[0].profile) & rows["key"].isin({seed.key for seed in seeds})]
+
+
+def _same_maps(seeds, of_method):
+    """Methods whose map the statement's method gives in the same runs: no metric of the maps tells the two apart."""
+    own = _of_the_runs(of_method, seeds)
+    own = own[(own["protocol"] != "network") & ~of_the_first(own)]
+    alike = (own["same_as"] == own["than"]) | (own["value"].abs() < NEAR)
+    return [than for than, all_alike in alike.groupby(own["than"], sort=False).all().items() if all_alike]
 
 
 def _controls(check, seeds, same):
     """Controls of the same runs that are, on the mean of the seeds, at least as good as the method."""
     if check["metric"] == "accuracy":
         return []
-    of = same[(same["metric"] == seeds[0].metric) & (same["setting"] == seeds[0].setting) & (same["protocol"] == seeds[0].protocol)]
+    of = same[(same["metric"] == seeds[0].metric) & (same["setting"] == seeds[0].at) & (same["protocol"] == seeds[0].protocol)]
     means = of.groupby("method", sort=False)["value"].mean()
     sign = 1 if check["direction"] == "higher" else -1
     apart = {check["method"], check["than"]}
@@ -138,7 +164,7 @@ def _controls(check, seeds, same):
         if (is_control(control) or control in UNTRAINED) and control not in apart and sign * value >= sign * means[check["method"]]
     ]
     best = sorted(better, key=lambda control: -sign * means[control])[:2]
-    return [f"a control does as well: {name(control)}, {cell(means[control])}" for control in best]
+    return [f"{CONTROL}: {name(control)}, {cell(means[control])}" for control in best]
 
 
 def _failed(check, same):
@@ -216,14 +242,23 @@ def _word(entry, found, kind):
 
 
 def _side(entry, found, kind):
-    """The overall word of a cell of the matrix; where configurations differ, how many say what."""
+    """The overall word of a cell of the matrix; where configurations differ, how many say what; what stands against one that holds."""
     counts, word = Counter(one.verdict for one in _own(entry, found, kind)), _word(entry, found, kind)
     if kind in entry.get("studied", {}):
         return badge(word)
-    if len(counts) < 2:
-        return badge(word, counts[word])
     each = ", ".join(f"{counts[one]} {one}" for one in BADGES if counts[one])
-    return f"{badge(word)} <small>{each}</small>"
+    parts = [f"{badge(word)} <small>{each}</small>" if len(counts) > 1 else badge(word, counts[word])]
+    return " ".join([*parts, *map(flag, _against_it(entry, found, kind))])
+
+
+def _against_it(entry, found, kind):
+    """What a reader must know of a statement that holds, from the configurations where it does."""
+    held = [one for one in _own(entry, found, kind) if one.verdict == _word(entry, found, kind) == "holds"]
+    shared = [CONTROL] * any(words.startswith(CONTROL) for one in held for words in one.flags)
+    twins = [
+        other for other in dict.fromkeys(other for one in held for other in one.same_maps) if all(other in one.same_maps for one in held)
+    ]
+    return shared + [f"{name(entry['check']['method'])} is {name(other)} there" for other in twins]
 
 
 def box(entries, found, paper):
@@ -300,17 +335,19 @@ def rows_of(one):
 
 
 def _numbers(one):
+    margin = f", margin {one.entry['check']['margin']:g}" if "margin" in one.entry["check"] else ""
     if len(one.seeds) == 1:
-        return _against(one.seeds[0], one.digits)
+        return _against(one.seeds[0], one.digits, margin)
     if seed_interval(one.differences):
         counted = ", ".join(f"{word} under {count}" for word, count in Counter(one.by_image).most_common())
         means = (sum(getattr(seed, side) for seed in one.seeds) / len(one.seeds) for side in ("value", "value_than"))
         values = " against ".join(cell(value, digits=one.digits) for value in means)
         difference = over_seeds(one.differences, one.digits, "+")
-        return f"{values}, mean difference {difference} over {len(one.seeds)} seeds; by the images of one seed: {counted}"
+        return f"{values}, mean difference {difference} over {len(one.seeds)} seeds{margin}; each seed alone: {counted}"
     words = [f" ({word})" if len(set(one.by_image)) > 1 else "" for word in one.by_image]  # where all say the same, the badge does
     listed = " · ".join(f"{_short(seed, one.digits)}{word}" for seed, word in zip(one.seeds, words, strict=True))
-    return f"differences under {len(one.seeds)} seeds, n {one.seeds[0].n:,}: {listed}"
+    n = one.seeds[0].n if pd.isna(one.seeds[0].n_paired) else one.seeds[0].n_paired
+    return f"differences under {len(one.seeds)} seeds, n {n:,.0f}{margin}: {listed}"
 
 
 def _cell(seed, digits, of="", sign=""):
@@ -324,16 +361,18 @@ def _short(seed, digits):
     return _cell(seed, digits, "_paired", "+")
 
 
-def _against(seed, digits):
-    """The two values and their paired difference, with its corrected p, in words."""
-    n = "" if seed.n == seed.n_than else f" (n {seed.n:,} and {seed.n_than:,})"
+def _against(seed, digits, margin):
+    """The two values and their paired difference in words, with the margin or the corrected p, whichever decides."""
+    apart = seed.n != seed.n_than
+    n = f" (n {seed.n:,} and {seed.n_than:,})" if apart else ""
     if pd.isna(seed.value_paired):
         return f"{_cell(seed, digits)} against {_cell(seed, digits, '_than')}{n}"
     said = f"{cell(seed.value, digits=digits)} against {cell(seed.value_than, digits=digits)}{n}"  # whose own intervals decide nothing
-    said += f", difference {_short(seed, digits)}, n {seed.n_paired:,.0f}"
+    both = f" on the {seed.n_paired:,.0f} that both have" if apart else f", n {seed.n_paired:,.0f}"
+    said += f", difference {_short(seed, digits)}{both}{margin}"
     if seed.same_as:
-        return f"{said}; the same map as {name(seed.same_as)}, counted once"
-    return f"{said}, corrected p {f'{seed.p_holm:.2g}' if seed.p_holm >= 0.001 else 'below 0.001'}"
+        return f"{said}; the same map as {name(seed.same_as)}"
+    return said if margin else f"{said}, corrected p {f'{seed.p_holm:.2g}' if seed.p_holm >= 0.001 else 'below 0.001'}"
 
 
 def cards(entries, found, papers):
@@ -357,7 +396,12 @@ def cards(entries, found, papers):
         tested = [one for one in found if one.paper == paper]
         data = dict.fromkeys(name(one.dataset).split(" (")[0] for one in sorted(tested, key=lambda one: KINDS.index(one.kind)))
         tested_on = ", ".join([*filter(None, [told.get("studied")]), *data])
-        facts = {"tested on": tested_on, "cost of a map": told["cost"], "read": told["read"], "would change it": told["missing"]}
+        facts = {
+            "tested on": tested_on,
+            "cost of a map": told["cost"],
+            "how the paper was known": told["read"],
+            "what would change the verdict": told["missing"],
+        }
         lines += [*(f"<dt>{what}</dt><dd>{html.escape(words)}</dd>" for what, words in facts.items()), "</dl>", ":::", ""]
     return "\n".join([*lines, "::::", ""])
 
@@ -367,31 +411,47 @@ def claims(entries):
     return [entry for entry in entries if entry.get("whose") != "our question"]
 
 
+WHERE = {"photographs": "photographs", "drawn": "drawn images, made by the project's own program so that the truth is known"}
+
+
 def finding(entries, found):
-    """The first page's sentence: of the papers' tested claims, how many hold, and how many of these a control shares, by kind of data."""
-    parts, entries = [], claims(entries)
-    for kind, where in (("photographs", "On photographs"), ("drawn", "On drawn images")):
-        words = Counter(word for entry in entries if (word := _word(entry, found, kind)) != "not run")
-        held = _held(entries, found, kind)
-        shared = sum(any(flag.startswith("a control") for one in _own(entry, found, kind) for flag in one.flags) for entry in held)
-        text = f"{where} **{len(held)} of {words.total()}** tested claims of the papers {'holds' if len(held) == 1 else 'hold'}"
-        text += f", {shared} of them no better than a control that explains nothing" if shared else ""
-        parts.append(f"{text}; {words['does not hold']} {'does' if words['does not hold'] == 1 else 'do'} not, and the rest is undecided.")
-    return " ".join(parts)
+    """The first page's sentences, one a kind of data: how many statements were tested, whose they are, how many hold, about what."""
+    return " ".join(_finding([entry for entry in claims(entries) if _word(entry, found, kind) != "not run"], found, kind) for kind in KINDS)
+
+
+def _finding(tested, found, kind):
+    words, held = Counter(_word(entry, found, kind) for entry in tested), _held(tested, found, kind)
+    ours = sum(entry.get("whose") == "our reading" for entry in tested)
+    about = {}
+    for entry in held:
+        about.setdefault(entry.get("about", "maps"), []).append(entry)
+    each = " and ".join(f"{len(own)} about {what}{_limits(own, found, kind)}" for what, own in about.items())
+    return (
+        f"Of {len(tested)} statements tested on {WHERE[kind]} ({len(tested) - ours} the papers' claims, {ours} our reading), "
+        f"**{len(held)} {'holds' if len(held) == 1 else 'hold'}**{': ' if held else ''}{each}; {words['does not hold']} "
+        f"{'does' if words['does not hold'] == 1 else 'do'} not, and the rest is undecided."
+    )
+
+
+def _limits(held, found, kind):
+    """In brackets what stands against statements that hold; with a number where it is not against all of them."""
+    against = Counter(words for entry in held for words in _against_it(entry, found, kind))
+    said = {words: words.replace(CONTROL, "a control that explains nothing does as well") for words in against}
+    told = [said[words] if count == len(held) else f"{count}: {said[words]}" for words, count in against.items()]
+    return f" ({', and '.join(told)})" if told else ""
 
 
 def holding(entries, found):
-    """Which of the papers' claims hold, by kind of data, as a list; with a word where a control does as well."""
-
-    def beside(entry, kind):
-        shared = any(words.startswith("a control") for one in _own(entry, found, kind) for words in one.flags)
-        return "; a control does as well" if shared else ""
-
+    """Which of the papers' statements hold, by kind of data, as a list; each with whose it is and what stands against it."""
     return "\n".join(
-        f"- Holds on {where}: *{entry['statement']}* ({name(entry['paper'])}{beside(entry, kind)})"
+        f"- Holds on {where}: *{entry['statement']}* ({'; '.join([_of(entry), *_against_it(entry, found, kind)])})"
         for kind, where in (("photographs", "photographs"), ("drawn", "drawn images"))
         for entry in _held(claims(entries), found, kind)
     )
+
+
+def _of(entry):
+    return name(entry["paper"]) + (", our reading" if entry.get("whose") == "our reading" else "")
 
 
 def _held(entries, found, kind):

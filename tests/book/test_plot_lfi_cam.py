@@ -69,18 +69,41 @@ def test_accuracy_counts_trainings(options):
 
 def test_words_of_the_statements_follow_from_the_studies(options):
     told = {entry["id"]: entry for entry in yaml.safe_load((HOME / "book/claims.yaml").read_text(encoding="utf-8"))}
-    with_abn = [what for what in plot_lfi_cam.STABILITY if "e36" not in what]
-    words = {what: plot_lfi_cam.stability_word(experiments.read(STUDIES / f"{what}.csv")) for what in with_abn}
-    real = [SimpleNamespace(verdict=word) for what, word in words.items() if "drawn" not in what]
-    drawn = words["scratch-drawn_imagenet-resnet8"]
-    assert told["lfi-stability"]["studied"] == {"photographs": plot_lfi_cam.overall(real), "drawn": drawn}
+    words = {what: plot_lfi_cam.stability_word(experiments.read(STUDIES / f"{what}.csv")) for what in plot_lfi_cam.STABILITY}
+    asked = [SimpleNamespace(verdict=word) for word in words.values() if word != "not run"]
+    assert {what for what, word in words.items() if word != "not run"} == {"scratch-cifar10-resnet20", "scratch-cat_dog-resnet18"}
+    assert told["lfi-stability"]["studied"] == {"photographs": plot_lfi_cam.overall(asked)}, "on drawn objects only the seeds differ"
     all_better = [min(of) > 0 for of in pairs("scratch-drawn_imagenet-resnet8")]
     assert f"{sum(all_better)} of {len(all_better)} pairs" in told["lfi-stability"]["answer"].replace("\n", " ")
+    alike = plot_lfi_cam.alike(experiments.read(STUDIES / "scratch-drawn_imagenet-resnet8.csv"))
+    alike = alike[alike["metric"] == plot_lfi_cam.SCRIPT].set_index("method")[["pair", "excess"]]
+    assert (alike.loc["plain: mean_activation"] > alike.loc["abn"]).all(), "so does the mean activation of a plain network"
     assert told["lfi-features"]["studied"] == {"drawn": plot_lfi_cam.features_word(experiments.read(STUDIES / "lfi_features.csv"))}
     assert told["lfi-parameters"]["studied"] == {"photographs": plot_lfi_cam.parameters_word(experiments.read(STUDIES / "parameters.csv"))}
     found = plot_lfi_cam.accuracies(options, assemble.evidence(options, assemble.results.METRICS))
     margin = told["lfi-accuracy"]["check"]["margin"]
     assert told["lfi-accuracy"]["studied"] == {"photographs": plot_lfi_cam.accuracy_word(found, margin)}
+
+
+@pytest.mark.parametrize(
+    ("differs", "iou", "excess", "word"),
+    [
+        ("settings", (1, 2), (1, 1), "holds"),
+        ("settings", (1, 2), (1, -1), "not decided"),
+        ("settings", (-1, -2), (1, 2), "not decided"),  # the two measures contradict each other
+        ("settings", (-1, -2), (-1, -2), "does not hold"),
+        ("seeds", (1, 2), (1, 1), "not run"),
+    ],
+)
+def test_stability_is_about_trainings_under_other_settings(differs, iou, excess, word):
+    base = {"role": "pair", "metric": plot_lfi_cam.SCRIPT, "differs": differs, "setting": 0, "seed": 0, "other_seed": 0}
+    rows = [
+        base | {"other_setting": n, "of": of, "method": method, "value": value if method == "lfi_cam" else 0}
+        for of, values in (("pair", iou), ("excess", excess))
+        for n, value in enumerate(values)
+        for method in ("lfi_cam", "abn")
+    ]
+    assert plot_lfi_cam.stability_word(pd.DataFrame(rows)) == word
 
 
 @pytest.mark.parametrize(

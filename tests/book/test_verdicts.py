@@ -72,7 +72,8 @@ def test_statements_are_judged_by_the_paired_interval(low, high, margin, directi
     check = CHECK | {"direction": direction} | ({"margin": margin} if margin else {})
     assert word(check, found, [paired(low, high)]) == verdict
     text = sentence(check, found, [paired(low, high)])
-    assert f"[{float(low):.1f},{NBSP}{float(high):.1f}], n 40, corrected p 0.034" in text
+    decides = f"margin {margin}" if margin else "corrected p 0.034"
+    assert f"[{float(low):.1f},{NBSP}{float(high):.1f}], n 40, {decides}." in text, "what decides, and nothing else"
     assert "no paired difference" not in text
 
 
@@ -115,7 +116,7 @@ def test_from_ten_seeds_on_the_interval_over_them_decides():
     assert word(CHECK, *seeds_of(values, 9)) == "holds"
     text = sentence(CHECK, *seeds_of(values, 9))
     assert f"mean difference +1.9 [{interval.low:.1f},{NBSP}{interval.high:.1f}] over 10 seeds" in text
-    assert "by the images of one seed: not decided under 10" in text
+    assert "each seed alone: not decided under 10" in text
     assert word(CHECK, *seeds_of(values[:9], 9)) == "not decided"
     lower = CHECK | {"direction": "lower", "margin": 5}
     assert word(lower, *seeds_of(values, 9)) == "holds"
@@ -149,9 +150,46 @@ def test_the_same_map_few_images_and_chance_decide_nothing():
     found = rows(("l_cam_img", "50", "45", "55"), ("grad_cam", "30", "25", "35"))
     same = [paired("0", "0", p="", p_holm="", same_as="grad_cam")]
     assert word(CHECK, found, same) == "not decided"
-    assert "the same map as Grad-CAM, counted once" in sentence(CHECK, found, same)
+    assert "the same map as Grad-CAM" in sentence(CHECK, found, same)
     assert word(CHECK | {"margin": 2}, found, [paired("-1", "3", n="29")]) == "not decided"
     assert word(CHECK, found, [paired("1", "3", p_holm="0.051")]) == "not decided"
+
+
+def slow(values, common):
+    """A method on 200 images beside one on 60, of which 45 are paired; ``common``: the settings whose rows are of the images of both."""
+    own, than = values
+    found = rows(("l_cam_img", "50", "45", "55"), n="200") + rows(("grad_cam", than, "30", "60"), n="60")
+    for setting, n in common:
+        found += rows(("l_cam_img", own, "45", "55"), ("grad_cam", than, "30", "60"), ("random_map", "49", "1", "9"), n=n, setting=setting)
+    return found
+
+
+def test_means_beside_a_difference_are_over_the_images_that_both_have():
+    common = [("first 30", "33"), ("first 60", "60")]
+    text = sentence(CHECK, slow(("45", "43"), common), [paired("1", "3", n="60")])
+    assert "45.0 against 43.0, difference +2.0 [" in text, "and not 50, the mean over all 200"
+    assert "n 60, corrected p" in text
+    assert verdicts.flag("a control does as well: random map, 49.0") in text, "over the same images"
+    text = sentence(CHECK, slow(("45", "43"), common[:1]), [paired("1", "3", n="60")])
+    assert "50.0 against 43.0 (n 200 and 60), difference +2.0 [1.0" in text
+    assert "] on the 60 that both have, corrected p" in text
+
+
+def test_the_count_of_a_difference_under_few_seeds_is_that_of_its_pairs():
+    both, differences = seeds_of([4, 3, 5], 1, n="32")
+    assert "differences under 3 seeds, n 32: " in sentence(CHECK, both, differences)
+    assert "differences under 3 seeds, n 32, margin 2: " in sentence(CHECK | {"margin": 2}, both, differences)
+
+
+def test_a_map_that_is_anothers_is_named():
+    found = rows(("l_cam_img", "50", "45", "55"), ("grad_cam", "30", "25", "35"), ("cam", "50", "45", "55"))
+    apart, of_cam = paired("18", "22"), {"than": "cam", "p": "", "p_holm": "", "same_as": ""}
+    named = "L-CAM-Img is CAM here"
+    assert verdicts.flag(named) in sentence(CHECK, found, [apart, paired("-0.05", "0.05", **of_cam)])
+    assert verdicts.flag(named) in sentence(CHECK, found, [apart, paired("0", "0.3", **(of_cam | {"same_as": "cam"}))])
+    assert named not in sentence(CHECK, found, [apart, paired("0", "0.3", **of_cam)])
+    other_metric = paired("1", "3", **of_cam, metric="average_drop")
+    assert named not in sentence(CHECK, found, [apart, paired("-0.05", "0.05", **of_cam), other_metric]), "another metric tells them apart"
 
 
 def test_methods_are_compared_only_within_a_run():
@@ -221,22 +259,57 @@ def test_several_configurations_decide_by_half_of_them_and_no_contradiction(word
     assert verdicts.overall(named(*words)) == overall
 
 
-def test_the_first_sentence_counts_what_the_matrix_shows():
-    """On the published numbers: counted again from the matrix and the lines of the details."""
+@pytest.fixture(scope="module")
+def published():
+    """The statements, and what the published results say of them."""
     import assemble
 
     options = assemble._parser().parse_args(["--results", str(Path(assemble.BOOK.parent / "results"))])
     options.read = []
-    entries, found = assemble.statements(), assemble.judged(options)
+    return assemble.statements(), assemble.judged(options)
+
+
+def test_the_first_sentences_count_what_the_matrix_shows(published):
+    """On the published numbers: counted again from the lines of the matrix."""
+    entries, found = published
     text = verdicts.finding(entries, found)
-    cells = re.findall(r"<tr><th scope=\"row\">.*?</tr>", verdicts.matrix(entries, found))
-    for side, kind in enumerate(("photographs", "drawn images")):
-        asked = [line for line in cells if "flag-ours" not in line]
-        badges = [re.search(r"</span> ([a-z ]+?)(?: <small>|</span>)", line.split("<td>")[1 + side])[1] for line in asked]
-        tested = [one for one in badges if one != "not run"]
-        held = badges.count("holds")
-        assert f"n {kind} **{held} of {len(tested)}** tested claims" in text
-        assert f"; {badges.count('does not hold')} do" in text
+    lines = re.findall(r"<tr><th scope=\"row\">.*?</tr>", verdicts.matrix(entries, found))
+    about = {entry["id"]: entry.get("about", "maps") for entry in entries}
+    for side, (kind, said) in enumerate(zip(("photographs", "drawn images"), re.findall("Of .*?undecided[.]", text), strict=True)):
+        cells = [(line, line.split("<td>")[1 + side]) for line in lines if "flag-ours" not in line]
+        badges = [(line, re.search(r"</span> ([a-z ]+?)(?: <small>|</span>)", cell)[1], cell) for line, cell in cells]
+        tested = [one for one in badges if one[1] != "not run"]
+        held = [one for one in tested if one[1] == "holds"]
+        ours = sum("our reading" in line for line, *_ in tested)
+        assert said.startswith(f"Of {len(tested)} statements tested on {kind}")
+        assert f"({len(tested) - ours} the papers' claims, {ours} our reading), **{len(held)} hold**" in said
+        assert f"; {sum(one[1] == 'does not hold' for one in tested)} do not" in said
+        of = [about[re.search('href="#([^"]+)"', line)[1]] for line, *_ in held]
+        assert {what: int(count) for count, what in re.findall(r"(\d+) about (\w+)", said)} == {what: of.count(what) for what in of}
+        for words in ("does as well", "is Grad-CAM there"):
+            assert (words in said) == any(words in cell for *_, cell in held)
+
+
+def test_what_stands_against_a_statement_stands_beside_it_wherever_it_is_said_to_hold(published):
+    entries, found = published
+    (near,) = (entry for entry in entries if entry["id"] == "increment-near-score-cam")
+    held = [one for one in found if one.entry is near and one.kind == "photographs" and one.verdict == "holds"]
+    assert {one.backbone for one in held} == {"efficientnet_lite0"}
+    assert all("Increment-CAM is Grad-CAM here" in one.flags for one in held)
+    assert not any("is Grad-CAM here" in words for one in found if one.backbone != "efficientnet_lite0" for words in one.flags)
+    line = next(line for line in verdicts.matrix(entries, found).split("\n") if near["id"] in line)
+    photographs = line.split("<td>")[1]
+    for words in (verdicts.CONTROL, "Increment-CAM is Grad-CAM there"):
+        assert verdicts.flag(words) in photographs
+    told = "(Increment-CAM, our reading; a control does as well; Increment-CAM is Grad-CAM there)"
+    assert f"{near['statement']}* {told}" in verdicts.holding(entries, found)
+
+
+def test_printed_means_have_the_printed_difference(published):
+    """Both are over the same images, on all that is published."""
+    for one in published[1]:
+        for seed in one.seeds:
+            assert seed.value - seed.value_than == pytest.approx(seed.value_paired, abs=1e-6), verdicts.told(one)
 
 
 def test_the_matrix_says_whose_each_statement_is_and_links_to_its_fold():
