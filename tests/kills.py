@@ -128,9 +128,9 @@ def main(seed: int = 0) -> None:
                     pid = None
             code, stayed = batch.wait(), left(rough)
             status = [sys.executable, "-m", "reproduce", "status", "--profile", "tiny"]
-            told = subprocess.run(status, cwd=rough, env=environment(rough), capture_output=True, text=True, check=True)
+            told = subprocess.run(status, cwd=rough, env=environment(rough), capture_output=True, text=True, check=True).stdout
             print(
-                f"{who} {signal.Signals(number).name}{'' if pid else ' (it had ended)'}: exit code {code}; left {stayed}\n{told.stdout}",
+                f"{who} {signal.Signals(number).name}{'' if pid else ' (it had ended)'}: exit code {code}; left {stayed}\n{told}",
                 flush=True,
             )
             if stayed:
