@@ -96,8 +96,8 @@ document.addEventListener("DOMContentLoaded", () => {
       "aria-label": `${printed("metric", rows[0])}: ${rows.length} rows, from ${who(rows[0])}, ${fixed("value", rows[0])}, to ${who(rows.at(-1))}, ${fixed("value", rows.at(-1))}` });
     const unit = 10 ** Math.floor(Math.log10((top - low) / 4));
     const tick = [1, 2, 5, 10].map((factor) => factor * unit).find((size) => (top - low) / size <= (narrow ? 5 : 8));
-    for (let at = Math.ceil(low / tick) * tick; at <= top; at += tick) {
-      const value = Number(at.toPrecision(6));
+    for (let place = Math.ceil(low / tick); place * tick <= top; place += 1) {
+      const value = Number((place * tick).toPrecision(6));
       image.append(node("line", { x1: x(value), x2: x(value), y1: 22, y2: high, class: value === 0 ? "zero" : "grid" }));
       image.append(node("text", { x: x(value), y: 14, "text-anchor": "middle", class: "tick" }, minus(value)));
     }

@@ -162,3 +162,9 @@ def test_costs_in_words():
         assert seconds[group, "calm"] / seconds[group, "forward"] < 1.1
     update = seconds["one update, ResNet-18 at 14x14, 200 classes, batch 8"]
     assert max(update["calm_em"], update["calm_ml"]) / update["cam"] < 1.03
+
+
+def test_efficientnet_lite0_loses_no_accuracy():
+    own = rows("subset", "efficientnet_lite0").query("metric == 'accuracy'").set_index("method")
+    em, plain, n = own.loc["calm_em", "value"], own.loc["plain", "value"], own.loc["plain", "n"]
+    assert f"EfficientNet-Lite0 at 14×14 loses none: {em:.1f} % against {plain:.1f} % (one seed, {n} images)" in PAGE
