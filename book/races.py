@@ -152,9 +152,12 @@ def goals(rows):
 
 def whole(rows):
     """Runs, each with and without the engine."""
-    ratio = rows["seconds"] / rows.groupby("group")["seconds"].transform("first")
-    columns = [rows["group"], rows["contender"], texts(rows["seconds"], 0, " s"), texts(ratio, 2), texts(rows["cpu_seconds"], 0, " s")]
-    return list_table(["run", "masked images", "time", "ratio", "CPU time"], zip(*columns, strict=True), rows["machine"].iloc[0])
+    lines = []
+    for group, own in rows.groupby("group", sort=False):
+        paper, *of = group.split(", ")
+        told = ", ".join(f"{one.contender} {one.seconds:.0f} s" for one in own.itertuples())
+        lines.append(f"- {', '.join([name(paper), *of])}: {told}.\n")
+    return "".join(lines) + f"\n{rows['machine'].iloc[0]}.\n"
 
 
 def gpu(rows):
