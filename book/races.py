@@ -151,11 +151,11 @@ def goals(rows):
 
 
 def whole(rows):
-    """Runs, each with and without the engine."""
-    lines = []
+    """Runs, each with and without the engine: seconds, beside the first contender's, CPU seconds."""
+    rows, lines = rows.assign(ratio=rows["seconds"] / rows.groupby("group")["seconds"].transform("first")), []
     for group, own in rows.groupby("group", sort=False):
         paper, *of = group.split(", ")
-        told = ", ".join(f"{one.contender} {one.seconds:.0f} s" for one in own.itertuples())
+        told = "; ".join(f"{one.contender} {one.seconds:.0f} s ({one.ratio:.2f}, CPU {one.cpu_seconds:.0f} s)" for one in own.itertuples())
         lines.append(f"- {', '.join([name(paper), *of])}: {told}.\n")
     return "".join(lines) + f"\n{rows['machine'].iloc[0]}.\n"
 

@@ -92,7 +92,7 @@ def test_a_goal_is_reached_missed_or_not_measured(tmp_path):
         assert f"- goal {number}, {rows[number]['asked']}: **{state}**{value}.\n" in text
     facts = {"machine": "2 cores", "cpu_seconds": 9}
     runs = [facts | {"group": "a run", "contender": c, "seconds": s} for c, s in (("with the engine", 20), ("PyTorch alone", 30))]
-    assert "PyTorch alone\n  - 30 s\n  - 1.50\n  - 9 s" in write_study(tmp_path, "whole", runs)
+    assert "PyTorch alone 30 s (1.50, CPU 9 s)" in write_study(tmp_path, "whole", runs)
 
 
 def test_bfloat16_is_told_by_processor(tmp_path):
