@@ -1,9 +1,12 @@
 """The explorer: every published number in the browser, as a table and as a forest plot, and the same numbers as CSV.
 
 The numbers go into _static/explorer.data.js, each column as numbers that point into a list of words; DataTables, as itables brings it, into
-_static/explorer.tables.js. Both are scripts, because a page that was opened from a disk may load scripts and nothing else.
+_static/explorer.tables.js. Both are scripts, because a page that was opened from a disk may load scripts and nothing else, and each holds
+one compressed text: the numbers alone would outweigh every other page.
 """
 
+import base64
+import gzip
 import json
 import shutil
 from importlib import resources
@@ -16,9 +19,11 @@ from reproduce import results
 
 CONDITIONS = ("paper", "dataset", "backbone", "weights", "recipe", "seed", "protocol", "run")  # the same for many rows, and so kept once
 WORDS = (*CONDITIONS, "method", "than", "metric", "setting")
+NUMBERS = ("value", "ci_low", "ci_high", "n")
 TITLES = {
     "method": "Method", "metric": "Metric", "setting": "Setting", "value": "Value", "ci": "95 % interval", "n": "n", "run": "Run",
-    "dataset": "Data", "backbone": "Network", "weights": "Weights", "seed": "Seed", "protocol": "Protocol", "paper": "Paper",
+    "dataset": "Data", "backbone": "Network", "weights": "Weights", "seed": "Seed", "protocol": "Protocol", "recipe": "Variant",
+    "paper": "Paper",
 }  # fmt: skip
 FOLDER = "_static/csv"
 APP = """<div class="explorer" id="explorer-app" hidden>
@@ -36,15 +41,21 @@ def explorer(options, rows, differences):
     """The page's controls as HTML; its data, DataTables and the CSVs are written into the folder of the site's own files."""
     static = options.out / "src" / "_static"
     static.mkdir(parents=True, exist_ok=True)
-    kinds = {"values": rows.assign(than=""), "differences": differences}
-    data = packed(kinds) | {"told": provenance(options) | {run: f"{page}.html" for run, page in getattr(options, "pages", {}).items()}}
-    (static / "explorer.data.js").write_text(f"window.EXPLORER = {json.dumps(data, ensure_ascii=False, separators=(',', ':'))};\n")
-    bundle = resources.files("itables") / "html" / "dt_bundle.js"  # an ES module, which a page on a disk may not import by its name
-    source = json.dumps(bundle.read_text(encoding="utf-8"), ensure_ascii=False)
-    opened = f'import(URL.createObjectURL(new Blob([{source}], {{ type: "text/javascript" }})))'
-    (static / "explorer.tables.js").write_text(f"window.TABLES = () => {opened};\n", encoding="utf-8")
+    kinds = {"values": in_runs(rows.assign(than="")), "differences": in_runs(differences), "studies": studies(options.results / "studies")}
+    told = provenance(options) | {run: f"{page}.html" for run, page in getattr(options, "pages", {}).items()}
+    told |= {run: f"{FOLDER}/{run.replace('/', '-')}.csv" for run in kinds["studies"]["run"].unique()}
+    data = packed(kinds) | {"told": told}
+    bundle = resources.files("itables") / "html" / "dt_bundle.js"
+    (static / "explorer.data.js").write_text(script("EXPLORER", json.dumps(data, ensure_ascii=False, separators=(",", ":"))))
+    (static / "explorer.tables.js").write_text(script("TABLES", bundle.read_text(encoding="utf-8")))
     (static / "explorer.tables.css").write_bytes(bundle.with_suffix(".css").read_bytes())
     return f"{APP}{downloads(options, kinds)}"
+
+
+def script(variable, text):
+    """A script that gives the page `text`, compressed by gzip and spelled in base 64; explorer.js opens it."""
+    squeezed = gzip.compress(text.encode(), mtime=0)  # the same bytes whenever it is made
+    return f'window.{variable} = "{base64.b64encode(squeezed).decode()}";\n'
 
 
 def provenance(options):
@@ -58,6 +69,26 @@ def provenance(options):
         shutil.copyfile(path, folder / file)
         found[run.as_posix()] = f"{FOLDER}/{file}"
     return found
+
+
+def in_runs(frame):
+    """Rows of published runs, each with the folder of its run below results/."""
+    return frame.assign(run=frame["profile"] + "/" + frame["paper"] + "/" + frame["key"])
+
+
+def studies(folder):
+    """Rows of the studies as those of the runs: what only one study has, a role or a network's name, is their variant."""
+    frames = [pd.DataFrame(columns=[*WORDS, *NUMBERS])]
+    for path in sorted(folder.glob("*.csv")):
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if not {"method", "metric", *NUMBERS} <= set(table):  # numbers of another kind: the file alone is given
+            continue
+        own = [column for column in table if column not in frames[0]]
+        variants = [", ".join(f"{column} {word}" for column, word in zip(own, row, strict=True) if word) for row in table[own].to_numpy()]
+        table = table.assign(recipe=variants, run=f"studies/{path.stem}").reindex(columns=frames[0].columns, fill_value="")
+        frames.append(table)
+    every = pd.concat(frames, ignore_index=True)
+    return every.assign(**{column: pd.to_numeric(every[column]) for column in NUMBERS})
 
 
 def packed(kinds):
@@ -74,7 +105,8 @@ def packed(kinds):
     columns = {
         kind: {
             "at": [at[row] for row in frame[list(CONDITIONS)].itertuples(index=False, name=None)],
-            **{column: frame[column].tolist() for column in ("method", "than", "metric", "setting", "n")},
+            **{column: frame[column].tolist() for column in ("method", "than", "metric", "setting")},
+            "n": frame["n"].astype(int).tolist(),
             **{column: numbers(frame[column]) for column in ("value", "ci_low", "ci_high", "p_holm") if column in frame},
             "digits": frame.groupby("metric")["digits"].first().to_dict(),
         }
@@ -86,14 +118,10 @@ def packed(kinds):
 
 
 def prepared(frame):
-    """Numbers rounded as the book prints them, texts as texts, the run by its folder."""
+    """Numbers rounded as the book prints them, seeds as texts."""
     digits = frame.groupby("metric")["value"].transform(digits_of).to_numpy()
-    rounded = {
-        column: [round(value, of) for value, of in zip(frame[column], digits, strict=True)] for column in ("value", "ci_low", "ci_high")
-    }
-    seeds = frame["seed"].astype(str)
-    run = frame["profile"] + "/" + frame["paper"] + "/" + frame["key"]
-    return frame.assign(**rounded, digits=digits, seed=seeds, run=run)
+    rounded = {column: [round(value, of) for value, of in zip(frame[column], digits, strict=True)] for column in NUMBERS[:3]}
+    return frame.assign(**rounded, digits=digits, seed=frame["seed"].astype(str))
 
 
 def numbers(column):

@@ -1,13 +1,16 @@
 /* The explorer: filters, a table (DataTables) and a forest plot of the rows that pass. The address keeps the filters: #metric=average_drop&dataset=imagenet */
-document.addEventListener("DOMContentLoaded", () => {
+document.addEventListener("DOMContentLoaded", async () => {
   const root = document.getElementById("explorer-app");
   if (!root) return;
-  const { titles, words, controls, conditions, shared, kinds, told } = window.EXPLORER;
+  const opens = (squeezed) => new Response(new Blob([Uint8Array.from(atob(squeezed), (letter) => letter.charCodeAt(0))])
+    .stream().pipeThrough(new DecompressionStream("gzip")));
+  const { titles, words, controls, conditions, shared, kinds, told } = await opens(window.EXPLORER).json();
   for (const columns of Object.values(kinds))
     conditions.forEach((column, index) => { columns[column] = columns.at.map((at) => shared[at][index]); });
   const find = (selector) => root.querySelector(selector);
   const [form, count, forest] = [".explorer-filters", ".explorer-count", ".explorer-forest"].map(find);
-  const FILTERS = ["paper", "dataset", "backbone", "protocol", "metric", "setting", "method", "than"];
+  const FILTERS = ["paper", "dataset", "backbone", "protocol", "metric", "setting", "method", "than", "run"];
+  const KINDS = { values: "values", differences: "paired differences", studies: "rows of studies" };
   const START = { kind: "values", dataset: "imagenet", metric: "average_drop", setting: "50%" };
   const MOST = 60;
   let wanted = {}, found = [], table = null, opened = null;
@@ -18,7 +21,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const minus = (text) => String(text).replace("-", "−");
   const fixed = (column, row) => minus(number(column, row).toFixed(kinds[wanted.kind].digits[kinds[wanted.kind].metric[row]]));
   const interval = (row) => (number("ci_low", row) === null ? "–" : `[${fixed("ci_low", row)}, ${fixed("ci_high", row)}]`);
-  const who = (row) => printed("method", row) + (wanted.kind === "differences" ? ` minus ${printed("than", row)}` : "");
+  const who = (row) => printed("method", row) + (id("than", row) ? ` minus ${printed("than", row)}` : "");
   const where = (row) => [printed("dataset", row), printed("backbone", row), words.weights[kinds[wanted.kind].weights[row]][1],
     printed("recipe", row), `seed ${printed("seed", row)}`].filter(Boolean).join(" · ");
 
@@ -60,7 +63,7 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 
   function filters() {
-    select("kind", "Show", [["values", "values"], ["differences", "paired differences"]]);
+    select("kind", "Show", Object.entries(KINDS));
     for (const column of FILTERS) {
       const present = new Set(passing(column).map((row) => kinds[wanted.kind][column][row]));
       const choices = [...present].map((place) => words[column][place]).filter(([word]) => word || column !== "than");
@@ -141,22 +144,23 @@ document.addEventListener("DOMContentLoaded", () => {
   const cells = (row) => [
     who(row), printed("metric", row), printed("setting", row), { text: fixed("value", row), number: number("value", row) }, interval(row), number("n", row),
     { text: printed("run", row), html: `<a href="${told[id("run", row)]}">${printed("run", row)}</a>` },
-    ...["dataset", "backbone", "weights", "seed", "protocol", "paper"].map((column) => printed(column, row)),
+    ...["dataset", "backbone", "weights", "seed", "protocol", "recipe", "paper"].map((column) => printed(column, row)),
     number("p_holm", row) ?? "",
   ];
   const heads = [...Object.values(titles), "p (Holm)"];
 
   async function list() {
-    opened ??= window.TABLES();
+    opened ??= opens(window.TABLES).text() // an ES module, which a page on a disk may not import by its name
+      .then((source) => import(URL.createObjectURL(new Blob([source], { type: "text/javascript" }))));
     const { jQuery } = await opened;
     table ??= jQuery(find("table")).DataTable({
       columns: heads.map((title) => ({ title })), data: [], pageLength: 25, lengthMenu: [10, 25, 100, 1000], order: [], deferRender: true,
       autoWidth: false, layout: { topStart: "pageLength", topEnd: "search", bottomStart: "info", bottomEnd: "paging" },
-      columnDefs: [{ targets: 3, type: "num", render: { _: "text", sort: "number" } }, { targets: [3, 5, 13], className: "dt-right" },
+      columnDefs: [{ targets: 3, type: "num", render: { _: "text", sort: "number" } }, { targets: [3, 5, 14], className: "dt-right" },
         { targets: 6, render: { _: "text", display: "html" } }],
     });
     if (!find(".dt-layout-table").dataset.name) window.watchFrame(find(".dt-layout-table"), "Table that scrolls sideways: the rows");
-    table.column(13).visible(wanted.kind === "differences");
+    table.column(14).visible(wanted.kind === "differences");
     table.clear().rows.add(found.map(cells)).draw();
   }
 
@@ -179,7 +183,7 @@ document.addEventListener("DOMContentLoaded", () => {
     found = passing();
     filters();
     const all = kinds[wanted.kind].value.length;
-    count.textContent = `${found.length.toLocaleString("en")} of ${all.toLocaleString("en")} ${wanted.kind === "values" ? "values" : "paired differences"}${from()}`;
+    count.textContent = `${found.length.toLocaleString("en")} of ${all.toLocaleString("en")} ${KINDS[wanted.kind]}${from()}`;
     draw();
     list();
   }

@@ -1,5 +1,7 @@
 """The explorer's page: every row can be put together again from the packed data, and the CSVs lie beside it."""
 
+import base64
+import gzip
 import json
 from argparse import Namespace
 from pathlib import Path
@@ -22,6 +24,10 @@ VALUES = [
 def page(tmp_path):
     (tmp_path / "results/studies").mkdir(parents=True)
     (tmp_path / "results/studies/trust.csv").write_text("a\n1\n")
+    (tmp_path / "results/studies/forest.csv").write_text(
+        "role,method,than,metric,setting,value,ci_low,ci_high,n,images\n"
+        "reported,grad_cam,,average_drop,50%,30.04,20,40,9,\ndifference,cam,grad_cam,average_drop,50%,-1.06,,,9,50\n"
+    )
     (tmp_path / "results/subset/l_cam/r").mkdir(parents=True)
     (tmp_path / "results/subset/l_cam/r/provenance.json").write_text('{"commit": "c"}')
     given = frame(VALUES), frame([paired("-2.0", "-1.0")], results.DIFFERENCE)
@@ -39,9 +45,14 @@ def unpacked(data, kind):
     return found
 
 
+def opened(path, variable):
+    """The text that a script of the page holds."""
+    squeezed = path.read_text().removeprefix(f'window.{variable} = "').removesuffix('";\n')
+    return gzip.decompress(base64.b64decode(squeezed, validate=True)).decode()
+
+
 def test_rows_come_back_rounded_as_the_book_prints_them(page):
-    text = (page[1] / "explorer.data.js").read_text()
-    data = json.loads(text.removeprefix("window.EXPLORER = ").removesuffix(";\n"))
+    data = json.loads(opened(page[1] / "explorer.data.js", "EXPLORER"))
     values = unpacked(data, "values")
     assert values["method"].tolist() == ["grad_cam", "random_map", "l_cam_fm"]
     assert values["dataset"].tolist() == ["imagenet", "imagenet", "cub"]
@@ -56,6 +67,24 @@ def test_rows_come_back_rounded_as_the_book_prints_them(page):
     assert [data["words"]["method"][place][0] for place in data["controls"]] == ["random_map"]
 
 
+def test_rows_of_a_study_stand_beside_those_of_the_runs(page):
+    data = json.loads(opened(page[1] / "explorer.data.js", "EXPLORER"))
+    found = unpacked(data, "studies")
+    assert found[["method", "than", "value", "n", "recipe"]].to_numpy().tolist() == [
+        ["grad_cam", "", 30.0, 9, "role reported"],
+        ["cam", "grad_cam", -1.1, 9, "role difference, images 50"],
+    ]
+    assert found["run"].unique().tolist() == ["studies/forest"]
+    assert (page[1].parent / data["told"]["studies/forest"]).is_file()
+
+
+def test_every_study_with_a_method_and_an_interval_is_in_the_table():
+    folder = Path(__file__).resolve().parents[2] / "results/studies"
+    wanted = {path.stem for path in folder.glob("*.csv") if {"method", "ci_low", "n", "value"} <= set(pd.read_csv(path, nrows=0))}
+    assert len(wanted) > 20
+    assert set(explorer.studies(folder)["run"]) == {f"studies/{key}" for key in wanted}
+
+
 def test_the_files_are_complete_and_linked(page):
     text, static = page
     kept = pd.read_csv(static / "csv/values.csv", dtype=str, keep_default_na=False)
@@ -68,9 +97,7 @@ def test_the_files_are_complete_and_linked(page):
 
 
 def test_datatables_comes_along_as_a_script_that_asks_nobody(page):
-    script = (page[1] / "explorer.tables.js").read_text()
-    assert script.startswith('window.TABLES = () => import(URL.createObjectURL(new Blob(["')
-    assert "DataTable" in script
+    assert "DataTable" in opened(page[1] / "explorer.tables.js", "TABLES")
     assert (page[1] / "explorer.tables.css").stat().st_size > 10_000
 
 

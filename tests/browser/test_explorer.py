@@ -71,6 +71,13 @@ def test_differences_are_named_as_such_and_have_a_zero(page, site):
     assert page.locator("th", has_text="p (Holm)").count() >= 1
 
 
+def test_rows_of_a_study_are_in_the_table_and_link_to_their_file(page, site):
+    opened(page, site, "kind=studies&run=studies/lineage-imagenet-efficientnet_lite0&metric=average_drop&than=grad_cam")
+    assert " minus Grad-CAM" in page.inner_text(".explorer-table tbody td:first-child >> nth=0")
+    link = page.locator(".explorer-table tbody tr >> nth=0").locator("td:nth-child(7) a").get_attribute("href")
+    assert (site / link).read_text().startswith("method,metric,")
+
+
 def test_columns_sort_and_the_search_finds(page, site):
     opened(page, site)
     page.click(".explorer-table thead th:nth-child(4)")

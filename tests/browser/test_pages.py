@@ -10,7 +10,6 @@ from .conftest import DESKTOP, PHONE, address, pages, watch
 
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 WEIGHT = 1.5e6  # bytes a page may load beside its pictures
-EXPLORER = 2.5e6  # the one page with all results as a table
 PICTURES = {".png", ".webp", ".svg", ".jpg", ".jpeg", ".gif", ".ico"}
 A4 = {"width": 688, "height": 1000}  # what the margins leave of a sheet, in pixels of CSS
 
@@ -98,7 +97,7 @@ def test_a_page_weighs_little_beside_its_pictures(opened):
     page, _, loaded = opened
     files = {Path(unquote(urlsplit(url).path)) for url in loaded if url.startswith("file:")}
     weight = sum(path.stat().st_size for path in files if path.suffix.lower() not in PICTURES)
-    assert weight <= (EXPLORER if page.url.endswith("explorer.html") else WEIGHT), sorted((p.stat().st_size, p.name) for p in files)[-6:]
+    assert weight <= WEIGHT, sorted((p.stat().st_size, p.name) for p in files)[-6:]
 
 
 def test_a_link_to_a_statement_opens_its_fold(page, site):
