@@ -94,7 +94,7 @@ def test_equations_are_typeset_and_other_pages_do_without_mathjax(opened):
 
 
 def test_a_page_weighs_little_beside_its_pictures(opened):
-    page, _, loaded = opened
+    _, _, loaded = opened
     files = {Path(unquote(urlsplit(url).path)) for url in loaded if url.startswith("file:")}
     weight = sum(path.stat().st_size for path in files if path.suffix.lower() not in PICTURES)
     assert weight <= WEIGHT, sorted((p.stat().st_size, p.name) for p in files)[-6:]
