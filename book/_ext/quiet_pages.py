@@ -82,7 +82,7 @@ def lighten(app, error):
             path.unlink()
     for script in [path for path in (out / "_static").rglob("*.js") if "mathjax" not in path.parts]:
         names.update(re.findall(r"[\w-]+", script.read_text(encoding="utf-8")))
-    for style in [path for path in (out / "_static").rglob("*.css") if path.name != "explorer.tables.css"]:  # its script is compressed
+    for style in [path for path in (out / "_static").rglob("*.css") if not path.match("explorer.*")]:  # DataTables' script is compressed
         style.write_text(purged(style.read_text(encoding="utf-8"), names), encoding="utf-8")
 
 
