@@ -3,6 +3,8 @@
 Tables get frames that scroll, and negative numbers a true minus.
 """
 
+import base64
+import gzip
 import re
 from pathlib import Path, PurePosixPath
 
@@ -17,6 +19,7 @@ RULE = re.compile(r"([^{}@]+)\{[^{}]*\}")
 MINUS = re.compile(r"(?<![\w.)-])-(?=\d)")
 LITERAL = re.compile(r'<span class="pre">[^<]*')  # a name in running text, which breaks after its underscores
 AS_TYPED = {"code", "pre", "script", "style", "textarea"}
+SQUEEZED = re.compile(r'window\.\w+ = "([\w+/=]+)";\n')
 FUNCTION = re.compile(r":[\w-]+\([^()]*\)")
 
 
@@ -81,9 +84,15 @@ def lighten(app, error):
         if path.is_file() and not any(path.relative_to(out / "_static/mathjax").as_posix().startswith(part) for part in MATHJAX):
             path.unlink()
     for script in [path for path in (out / "_static").rglob("*.js") if "mathjax" not in path.parts]:
-        names.update(re.findall(r"[\w-]+", script.read_text(encoding="utf-8")))
-    for style in [path for path in (out / "_static").rglob("*.css") if not path.match("explorer.*")]:  # DataTables' script is compressed
+        names.update(re.findall(r"[\w-]+", opened(script.read_text(encoding="utf-8"))))
+    for style in (out / "_static").rglob("*.css"):
         style.write_text(purged(style.read_text(encoding="utf-8"), names), encoding="utf-8")
+
+
+def opened(script):
+    """A script's text; of one that holds a compressed text, as explorer.py writes them, that text."""
+    squeezed = SQUEEZED.fullmatch(script)
+    return gzip.decompress(base64.b64decode(squeezed[1])).decode() if squeezed else script
 
 
 def purged(style, names):

@@ -3,6 +3,7 @@
 import importlib.util
 from types import SimpleNamespace
 
+import explorer
 import pytest
 
 from .conftest import BOOK
@@ -31,6 +32,11 @@ def quiet():
 )
 def test_rules_go_whose_classes_nobody_has(quiet, style, left):
     assert quiet.purged(style, {"used"}) == left
+
+
+def test_what_a_compressed_script_names_counts_as_used(quiet):
+    assert quiet.opened(explorer.script("TABLES", "div.className = 'used'")) == "div.className = 'used'"
+    assert quiet.opened('window.TABLES = "used";') == 'window.TABLES = "used";'
 
 
 def test_a_pages_own_scripts_load_there_alone(quiet):
