@@ -58,6 +58,19 @@ def top_fraction(maps: Tensor, fraction: float) -> Tensor:
     return values.reshape(maps.shape)
 
 
+def at_mean(heat: Tensor, mean: float) -> Tensor:
+    """Maps [B,H,W] in [0, 1] to the power, found by bisection between 2^-10 and 2^10, at which each one's mean is ``mean``."""
+    if not 0 < mean < 1:
+        raise ValueError(f"a map in [0, 1] is brought to a mean between 0 and 1, got {mean}")
+    low, high = (torch.full((len(heat), 1, 1), end, dtype=torch.float64, device=heat.device) for end in (-10.0, 10.0))
+    exact = heat.double()
+    for _ in range(40):
+        middle = (low + high) / 2
+        too_bright = (exact**2**middle).mean((1, 2), keepdim=True) > mean
+        low, high = torch.where(too_bright, middle, low), torch.where(too_bright, high, middle)
+    return (exact**2 ** ((low + high) / 2)).to(heat.dtype)
+
+
 def correlation(a: Tensor, b: Tensor) -> Tensor:
     """Pearson's correlation [B] of maps [B,...], float64 in [-1, 1]; NaN where one is constant up to rounding."""
     pair = torch.stack([a.double(), b.double()], 1).flatten(2)

@@ -8,31 +8,33 @@ ImageNet with EfficientNet-Lite0; only images that the network is right about, t
 get a third of the grids of the small networks, and none of the large one, which would pass 1281 times over 448 x 448 pixels.
 
 results/studies/grids.csv: localization, a row for each network, setting and map. results/studies/judged-grids.csv: metrics by how well
-their order of the maps agrees with localization under DiFull, on ``--judged`` grids of each small network.
+their order of the maps agrees with localization under DiFull, on ``--judged`` grids of each small network. All metrics that ask the
+network are judged; those of place would be given the cell itself, which is the truth.
 """
 
 import argparse
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from cam_core import Probe, load_classifier, metrics
+from cam_core import load_classifier
 from cam_core.classifier import Classifier
-from cam_core.data import Dataset
+from cam_core.data import Dataset, Example
+from cam_core.evaluate import evaluate
 from cam_core.methods import Method
 from cam_core.metrics.grids import SETTINGS, GridLocalization, grid, on_grid
 from cam_core.pretrained import LITE
-from cam_core.protocol import PROTOCOLS, finish
+from cam_core.protocol import Explained
 from cam_core.table import Table
 from reproduce import jobs, sources
 from reproduce.files import write_table
-from studies.judging import SCORED, agreement, maps_to_judge
+from studies.judging import SCORED, STEP, agreement, asking_the_network, bearing, maps_to_judge
+from training.batches import in_memory
 
 OUT = sources.HOME / "results/studies/grids.csv"
 BIRDS = "drawn_cub"
@@ -81,58 +83,50 @@ def grids(images: dict[int, list[Tensor]], setting: str, count: int, seed: int =
         yield Cell(grid(torch.stack(chosen)), cell, labels[cell])
 
 
+class Shown(Dataset):
+    """Grids as a data set, in memory."""
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        super().__init__(Path(), "test")
+        self.cells, self.ids = cells, [str(number) for number in range(len(cells))]
+
+    def __getitem__(self, i: int) -> Example:
+        return Example(self.ids[i], self.cells[i].image, self.cells[i].label)
+
+
+class InCell(GridLocalization):
+    """`GridLocalization` of grids that are all asked about one cell."""
+
+    def __init__(self, cell: int) -> None:
+        super().__init__(SIDE)
+        self.cell = cell
+
+    def measured(self, maps: Tensor, explained: Explained) -> tuple[Sequence[int], Tensor]:
+        """`measure` with the cell."""
+        return explained.ids, self.measure(maps, [self.cell] * len(maps))
+
+
 def localized(
-    classifier: Classifier, setting: str, shown: Sequence[Cell], methods: Sequence[Method], few: int, asked: Sequence[metrics.Metric] = ()
+    classifier: Classifier, setting: str, shown: Sequence[Cell], methods: Sequence[Method], few: int, surrogate: Classifier | None = None
 ) -> Table:
-    """`GridLocalization` of every map, and the metrics ``asked`` beside it; `SLOW` methods on the first ``few`` grids."""
+    """`GridLocalization` of every map; `SLOW` methods on the first ``few`` grids.
+
+    ``surrogate``: F-Fidelity's second network; where it is given, every metric that asks the network is measured too.
+    """
     table = Table(image_ids=[str(number) for number in range(len(shown))])
-    for one in methods:
-        for metric in (GridLocalization(SIDE), *map(deepcopy, asked)):
-            table.metrics[one.name, metric.name, metric.setting] = metric
-    networks = {cell: on_grid(classifier, setting, SIDE, cell) for cell in {one.cell for one in shown}}
-    for number, one in enumerate(tqdm(shown, f"{classifier.name} {setting}", unit="grid")):
-        probe = Probe(networks[one.cell], one.image[None], [one.label])
-        for method in methods:
-            if method.name in SLOW and number >= few:
-                continue
-            raw = method(probe)
-            table.metrics[method.name, "grid_localization", f"{SIDE} x {SIDE}"].update(
-                finish(raw, probe.images.shape[-2:], PROTOCOLS["grid"].finishing), [one.cell], ids=[number]
-            )
-            for key in dict.fromkeys(metric.shares for metric in asked):
-                _record(table, method, [metric for metric in asked if metric.shares == key], probe, raw, number)
+    for cell in sorted({one.cell for one in shown}):  # each has a network of its own
+        places = [number for number, one in enumerate(shown) if one.cell == cell]
+        asked = asking_the_network(on_grid(surrogate, setting, SIDE, cell), SIDE * SIDE * STEP) if surrogate else []
+        found = evaluate(
+            on_grid(classifier, setting, SIDE, cell), lambda _, own=places: Shown([shown[i] for i in own]), methods, [InCell(cell), *asked],
+            limits=dict.fromkeys(SLOW, sum(place < few for place in places)), batch_size=4,
+        )  # fmt: skip
+        for key, kept in found.metrics.items():
+            if kept.ids:  # a slow method may have no grid of this cell
+                ids, rows = kept.per_image()
+                kept.reset()
+                table.metrics.setdefault(key, kept).record(torch.from_numpy(rows.copy()), [places[i] for i in ids])
     return table
-
-
-def _record(table: Table, method: Method, same: Sequence[metrics.Metric], probe: Probe, raw: Tensor, number: int) -> None:
-    """The metrics of one measure, of one map, under the finishing of their protocol."""
-    finishing = PROTOCOLS[same[0].protocol].finishing
-    size = probe.activations.shape[-2:] if finishing == "cells" else probe.images.shape[-2:]
-
-    def finished(heat: Tensor) -> Tensor:
-        return heat if method.finished and finishing != "cells" else finish(heat, size, finishing)
-
-    given: list[Any] = [probe] + ([lambda other: finished(method(other))] if same[0].needs == "method" else [])
-    rows = same[0].measure(finished(raw), *given)
-    for metric in same:
-        table.metrics[method.name, metric.name, metric.setting].record(rows, [number])
-
-
-def to_judge() -> list[metrics.Metric]:
-    """The metrics that ask the network, fewer forms of each than on the birds: a grid has four times the pixels."""
-    step = 4 * 896
-    return [
-        *(metrics.AverageDrop(keep) for keep in (1.0, 0.5, 0.15)),
-        *(metrics.IncreaseInConfidence(), metrics.AverageGain(), metrics.Insertion(step), metrics.Deletion(step)),
-        *(
-            metrics.ADCC(),
-            metrics.Coherency(),
-            metrics.Complexity(),
-            metrics.ARCC(),
-            metrics.RoadCombined(0.2),
-            metrics.SensitivityN(0.2, 50),
-        ),
-    ]
 
 
 def rows_of(network: str, setting: str, table: Table) -> list[dict[str, Any]]:
@@ -149,7 +143,7 @@ def rows_of(network: str, setting: str, table: Table) -> list[dict[str, Any]]:
 def study(count: int, networks: int, real: int, asked_about: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Localization on all networks, and the metrics judged on the small ones."""
     root, rows, judged = sources.find_root(BIRDS), list[dict[str, Any]](), dict[str, Table]()
-    few, asked = max(2, count // 3), to_judge()
+    few, train = max(2, count // 3), in_memory(sources.images(BIRDS, root, "train")("squash"), progress=False)
     for seed in range(networks):
         classifier = jobs.network(BIRDS, "resnet8", root, seed=seed, progress=False)[0].frozen()
         images = surest(classifier, sources.images(BIRDS, root)("squash"))
@@ -158,7 +152,7 @@ def study(count: int, networks: int, real: int, asked_about: int) -> tuple[pd.Da
             shown = list(grids(images, setting, count, seed))
             rows += rows_of(f"resnet8 seed {seed}", setting, localized(classifier, setting, shown, methods, few))
             if setting == "DiFull" and asked_about:
-                table = localized(classifier, setting, shown[:asked_about], methods, asked_about, asked)
+                table = localized(classifier, setting, shown[:asked_about], methods, asked_about, bearing(classifier, train))
                 table.image_ids = [f"{seed} {number}" for number in table.image_ids]  # every network has its own grids
                 judged[f"resnet8 seed {seed}"] = table
     if real:
@@ -169,14 +163,14 @@ def study(count: int, networks: int, real: int, asked_about: int) -> tuple[pd.Da
             methods = maps_to_judge(leave_out=(*SLOW, "ablation_cam", *(() if setting == "GridPG" else ("cam",))))
             many = images if setting == "GridPG" else _with_a_pair(images)
             rows += rows_of(LITE, setting, localized(classifier, setting, list(grids(many, setting, real)), methods, 0))
-    return pd.DataFrame(rows), agreed(judged, asked)
+    return pd.DataFrame(rows), agreed(judged)
 
 
-def agreed(tables: dict[str, Table], asked: Sequence[metrics.Metric]) -> pd.DataFrame:
+def agreed(tables: dict[str, Table]) -> pd.DataFrame:
     """How well each metric orders the maps as localization does; empty without ``tables``."""
-    keys = [(metric.name, metric.setting) for metric in asked if metric.higher_is_better is not None]
-    names = [name for table in list(tables.values())[:1] for name in dict.fromkeys(method for method, *_ in table.metrics)]
-    return agreement(tables, names, ("grid_localization", f"{SIDE} x {SIDE}"), keys) if tables else pd.DataFrame()
+    first, truth = next(iter(tables.values()), Table()), ("grid_localization", f"{SIDE} x {SIDE}")
+    keys = dict.fromkeys((name, setting) for (_, name, setting), kept in first.metrics.items() if kept.higher_is_better is not None)
+    return agreement(tables, first.methods, truth, [key for key in keys if key != truth]) if tables else pd.DataFrame()
 
 
 def _with_a_pair(images: dict[int, list[Tensor]]) -> dict[int, list[Tensor]]:

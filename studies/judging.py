@@ -4,10 +4,9 @@ What `studies.parts` (the causal truth of drawn birds) and `studies.grids` (the 
 """
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,12 +16,13 @@ from torch import Tensor
 
 from cam_core import METHODS, metrics
 from cam_core.classifier import Classifier
-from cam_core.evaluate import evaluate
 from cam_core.learned.plain import Loss, Plain
+from cam_core.maps import at_mean
 from cam_core.methods import Method, method
 from cam_core.methods.perturbation import rise
 from cam_core.metrics.f_fidelity import MOST
 from cam_core.metrics.statistics import Array, bootstrap
+from cam_core.probe import Probe
 from cam_core.table import Table
 from reproduce import jobs
 from training import recipes
@@ -38,7 +38,6 @@ CONTROLS = ("mean_activation", "random_map", "edges", "center_gaussian", "all_on
 RISE_MASKS, STEP, SUBSETS = 100, 896, 50  # fewer than published, to be quick
 MEAN = 0.3
 Key = tuple[str, str]  # name and setting of a metric
-EQUAL_MEAN: Key = ("average_drop", "equal mean")
 
 
 def maps_to_judge(*learned: Method, leave_out: Sequence[str] = ()) -> list[Method]:
@@ -50,13 +49,32 @@ def maps_to_judge(*learned: Method, leave_out: Sequence[str] = ()) -> list[Metho
     return [one for one in [*map(method, (*ONE_PASS, *SCORED)), few, *learned, *map(method, CONTROLS)] if one.name not in leave_out]
 
 
-def asking_the_network(surrogate: Classifier) -> list[metrics.Metric]:
-    """Every metric of faithfulness, those of agreement among them; max-sensitivity moves an image four times instead of ten."""
+class DropAtEqualMean(metrics.AverageDrop):
+    """Average Drop of every map brought to the mean `MEAN`: no map gains by hiding little."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setting = "equal mean"
+
+    @property
+    def shares(self) -> Hashable:
+        """With no other metric: these are other maps."""
+        return self.setting
+
+    def _measure(self, maps: Tensor, probe: Probe, labels: Tensor | Sequence[int] | None = None) -> Tensor:
+        return super()._measure(at_mean(maps, MEAN), probe, labels)
+
+
+def asking_the_network(surrogate: Classifier, step: int = STEP) -> list[metrics.Metric]:
+    """Every metric of faithfulness, those of agreement among them; max-sensitivity moves an image four times instead of ten.
+
+    ``surrogate``: F-Fidelity's second network (`bearing`); ``step``: pixels that insertion and deletion change at once.
+    """
     masked = (metrics.AverageDrop, metrics.IncreaseInConfidence, metrics.AverageGain, metrics.CorrectUnderMask)
     return [
         *(kind(keep) for keep in (1.0, 0.5, 0.15) for kind in masked),
-        *(metrics.AverageDrop(fill="mean"), metrics.AverageDrop(0.5, "mean", "score_cam")),
-        *(metrics.Insertion(STEP), metrics.Deletion(STEP), metrics.CorrectAfterRemoval(0.1), metrics.CorrectAfterRemoval(0.5)),
+        *(metrics.AverageDrop(fill="mean"), metrics.AverageDrop(0.5, "mean", "score_cam"), DropAtEqualMean()),
+        *(metrics.Insertion(step), metrics.Deletion(step), metrics.CorrectAfterRemoval(0.1), metrics.CorrectAfterRemoval(0.5)),
         *(kind(0.2) for kind in (metrics.RoadMorf, metrics.RoadLerf, metrics.RoadCombined)),
         *(metrics.ADCC(), metrics.Coherency(), metrics.Complexity(), metrics.ARCC()),
         *(metrics.SensitivityN(0.2, SUBSETS), metrics.SensitivityN(0.5, SUBSETS), metrics.Infidelity(sides=2)),
@@ -70,12 +88,6 @@ def on_the_object() -> list[metrics.Metric]:
         *(metrics.EnergyPointingGame(), metrics.MaximumInBox(), metrics.PixelPrecision(), metrics.FalseActivation(0.2, "image")),
         *(metrics.MaxBoxAcc(), metrics.MaxBoxAccV2(), metrics.BoxIoU(), metrics.LocalizationError(), metrics.PxAP()),
     ]
-
-
-def drop_at_equal_mean(classifier: Classifier, shown: Any, methods: Sequence[Method]) -> dict[tuple[str, ...], metrics.Metric]:
-    """Average Drop of every map brought to the mean `MEAN`, under the method's name and `EQUAL_MEAN`."""
-    table = evaluate(classifier, lambda _: shown, [one.at_mean(MEAN) for one in methods], [metrics.AverageDrop()])
-    return {(one.name, *EQUAL_MEAN): table.metrics[one.at_mean(MEAN).name, "average_drop", "100%"] for one in methods}
 
 
 # ---------------------------------------------------------------- F-Fidelity's second network

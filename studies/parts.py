@@ -33,7 +33,7 @@ from data_scripts.draw import redraw
 from data_scripts.redrawn import removals
 from reproduce import jobs, sources
 from reproduce.files import write_table
-from studies.judging import EQUAL_MEAN, agreement, asking_the_network, bearing, drop_at_equal_mean, maps_to_judge, numbers, on_the_object
+from studies.judging import agreement, asking_the_network, bearing, maps_to_judge, numbers, on_the_object
 from training.batches import in_memory
 
 NAME = "drawn_cub"
@@ -153,8 +153,8 @@ def judge(root: Path, kept: dict[str, tuple[Classifier, list[Removal], Table]], 
         shown, _ = right(birds_of(root, len(known)), known, limit)
         asked = [*asking_the_network(bearing(classifier, train)), *on_the_object()]
         tables[network] = evaluate(classifier, lambda _, shown=shown: shown, methods, asked)  # type: ignore[misc]
-        tables[network].metrics |= truth.metrics | drop_at_equal_mean(classifier, shown, methods)
-    keys = [(metric.name, metric.setting) for metric in asked if metric.higher_is_better is not None] + [EQUAL_MEAN]
+        tables[network].metrics |= truth.metrics
+    keys = [(metric.name, metric.setting) for metric in asked if metric.higher_is_better is not None]
     names = [one.name for one in methods]
     judged = pd.concat([agreement(tables, names, truth, keys) for truth in TRUTHS], ignore_index=True)
     return judged, numbers(tables, names, keys)

@@ -102,20 +102,7 @@ class Method:
         return replace(
             self,
             name=f"{self.name}[mean={mean:g}]",
-            function=lambda probe: _at_mean(maps.upsample(maps.min_max(self.function(probe)), probe.images.shape[-2:]), mean),
+            function=lambda probe: maps.at_mean(maps.upsample(maps.min_max(self.function(probe)), probe.images.shape[-2:]), mean),
             finished=True,
             all_classes=None,
         )
-
-
-def _at_mean(heat: Tensor, mean: float) -> Tensor:
-    """Maps [B,H,W] in [0, 1] to the power, found by bisection between 2^-10 and 2^10, at which each one's mean is ``mean``."""
-    if not 0 < mean < 1:
-        raise ValueError(f"a map in [0, 1] is brought to a mean between 0 and 1, got {mean}")
-    low, high = (torch.full((len(heat), 1, 1), end, dtype=torch.float64, device=heat.device) for end in (-10.0, 10.0))
-    exact = heat.double()
-    for _ in range(40):
-        middle = (low + high) / 2
-        too_bright = (exact**2**middle).mean((1, 2), keepdim=True) > mean
-        low, high = torch.where(too_bright, middle, low), torch.where(too_bright, high, middle)
-    return (exact**2 ** ((low + high) / 2)).to(heat.dtype)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from cam_core import METHODS, Probe, metrics
+from cam_core import METHODS, Probe
 from cam_core.methods import method
 from cam_core.metrics.grids import GridLocalization, cells
-from studies import grids
+from studies import grids, judging
 from tests.nets import gap, images
 
 
@@ -48,9 +48,10 @@ def test_the_surest_images_come_first_and_wrong_ones_not_at_all():
 
 def test_localization_and_metrics_are_those_of_each_grid(monkeypatch):
     monkeypatch.setattr(grids, "SLOW", ("score_cam",))
+    monkeypatch.setattr(grids, "STEP", 256)
     network, shown = gap(), [grids.Cell(grids.grid(images(4, seed=seed)), cell, 2) for seed, cell in ((1, 0), (2, 3), (3, 0))]
     methods = list(map(method, ("grad_cam", "score_cam", "center_gaussian")))
-    table = grids.localized(network, "DiPart", shown, methods, 1, [metrics.AverageDrop(), metrics.ARCC(), metrics.SensitivityN(0.2, 5)])
+    table = grids.localized(network, "DiPart", shown, methods, 1, gap(seed=1))
     key = ("grid_localization", "2 x 2")
     assert [len(table.metrics[one.name, *key].per_image()[0]) for one in methods] == [3, 1, 3]
     by_hand = GridLocalization()
@@ -60,5 +61,11 @@ def test_localization_and_metrics_are_those_of_each_grid(monkeypatch):
         by_hand.update(heat, [one.cell], ids=[number])
     assert table.metrics["grad_cam", *key].compute() == pytest.approx(by_hand.compute())
     assert table.metrics["center_gaussian", *key].compute() == pytest.approx(25)
-    assert {metric for _, metric, _ in table.metrics} == {"grid_localization", "average_drop", "arcc", "sensitivity_n"}
+    judged = {key[1:] for key in table.metrics}
+    assert judged == {key, *((one.name, one.setting) for one in judging.asking_the_network(network, 1024))}
+    assert {tuple(kept.per_image()[0]) for (name, *_), kept in table.metrics.items() if name != "score_cam"} == {(0, 1, 2)}
+    drops = [table.metrics["grad_cam", "average_drop", setting].compute() for setting in ("100%", "equal mean")]
+    assert drops[0] != drops[1]
     assert len(grids.rows_of("gap", "DiPart", table)) == 3
+    directed = {key[1:] for key, kept in table.metrics.items() if kept.higher_is_better is not None} - {key}
+    assert set(zip(*(grids.agreed({"gap": table})[part] for part in ("metric", "setting")), strict=True)) == directed

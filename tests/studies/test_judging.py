@@ -6,10 +6,10 @@ import torch
 from scipy.stats import kendalltau
 
 from cam_core import metrics
-from cam_core.evaluate import at_equal_mean
+from cam_core.evaluate import at_equal_mean, evaluate
 from cam_core.methods import method
 from cam_core.table import Table
-from studies.judging import EQUAL_MEAN, MEAN, agreement, bearing, drop_at_equal_mean, kendall, maps_to_judge, numbers
+from studies.judging import MEAN, DropAtEqualMean, agreement, bearing, kendall, maps_to_judge, numbers
 from tests import nets
 from tests.studies.test_lineage import Images
 
@@ -71,11 +71,10 @@ def test_a_network_learns_to_bear_missing_cells(tmp_path, monkeypatch):
 
 def test_average_drop_at_equal_mean_is_that_of_the_evaluation():
     shown, own = Images(), list(map(method, ("grad_cam", "all_ones")))
-    found = drop_at_equal_mean(nets.gap(), shown, own)
-    assert list(found) == [("grad_cam", *EQUAL_MEAN), ("all_ones", *EQUAL_MEAN)]
+    found = evaluate(nets.gap(), lambda _view: shown, own, [metrics.AverageDrop(), DropAtEqualMean()], progress=False).metrics
     want = at_equal_mean(nets.gap(), lambda _view: shown, own, MEAN, progress=False).set_index(["method", "metric"])["value"]
-    assert found["grad_cam", *EQUAL_MEAN].compute() == pytest.approx(want["grad_cam", "average_drop"])
-    assert found["grad_cam", *EQUAL_MEAN].compute() > 1
+    assert found["grad_cam", "average_drop", "equal mean"].compute() == pytest.approx(want["grad_cam", "average_drop"])
+    assert found["grad_cam", "average_drop", "equal mean"].compute() > 1
 
 
 def test_every_map_to_judge_has_its_own_name():
