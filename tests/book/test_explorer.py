@@ -2,17 +2,20 @@
 
 import base64
 import gzip
+import html
 import json
+import re
 from argparse import Namespace
-from pathlib import Path
+from urllib.parse import parse_qsl
 
+import assemble
 import explorer
 import pandas as pd
 import pytest
 
 from reproduce import results
 
-from .conftest import frame, paired, rows
+from .conftest import BOOK, RESULTS, frame, paired, rows
 
 VALUES = [
     *rows(("grad_cam", "12.345", "10.04", "15.06"), ("random_map", "40.5", "", ""), metric="average_drop", setting="50%"),
@@ -79,7 +82,7 @@ def test_rows_of_a_study_stand_beside_those_of_the_runs(page):
 
 
 def test_every_study_with_a_method_and_an_interval_is_in_the_table():
-    folder = Path(__file__).resolve().parents[2] / "results/studies"
+    folder = RESULTS / "studies"
     wanted = {path.stem for path in folder.glob("*.csv") if {"method", "ci_low", "n", "value"} <= set(pd.read_csv(path, nrows=0))}
     assert len(wanted) > 20
     assert set(explorer.studies(folder)["run"]) == {f"studies/{key}" for key in wanted}
@@ -102,5 +105,18 @@ def test_datatables_comes_along_as_a_script_that_asks_nobody(page):
 
 
 def test_every_published_run_has_its_provenance():
-    root = Path(__file__).resolve().parents[2] / "results"
-    assert {path.parent for path in root.glob("*/*/*/metrics.csv")} == {path.parent for path in root.glob("*/*/*/provenance.json")}
+    assert {path.parent for path in RESULTS.glob("*/*/*/metrics.csv")} == {path.parent for path in RESULTS.glob("*/*/*/provenance.json")}
+
+
+def test_every_link_to_rows_finds_some():
+    options = Namespace(profile="none", results=RESULTS, read=[])
+    values, differences = (explorer.in_runs(assemble.evidence(options, file)) for file in assemble.FILES)
+    published = {"values": values, "differences": differences, "studies": explorer.studies(RESULTS / "studies")}
+    wanted = [(page.name, link) for page in BOOK.glob("*.md") for link in re.findall(r'href="explorer\.html#([^"]+)"', page.read_text())]
+    assert len(wanted) > 12
+    for page, link in wanted:
+        asked = dict(parse_qsl(html.unescape(link)))
+        rows = published[asked.pop("kind")]
+        for column, word in asked.items():
+            rows = rows[rows[column].astype(str) == word]
+        assert len(rows), f"{page}: no row for {link}"
