@@ -52,6 +52,7 @@ FILES = (results.METRICS, results.DIFFERENCES)
 STATES = {"interrupted": "was interrupted", "killed": "was killed", "out of time": "ran out of time"}  # the others: failed
 CELL = re.compile(r"(?<=>)[^<>]+(?=</t[hd]>)")
 IDENTIFIER = re.compile(r"\b[a-z][a-z0-9]*(?:_[a-z0-9]+)*(?:\[[^\]<>]*\])?")
+CAPTION_ENDS = re.compile("(?=</(?:fig)?caption>)")
 MARKER = re.compile(r"^% ([a-z-]+)(?:: *(.*?))? *$", re.MULTILINE)
 
 
@@ -132,11 +133,20 @@ def filled(text, options):
 
 
 def made(marker, options):
-    """What stands in the place of a marker line."""
+    """What stands in the place of a marker line; a caption ends with links to the numbers that were read for it."""
     what, given = marker.groups()
     if what not in MAKERS:
         raise ValueError(f"a page has `% {what}`, which is no marker; there are: {', '.join(sorted(MAKERS))}")
-    return MAKERS[what](options, *(given or "").split())
+    before = len(options.read)
+    text = MAKERS[what](options, *(given or "").split())
+    return CAPTION_ENDS.sub(sources(options.read[before:], options), text)
+
+
+def sources(paths, options):
+    """Links to the files that a figure was made of."""
+    found = dict.fromkeys(filter(None, (_target(path, options) for path in paths)))
+    links = [f'<a class="rows" href={target}>{"CSV" if "download" in target else "rows"}</a>' for target in found]
+    return " ".join(["", *links])
 
 
 def provenance(options):
@@ -149,11 +159,16 @@ def provenance(options):
 
 
 def _linked(path, options):
-    """A file that a page read: that of a study or benchmark lies in the site, rows of published runs are in the explorer."""
-    root, *_, folder, file = path.split("/")
-    target = f'"{explorer.FOLDER}/{folder}-{file}" download' if folder in ("studies", "benchmarks") and "*" not in file else ""
-    target = f'"{options.rows}"' if folder == "*" and root == options.results.name else target
+    target = _target(path, options)
     return f"<a href={target}><code>{path}</code></a>" if target else f"<code>{path}</code>"
+
+
+def _target(path, options):
+    """Where a file that a page read can be seen: a study's or benchmark's lies in the site, rows of published runs are in the explorer."""
+    root, *_, folder, file = path.split("/")
+    if folder in ("studies", "benchmarks") and "*" not in file:
+        return f'"{explorer.FOLDER}/{folder}-{file}" download'
+    return f'"{options.rows}"' if folder == "*" and root == options.results.name else ""
 
 
 def read(options, profile, file):

@@ -50,6 +50,20 @@ def test_a_run_without_a_result_has_a_page_that_says_why_and_a_finished_one_what
     assert "Run time, CPU time and peak memory: notebook 1:23 min, CPU 2:40 min, 1.5 GiB." in done
 
 
+def test_a_caption_ends_with_links_to_what_was_read_for_it(monkeypatch):
+    def made(options, *words):
+        options.read += [f"results/{word}" for word in words]
+        return "<figcaption>What is seen.</figcaption>"
+
+    monkeypatch.setitem(assemble.MAKERS, "made", made)
+    options = Namespace(results=RESULTS, rows="explorer.html#paper=calm")
+    text = assemble.filled("% made: subset/*/*/metrics.csv drawn/*/*/metrics.csv studies/em_ml.csv\n\n% made", options)
+    first = '<a class="rows" href="explorer.html#paper=calm">rows</a>'
+    second = '<a class="rows" href="_static/csv/studies-em_ml.csv" download>CSV</a>'
+    assert f"<figcaption>What is seen. {first} {second}</figcaption>" in text
+    assert "<figcaption>What is seen.</figcaption>" in text
+
+
 def test_a_marker_that_nobody_makes_is_refused():
     with pytest.raises(ValueError, match=r"a page has `% nothing`, which is no marker; there are: .*verdicts"):
         assemble.filled("% nothing: here", Namespace(read=[]))
