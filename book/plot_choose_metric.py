@@ -194,24 +194,28 @@ def advice(options):
     masks = "" if "pxap" in names else " With masks: PxAP."  # what the tables of truths do not have
     drop = "" if ("average_drop", "equal mean") in said else " Average Drop only at equal mean."
     told = {
-        "Is it on the object?": f"{_chosen(asked['place'])} Compare with the centre Gaussian and the squared map.{masks}",
+        "Is it on the object?": f"{_chosen(asked['place'])}\n\nCompare with the centre Gaussian and the squared map.{masks}",
         "Does the network need it?": f"{_chosen(asked['network'])}{drop}",
-        "Never alone": f"{_judges(said, ALONE)}. They agree with no truth below, or contradict one.",
+        "Never alone": f"{_judges(said, ALONE)}\n\nThey agree with no truth below, or contradict one.",
     }
     cards = [f"::::{{grid-item-card}} {title}\n{words}\n::::\n" for title, words in told.items()]
     return "\n".join([":::::{grid} 1 1 3 3", ":gutter: 2", "", *cards, ":::::", ""])
 
 
 def _chosen(said):
-    taken, beside = _judges(said, TAKE), _judges(said, BESIDE)
-    return (f"Take **{taken}**." if taken else "None by itself.") + (f" Beside another: {beside}." if beside else "")
+    taken = _judges(said, TAKE)
+    others = "Take others only beside these." if taken and BESIDE in said.values() else ""
+    return f"{taken or 'None by itself.'}\n\n{others}"
 
 
 def _judges(said, word):
-    """The metrics with one advice: by name alone where all settings have it."""
-    own = [key for key, of in said.items() if of == word]
-    whole = [key for key in own if all(of == word for other, of in said.items() if other[0] == key[0])]
-    return "; ".join(dict.fromkeys(_bare(key[0]) if key in whole else _bare(_judge(key)) for key in own))
+    """The metrics with one advice, as a list: by name alone where all settings have it."""
+    lines = []
+    for metric in dict.fromkeys(key[0] for key, of in said.items() if of == word):
+        own = {key: of for key, of in said.items() if key[0] == metric}
+        some = [] if set(own.values()) == {word} else [JUDGED_AS.get(key[1], key[1]) for key, of in own.items() if of == word]
+        lines.append(f"- {_bare(metric)}{': ' if some else ''}{'; '.join(some)}")
+    return "\n".join(lines)
 
 
 def _bare(words):
