@@ -145,14 +145,15 @@ def study(count: int, networks: int, real: int, asked_about: int) -> tuple[pd.Da
     root, rows, judged = sources.find_root(BIRDS), list[dict[str, Any]](), dict[str, Table]()
     few, train = max(2, count // 3), in_memory(sources.images(BIRDS, root, "train")("squash"), progress=False)
     for seed in range(networks):
-        classifier = jobs.network(BIRDS, "resnet8", root, seed=seed, progress=False)[0].frozen()
+        network = jobs.network(BIRDS, "resnet8", root, seed=seed, progress=False)[0]
+        classifier = network.frozen()
         images = surest(classifier, sources.images(BIRDS, root)("squash"))
         for setting in SETTINGS:
             methods = maps_to_judge(leave_out=() if setting == "GridPG" else ("cam",))  # CAM needs a head that pools everything
             shown = list(grids(images, setting, count, seed))
             rows += rows_of(f"resnet8 seed {seed}", setting, localized(classifier, setting, shown, methods, few))
             if setting == "DiFull" and asked_about:
-                table = localized(classifier, setting, shown[:asked_about], methods, asked_about, bearing(classifier, train))
+                table = localized(classifier, setting, shown[:asked_about], methods, asked_about, bearing(network, train))
                 table.image_ids = [f"{seed} {number}" for number in table.image_ids]  # every network has its own grids
                 judged[f"resnet8 seed {seed}"] = table
     if real:
