@@ -131,7 +131,7 @@ CALM_GROUPS = {
     "inception": ((r"^(?!.*(Mixed|Conv2d_[1-4]))", 10.0),),
 }
 # What CALM does with a ResNet, by name: all that comes before the last stage that halves the map. The release does not train this network.
-LITE_GROUPS = ((r"^(?!.*(conv_stem|trunk\.bn1|blocks\.[0-4]\.))", 10.0),)
+LITE_GROUPS = ((r"^(?!.*(conv_stem|trunk\.(features\.)?bn1|blocks\.[0-4]\.))", 10.0),)
 # The WSOL benchmark's: layer4 and the head of a ResNet; the same for the others.
 WSOL_GROUPS = {**CALM_GROUPS, "resnet": ((r"layer4|head\.", 10.0),)}
 

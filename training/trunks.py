@@ -40,17 +40,19 @@ def calm_trunk(name: str, weights: str | None = "imagenet", stride: int = 16, *,
 
 
 def fine_tuned(name: str, num_classes: int, weights: str | None = "imagenet") -> Classifier:
-    """A pretrained torchvision ResNet with a new linear layer and a layer4 of stride 1: 14x14 maps at 224.
+    """A pretrained torchvision ResNet or EfficientNet-Lite0 with a new linear layer and a last stage of stride 1: 14x14 maps at 224.
 
     A whole network, unlike `calm_trunk` under a new head, because ABN takes its parts by name.
     """
     network, source = load_network(name, weights)
-    fc = getattr(network, "fc", None)
-    if not isinstance(fc, nn.Linear) or not hasattr(network, "layer4"):
-        raise ValueError(f"{name} is no ResNet of torchvision, on which alone LFI-CAM and ABN are fine-tuned: take resnet18 or resnet50")
-    network.add_module("fc", nn.Linear(fc.in_features, num_classes))
-    trunk, head = cut(finer(network, 16), "layer4")
-    return Classifier(trunk, head, name=name, layer="layer4", weights=source, network=network)
+    last = "classifier" if name == LITE else "fc"
+    linear = getattr(network, last, None)
+    if not isinstance(linear, nn.Linear) or not (name == LITE or hasattr(network, "layer4")):
+        raise ValueError(f"LFI-CAM and ABN are fine-tuned on torchvision's ResNets and {LITE}, got {name}: take resnet18 or resnet50")
+    network.add_module(last, nn.Linear(linear.in_features, num_classes))
+    layer = default_layer(name, network)
+    trunk, head = cut(finer(network, 16), layer)
+    return Classifier(trunk, head, name=name, layer=layer, weights=source, network=network, **preprocessing(name, network))
 
 
 def finer(network: nn.Module, stride: int) -> nn.Module:

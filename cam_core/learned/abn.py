@@ -15,6 +15,7 @@ from cam_core.classifier import Classifier
 from cam_core.learned.lfi import lfi_backbone
 from cam_core.learned.plain import Loss, share_correct
 from cam_core.networks import CIFAR, initialised, unstrided
+from cam_core.pretrained import LITE
 from cam_core.probe import Probe
 
 
@@ -62,11 +63,12 @@ class BranchedTrunk(nn.Module):
         return self.stage((1 + attention[:, None]) * features), attention, logits
 
 
-# (where the branch leaves, modules of the last stage): torchvision's ResNets, the CIFAR ResNets and ResNeXt, the CIFAR DenseNet
+# (where the branch leaves, modules of the last stage): torchvision's ResNets, the CIFAR ResNets and ResNeXt, the CIFAR DenseNet, Lite0
 SPLITS = {
     "imagenet": ("layer3", ("layer4",)),
     "cifar": ("layer2", ("layer3",)),
     "densenet": ("trans2", ("dense3", "norm", "relu")),
+    LITE: ("blocks.4", ("blocks.5", "blocks.6", "conv_head", "bn2")),
 }
 
 
@@ -84,15 +86,17 @@ class Abn(nn.Module):
         super().__init__()
         if isinstance(backbone, str):
             backbone = lfi_backbone(backbone, num_classes, stem_stride)
-        network, small = backbone._network[0], backbone.name in CIFAR
-        if network is None or not (small or backbone.name.startswith("resnet")):
-            raise ValueError(f"ABN is built of torchvision's ResNets or of {', '.join(CIFAR)}, got {backbone.name or 'another network'}")
-        split, last = SPLITS["densenet" if backbone.name.startswith("densenet") else "cifar" if small else "imagenet"]
+        network, small, lite = backbone._network[0], backbone.name in CIFAR, backbone.name == LITE
+        if network is None or not (small or lite or backbone.name.startswith("resnet")):
+            raise ValueError(
+                f"ABN is built of torchvision's ResNets, of {LITE} or of {', '.join(CIFAR)}, got {backbone.name or 'another network'}"
+            )
+        split, last = SPLITS[LITE if lite else "densenet" if backbone.name.startswith("densenet") else "cifar" if small else "imagenet"]
         stage = nn.Sequential(*(network.get_submodule(name) for name in last))
-        linear = network.get_submodule("fc")
+        linear = network.get_submodule("classifier" if lite else "fc")
         assert isinstance(linear, nn.Linear)
         normed = not backbone.name.startswith("resnext")
-        branch = AttentionBranch(stage[0], linear.in_features, linear.out_features, normed=normed).to(backbone.mean)
+        branch = AttentionBranch(stage if lite else stage[0], linear.in_features, linear.out_features, normed=normed).to(backbone.mean)
         trunk = BranchedTrunk(backbone.at(split).trunk, branch, stage)
         self.classifier = backbone.with_parts(trunk, backbone.head)
 

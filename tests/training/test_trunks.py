@@ -13,7 +13,7 @@ from cam_core.learned.abn import Abn
 from cam_core.learned.calm import Calm
 from cam_core.learned.plain import pooled_head
 from cam_core.pretrained import LITE, load_classifier
-from training.recipes import CALM, CALM_INCEPTION, CALM_VGG, CALM_WSOL, CALM_WSOL_INCEPTION, CALM_WSOL_VGG, calm_plan
+from training.recipes import CALM, CALM_INCEPTION, CALM_VGG, CALM_WSOL, CALM_WSOL_INCEPTION, CALM_WSOL_VGG, calm_plan, scratch_recipe
 from training.trunks import calm_trunk, fine_tuned, finer_vgg
 
 
@@ -56,13 +56,28 @@ def test_a_network_to_fine_tune_keeps_its_weights_and_gets_another_linear_layer(
     trunk, image = made.trunk.state_dict(), torch.rand(1, 3, 224, 224)
     assert all(torch.equal(value, trunk[key]) for key, value in network.state_dict().items() if not key.startswith("fc"))
     assert made.activations(image).shape[-2:] == (14, 14)
+    built_of(made)
+
+
+def built_of(made):
+    image = torch.rand(1, 3, 224, 224)
     for model in (Abn(made), LfiCam(made)):
         probe = Probe(model.classifier.eval(), image)
         assert (probe.logits.shape, model.explain(probe).shape) == ((1, 5), (1, 14, 14))
+    return {key: scratch_recipe("abn", "cub", network=made.name).multiplier(key) for key, _ in Abn(made).named_parameters()}
+
+
+def test_lite0_is_fine_tuned_with_its_own_colours_and_its_first_stages_slowly():
+    made = fine_tuned(LITE, 5)
+    assert torch.equal(made.mean, load_classifier(LITE).mean)
+    rates = built_of(made)
+    slow = {key for key, rate in rates.items() if rate == 1}
+    assert slow == {key for key in rates if ".features." in key}
+    assert any(".branch.stage.2" in key for key in rates), "the branch ends in a head of its own"
 
 
 def test_other_families_are_refused():
-    with pytest.raises(ValueError, match="mobilenet_v2 is no ResNet of torchvision"):
+    with pytest.raises(ValueError, match="got mobilenet_v2: take resnet18 or resnet50"):
         fine_tuned("mobilenet_v2", 3, None)
     with pytest.raises(ValueError, match="torchvision ResNet, VGG or inception_v3"):
         calm_trunk("mobilenet_v2", None)
