@@ -213,7 +213,7 @@ def _check_backbone(wanted: Parameters) -> None:
     stock.sort(key=lambda n: n not in ("mobilenet_v2", "resnet18", "resnet50", "vgg16"))  # these are named first
     stock = [LITE, *stock, *([name] if name.startswith("timm/") else [])]  # which of timm's there are, timm says when it is loaded
     if paper == "lfi_cam":
-        fitting = [*CIFAR, *(n for n in stock if n.startswith("resnet"))]  # ABN stands beside it
+        fitting = [*CIFAR, *(n for n in stock if n.startswith("resnet") or (n == LITE and dataset == "cub"))]  # ABN stands beside it
     else:
         fitting = [*(CIFAR if dataset in DRAWN else ()), *stock]
     one_of(f"backbone on {dataset}", name, fitting)
