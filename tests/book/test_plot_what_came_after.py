@@ -80,3 +80,15 @@ def test_what_the_page_says_of_photographs(options):
     assert found["as it is"].idxmax() == found[page.EQUAL].idxmin() == "refine_cam"
     assert not any(sides[one, "mean_activation", drop] == 1 for one in ("fem", "fem[activations]", "kpca_cam"))
     assert all(sides[one, "ancestor", energy] == 1 for one in ("kpca_cam", "eigen_grad_cam", "seg_eigen_cam"))
+
+
+def test_what_the_page_says_of_drawn_objects(options):
+    rows = page.lineage(options, "drawn_imagenet", "resnet8")
+    sides = {(one.method, one.kind, metric): one.side for metric, _ in page.PANELS for one in page.differences(rows, metric).itertuples()}
+    drop, energy = (metric for metric, _ in page.PANELS)
+    both = {(method, of): {sides[method, of, metric] for metric in (drop, energy)} for method, of, _ in sides}
+    better, worse = ({key for key, own in both.items() if own == {sign}} for sign in (1, -1))
+    assert {(one, "mean_activation") for one in ("fem", "kpca_cam")} | {("tame[diagonal]", "ancestor")} <= better
+    assert {("recipro_cam", "ancestor"), ("poly_cam", "ancestor"), ("poly_cam", "mean_activation")} <= worse
+    assert not any(sides["fusion_cam", "ancestor", metric] == 1 for metric in (drop, energy))
+    assert sides["grad_pp_score_cam", "ancestor", drop] == -1

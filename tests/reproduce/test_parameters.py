@@ -94,7 +94,7 @@ REFUSED = [
     ("l_cam", {"dataset": "drawn_imagnet"}, "expected one of drawn_imagenet, drawn_cub, imagenet, cub; did you mean drawn_imagenet?"),
     ("lfi_cam", {"dataset": "voc07"}, "dataset of lfi_cam is 'voc07', expected one of drawn_imagenet, drawn_cub, cub, cifar10, cifar100,"),
     ("lfi_cam", {"dataset": "imagenet", "backbone": "resnet50"}, 'no reduced recipe for imagenet; take the recipe "paper"'),
-    ("lfi_cam", {"dataset": "stl10", "backbone": "efficientnet_lite0"}, "backbone on stl10 is 'efficientnet_lite0', expected one of resnet8,"),
+    ("lfi_cam", {"dataset": "stl10", "backbone": "efficientnet_lite0"}, "backbone on stl10 is 'efficientnet_lite0', expected one of"),
     ("lfi_cam", {"dataset": "cifar10", "backbone": "vgg16"}, "backbone on cifar10 is 'vgg16', expected one of resnet8, resnet14,"),
     ("l_cam", {"dataset": "imagenet"}, "backbone on imagenet is 'resnet8', expected one of efficientnet_lite0, mobilenet_v2, resnet18,"),
     ("l_cam", {"dataset": "imagenet", "backbone": "resnet05"}, "did you mean resnet50?"),
