@@ -8,6 +8,7 @@ _site/work, check_site looks at every page, and only a site without fault become
 import argparse
 import functools
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -133,7 +134,7 @@ def filled(text, options):
 
 
 def made(marker, options):
-    """What stands in the place of a marker line; a caption ends with links to the numbers that were read for it."""
+    """What stands in the place of a marker line; a caption ends with links to the files that were read for it."""
     what, given = marker.groups()
     if what not in MAKERS:
         raise ValueError(f"a page has `% {what}`, which is no marker; there are: {', '.join(sorted(MAKERS))}")
@@ -143,9 +144,10 @@ def made(marker, options):
 
 
 def sources(paths, options):
-    """Links to the files that a figure was made of."""
-    found = dict.fromkeys(filter(None, (_target(path, options) for path in paths)))
-    links = [f'<a class="rows" href={target}>{"CSV" if "download" in target else "rows"}</a>' for target in found]
+    """Links to the studies and benchmarks that a figure was made of, each by what its name has and the others' have not."""
+    files = {tuple(Path(path).stem.split("-")): target for path in paths if "download" in (target := _target(path, options))}
+    same = sum(1 for _ in itertools.takewhile(lambda part: len(set(part)) == 1, zip(*files, strict=False)))
+    links = [f'<a class="rows" href={target}>{"-".join(parts[same:]) or "CSV"}</a>' for parts, target in files.items()]
     return " ".join(["", *links])
 
 

@@ -1,7 +1,9 @@
 """Numbers as the book prints them, and tables of them as MyST."""
 
+import html
 import math
 import statistics
+from urllib.parse import urlencode
 
 import numpy as np
 import pandas as pd
@@ -33,6 +35,13 @@ def cells(rows, digits=1, sign="", value="value"):
     found = rows.reindex(columns=[value, "ci_low", "ci_high"]).itertuples(index=False)
     wanted = zip(found, np.broadcast_to(digits, len(rows)), strict=True)
     return pd.Series([cell(*row, digits=of, sign=sign) for row, of in wanted], rows.index, object)
+
+
+def rows_link(kind, **wanted):
+    """A link to rows of the Explorer: "values", "differences" or "studies"; what is wanted of a column, one word or several."""
+    asked = {column: words if isinstance(words, str) else "|".join(dict.fromkeys(words)) for column, words in wanted.items()}
+    query = urlencode({"kind": kind} | {column: words for column, words in asked.items() if words})
+    return f'<a class="rows" href="explorer.html#{html.escape(query)}">rows</a>'
 
 
 def digits_of(values):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
-from cells import cell, seed_interval
+from cells import cell, rows_link, seed_interval
 from flow import flow
 from matplotlib.lines import Line2D
 from names import name
@@ -16,6 +16,7 @@ PUBLISHED = Path(__file__).parent / "published.yaml"
 METHODS = {"cam": ("CAM", TEAL, "plain"), "calm_em": ("CALM-EM", WINE, "calm_em"), "calm_ml": ("CALM-ML", ORANGE, "calm_ml")}
 DATA = {"cub": "CUB-200-2011", "drawn_cub": "drawn birds"}
 NETWORKS = {"cub": "resnet18", "drawn_cub": "resnet8"}  # those with several seeds
+SHOWN = {"paper": "calm", "backbone": list(NETWORKS.values()), "method": list(METHODS)}  # of the Explorer's rows
 
 
 def published(metric):
@@ -115,6 +116,7 @@ def cue_localization(options, rows):
         options, "calm-cues", draw, size=(WIDTH, 3.6), phone=6.6, answer=answer,
         question="Does CALM point better at the parts in which two classes differ?",
         alt="Slope plots of cue localization from CAM to CALM-EM to CALM-ML, a line a seed, points coloured by the network's accuracy.",
+        rows=rows_link("values", metric=["cue_localization", "cue_localization_box"], **SHOWN),
     )  # fmt: skip
 
 
@@ -184,6 +186,7 @@ def removal(options, rows, differences):
         options, "calm-removal", draw, size=(WIDTH, 5.2), phone=9,
         question="Does the network need the pixels that CALM marks?", answer=answer,
         alt="Line plots of R against the share of removed pixels, and of the shares right after removal and after random removal.",
+        rows=rows_link("values", metric=["remove_and_classify", *SHARES], **SHOWN),
     )  # fmt: skip
 
 
@@ -230,13 +233,15 @@ def em_beside_ml(options, rows):
     own = rows_[(rows_["part"] == "spread") & (rows_["metric"] == "accuracy")].set_index("way").loc["calm_em minus calm_ml"]
     inside = "within" if chance.min() <= printed["CUB"] <= chance.max() else "outside"
     answer = (
-        f"One dot a seed, a bar at the mean. EM minus ML is {cell(own['value'], own['ci_low'], own['ci_high'], sign='+')} points over "
-        f"{own['n']:.0f} seeds. ML minus ML, computed in two ways that differ by rounding alone, goes from {cell(chance.min())} to "
+        f"One dot a seed, a bar at the mean. The accuracy of EM minus that of ML is "
+        f"{cell(own['value'], own['ci_low'], own['ci_high'], sign='+')} points over {own['n']:.0f} short trainings on "
+        f"{place(own['dataset'])}. ML minus ML, computed in two ways that differ by rounding alone, goes from {cell(chance.min())} to "
         f"{cell(chance.max(), sign='+')}: the published gap on CUB, {cell(printed['CUB'], sign='+')}, lies {inside} what chance does here."
     )
     return figure(
         options, "calm-em-ml", draw, size=(WIDTH, 3), phone=3.8, question="Is EM better than ML, or is it chance?", answer=answer,
         alt="Strip plots of the difference of accuracy between two trainings, one dot a seed; lines are the gaps that the authors printed.",
+        rows=rows_link("differences", metric="accuracy", **SHOWN | {"method": "calm_em", "than": "calm_ml"}),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import re
 
 import experiments
 import pandas as pd
-from cells import seed_interval
+from cells import rows_link, seed_interval
 from names import name
 from plots import BLUE, GREY, ORANGE, TEAL, WIDTH, WINE, below, figure, folded, is_narrow, place, row
 
@@ -129,7 +129,8 @@ def cost(options):
     timed = {method: value for _, method, _, value in found if value}
     answer = (
         f"Bars: passes counted for ResNet-18 ({CHANNELS} channels); a gradient through the whole network counts as {GRADIENT} passes. Dots: "  # noqa: E501
-        f"time on the same machine over a plain forward pass. Grad-CAM takes {timed['grad_cam']:.2f}, Ablation-CAM "
+        f"time on the same machine over a plain forward pass. "
+        f"The number is the larger of both. Grad-CAM takes {timed['grad_cam']:.2f}, Ablation-CAM "
         f"{timed['ablation_cam']:.1f}, Score-CAM {timed['score_cam']:.0f}; LFI-CAM and ABN make the network itself "
         f"{timed['lfi_cam']:.1f} and {timed['abn']:.1f} times as slow."
     )
@@ -223,7 +224,7 @@ def _over_seeds(own):
 def controls(options, rows, what, kind):
     """A panel a data set and network: every method beside the best control of its own network."""
     table, better = held(rows, what, kind), ASKED[what][1]
-    places = list(dict.fromkeys(table.sort_values(["dataset", "backbone"])["where"]))
+    places, settings = list(dict.fromkeys(table.sort_values(["dataset", "backbone"])["where"])), [setting for _, setting in ASKED[what][0]]
     methods = [method for method in ORDER if method in set(table["method"])]
     counts = [sum(table["where"] == where) for where in places]
     tall = {columns: [max(counts[first : first + columns]) for first in range(0, len(places), columns)] for columns in (1, 3)}
@@ -265,6 +266,7 @@ def controls(options, rows, what, kind):
         phone=0.22 * sum(most + 4 for most in tall[1]),
         question=f"Which methods {asks} than their controls? {photographs[0].upper()}{photographs[1:]}", answer=answer,
         alt=f"Dot plots of {what} on {photographs}, one panel a data set and network, one line a method, with the best control behind.",
+        rows=rows_link("values", dataset=table["dataset"], metric=table["metric"], setting=settings, method=[*methods, *CONTROLS]),
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import re
 
 import numpy as np
-from cells import list_table
+from cells import list_table, rows_link
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
@@ -85,6 +85,7 @@ def difficulty(options, evidence):
         answer=f"Share of the map's energy in the boxes, Grad-CAM beside a Gaussian in the centre: {told}. ResNet-8, mean "
         "over the seeds. In this network Grad-CAM is CAM without its negative values.",
         alt="Two dots for each drawn set: the centre Gaussian's energy in the boxes, and Grad-CAM's, which lies higher.",
+        rows=rows_link("values", paper="increment_cam", dataset=mean.index, backbone="resnet8", metric="energy_pointing_game", method=mean),
     )  # fmt: skip
 
 

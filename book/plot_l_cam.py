@@ -1,6 +1,7 @@
 """The figures of L-CAM's page: what is trained, drawn images, the planted mark, what was learned, the tries of the recipe, the cost."""
 
 import pandas as pd
+from cells import rows_link
 from flow import flow
 from matplotlib.lines import Line2D
 from names import name
@@ -157,6 +158,7 @@ def learned(options, differences):
             "Forest plots: Average Drop of L-CAM-Fm minus that of the untrained mechanism, of another class's map, and of "
             "the root of Grad-CAM."
         ),
+        rows=rows_link("differences", paper="l_cam", metric="average_drop", setting=shares, method="l_cam_fm", than=CONTROLS),
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import experiments
 import pandas as pd
-from cells import cell, seed_interval
+from cells import cell, rows_link, seed_interval
 from flow import flow
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
@@ -234,6 +234,7 @@ def accuracy(options, rows):
         options, "lfi-accuracy", draw, size=(WIDTH, 3), phone=2.5 * -(-len(found) // 2),
         question="Does the attention cost accuracy?", answer=answer,
         alt="Slope plots, a panel for each set of trainings: accuracy of LFI-CAM's network, the plain network and ABN.",
+        rows=rows_link("values", paper="lfi_cam", metric="accuracy"),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from cells import seed_interval
+from cells import rows_link, seed_interval
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
@@ -44,10 +44,11 @@ class Theme:
     paper: str
 
 
-def figure(options, slug, draw, *, size, question, answer, alt, phone=None):
+def figure(options, slug, draw, *, size, question, answer, alt, phone=None, rows=""):
     """A figure as HTML: `draw(figure, theme)` fills a matplotlib Figure of `size` inches; SVG files for both themes lie in the site.
 
-    The ``question`` stands above as its title, the ``answer`` below as its caption (HTML); ``alt`` says what is to be seen.
+    The ``question`` stands above as its title, the ``answer`` below as its caption (HTML), with a link to its ``rows`` (`rows_link`);
+    ``alt`` says what is to be seen.
     It is drawn once more for phones, `NARROW` inches wide and ``phone`` high (as high as the wide one without it), where `row` stacks
     its panels, so that no figure scrolls.
     """
@@ -71,7 +72,8 @@ def figure(options, slug, draw, *, size, question, answer, alt, phone=None):
     ]
     plot = f'<div class="plot">{"".join(pictures)}</div>'
     title = f'<p class="plot-title">{html.escape(question)}</p>'
-    return f'<figure class="plot-figure" id="plot-{slug}">\n{title}\n{plot}\n<figcaption>{answer}</figcaption>\n</figure>\n'
+    caption = f"<figcaption>{answer} {rows}".rstrip() + "</figcaption>"
+    return f'<figure class="plot-figure" id="plot-{slug}">\n{title}\n{plot}\n{caption}\n</figure>\n'
 
 
 def is_narrow(into):
@@ -200,6 +202,8 @@ def paper_forest(options, differences, paper, method=None):
     places = list(dict.fromkeys(rows["where"]))
     shown = [rows[(rows["metric"] == metric) & (rows["setting"] == setting)] for metric, setting, _ in panels]
     lines = [one["where"].nunique() for one in shown]
+    asked = {panel[:2] for panel in panels}
+    behind = own[[(metric.removesuffix("_box"), setting) in asked for metric, setting in own[["metric", "setting"]].to_numpy()]]
 
     def draw(into, theme):
         kinds = []
@@ -226,6 +230,7 @@ def paper_forest(options, differences, paper, method=None):
         options, f"forest-{paper}-{method}", draw, size=(WIDTH, 1.5 + 0.52 * len(places)), answer=answer,
         phone=1 + sum(0.7 + 0.5 * count for count in lines), question=f"Is {name(method)} better than the maps beside it?",
         alt=f"Forest plot: {name(method)} minus {', '.join(map(name, rivals))}, one line for each data set and network.",
+        rows=rows_link("differences", paper=paper, method=method, than=rivals, metric=behind["metric"], setting=behind["setting"]),
     )  # fmt: skip
 
 
@@ -266,11 +271,13 @@ def statement_forest(options, entry, found):
 
     pair = f"{name(check['method'])} minus {name(check['than'])}"
     counts = Counter(one.verdict for one in found)
+    own = {"paper": entry["paper"], "metric": [one.metric for one in found], "setting": [one.setting for one in found]}
     return figure(
         options, f"statement-{entry['id']}", draw, size=(WIDTH, 1.2 + 0.42 * rows["where"].nunique()),
         question=f"{pair}: {name(check['metric'])}",
         answer=f"{', '.join(f'{count} {word}' for word, count in counts.most_common())}.",
         alt=f"Forest plot of {pair}, {name(check['metric'])}, one line for each data set and network.",
+        rows=rows_link("differences", **own, method=check["method"], than=check["than"]),
     )  # fmt: skip
 
 
@@ -333,6 +340,7 @@ def brightness(options, rows, paper, setting="100%"):
         options, f"brightness-{paper}", draw, size=(WIDTH, 0.4 + 3.3 * -(-len(panels) // 2)), phone=0.9 + 3 * len(panels), answer=answer,
         question="Is it a better map, or a brighter one?",
         alt="Scatter plots of the mean of the map against Average Drop, with the curve through the powers of Grad-CAM.",
+        rows=rows_link("values", paper=paper, metric=["average_drop", "map_mean"], setting=setting),
     )  # fmt: skip
 
 

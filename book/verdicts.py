@@ -3,10 +3,9 @@
 import html
 from collections import Counter
 from types import SimpleNamespace
-from urllib.parse import urlencode
 
 import pandas as pd
-from cells import cell, digits_of, over_seeds, seed_interval
+from cells import cell, digits_of, over_seeds, rows_link, seed_interval
 from names import is_control, name, place
 from tables import PAPERS, of_the_first
 
@@ -328,10 +327,13 @@ def rows_of(one):
     """A link to the rows of the Explorer that a verdict rests on: the paired differences, or the values where a run has none."""
     check = one.entry["check"]
     kind = "values" if any(pd.isna(seed.value_paired) for seed in one.seeds) else "differences"
-    wanted = {"kind": kind, "paper": one.paper, "dataset": one.dataset, "backbone": one.backbone, "metric": one.metric}
-    wanted |= {"setting": one.setting} | ({"method": check["method"], "than": check["than"]} if kind == "differences" else {})
-    query = urlencode({key: value for key, value in wanted.items() if value})
-    return f'<a class="rows" href="explorer.html#{html.escape(query)}">rows</a>'
+    wanted = {"paper": one.paper, "dataset": one.dataset, "backbone": one.backbone, "metric": one.metric, "setting": one.setting}
+    return rows_link(kind, **wanted, **pair(check, kind))
+
+
+def pair(check, kind):
+    """The two methods of a statement, as the Explorer's filters have them."""
+    return {"method": check["method"], "than": check["than"]} if kind == "differences" else {"method": [check["method"], check["than"]]}
 
 
 def _numbers(one):

@@ -12,7 +12,7 @@ document.addEventListener("DOMContentLoaded", async () => {
   const FILTERS = ["paper", "dataset", "backbone", "protocol", "metric", "setting", "method", "than", "run"];
   const KINDS = { values: "values", differences: "paired differences", studies: "rows of studies" };
   const START = { kind: "values", dataset: "imagenet", metric: "average_drop", setting: "50%" };
-  const MOST = 60;
+  const MOST = 60, LETTER = 6.4; // rows of a plot; pixels that a letter of its labels takes
   let wanted = {}, found = [], table = null, opened = null;
 
   const printed = (column, row) => words[column][kinds[wanted.kind][column][row]][1];
@@ -25,11 +25,14 @@ document.addEventListener("DOMContentLoaded", async () => {
   const where = (row) => [printed("dataset", row), printed("backbone", row), words.weights[kinds[wanted.kind].weights[row]][1],
     printed("recipe", row), `seed ${printed("seed", row)}`].filter(Boolean).join(" · ");
 
+  /* Where the words of a filter stand in their list; an address may ask for several: metric=average_drop|map_mean. */
+  const places = (column, asked = "") => asked.split("|").map((wish) => words[column].findIndex(([word]) => word === wish));
+
   /* The filters that the address names; an address without any gets a small start. */
   function asked() {
     const given = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
     if ("data" in given) given.dataset = given.data;
-    const known = FILTERS.filter((column) => words[column].some(([word]) => word === given[column] && word));
+    const known = FILTERS.filter((column) => places(column, given[column]).some((place) => place >= 0 && words[column][place][0]));
     const kind = given.kind in kinds ? given.kind : "values";
     return location.hash.length > 1 ? { kind, ...Object.fromEntries(known.map((column) => [column, given[column]])) } : { ...START };
   }
@@ -43,8 +46,8 @@ document.addEventListener("DOMContentLoaded", async () => {
   function passing(except) {
     const columns = kinds[wanted.kind];
     const tests = FILTERS.filter((column) => column !== except && wanted[column])
-      .map((column) => [columns[column], words[column].findIndex(([word]) => word === wanted[column])]);
-    return [...columns.value.keys()].filter((row) => tests.every(([values, place]) => values[row] === place));
+      .map((column) => [columns[column], new Set(places(column, wanted[column]))]);
+    return [...columns.value.keys()].filter((row) => tests.every(([values, found]) => found.has(values[row])));
   }
 
   function select(column, label, choices) {
@@ -68,7 +71,8 @@ document.addEventListener("DOMContentLoaded", async () => {
       const present = new Set(passing(column).map((row) => kinds[wanted.kind][column][row]));
       const choices = [...present].map((place) => words[column][place]).filter(([word]) => word || column !== "than");
       choices.sort(([, a], [, b]) => a.localeCompare(b, "en", { numeric: true, sensitivity: "base" }));
-      select(column, titles[column] || "Compared with", [["", "all"], ...choices.filter(([word]) => word)]);
+      const several = wanted[column]?.includes("|") ? [[wanted[column], `${places(column, wanted[column]).length} of them`]] : [];
+      select(column, titles[column] || "Compared with", [["", "all"], ...several, ...choices.filter(([word]) => word)]);
     }
     form.elements.than.parentElement.hidden = wanted.kind === "values";
   }
@@ -87,10 +91,14 @@ document.addEventListener("DOMContentLoaded", async () => {
     if (!wanted.metric) return void forest.append("Choose a metric to see its rows as a plot.");
     const rows = [...found].sort((a, b) => number("value", a) - number("value", b)).slice(0, MOST);
     if (!rows.length) return;
-    const wide = Math.max(320, forest.clientWidth), narrow = wide < 560, left = narrow ? 8 : Math.round(wide * 0.46), right = wide - 14;
-    const step = narrow ? 42 : 24, high = 34 + step * rows.length;
+    const differences = rows.some((row) => id("than", row)), open = telling(rows);
+    const wide = Math.max(320, forest.clientWidth), letters = Math.floor(wide / LETTER);
+    const labels = rows.map((row) => [who(row), ...open.map((column) => told_as(column, row)).filter(Boolean)]);
+    const narrow = wide < 560 || Math.max(...labels.map((words) => words.join(" · ").length)) > letters * 0.46; // labels above their bars
+    const lines = labels.map((words) => (narrow ? folded(words, letters) : [words.join(" · ")]));
+    const above = narrow ? 14 * Math.max(...lines.map((of) => of.length)) : 0, step = 24 + above, high = 34 + step * rows.length;
+    const left = narrow ? 8 : Math.round(wide * 0.46), right = wide - 14;
     const ends = rows.flatMap((row) => ["value", "ci_low", "ci_high"].map((column) => number(column, row)).filter((value) => value !== null));
-    const differences = wanted.kind === "differences", open = telling(rows);
     let [low, top] = [Math.min(...ends, ...(differences ? [0] : [])), Math.max(...ends, ...(differences ? [0] : []))];
     const margin = (top - low || 1) * 0.04;
     [low, top] = [low - margin, top + margin];
@@ -105,13 +113,16 @@ document.addEventListener("DOMContentLoaded", async () => {
       image.append(node("text", { x: x(value), y: 14, "text-anchor": "middle", class: "tick" }, minus(value)));
     }
     rows.forEach((row, index) => {
-      const y = 34 + step * index + (narrow ? 20 : 0);
+      const y = 34 + step * index + above;
       const control = controls.includes(kinds[wanted.kind].method[row]);
       const group = node("g", { class: control ? "row control" : "row" });
       group.append(node("title", {}, `${who(row)}: ${fixed("value", row)} ${interval(row)}, n ${number("n", row)}\n${printed("metric", row)} ${printed("setting", row)}, ${where(row)}`));
-      group.append(node("rect", { x: 0, width: wide, y: y - (narrow ? 32 : 12), height: step, class: "band" }));
-      const label = node("text", narrow ? { x: 0, y: y - 12 } : { x: 0, y: y + 4 });
-      label.append(node("tspan", { class: "who" }, who(row)), node("tspan", { class: "where", dx: 7 }, short(row, open)));
+      group.append(node("rect", { x: 0, width: wide, y: y - 12 - above, height: step, class: "band" }));
+      const label = node("text", { x: 0, y: narrow ? y - above + 2 : y + 4 });
+      lines[index].forEach((line, place) => {
+        const [first, rest] = place ? ["", line] : [who(row), line.slice(who(row).length + 3)];
+        label.append(node("tspan", { class: "who", x: 0, dy: place ? 14 : 0 }, first), node("tspan", { class: "where", dx: place ? 0 : 7 }, rest));
+      });
       group.append(label);
       if (number("ci_low", row) !== null) group.append(node("line", { x1: x(number("ci_low", row)), x2: x(number("ci_high", row)), y1: y, y2: y, class: "bar" }));
       group.append(node("circle", { cx: x(number("value", row)), cy: y, r: 4.5 }));
@@ -119,21 +130,26 @@ document.addEventListener("DOMContentLoaded", async () => {
     });
     const title = document.createElement("figcaption");
     const more = found.length > MOST ? ` The first ${MOST} of ${found.length} rows, smallest value first; filter to see others.` : "";
-    title.textContent = `${printed("metric", rows[0])}${wanted.setting ? `, ${wanted.setting}` : ""}${differences ? ", paired differences" : ""}.${more}`;
+    title.textContent = `${[...new Set(rows.map((row) => printed("metric", row)))].join("; ")}${wanted.setting ? `, ${wanted.setting.split("|").filter(Boolean).join("; ")}` : ""}${differences ? ", paired differences" : ""}.${more}`;
     forest.append(title, image);
   }
 
-  /* In the plot only what the filters leave open. */
-  function short(row, open) {
-    return open.filter((column) => printed(column, row)).map((column) => (column === "seed" ? "seed " : "") + printed(column, row)).join(" · ");
+  const told_as = (column, row) => (column === "seed" && printed(column, row) ? "seed " : "") + printed(column, row);
+
+  /* Words as lines of so many letters, broken between words alone. */
+  function folded(words, letters) {
+    return words.reduce((lines, word) => {
+      const longer = [...lines.slice(-1), word].join(" · ");
+      return lines.length && longer.length > letters ? [...lines, word] : [...lines.slice(0, -1), longer];
+    }, []);
   }
 
-  /* Columns that tell the rows apart: more than one word, weights only where a network has several, others only where labels are alike. */
+  /* In the plot only what the filters leave open: columns that tell the rows apart: more than one word, weights only where a network has several, others only where labels are alike. */
   function telling(rows) {
     const several = (columns) => new Set(rows.map((row) => columns.map((column) => id(column, row)).join("\n"))).size;
-    const open = ["setting", "dataset", "backbone", "seed"].filter((column) => several([column]) > 1);
+    const open = ["metric", "setting", "dataset", "backbone", "seed"].filter((column) => several([column]) > 1);
     if (several(["backbone", "weights"]) > several(["backbone"])) open.push("weights");
-    const labels = () => new Set(rows.map((row) => `${who(row)} ${short(row, open)}`)).size;
+    const labels = () => new Set(rows.map((row) => [who(row), ...open.map((column) => printed(column, row))].join("\n"))).size;
     for (const column of ["paper", "protocol", "recipe", "run"]) // rows that still read alike
       if (labels() < rows.length && several([...open, column]) > several(open)) open.push(column);
     return open;

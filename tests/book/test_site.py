@@ -1,6 +1,7 @@
 """The whole book with invented runs: assembled, built, checked, and opened in a browser without a network."""
 
 import json
+import re
 import shutil
 import subprocess
 from argparse import Namespace
@@ -57,11 +58,11 @@ def test_a_caption_ends_with_links_to_what_was_read_for_it(monkeypatch):
 
     monkeypatch.setitem(assemble.MAKERS, "made", made)
     options = Namespace(results=RESULTS, rows="explorer.html#paper=calm")
-    text = assemble.filled("% made: subset/*/*/metrics.csv drawn/*/*/metrics.csv studies/em_ml.csv\n\n% made", options)
-    first = '<a class="rows" href="explorer.html#paper=calm">rows</a>'
-    second = '<a class="rows" href="_static/csv/studies-em_ml.csv" download>CSV</a>'
-    assert f"<figcaption>What is seen. {first} {second}</figcaption>" in text
-    assert "<figcaption>What is seen.</figcaption>" in text
+    lines = ("% made: subset/*/*/metrics.csv studies/em_ml.csv", "% made", "% made: studies/a-b-c.csv studies/a-b-d.csv")
+    text = assemble.filled("\n\n".join(lines), options)
+    assert '<figcaption>What is seen. <a class="rows" href="_static/csv/studies-em_ml.csv" download>CSV</a></figcaption>' in text
+    assert "<figcaption>What is seen.</figcaption>" in text, "rows of the runs are the figure's own link"
+    assert [re.search(r'-{0}.csv" download>(.*?)</a>'.replace("{0}", file), text)[1] for file in ("c", "d")] == ["c", "d"]
 
 
 def test_a_marker_that_nobody_makes_is_refused():

@@ -1,7 +1,11 @@
 """The explorer in the browser: filters, plot, table and address say the same."""
 
+import base64
+import gzip
+import html
 import json
 import re
+from urllib.parse import parse_qsl
 
 from .conftest import PHONE, address
 
@@ -62,6 +66,46 @@ def test_many_rows_are_capped_and_the_plot_says_so(page, site):
 def test_few_runs_are_named_above_the_plot(page, site):
     opened(page, site, "kind=differences&paper=increment_cam&dataset=voc07&backbone=resnet18&metric=energy_pointing_game")
     assert page.inner_text(".explorer-count").endswith("paired differences, from results/subset/increment_cam/voc07-resnet18-s0")
+
+
+def test_an_address_may_ask_for_several_words_of_a_filter(page, site):
+    opened(
+        page, site, "kind=values&paper=calm&dataset=cub&metric=remove_and_classify|correct_after_removal&setting=50%25&method=cam|calm_em"
+    )
+    assert page.input_value('select[name="method"]') == "cam|calm_em"
+    cells = page.eval_on_selector_all(".explorer-table tbody tr", "rows => rows.map(r => [0, 1].map(i => r.children[i].textContent))")
+    assert {method for method, _ in cells} == {"CAM", "CALM-EM"}
+    assert len({metric for _, metric in cells}) == 2
+    assert "; " in page.inner_text(".explorer-forest figcaption")
+
+
+def test_no_label_of_the_plot_is_cut_or_struck_through(page, site):
+    for width in (1400, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        opened(page, site, "kind=differences&paper=l_cam&metric=average_drop&method=l_cam_fm&than=grad_cam")
+        labels = page.locator(".explorer-forest .row text")
+        boxes = labels.evaluate_all("all => all.map(text => { const b = text.getBBox(); return [b.x + b.width, b.y + b.height]; })")
+        dots = page.locator(".explorer-forest circle").evaluate_all(
+            "all => all.map(dot => [+dot.getAttribute('cx'), +dot.getAttribute('cy')])"
+        )
+        wide = page.locator(".explorer-forest svg").evaluate("svg => svg.viewBox.baseVal.width")
+        assert all(right <= wide for right, _ in boxes)
+        assert all(right < x - 5 or bottom <= y - 3 for (right, bottom), (x, y) in zip(boxes, dots, strict=True))
+
+
+def test_every_link_to_rows_finds_some(site):
+    """Of all pages, links that figures and statements make too."""
+    squeezed = (site / "_static/explorer.data.js").read_text().partition('"')[2].rpartition('"')[0]
+    data = json.loads(gzip.decompress(base64.b64decode(squeezed)))
+    places = {column: {word: place for place, (word, _) in enumerate(found)} for column, found in data["words"].items()}
+    wanted = {link for file in site.glob("*.html") for link in re.findall(r'href="explorer\.html#([^"]+)"', file.read_text())}
+    assert len(wanted) > 100
+    for link in wanted:
+        asked = dict(parse_qsl(html.unescape(link)))
+        columns = data["kinds"][asked.pop("kind", "values")]
+        columns |= {name: [data["shared"][at][i] for at in columns["at"]] for i, name in enumerate(data["conditions"])}
+        tests = [(columns[column], {places[column].get(word) for word in words.split("|")}) for column, words in asked.items()]
+        assert any(all(of[row] in among for of, among in tests) for row in range(len(columns["value"]))), link
 
 
 def test_differences_are_named_as_such_and_have_a_zero(page, site):
