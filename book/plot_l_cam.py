@@ -105,8 +105,9 @@ def planted_mark(options):
     share = found.loc["energy_pointing_game"]["value"]
     on = {method: share.loc[(method, "with")] for method in ("grad_cam", "l_cam_fm", "mean_activation")}
     answer = (
-        f"L-CAM-Fm's maximum tells the mark under {len(tells(rows, 'l_cam_fm'))} of {len(seeds)} seeds, L-CAM-Img's under "
-        f"{len(tells(rows, 'l_cam_img'))}, Grad-CAM's under {len(tells(rows, 'grad_cam'))}. On a mark that covers "
+        f"L-CAM-Fm's maximum goes to the mark for this class, and not for the twin's, under {len(tells(rows, 'l_cam_fm'))} of {len(seeds)} "
+        f"seeds, L-CAM-Img's under {len(tells(rows, 'l_cam_img'))}, Grad-CAM's under {len(tells(rows, 'grad_cam'))}; a map without a class "
+        "cannot tell the two. On a mark that covers "
         f"{area:.1f} % of the picture lie "
         f"{on['grad_cam'].min():.0f} to {on['grad_cam'].max():.0f} % of Grad-CAM's map, {on['mean_activation'].min():.0f} to "
         f"{on['mean_activation'].max():.0f} % of the mean activation and {on['l_cam_fm'].min():.1f} to "
