@@ -177,6 +177,18 @@ def test_on_cifar_lfi_cam_and_the_mean_of_its_features_drop_alike():
     assert f"and {less['value']['15%']:.1f} less at 15 %" in PAGE
 
 
+def test_on_cats_and_dogs_they_drop_alike_too():
+    rows = [results.load(HOME / "results/subset", file) for file in (results.METRICS, results.DIFFERENCES)]
+    values, rows = (of[(of["paper"] == "lfi_cam") & (of["dataset"] == "cat_dog")] for of in rows)
+    alike = rows[(rows["metric"] == "average_drop") & (rows["method"] == "lfi_cam") & (rows["than"] == "mean_features")]
+    alike = alike[alike["setting"].isin(["100%", "50%", "15%"])]
+    assert (set(alike["n"]), len(alike)) == ({500}, 3)
+    assert alike["value"].abs().max() < 0.01
+    right = values[values["metric"] == "accuracy"].set_index("method")["value"]
+    told = f"LFI-CAM's network has\n{right['lfi_cam']:.1f} % right, the plain one {right['plain']:.1f} and ABN's {right['abn']:.1f}."
+    assert told in PAGE
+
+
 def test_on_cub_good_boxes_need_no_learned_importance():
     rows = results.load(HOME / "results/subset", results.METRICS)
     rows = rows[(rows["paper"] == "lfi_cam") & (rows["dataset"] == "cub")]
