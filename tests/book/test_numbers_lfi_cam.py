@@ -185,7 +185,7 @@ def test_on_cats_and_dogs_they_drop_alike_too():
     assert (set(alike["n"]), len(alike)) == ({500}, 3)
     assert alike["value"].abs().max() < 0.01
     right = values[values["metric"] == "accuracy"].set_index("method")["value"]
-    told = f"LFI-CAM's network has\n{right['lfi_cam']:.1f} % right, the plain one {right['plain']:.1f} and ABN's {right['abn']:.1f}."
+    told = f"LFI-CAM's network has {right['lfi_cam']:.1f} % right, the plain one {right['plain']:.1f} and ABN's {right['abn']:.1f}."
     assert told in PAGE
 
 
