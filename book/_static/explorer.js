@@ -119,10 +119,9 @@ document.addEventListener("DOMContentLoaded", async () => {
       group.append(node("title", {}, `${who(row)}: ${fixed("value", row)} ${interval(row)}, n ${number("n", row)}\n${printed("metric", row)} ${printed("setting", row)}, ${where(row)}`));
       group.append(node("rect", { x: 0, width: wide, y: y - 12 - above, height: step, class: "band" }));
       const label = node("text", { x: 0, y: narrow ? y - above + 2 : y + 4 });
-      lines[index].forEach((line, place) => {
-        const [first, rest] = place ? ["", line] : [who(row), line.slice(who(row).length + 3)];
-        label.append(node("tspan", { class: "who", x: 0, dy: place ? 14 : 0 }, first), node("tspan", { class: "where", dx: place ? 0 : 7 }, rest));
-      });
+      const own = who(row).length;
+      label.append(node("tspan", { class: "who" }, who(row)), node("tspan", { class: "where", dx: 7 }, lines[index][0].slice(own + 3)),
+        ...lines[index].slice(1).map((line) => node("tspan", { class: "where", x: 0, dy: 14 }, line)));
       group.append(label);
       if (number("ci_low", row) !== null) group.append(node("line", { x1: x(number("ci_low", row)), x2: x(number("ci_high", row)), y1: y, y2: y, class: "bar" }));
       group.append(node("circle", { cx: x(number("value", row)), cy: y, r: 4.5 }));
