@@ -142,10 +142,9 @@ NOT_JUDGED = {  # why some metrics have no line in the table: the reason, and th
 
 def agreements(*studies):
     """Truth -> Kendall's tau of every metric with it, over all networks: rows (metric, setting), the best first."""
-    alike = {"step 3584": "step 896"}  # a grid has four times the pixels, and is changed in as many steps
     return {
         truth: own.set_index(["metric", "setting"])[["kendall", "ci_low", "ci_high"]].sort_values("kendall", ascending=False, kind="stable")
-        for rows in (study.replace({"setting": alike}) for study in studies)
+        for rows in studies
         for truth, own in rows[rows["network"] == "all"].groupby("truth")
     }
 

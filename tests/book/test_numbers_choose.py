@@ -204,6 +204,12 @@ def test_a_step_of_a_grid_is_that_of_an_image_with_a_fourth_of_its_pixels():
     assert found[truth].loc[("deletion", "step 896"), "kendall"] == own["kendall"].item()
 
 
+def test_grids_judge_every_metric_that_asks_the_network():
+    parts, on_grids = (experiments.read(STUDIES / f"judged-{what}.csv") for what in ("parts", "grids"))
+    keys = [set(zip(rows["metric"], rows["setting"].replace(plot_choose_metric.SAME_STEP), strict=True)) for rows in (parts, on_grids)]
+    assert keys[1] == {key for key in keys[0] if key[0] not in plot_choose_metric.OF_PLACE}
+
+
 def test_no_power_darkens_fake_cam():
     assert "At equal mean Average Drop still puts Fake-CAM first" in PAGE
     values = experiments.read(STUDIES / "judged-values.csv")
