@@ -9,6 +9,7 @@ from names import name
 from plots import BLUE, GREY, ORANGE, TEAL, WIDTH, WINE, below, figure, folded, is_narrow, place, row
 
 from cam_core.methods import METHODS
+from cam_core.pretrained import LITE
 
 # ---- cost -------------------------------------------------------------------------------------------------------------
 
@@ -298,13 +299,9 @@ FORMS = {  # a pair of the study: its words in the figure
 
 
 def pairs(options):
-    """Every pair of forms in both studies, in the order of FORMS."""
-    studies = []
-    for what in ("forms-resnet18", "forms-squeezenet1_1"):
-        options.read.append(f"results/studies/{what}.csv")
-        studies.append(experiments.read(options.results / "studies" / f"{what}.csv"))
-    rows = pd.concat(studies).set_index(["form", "other"])
-    return rows.loc[list(FORMS)]
+    """Every pair of forms on the main network, in the order of FORMS."""
+    options.read.append(f"results/studies/forms-{LITE}.csv")
+    return experiments.read(options.results / "studies" / f"forms-{LITE}.csv").set_index(["form", "other"]).loc[list(FORMS)]
 
 
 def forms(options):
@@ -319,7 +316,7 @@ def forms(options):
             axes.plot(one.worst, line, "|", color=tint, ms=10, mew=1.5)
             axes.plot(one.correlation, line, "o", color=tint, ms=6.5)
         axes.axvline(1, color=theme.text, lw=0.8)
-        axes.set(yticks=range(len(rows)), ylim=(len(rows) - 0.4, -0.6), xlim=(-0.45, 1.04))
+        axes.set(yticks=range(len(rows)), ylim=(len(rows) - 0.4, -0.6), xlim=(min(0, rows["worst"].min()) - 0.05, 1.04))
         axes.set_yticklabels([words.replace(": ", ":\n" if is_narrow(into) else ": ") for words in FORMS.values()])
         axes.set_xlabel(folded(into, ["correlation of the two maps: mean (dot) and worst image (tick)"], 24)[0])
         axes.grid(axis="x", lw=0.5)
@@ -327,6 +324,7 @@ def forms(options):
 
     same, other = rows[rows["correlation"] > 0.99], rows[rows["correlation"] < 0.95]
     answer = (
+        f"{name(LITE)}, {rows['n'].min()} to {rows['n'].max()} photographs. "
         f"{len(same)} of {len(rows)} pairs are the same map but for details (mean correlation above .99); {len(other)} stay below .95. "
         f"Lowest: {FORMS[rows['correlation'].idxmin()]}, {rows['correlation'].min():.2f}. On single images two maps of one name can "
         f"even disagree in sign ({FORMS[rows['worst'].idxmin()]}, {rows['worst'].min():.2f})."
