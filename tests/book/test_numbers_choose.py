@@ -315,3 +315,22 @@ def test_every_metric_is_judged_or_the_page_says_why_not():
     assert set(zip(rows["metric"], rows["setting"], strict=True)) == keys
     told = plot_choose_metric.judged(SimpleNamespace(results=STUDIES.parent, read=[]))
     assert all(why in told for why in plot_choose_metric.NOT_JUDGED)
+
+
+def test_what_a_budget_reaches():
+    found = {}
+    for network in ("efficientnet_lite0", "resnet18"):
+        rows = experiments.read(STUDIES / f"score_cam_budget-{network}.csv")
+        found[network] = rows[rows["metric"] == "correlation"].assign(m=lambda of: pd.to_numeric(of["m"])).set_index(["way", "m"])
+    lite, resnet = found.values()
+    reached = [lite.loc[(way, 128), "value"] for way in ("predicted, variance", "predicted, chance", "alone, norm")]
+    assert "sure reach .997, chance .970, and the largest channels .995" in METHODS_PAGE
+    assert [round(one, 3) for one in reached] == [0.997, 0.97, 0.995]
+    predicted = [resnet.loc[(f"predicted, {way}", 128), "value"] for way in ("variance", "chance", "spread", "norm")]
+    assert max(predicted) - min(predicted) < 0.003
+    assert "correlation of .87 and .88, but on the worst image almost none" in METHODS_PAGE
+    equal = [of.loc["equal weights"].iloc[0] for of in (lite, resnet)]
+    assert [round(one["value"], 2) for one in equal] == [0.87, 0.88]
+    assert max(one["worst"] for one in equal) < 0.15
+    sizes = [of.loc[("predicted, variance", m), "value"] for of in (lite, resnet) for m in (64, 128)]
+    assert min(sizes) > 0.98  # "of 64 to 128 passes it comes close to the exact map"

@@ -57,8 +57,9 @@ def test_increment_cam_is_nowhere_ahead_and_squared_grad_cam_everywhere(found):
     differ = [one for one in of["increment-localizes"] if not all(seed.same_as == "grad_cam" for seed in one.seeds)]
     assert all(one.mean < 0 for one in differ), "where they differ, Grad-CAM is ahead"
     alike = {(one.dataset, one.backbone) for one in of["increment-localizes"] if one not in differ}
-    assert alike == {("imagenet", LITE), ("voc07", LITE)}
-    assert ("cub", LITE) in {(one.dataset, one.backbone) for one in differ}
+    assert alike == {("voc07", LITE)}
+    apart = {one.dataset: abs(one.mean) for one in differ if one.backbone == LITE}
+    assert apart["imagenet"] < 0.1 < apart["cub"], apart
     assert {one.verdict for one in of["increment-beats-sharpening"]} == {"does not hold"}
 
 
