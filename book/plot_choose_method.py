@@ -363,7 +363,7 @@ def budget(options):
                 axes.plot(own["m"], own["value"], dashes, marker="o", ms=4, color=tint, lw=1.6, label=words)
             equal = right.loc[right["way"] == "equal weights", "value"].iloc[0]
             axes.axhline(equal, color=theme.text, lw=0.8, ls=":")
-            axes.annotate("all weights equal, no pass", (16, equal), (0, -11), textcoords="offset points", fontsize=8)
+            axes.annotate("all weights equal", (own["m"].max(), equal), (0, -11), textcoords="offset points", fontsize=8, ha="right")
             until = rows[rows["way"].str.contains("until")].set_index("metric")["value"]
             axes.plot(until["passes"], until["correlation"], "*", color=WINE, ms=13, mec=theme.text, mew=0.6)
             axes.set_xscale("log", base=2)
