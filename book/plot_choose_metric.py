@@ -154,6 +154,14 @@ def decided(found, sign):
     return list(found.index[(sign * found["ci_low" if sign > 0 else "ci_high"]).round(2) > 0])[::sign]
 
 
+ASKS = {  # what the metrics that one may take ask, in a few words
+    "false_activation": "heat outside the box", "max_box_acc": "does a box around the heat fit?", "pxap": "heat inside the mask",
+    "sensitivity_n": "does the heat predict the drop?", "infidelity": "the same, under noise", "deletion": "hottest pixels go, in steps",
+    "insertion": "hottest pixels come, in steps", "correct_after_removal": "hottest pixels at the mean colour",
+    "road_morf": "hottest pixels imputed", "road_combined": "hottest and coldest imputed",
+    "f_fidelity_plus": "hottest cells go, network used to holes", "f_fidelity_minus": "coldest cells go, network used to holes",
+    "arcc": "drop, size and coherence in one",
+}  # fmt: skip
 TAKE, BESIDE, ALONE = "take it", "beside another", "never alone"
 ENOUGH = 0.2  # Kendall's tau: of ten pairs of maps six are in the truth's order
 OF_SIZE = ("complexity",)  # sees only how small a map is
@@ -214,7 +222,8 @@ def _judges(said, word):
     for metric in dict.fromkeys(key[0] for key, of in said.items() if of == word):
         own = {key: of for key, of in said.items() if key[0] == metric}
         some = [] if set(own.values()) == {word} else [JUDGED_AS.get(key[1], key[1]) for key, of in own.items() if of == word]
-        lines.append(f"- {_bare(metric)}{': ' if some else ''}{'; '.join(some)}")
+        told = some if word != TAKE else [*some, ASKS[metric]]
+        lines.append(f"- {_bare(metric)}{': ' if told else ''}{'; '.join(told)}")
     return "\n".join(lines)
 
 
