@@ -160,7 +160,7 @@ ASKS = {  # what the metrics that one may take ask, in a few words
     "insertion": "hottest pixels come, in steps", "correct_after_removal": "hottest pixels at the mean colour",
     "road_morf": "hottest pixels imputed", "road_combined": "hottest and coldest imputed",
     "f_fidelity_plus": "hottest cells go, network used to holes", "f_fidelity_minus": "coldest cells go, network used to holes",
-    "arcc": "drop, size and coherence in one",
+    "arcc": "ROAD, size and coherency in one",
 }  # fmt: skip
 TAKE, BESIDE, ALONE = "take it", "beside another", "never alone"
 ENOUGH = 0.2  # Kendall's tau: of ten pairs of maps six are in the truth's order
