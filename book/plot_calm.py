@@ -186,7 +186,8 @@ def removal(options, rows, differences):
         options, "calm-removal", draw, size=(WIDTH, 5.2), phone=9,
         question="Does the network need the pixels that CALM marks?", answer=answer,
         alt="Line plots of R against the share of removed pixels, and of the shares right after removal and after random removal.",
-        rows=rows_link("values", metric=["remove_and_classify", *SHARES], **SHOWN),
+        rows=rows_link("values", dataset="cub", metric=["remove_and_classify", *SHARES], setting="50%", **SHOWN)
+        + " " + rows_link("differences", dataset="drawn_cub", metric="remove_and_classify", **SHOWN | {"method": "calm_em", "than": "cam"}),
     )  # fmt: skip
 
 

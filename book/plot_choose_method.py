@@ -131,7 +131,8 @@ def cost(options):
     answer = (
         f"Bars: passes counted for ResNet-18 ({CHANNELS} channels); a gradient through the whole network counts as {GRADIENT} passes. Dots: "  # noqa: E501
         f"time on the same machine over a plain forward pass. "
-        f"The number is the larger of both. Grad-CAM takes {timed['grad_cam']:.2f}, Ablation-CAM "
+        f"The number is the larger of both; other races, on the papers' pages, give other ratios. "
+        f"Grad-CAM takes {timed['grad_cam']:.2f}, Ablation-CAM "
         f"{timed['ablation_cam']:.1f}, Score-CAM {timed['score_cam']:.0f}; LFI-CAM and ABN make the network itself "
         f"{timed['lfi_cam']:.1f} and {timed['abn']:.1f} times as slow."
     )

@@ -111,7 +111,7 @@ def times():
 def test_what_a_map_costs_in_words(times):
     cheap = [times[method] for method in ("cam", "grad_cam", "grad_cam_pp", "l_cam_fm", "l_cam_img", "lfi_cam", "abn", "calm")]
     assert 1 <= min(cheap) <= max(cheap) < 2
-    assert "CAM, the gradient methods and the trained maps cost one to two forward passes" in METHODS_PAGE
+    assert "CAM, the class activation maps by gradient and the trained maps cost one to two forward passes" in METHODS_PAGE
     assert max(times[method] for method in ("cam", "grad_cam", "grad_cam_pp")) < 1.1
     assert "Gradient methods cost about one forward pass, Score-CAM one for each channel" in HOME
     assert all(1.95 < times[method] < 3 for method in ("increment_cam", "ablation_cam"))
