@@ -93,7 +93,7 @@ document.addEventListener("DOMContentLoaded", async () => {
     if (!rows.length) return;
     const differences = rows.some((row) => id("than", row)), open = telling(rows);
     const wide = Math.max(320, forest.clientWidth), letters = Math.floor(wide / LETTER);
-    const labels = rows.map((row) => [who(row), ...open.map((column) => told_as(column, row)).filter(Boolean)]);
+    const labels = rows.map((row) => [who(row), ...open.map((column) => spelled(column, row)).filter(Boolean)]);
     const narrow = wide < 560 || Math.max(...labels.map((words) => words.join(" · ").length)) > letters * 0.46; // labels above their bars
     const lines = labels.map((words) => (narrow ? folded(words, letters) : [words.join(" · ")]));
     const above = narrow ? 14 * Math.max(...lines.map((of) => of.length)) : 0, step = 24 + above, high = 34 + step * rows.length;
@@ -133,7 +133,7 @@ document.addEventListener("DOMContentLoaded", async () => {
     forest.append(title, image);
   }
 
-  const told_as = (column, row) => (column === "seed" && printed(column, row) ? "seed " : "") + printed(column, row);
+  const spelled = (column, row) => (column === "seed" && printed(column, row) ? "seed " : "") + printed(column, row);
 
   /* Words as lines of so many letters, broken between words alone. */
   function folded(words, letters) {
