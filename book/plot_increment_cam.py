@@ -173,7 +173,7 @@ def readings(options):
 
 # ---- what a network knows of a tiny image -----------------------------------------------------------------------------
 
-NETWORKS = {"resnet18": WINE, "resnet50": ORANGE, "mobilenet_v2": TEAL, "squeezenet1_1": BLUE}
+NETWORKS = {"resnet18": WINE, "resnet50": ORANGE, "mobilenet_v2": TEAL, "squeezenet1_1": BLUE}  # EfficientNet-Lite0 in the text's colour
 SMALLEST = 7  # cells of the map of these networks but SqueezeNet's, whose readings have no image as small as its map
 CLASSES = 1000
 
@@ -193,12 +193,13 @@ def knowledge(options):
 
     def draw(into, theme):
         axes = row(into, 2)
+        colours = {backbone: NETWORKS.get(backbone, theme.text) for backbone in found}
         for backbone, rows in found.items():
             for path, style in (("map", "o-"), ("direct", "s--")):
                 own = rows[rows["path"] == path]
-                axes[0].plot(own["side"], own["rank"], style, color=NETWORKS[backbone], mfc=theme.paper if path == "direct" else None)
+                axes[0].plot(own["side"], own["rank"], style, color=colours[backbone], mfc=theme.paper if path == "direct" else None)
                 own = own[own["spearman"] < 1]  # the largest is what the others are held against
-                axes[1].plot(own["side"], own["spearman"], style, color=NETWORKS[backbone], mfc=theme.paper if path == "direct" else None)
+                axes[1].plot(own["side"], own["spearman"], style, color=colours[backbone], mfc=theme.paper if path == "direct" else None)
         axes[0].axhline((CLASSES - 1) / 2, color=theme.text, lw=0.8, ls=":")
         axes[0].annotate("chance", (224, (CLASSES - 1) / 2), (0, 4), textcoords="offset points", ha="right", fontsize=8)
         axes[1].axhline(0, color=theme.text, lw=0.8)
@@ -211,7 +212,7 @@ def knowledge(options):
             one.minorticks_off()
             one.grid(lw=0.5)
         axes[1].set_ylim(-0.2, 1)
-        handles = [Line2D([], [], color=tint, marker="o", label=name(backbone)) for backbone, tint in NETWORKS.items() if backbone in found]
+        handles = [Line2D([], [], color=tint, marker="o", label=name(backbone)) for backbone, tint in colours.items()]
         handles += [
             Line2D([], [], color=GREY, marker="o", label="through the map's size"),
             Line2D([], [], color=GREY, marker="s", ls="--", mfc=theme.paper, label="resized directly"),

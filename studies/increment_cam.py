@@ -139,7 +139,8 @@ def knowledge(passes: Passes) -> pd.DataFrame:
 
     Mean over images, over the channels with a positive Grad-CAM weight: Spearman's correlation of the increments with those at the largest
     resolution (Score-CAM's own masks and image) and the effective number of channels as a share of those scored; and the target's rank on
-    the unmasked reduced image.
+    the unmasked reduced image. Equal increments correlate by 0; increments that are all 0 have no effective number and, where that is so on
+    every image, no row: on EfficientNet-Lite0 all last features of an image of seven by seven pixels are 0.
     """
     rows = []
     for (layer, resolution, path, masks), scores in passes.scores.items():
@@ -151,10 +152,12 @@ def knowledge(passes: Passes) -> pd.DataFrame:
                 one, other = ((s.probability[i, 2:] - s.probability[i, 0])[selected].cpu().numpy() for s in (kept, full))
                 if len(one) > 2:
                     found["spearman"].append(float(spearman(one[None], other[None])[0]))
-                    found["effective_share"].append(float(np.abs(one).sum() ** 2 / max((one**2).sum(), 1e-300) / len(one)))
+                    found["effective_share"].append(float(np.abs(one).sum() ** 2 / (one**2).sum() / len(one)) if one.any() else math.nan)
                     found["rank"].append(float(kept.rank_low[i]))
         for metric, values in found.items():
             known = np.array(values)[np.isfinite(values)]
+            if not len(known):
+                continue
             low, high = bootstrap(known)
             where = f"{layer or 'last'}, {resolution or 'map'}, {path}" + (f", {masks}" if masks != "channel" else "")
             rows.append({"role": "weights", "method": where, "metric": metric,
@@ -191,7 +194,8 @@ def grad_cams(passes: Passes, layers: Sequence[str], count: int) -> Iterator[tup
         yield replace(METHODS["grad_cam"], name=name, function=partial(tuned_grad_cam, passes=passes, **options)), options
 
 
-LAYERS = {"resnet8": ("", "layer2"), "resnet": ("", "layer3"), "mobilenet_v2": ("", "features.13"), "squeezenet": ("", "features.9")}
+LAYERS = {"resnet8": ("", "layer2"), "resnet": ("", "layer3"), "mobilenet_v2": ("", "features.13"), "squeezenet": ("", "features.9"),
+          "efficientnet_lite0": ("", "blocks.4")}  # fmt: skip
 
 
 # --- the two halves ----------------------------------------------------------------------------------------------------------------------

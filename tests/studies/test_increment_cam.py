@@ -1,5 +1,7 @@
 """Increment-CAM's study: as many tries on both sides, each pass once, and the literal reading is the method itself."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -81,6 +83,19 @@ def test_weights_at_the_finest_resolution_agree_with_themselves():
     assert rows.value["last, 16, direct", "spearman"] == pytest.approx(1)
     assert rows.value["last, map, map", "spearman"] < 1
     assert rows.value.xs("effective_share", level="metric").between(0, 1, inclusive="right").all()
+
+
+def test_increments_of_zero_have_no_effective_number():
+    passes, probe = Passes(), Probe(nets.gap(), nets.images(3))
+    for method in dict(readings(passes, ("",), (0, 8), ("channel",))):
+        method(probe)
+    silent = passes.scores["", 0, "map", "channel"]
+    for image, one in silent.items():
+        silent[image] = replace(one, probability=torch.full_like(one.probability, 0.1))  # what a constant network answers
+    rows = knowledge(passes)
+    assert rows[rows.method == "last, map, map"].set_index("metric").value.to_dict() == {"spearman": 0, "rank": 0}
+    assert rows.metric[rows.method == "last, 8, map"].tolist() == ["spearman", "effective_share", "rank"]
+    assert rows.value.notna().all()
 
 
 def test_the_study_reports_the_best_of_its_tries_on_images_that_chose_nothing(monkeypatch):
