@@ -140,7 +140,7 @@ def knowledge(passes: Passes) -> pd.DataFrame:
     Mean over images, over the channels with a positive Grad-CAM weight: Spearman's correlation of the increments with those at the largest
     resolution (Score-CAM's own masks and image) and the effective number of channels as a share of those scored; and the target's rank on
     the unmasked reduced image. Equal increments correlate by 0; increments that are all 0 have no effective number and, where that is so on
-    every image, no row: on EfficientNet-Lite0 all last features of an image of seven by seven pixels are 0.
+    every image, no row.
     """
     rows = []
     for (layer, resolution, path, masks), scores in passes.scores.items():

@@ -52,7 +52,7 @@ def test_the_caption_of_the_readings_counts_what_the_files_hold(options):
 
 
 def test_what_the_page_of_the_readings_says():
-    gaps, near, means, bumps, ahead, more, less, more_chosen, less_chosen = [], [], 0, 0, 0, 0, 0, 0, 0
+    gaps, near, better, means, bumps, ahead, behind, more, less, more_chosen, less_chosen = [], [], [], 0, 0, 0, 0, 0, 0, 0, 0
     for rows in files():
         value = rows[(rows.role == "reported") & (rows.metric == "pixel_precision")].set_index("method").value
         gaps.append(value["grad_cam"] - value["phase 2 alone"])
@@ -60,20 +60,32 @@ def test_what_the_page_of_the_readings_says():
         if difference(rows, "increment_cam_tuned", "grad_cam").ci_low > 0:
             ahead += 1
             near += [value["increment_cam_tuned"] - value[other] for other in ("layer_cam", "grad_cam_pp")]
+        behind += difference(rows, "increment_cam_tuned", "grad_cam").ci_high < 0
         for control in ("permuted", "equal"):
             assert difference(rows, "increment_cam_tuned", f"increment_cam_tuned, weights {control}").ci_low <= 0
+        equal = difference(rows, "increment_cam_tuned", "increment_cam_tuned, weights equal")
+        better += [-equal.value] if equal.ci_high < 0 else []
         means += value["mean_activation"] > value["increment_cam_tuned"]
         bumps += value["center_gaussian"] > value["increment_cam_tuned"]
         literal, chosen = (difference(rows, of, "grad_cam", "false_activation", "20%") for of in ("increment_cam", "increment_cam_tuned"))
         more, less = more + (literal.ci_low > 0), less + (literal.ci_high < 0)
         more_chosen, less_chosen = more_chosen + (chosen.ci_low > 0), less_chosen + (chosen.ci_high < 0)
     assert f"phase 2 alone stands {min(gaps):.0f} to {max(gaps):.0f} points below" in PAGE
-    assert f"ahead of plain Grad-CAM on {ahead} of {len(gaps)} pairs" in PAGE
+    assert f"ahead of plain Grad-CAM on {ahead} of {len(gaps)} pairs** of data and network, and behind on {behind}" in PAGE
+    assert f"With all of them equal it is better on {len(better)} pairs, by {min(better):.1f} to {max(better):.1f} points" in PAGE
     assert max(near) < 1
     assert f"better than the chosen reading on {means} of {len(gaps)} pairs, and a Gaussian at the centre on {bumps}." in PAGE
     assert f"adds area outside the boxes on {more} of {len(gaps)} pairs and takes none" in PAGE
     assert less == 0
     assert f"takes some away on {less_chosen} and adds some on {more_chosen}." in PAGE
+
+
+def test_phase_two_is_empty_through_the_main_network():
+    rows = pd.read_csv(STUDIES / "increment_cam-imagenet-efficientnet_lite0.csv")
+    empty = rows[(rows.method == "phase 2 alone") & (rows.metric == "empty_maps") & (rows.protocol == "energy")].iloc[0]
+    paper = " ".join((HOME / "book/increment_cam.md").read_text(encoding="utf-8").split())
+    assert f"phase 2 is empty, as on {empty.value:.0f} of {empty.n:.0f} photographs of the [study](readings.md)" in paper
+    assert f"EfficientNet-Lite0 phase 2 alone is empty on {empty.value:.0f} of {empty.n:.0f} photographs" in PAGE
 
 
 def test_what_the_page_says_of_the_channels_that_are_scored():
