@@ -57,7 +57,10 @@ def grid(
     outlines: Sequence[Tensor | None] = (),
     side: float = 1.5,
 ) -> Figure:
-    """Rows: images [B,3,H,W]. Columns: the image and each method's maps [B,H,W] in [0, 1]. One colour scale, ground truth drawn in."""
+    """Rows: images [B,3,H,W]. Columns: the image and each method's maps [B,H,W] in [0, 1]. One colour scale, ground truth drawn in.
+
+    A key of ``maps`` is a method's name, which is written as people write it; further lines of a key stand below it.
+    """
     rows, columns = len(images), len(maps) + 1
     figure, axes = plt.subplots(rows, columns, figsize=(side * columns, side * rows + 0.5), squeeze=False, layout="constrained")
     for row, image in enumerate(images):
@@ -70,7 +73,8 @@ def grid(
             overlay(axes[row, column], image, heat[row], box, outline)
     for column, name in enumerate(["", *maps]):
         if name:
-            axes[0, column].set_title(written(name).replace(" (", "\n("), fontsize=8)
+            method, *below = name.split("\n")  # below: for example the network that the map is of
+            axes[0, column].set_title("\n".join([written(method).replace(" (", "\n("), *below]), fontsize=8)
     figure.colorbar(
         SCALE,
         ax=axes,

@@ -25,6 +25,8 @@ def test_the_overlay_uses_one_scale_and_draws_boxes_where_they_are():
 
 
 def test_a_grid_has_a_row_an_image_and_a_column_a_method():
-    figure = figures.grid(torch.rand(2, 3, 8, 8), {"a": torch.rand(2, 8, 8), "b": torch.rand(2, 8, 8)}, boxes=[None, None])
+    maps = {name: torch.rand(2, 8, 8) for name in ("score_cam[unit=logit]", "abn\nABN network")}
+    figure = figures.grid(torch.rand(2, 3, 8, 8), maps, boxes=[None, None])
     assert len(figure.axes) == 2 * 3 + 1  # and the scale
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["", "Score-CAM\n(unit=logit)", "ABN\nABN network"]
     plt.close("all")
