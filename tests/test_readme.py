@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from cam_core import METHODS
+from reproduce.batch import read_profile
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -34,3 +35,11 @@ def test_the_readme_counts_the_methods():
     others = {name.partition("[")[0] for name, one in METHODS.items() if not one.control} - {"increment_cam"}
     assert "over thirty others from CAM to RISE and Fusion-CAM" in README
     assert 30 < len(others) < 40
+
+
+def test_the_readme_tells_how_long_the_subset_profile_takes():
+    hours = sum(job.minutes for job in read_profile("subset").jobs) / 60
+    written = {6: "six", 7: "seven", 8: "eight", 9: "nine", 10: "ten"}[round(hours)]
+    assert f"about {written} hours" in README
+    first = (Path(__file__).parents[1] / "profiles/subset.yaml").read_text(encoding="utf-8").splitlines()[0]
+    assert f"{written} hours in all" in first

@@ -190,18 +190,39 @@ def test_on_cats_and_dogs_they_drop_alike_too():
 
 
 def test_on_cub_good_boxes_need_no_learned_importance():
-    rows = results.load(HOME / "results/subset", results.METRICS)
-    rows = rows[(rows["paper"] == "lfi_cam") & (rows["dataset"] == "cub")]
+    rows, pairs = (results.load(HOME / "results/subset", file) for file in (results.METRICS, results.DIFFERENCES))
+    rows, pairs = (of[(of["paper"] == "lfi_cam") & (of["dataset"] == "cub")] for of in (rows, pairs))
     assert set(rows["n"]) == {128}
-    right = rows[rows["metric"] == "accuracy"].set_index("method")
-    told = "the plain network has {plain:.1f} %, LFI-CAM's {lfi_cam:.1f} % and ABN's {abn:.1f} % of 128 photographs right"
-    assert told.format(**right["value"]) in PAGE
-    assert right["ci_low"].max() < right["value"].min()
-    values = {network: own.set_index(["method", "metric"])["value"].sort_index() for network, own in rows.groupby("weights")}
-    plain, own, branch = (values[f"{network} network"] for network in ("plain", "lfi_cam", "abn"))
-    box = "max_box_acc_v2"
-    boxes = (of[method, box].item() for of, method in ((own, "lfi_cam"), (own, "cam"), (own, "mean_features"), (plain, "mean_activation")))
-    told = "their MaxBoxAccV2 is {:.1f} against {:.1f} of CAM on the same network, but it is {:.1f} for the mean of the features"
-    assert f"{told} and {{:.1f}} for the mean activation of the plain network".format(*boxes) in PAGE
-    energies = (branch[method, "energy_pointing_game"].item() for method in ("abn", "random_map"))
-    assert "({:.1f} and {:.1f} %)".format(*energies) in PAGE
+    told = {
+        "resnet18": (
+            "the plain network has {plain:.1f} %, LFI-CAM's {lfi_cam:.1f} % and ABN's {abn:.1f} % of 128 photographs right",
+            (
+                "their MaxBoxAccV2 is {:.1f} against {:.1f} of CAM on the same network, but it is {:.1f} for the mean of the features "
+                "and {:.1f} for the mean activation of the plain network"
+            ),
+            "({:.1f} and {:.1f} %",
+        ),
+        "efficientnet_lite0": (
+            "they have {plain:.1f}, {lfi_cam:.1f} and {abn:.1f} % right",
+            "Through EfficientNet-Lite0 the four are {:.1f}, {:.1f}, {:.1f} and {:.1f}.",
+            "and {:.1f} and {:.1f} % through EfficientNet-Lite0)",
+        ),
+    }
+    assert set(told) == set(rows["backbone"])
+    right = {}
+    for backbone, (accuracies, boxes, energies) in told.items():
+        found = rows[rows["backbone"] == backbone]
+        right[backbone] = found[found["metric"] == "accuracy"].set_index("method")["value"]
+        assert accuracies.format(**right[backbone]) in PAGE
+        values = {network: own.set_index(["method", "metric"])["value"].sort_index() for network, own in found.groupby("weights")}
+        plain, own, branch = (values[f"{network} network"] for network in ("plain", "lfi_cam", "abn"))
+        four = ((own, "lfi_cam"), (own, "cam"), (own, "mean_features"), (plain, "mean_activation"))
+        assert boxes.format(*(of[method, "max_box_acc_v2"].item() for of, method in four)) in PAGE
+        assert energies.format(*(branch[method, "energy_pointing_game"].item() for method in ("abn", "random_map"))) in PAGE
+        energy = found[(found["metric"] == "energy_pointing_game") & (found["weights"] == "abn network")].set_index("method")
+        assert energy["ci_low"]["abn"] < energy["value"]["random_map"] < energy["ci_high"]["abn"]
+    alike = rows[(rows["backbone"] == "resnet18") & (rows["metric"] == "accuracy")]
+    assert alike["ci_low"].max() < alike["value"].min()
+    assert right["resnet18"].min() > right["efficientnet_lite0"].max()
+    ahead = pairs[(pairs["backbone"] == "efficientnet_lite0") & (pairs["metric"] == "accuracy")].iloc[0]
+    assert f"LFI-CAM's is {ahead['value']:.1f} points [{ahead['ci_low']:.1f}, {ahead['ci_high']:.1f}] ahead of the plain one" in PAGE
