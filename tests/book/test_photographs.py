@@ -1,12 +1,16 @@
 """Photographs explained: the maps that are kept in the repository are those that the code computes."""
 
 import hashlib
+import re
+from pathlib import Path
 
 import numpy as np
 import photographs
 import pytest
 import torch
 
+from cam_core.learned.shipped import about
+from cam_core.pretrained import LITE
 from data_scripts.photographs import PHOTOGRAPHS
 
 
@@ -48,3 +52,16 @@ def test_a_map_is_named_after_the_first_one_like_it():
     a = torch.arange(9.0).reshape(3, 3) / 8
     heats = {"cam": a, "other": 1 - a, "grad_cam": 0.5 * a + 0.5, "fine": torch.rand(6, 6)}
     assert [photographs.same_as(one, heats) for one in heats] == [None, None, "cam", None]
+
+
+def test_the_first_page_shows_cat_and_coffee_with_six_methods_and_a_control():
+    page = (Path(__file__).resolve().parents[2] / "book/index.md").read_text(encoding="utf-8")
+    shown = {
+        one: of.split(",") for which, of in re.findall(r"^% photographs: (\S+) (\S+)$", page, re.MULTILINE) for one in which.split(",")
+    }
+    for photograph in ("chelsea", "coffee"):
+        assert len(set(shown[photograph]) & set(photographs.EXPLAINED)) >= 6
+        assert {"grad_cam", "increment_cam", "l_cam_fm", "mean_activation"} <= set(shown[photograph])
+        assert (len(shown[photograph]) + 1) % 5 == 0, "whole rows of five tiles, 150 pixels wide"
+    assert "L-CAM-Img was trained for three epochs only" in page
+    assert about("l_cam_img", LITE)["epochs"] == 3

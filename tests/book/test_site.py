@@ -77,7 +77,7 @@ def test_pictures_are_described_and_progress_bars_gone(site):
 
 
 def test_photographs_open_the_pages_with_answer_and_credit(site):
-    assert (site / "index.html").read_text().count('<img src="_static/photographs/') == 3 * 5
+    assert (site / "index.html").read_text().count('<img src="_static/photographs/') == 2 * 10 + 5
     text = (site / "index.html").read_text()
     assert "The network says <em>tabby &amp; &lt;cat&gt;</em>, 62\N{NO-BREAK SPACE}%." in text
     assert 'alt="a tabby cat called Chelsea: where L-CAM-Fm sees tabby &amp; &lt;cat&gt;"' in text
