@@ -65,3 +65,11 @@ def test_the_first_page_shows_cat_and_coffee_with_six_methods_and_a_control():
         assert (len(shown[photograph]) + 1) % 5 == 0, "whole rows of five tiles, 150 pixels wide"
     assert "L-CAM-Img was trained for three epochs only" in page
     assert about("l_cam_img", LITE)["epochs"] == 3
+
+
+@pytest.mark.parametrize("paper", ["increment_cam", "l_cam", "lfi_cam", "calm"])
+def test_every_papers_page_opens_with_a_photograph(paper):
+    page = (Path(__file__).resolve().parents[2] / f"book/{paper}.md").read_text(encoding="utf-8")
+    opening = page.partition("\n## Results")[0]
+    (shown,) = re.findall(r"^% photographs: \S+ (\S+)$", opening, re.MULTILINE)
+    assert {"grad_cam", "increment_cam", "l_cam_fm", "mean_activation", "center_gaussian"} <= set(shown.split(","))
