@@ -211,7 +211,7 @@ def knowledge(options):
             )
             one.minorticks_off()
             one.grid(lw=0.5)
-        axes[1].set_ylim(-0.4, 1)
+        axes[1].set_ylim(top=1)
         handles = [Line2D([], [], color=tint, marker="o", label=name(backbone)) for backbone, tint in colours.items()]
         handles += [
             Line2D([], [], color=GREY, marker="o", label="through the map's size"),
